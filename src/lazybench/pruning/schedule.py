@@ -1,0 +1,152 @@
+"""Where tokens are pruned and how many stay (paper, section 3.2 and figure 4).
+
+Layers are 0-based indices of the layers *after* which tokens are pruned. The paper counts from one:
+its stages "1-9, 10-19, 20-28, 29-32" of Llama 2 7B prune after the indices 8, 18 and 27.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from lazybench.errors import UserError
+
+RatioOf = Literal["entered", "context"]
+
+
+@dataclass(frozen=True)
+class PruningSchedule:
+    """Pruning layers and the keep ratio at each.
+
+    Args:
+        layers: 0-based indices of the layers after which tokens are pruned, strictly rising.
+        keep: the keep ratio at each of them, in (0, 1].
+        ratio_of: what a ratio is relative to. ``"entered"``: the tokens that entered the pruning
+            layer (the paper's section 3.2); ``"context"``: all tokens so far.
+        generated: whether the percentile of a decoding step ranges over generated tokens too
+            (``"pruned"``, the default) or keeps every one of them (``"kept"``).
+        sliding_window: at a pruning layer with a sliding window, score all candidates as if there
+            were none (``"ignored"``), or move the pruning to the nearest full-attention layer (``"moved"``).
+
+    Raises:
+        UserError: unordered, repeated or negative layers, a ratio outside (0, 1], lengths that differ.
+    """
+
+    layers: tuple[int, ...]
+    keep: tuple[float, ...]
+    ratio_of: RatioOf = "entered"
+    generated: Literal["pruned", "kept"] = "pruned"
+    sliding_window: Literal["ignored", "moved"] = "ignored"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "keep", tuple(float(ratio) for ratio in self.keep))
+        if len(self.layers) != len(self.keep):
+            raise UserError(
+                f"pruning.layers has {len(self.layers)} entries and pruning.keep has {len(self.keep)}; "
+                "each pruning layer needs one keep ratio"
+            )
+        for layer in self.layers:
+            if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
+                raise UserError(f"pruning layer {layer!r} must be a 0-based layer index, a whole number from 0")
+        for before, after in zip(self.layers, self.layers[1:], strict=False):
+            if after <= before:
+                raise UserError(
+                    f"pruning.layers={list(self.layers)} must rise strictly; {after} stands after {before}"
+                )
+        for ratio in self.keep:
+            if not 0.0 < ratio <= 1.0:
+                raise UserError(f"keep ratio {ratio} must be above 0 and at most 1")
+        _one_of("pruning.ratio_of", self.ratio_of, ("entered", "context"))
+        _one_of("pruning.generated", self.generated, ("pruned", "kept"))
+        _one_of("pruning.sliding_window", self.sliding_window, ("ignored", "moved"))
+
+    def check_depth(self, num_layers: int) -> None:
+        """Refuse layers that a model of ``num_layers`` does not have, the last one included.
+
+        Raises:
+            UserError: after the last layer there is nothing left to save.
+        """
+        for layer in self.layers:
+            if layer > num_layers - 2:
+                raise UserError(
+                    f"pruning layer {layer} is out of range for a model of {num_layers} layers; "
+                    f"allowed are the 0-based indices 0 to {num_layers - 2} (pruning after the last saves nothing)"
+                )
+
+    def kept(self, stage: int, entered: int, context: int) -> int:
+        """How many tokens stay after pruning layer number ``stage``, of ``entered`` that entered it.
+
+        ``ceil(keep * tokens)`` in float64, at least one, never more than entered. A product that
+        float64 puts a hair above a whole number (``25 * 0.6``) counts as that number.
+        """
+        tokens = entered if self.ratio_of == "entered" else context
+        return max(1, min(entered, math.ceil(self.keep[stage] * tokens - 1e-9)))
+
+    def stages(self, num_layers: int) -> tuple[range, ...]:
+        """The runs of layers between prunings: ``(range(0, 9), range(9, 18), ...)``."""
+        edges = [0, *(layer + 1 for layer in self.layers), num_layers]
+        return tuple(range(start, stop) for start, stop in zip(edges, edges[1:], strict=False))
+
+    @property
+    def label(self) -> str:
+        """A few characters for tables: ``"layers=8,18,27 keep=0.7,0.7,0.7"``."""
+        text = f"layers={_short(self.layers)} keep={_short(self.keep)}"
+        if self.ratio_of != "entered":
+            text += f" of {self.ratio_of}"
+        if self.generated != "pruned":
+            text += " generated=kept"
+        return text + (" window=moved" if self.sliding_window != "ignored" else "")
+
+    @classmethod
+    def paper(cls, num_layers: int, keep: Sequence[float] = (0.7, 0.7, 0.7)) -> PruningSchedule:
+        """Figure 4: 30% of the layers, prune 30%, and so on three times, then the last 10%.
+
+        Figure 7's stages of Llama 2 7B (1-9, 10-19, 20-28, 29-32) follow for 32 layers.
+        """
+        return cls.at_depths((0.3, 0.6, 0.9), keep, num_layers)
+
+    @classmethod
+    def at_depths(cls, depths: Sequence[float], keep: Sequence[float], num_layers: int) -> PruningSchedule:
+        """Prune once ``floor(depth * num_layers)`` layers have run, for each share of the depth in (0, 1)."""
+        for depth in depths:
+            if not 0.0 < depth < 1.0:
+                raise UserError(f"pruning depth {depth} must be a share of the model's depth, between 0 and 1")
+        return cls(tuple(max(0, _layers_run(depth, num_layers) - 1) for depth in depths), tuple(keep))
+
+    @classmethod
+    def linear(
+        cls, num_layers: int, start: float = 0.3, end: float = 0.9, r0: float = 0.7, r1: float = 0.3
+    ) -> PruningSchedule:
+        """The authors' own schedule (KV Prediction, arXiv 2410.08391, section 5).
+
+        The kept share of the whole context falls linearly per layer, from ``r0`` in the first layer
+        after ``start`` of the depth to ``r1`` in the first layer after ``end`` of it and from there on.
+        """
+        if not 0.0 < start <= end < 1.0:
+            raise UserError(f"pruning.start={start} and pruning.end={end} must hold 0 < start <= end < 1")
+        if r1 > r0:
+            raise UserError(f"pruning.r1={r1} must not be above pruning.r0={r0}: a pruned token only comes back in a later step")
+        first, last = (max(1, _layers_run(depth, num_layers)) for depth in (start, end))
+        span = max(1, last - first)
+        layers = tuple(range(first - 1, last))
+        return cls(layers, tuple(r0 + (r1 - r0) * i / span for i in range(len(layers))), ratio_of="context")
+
+
+def _layers_run(depth: float, num_layers: int) -> int:
+    # exact on the decimal that was written: 0.3 * 30 is 9, whatever the float product says
+    return math.floor(Fraction(str(depth)) * num_layers)
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{field}={value!r} is not one of {', '.join(allowed)}")
+
+
+def _short(values: Sequence[float]) -> str:
+    if len(values) <= 4:
+        return ",".join(f"{value:g}" for value in values)
+    return f"{values[0]:g}..{values[-1]:g}"

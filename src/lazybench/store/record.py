@@ -1,0 +1,43 @@
+"""One line of samples.jsonl: one sample, one method, one repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RecordKey = tuple[str, str, str, str, str, int]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured sample. Times in seconds, shares and scores 0..1; ``None`` where it was not measured."""
+
+    model: str
+    task: str
+    category: str
+    method: str
+    variant: str  # the method's parameters in a few characters
+    sample_id: str
+    repeat: int
+    prompt_tokens: int
+    output_tokens: int = 0
+    ttft_s: float | None = None  # from handing over the prompt's ids to the first token on the host
+    generation_s: float | None = None  # to the last token
+    decode_step_s: float | None = None  # mean over the decoding steps
+    overhead_s: float = 0.0  # a compressor's own time, inside ttft_s
+    score: float | None = None  # None on random weights and in latency runs
+    prediction: str = ""
+    prompt_tokens_computed: float | None = None  # share, mean over layers
+    prompt_tokens_computed_by_stage: tuple[float, ...] = ()
+    prompt_tokens_computed_by_step: tuple[tuple[float, ...], ...] = ()  # cumulative, (steps, stages)
+    ideal_ttft_speedup: float | None = None
+    peak_memory_bytes: int | None = None
+    fidelity_top1: float | None = None
+    fidelity_kl: float | None = None  # nats
+    order: int = 0  # place of this method among the methods of this sample, from 0
+    error: str | None = None  # "OutOfMemoryError: ..." when the sample failed
+    details: dict[str, object] | None = None
+
+    @property
+    def key(self) -> RecordKey:
+        """What makes a record unique within a run."""
+        return (self.model, self.task, self.method, self.variant, self.sample_id, self.repeat)

@@ -1,0 +1,49 @@
+"""What a task is: documents with a prompt and answers, limits for the generation, and a score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One document of a task."""
+
+    sample_id: str
+    prompt: str  # the task's template filled in; not truncated, not wrapped in a chat format
+    answers: tuple[str, ...]
+    all_classes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)  # length bucket, needle depth, ...
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where a task's documents come from."""
+
+    root: Path | None = None  # folder of LongBench-schema JSONL files, one a dataset; None: the hub
+    limit: int | None = None  # how many samples, from the front of the task's order
+    seed: int = 0
+    shard: tuple[int, int] = (0, 1)  # (index from 0, count): this job takes samples index::count
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # the task's own (needle: depth, length)
+
+
+class Task(Protocol):
+    """A generation task under its official protocol."""
+
+    name: str  # "qasper"
+    category: str  # "single_doc_qa", "multi_doc_qa", "summarization", "few_shot", "synthetic", "code", "embedded", ...
+    max_new_tokens: int
+    min_new_tokens: int  # samsum: one token before its newline may stop it
+    stop_at_newline: bool  # samsum: the newline token ends the generation
+    chat_format: bool  # False for trec, triviaqa, samsum, lsht, lcc, repobench-p
+    fingerprint: str  # sha256 of the data, for the provenance
+    source: str  # "hub THUDM/LongBench@revision" or "file qasper.jsonl"
+
+    def samples(self) -> Sequence[Sample]: ...
+
+    def score(self, prediction: str, sample: Sample) -> float:
+        """The official score of one raw prediction, 0..1."""
+        ...
