@@ -1,0 +1,33 @@
+# make run   set up and run the main job on the embedded default (ARGS="task=needle limit=2" for more)
+# make test  set up and pass the checks: lint, format, types, tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test lint test-slurm clean
+
+run: $(READY)
+	$(BIN)/python run.py $(ARGS)
+
+test: lint
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm" $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest -m slurm tests $(ARGS)
+
+# Reinstalls only when a requirement changes; the marker is written last, so a broken set-up starts over.
+$(READY): requirements.txt requirements-embedded.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-embedded.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,81 @@
+"""Prompts of an exact length from real text, for timing alone: nothing is asked and nothing is scored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lazybench.errors import UserError
+from lazybench.tasks.base import DataSettings, Sample
+
+CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of English prose, so the cut is always exact
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """The manual pages of ``pydoc_data.topics``, cut to ``prompt_tokens`` in turn; the generation has a fixed length."""
+
+    settings: DataSettings
+    name: str = "plain_text"
+    category: str = "latency"
+    max_new_tokens: int = 64
+    stop_at_newline: bool = False
+    chat_format: bool = False
+    source: str = "pydoc_data.topics of the running Python"
+
+    @property
+    def min_new_tokens(self) -> int:
+        """No early end of sequence: every method generates the same number of tokens."""
+        return self.max_new_tokens
+
+    @cached_property
+    def text(self) -> str:
+        from pydoc_data.topics import topics
+
+        return "\n\n".join(topics[name] for name in sorted(topics))
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def samples(self) -> Sequence[Sample]:
+        lengths = self.settings.parameters.get("prompt_tokens", [3500])
+        prompts = int(self.settings.parameters.get("prompts", 1))
+        for length in lengths:
+            if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+                raise UserError(f"task.parameters.prompt_tokens={length!r} must be whole numbers of tokens, from 1")
+        samples = [self._sample(length, number) for length in lengths for number in range(prompts)]
+        index, count = self.settings.shard
+        return samples[: self.settings.limit][index::count]
+
+    def _sample(self, prompt_tokens: int, number: int) -> Sample:
+        start = (self.settings.seed + number) * 50_021 % len(self.text)  # another stretch of the text for each
+        needed = prompt_tokens * CHARACTERS_PER_TOKEN
+        text = (self.text[start:] + self.text * (1 + needed // len(self.text)))[:needed]
+        return Sample(f"{prompt_tokens}-tokens-{number}", text, (), details={"prompt_tokens": prompt_tokens})
+
+    def score(self, prediction: str, sample: Sample) -> float:
+        raise UserError("task=plain_text has no score; run it with scoring=false, as experiment=latency does")
+
+
+def exact_prompt(tokenizer: PreTrainedTokenizerBase, sample: Sample, window_tokens: int, new_tokens: int) -> Tensor:
+    """The sample's text as exactly ``details["prompt_tokens"]`` ids.  # (1, prompt_tokens)
+
+    Raises:
+        UserError: the prompt and its generation don't fit the model's window.
+    """
+    length = sample.details["prompt_tokens"]
+    if length + new_tokens > window_tokens:
+        raise UserError(
+            f"a prompt of {length} tokens and {new_tokens} new ones exceed the model's window of {window_tokens}; "
+            "choose shorter ones with task.parameters.prompt_tokens=[...]"
+        )
+    ids: Tensor = tokenizer(sample.prompt, return_tensors="pt").input_ids[:, :length]
+    if ids.shape[1] < length:
+        raise UserError(f"the text gives {ids.shape[1]} tokens, fewer than prompt_tokens={length}")
+    return ids
