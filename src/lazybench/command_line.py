@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
 
-_job_codes: list[int] = []  # exit codes of the jobs that ran in this process
+_jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
 
 
 def register_methods(conf: Path) -> None:
@@ -27,7 +28,7 @@ def register_methods(conf: Path) -> None:
 
 
 def main(job: Callable[[], Any], conf: Path) -> int:
-    """Run Hydra's entry point and give the exit code: 0 done, 1 samples or jobs failed, 2 bad input, 130 interrupted."""
+    """Run Hydra's entry point and give the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -43,14 +44,32 @@ def main(job: Callable[[], Any], conf: Path) -> int:
         return _complain(_one_line(error, conf))
     except KeyboardInterrupt:
         return 130
-    return max(_job_codes, default=0)
+    failed = [f"{overrides} (exit code {code})" for overrides, code in _jobs.items() if code]
+    if failed and len(_jobs) > 1:
+        print(f"lazybench: {len(failed)} of {len(_jobs)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
+    return max(_jobs.values(), default=0)
 
 
 def run_job(config: DictConfig, conf: Path) -> int:
     """One composed configuration: typed, run, reported. A failing job of a sweep does not stop the others."""
-    code = _run(config, conf)
-    _job_codes.append(code)
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    try:
+        code = _run(config, conf)
+    except Exception:
+        if hydra.mode is not RunMode.MULTIRUN:
+            raise
+        traceback.print_exc()
+        code = 1
+    note_job(hydra.overrides.task, code)
     return code
+
+
+def note_job(overrides: Sequence[str], code: int) -> None:
+    """Keep how a job ended: here, or, from the launchers, in a process of its own."""
+    _jobs[" ".join(overrides)] = code
 
 
 def _run(config: DictConfig, conf: Path) -> int:
