@@ -1,0 +1,146 @@
+"""Reading what runs left: one file, one folder, or a results folder with many runs and shards."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lazybench.errors import UserError
+from lazybench.store.lines import from_line
+from lazybench.store.record import Record, RecordKey
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run folder holds, or the shards of one run together."""
+
+    folders: tuple[Path, ...]
+    config: dict[str, Any]
+    provenance: dict[str, Any]  # of the first folder
+    records: list[Record]
+    shards: tuple[str, ...]  # "0/4", "1/4", ...
+    finished: bool  # every folder has its ``done`` marker
+
+    @property
+    def missing_shards(self) -> tuple[str, ...]:
+        """The shards of this run whose folders are not here."""
+        count = int(self.shards[0].split("/")[1])
+        return tuple(name for name in (f"{index}/{count}" for index in range(count)) if name not in self.shards)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a samples.jsonl, in the order they were measured.
+
+    A torn last line (a run that is going on, or was killed) is passed over: its sample will be measured again.
+
+    Raises:
+        UserError: no such file; a line that is no record; a record that stands twice.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    records: dict[RecordKey, Record] = {}
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            record = from_line(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{path} line {number} is no record ({reason}); run the same command again to measure its sample anew"
+            ) from error
+        if record.key in records:
+            raise UserError(f"{path} line {number} repeats the record {_name(record)}")
+        records[record.key] = record
+    return list(records.values())
+
+
+def read_run(folder: Path) -> Run:
+    """One run folder.
+
+    Raises:
+        UserError: a file of it is missing or cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / "samples.jsonl").is_file():
+        raise UserError(f"{folder} is no run folder: it holds no samples.jsonl")
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} is no whole run folder: {' '.join(str(error).split())}") from error
+    return Run(
+        folders=(folder,),
+        config=config,
+        provenance=provenance,
+        records=read_records(folder / "samples.jsonl"),
+        shards=(str(config.get("shard", "0/1")),),
+        finished=(folder / "done").exists(),
+    )
+
+
+def find_runs(root: Path) -> list[Path]:
+    """The run folders at or below ``root``, by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(path.parent for path in Path(root).rglob("samples.jsonl"))
+    if not found:
+        raise UserError(f"no run in {root}: no folder at or below it holds a samples.jsonl")
+    return found
+
+
+def read_results(root: Path) -> list[Run]:
+    """Every run at or below ``root``, the shards of one run merged into one.
+
+    Raises:
+        UserError: as ``read_run`` and ``merge_shards``.
+    """
+    return merge_shards([read_run(folder) for folder in find_runs(root)])
+
+
+def merge_shards(runs: list[Run]) -> list[Run]:
+    """Concatenate the runs whose configurations differ in ``shard`` alone, shard by shard.
+
+    Raises:
+        UserError: two of them hold the same record, so that it would count twice.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = {key: value for key, value in run.config.items() if key != "shard"}
+        groups.setdefault(json.dumps(same, sort_keys=True, default=str), []).append(run)
+    return [_merged(group) for group in groups.values()]
+
+
+def _merged(runs: list[Run]) -> Run:
+    runs = sorted(runs, key=lambda run: (int(run.shards[0].split("/")[0]), run.folders))
+    home: dict[RecordKey, Path] = {}
+    for run in runs:
+        for record in run.records:
+            if record.key in home:
+                raise UserError(
+                    f"{home[record.key]} and {run.folders[0]} both hold {_name(record)} of one configuration; "
+                    "leave one of the folders out"
+                )
+            home[record.key] = run.folders[0]
+    return replace(
+        runs[0],
+        folders=tuple(run.folders[0] for run in runs),
+        records=[record for run in runs for record in run.records],
+        shards=tuple(run.shards[0] for run in runs),
+        finished=all(run.finished for run in runs),
+    )
+
+
+def _name(record: Record) -> str:
+    method = f"{record.method} {record.variant}".strip()
+    return f"{record.model} {record.task} {method} sample {record.sample_id} repeat {record.repeat}"
