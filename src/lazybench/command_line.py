@@ -77,9 +77,15 @@ def _run(config: DictConfig, conf: Path) -> int:
         OmegaConf.resolve(config)
         # after the names are known to be good: importing torch takes seconds
         from lazybench.config import run_config
+
+        checked = run_config(config, conf)
+        if checked.tune is not None:
+            from lazybench.tune.search import tune
+
+            return tune(checked)
         from lazybench.runner import run
 
-        return run(run_config(config, conf))
+        return run(checked)
     except UserError as error:
         return _complain(error)
     except KeyboardInterrupt:

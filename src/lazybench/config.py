@@ -17,6 +17,7 @@ from lazybench.errors import UserError, unknown_name
 from lazybench.methods.base import Method
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
+from lazybench.tune.settings import TuneSettings
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class RunConfig:
     tracker: str
     out: Path
     resolved: dict[str, Any]  # the configuration as plain data, for config.yaml
+    tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -73,6 +75,9 @@ def run_config(config: DictConfig, conf: Path) -> RunConfig:
     # only the methods that run belong to what was run
     identity = {key: value for key, value in plain.items() if key not in ("out", "method", "tracker")}
     identity["methods"] = [_identity(entry, config, conf) for entry in plain["methods"]]
+    tune = None if plain["tune"] is None else TuneSettings.from_config(plain["tune"])
+    if tune is not None:  # jobs that share a search share its folder
+        identity["tune"] = {key: value for key, value in plain["tune"].items() if key != "job"}
     task = plain["task"]
     return RunConfig(
         model=_build(config.model, "model"),
@@ -96,6 +101,7 @@ def run_config(config: DictConfig, conf: Path) -> RunConfig:
         tracker=plain["tracker"],
         out=Path(plain["out"]) if plain["out"] else _default_folder(identity),
         resolved=identity,
+        tune=tune,
     )
 
 
