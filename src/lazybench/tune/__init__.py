@@ -1,0 +1,1 @@
+"""The search for a pruning schedule: what the paper leaves open is how the keep ratios are chosen."""
