@@ -1,0 +1,163 @@
+"""run.py end to end, as a process, on a tiny real checkpoint: records, resume, kills, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, RunPy, run_environment
+
+from lazybench.store.record import Record
+
+METHODS = ("baseline", "static_pruning", "lazyllm")
+QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32")
+
+
+def overrides(checkpoint: Path, out: Path, *more: str) -> list[str]:
+    return [f"model.path={checkpoint}", f"out={out}", *QUICK, "limit=3", *more]
+
+
+def records_in(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_checkpoint: Path, run_py: RunPy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    done = run_py(*overrides(tiny_checkpoint, out))
+    assert done.returncode == 0, done.stderr
+    assert "lazyllm" in done.stdout
+    return out
+
+
+def test_a_run_leaves_everything_the_contract_names(finished: Path) -> None:
+    names = {"config.yaml", "provenance.json", "samples.jsonl", "summary.csv", "table.md", "tradeoff.png", "done"}
+    assert names <= {path.name for path in finished.iterdir()}
+    lines = records_in(finished)
+    assert len(lines) == 3 * len(METHODS)
+    assert set(Record.__dataclass_fields__) <= set(lines[0])
+
+
+def test_every_sample_goes_through_every_method_in_rotating_order(finished: Path) -> None:
+    lines = records_in(finished)
+    by_sample: dict[object, list[dict[str, object]]] = {}
+    for line in lines:
+        by_sample.setdefault(line["sample_id"], []).append(line)
+    for group in by_sample.values():
+        assert {line["method"] for line in group} == set(METHODS)
+        assert len({line["prompt_tokens"] for line in group}) == 1
+    first = [min(group, key=lambda line: int(str(line["order"])))["method"] for group in by_sample.values()]
+    assert len(set(first)) == len(METHODS)  # three samples, three starting methods
+
+
+def test_the_baseline_agrees_with_itself_and_pruning_computes_less(finished: Path) -> None:
+    for line in records_in(finished):
+        assert 0 < float(str(line["ttft_s"])) <= float(str(line["generation_s"]))
+        if line["method"] == "baseline":
+            assert line["fidelity_top1"] == 1.0
+            assert line["fidelity_kl"] == pytest.approx(0.0, abs=1e-9)
+            assert line["prompt_tokens_computed"] == 1.0
+        if line["method"] == "lazyllm":
+            assert float(str(line["prompt_tokens_computed"])) < 1.0
+            assert float(str(line["ideal_ttft_speedup"])) > 1.0
+
+
+def test_a_rerun_measures_nothing_twice(finished: Path, tiny_checkpoint: Path, run_py: RunPy) -> None:
+    before = (finished / "samples.jsonl").read_bytes()
+    again = run_py(*overrides(tiny_checkpoint, finished))
+    assert again.returncode == 0, again.stderr
+    assert (finished / "samples.jsonl").read_bytes() == before
+
+
+def test_another_configuration_never_mixes_in(finished: Path, tiny_checkpoint: Path, run_py: RunPy) -> None:
+    before = (finished / "samples.jsonl").read_bytes()
+    other = run_py(*overrides(tiny_checkpoint, finished, "seed=7"))
+    assert other.returncode == 2
+    assert "seed" in other.stderr
+    assert "Traceback" not in other.stderr
+    assert (finished / "samples.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_goes_on_where_it_was(
+    number: signal.Signals, tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    arguments = overrides(tiny_checkpoint, out, "limit=12", "fidelity=false", "max_new_tokens=48")
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=run_environment(), stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (
+        (out / "samples.jsonl").exists() and (out / "samples.jsonl").read_bytes().count(b"\n") > 3
+    ):
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    kept = {tuple(line.items()) for line in _hashable(records_in_whole(out))}
+    assert 3 < len(kept) < 36
+    assert not (out / "done").exists()
+    resumed = run_py(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    lines = records_in(out)
+    assert kept <= {tuple(line.items()) for line in _hashable(lines)}  # nothing measured was measured again
+    keys = [(line["sample_id"], line["method"], line["repeat"]) for line in lines]
+    assert len(keys) == len(set(keys)) == 36
+
+
+def records_in_whole(out: Path) -> list[dict[str, object]]:
+    """The complete lines: a kill may have torn the last."""
+    text = (out / "samples.jsonl").read_text()
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def _hashable(lines: list[dict[str, object]]) -> list[dict[str, str]]:
+    return [{key: json.dumps(value, sort_keys=True) for key, value in line.items()} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (("task=qaspr",), ("qaspr", "qasper")),
+        (("model=lama2",), ("lama2", "llama2")),
+        (("experiment=latncy",), ("latncy", "latency")),
+        (("methods=[baseline,lazylm]",), ("lazylm", "lazyllm")),
+        (("limt=3",), ("limt", "limit")),
+        (("limit=0",), ("limit=0", "at least 1")),
+        (("repeats=0",), ("repeats=0", "at least 1")),
+        (("shard=4/4",), ("shard=4/4",)),
+        (("tracker=mlflow",), ("mlflow", "wandb")),
+        (("methods=[]",), ("methods", "at least one")),
+        (("pruning.layers=[2,1]", "pruning.keep=[0.5,0.5]"), ("[2, 1]", "rise")),
+        (("pruning.layers=[1,1]", "pruning.keep=[0.5,0.5]"), ("rise",)),
+        (("pruning.layers=[1]", "pruning.keep=[1.5]"), ("1.5", "at most 1")),
+        (("pruning.layers=[1]", "pruning.keep=[0]"), ("0", "above 0")),
+        (("pruning.layers=[40]", "pruning.keep=[0.5]"), ("40", "4 layers")),
+        (("task=qasper", "data.root=/nonexistent"), ("/nonexistent",)),
+        (("model.path=/nonexistent",), ("/nonexistent",)),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    bad: tuple[str, ...], words: tuple[str, ...], tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run_py(f"model.path={tiny_checkpoint}", f"out={out}", *QUICK, "limit=3", *bad)
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+    assert not (out / "samples.jsonl").exists()
+
+
+def test_a_sweep_goes_on_after_a_job_with_bad_input(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    result = run_py("-m", f"model.path={tiny_checkpoint}", f"out={tmp_path}/${{limit}}", *QUICK, "limit=0,1")
+    assert result.returncode == 2
+    assert "limit=0" in result.stderr
+    assert (tmp_path / "1" / "done").exists()
