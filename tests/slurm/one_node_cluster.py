@@ -114,7 +114,9 @@ def _daemon(command: list[str], folder: Path, environment: dict[str, str]) -> It
 def _wait_until_idle(environment: dict[str, str], folder: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        state = subprocess.run(["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True, check=False)
+        state = subprocess.run(
+            ["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True, check=False
+        )
         if state.stdout.strip() == "idle":
             return
         time.sleep(1)
