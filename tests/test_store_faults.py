@@ -1,0 +1,172 @@
+"""Nothing measured is lost and nothing stands twice: real processes, killed for real, on disks that are really full."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from store_driver import record
+
+from lazybench.store.reading import read_records
+
+DRIVER = [sys.executable, str(Path(__file__).with_name("store_driver.py"))]
+
+
+def start(folder: Path, *options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*DRIVER, str(folder), *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, complaints = process.communicate(timeout=60)
+    return process.returncode, complaints
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(word):
+            return
+    raise AssertionError(f"ended before {word!r}: {process.communicate()[1]}")
+
+
+def assert_complete(folder: Path, samples: int) -> None:
+    content = (folder / "samples.jsonl").read_bytes()
+    assert content.endswith(b"\n")
+    assert content.count(b"\n") == samples
+    records = read_records(folder / "samples.jsonl")  # raises where one stands twice
+    assert {found.key: found for found in records} == {record(number).key: record(number) for number in range(samples)}
+    assert (folder / "done").exists()
+
+
+def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
+    """Every run gets somewhere and is killed; what was reported as appended is there afterwards."""
+    moments = random.Random(7)
+    samples, kills = 400, 0
+    for _ in range(60):
+        process = start(tmp_path / "run", "--samples", samples, "--pause-s", 0.0005)
+        read_until(process, "open")
+        time.sleep(moments.uniform(0.0, 0.03))
+        process.kill()
+        out, complaints = process.communicate(timeout=30)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, complaints
+        kills += 1
+        reported = {
+            int(line.split()[1]) for line in out.splitlines() if line.startswith("appended") and line.split()[1:]
+        }
+        on_disk = {found.sample_id for found in read_records(tmp_path / "run" / "samples.jsonl")}
+        assert {f"s{number}" for number in reported} <= on_disk
+        assert len(on_disk) == samples or not (tmp_path / "run" / "done").exists()
+    assert kills >= 3
+    assert finish(start(tmp_path / "run", "--samples", samples))[0] == 0
+    assert_complete(tmp_path / "run", samples)
+
+
+@pytest.mark.parametrize("fail", [(), (1,)])
+def test_killed_between_any_two_writes(tmp_path: Path, fail: tuple[int, ...]) -> None:
+    """Killed at the first fsync, resumed and killed at the second, and so on, with a failed sample to be moved too."""
+    for count in range(1, 12):
+        folder = tmp_path / str(count)
+        assert finish(start(folder, "--samples", 3, "--die-at-fsync", count, "--fail", *fail))[0] == -signal.SIGKILL
+        for again in (2, 5, 8):
+            assert finish(start(folder, "--samples", 5, "--die-at-fsync", again))[0] in (-signal.SIGKILL, 0)
+        assert finish(start(folder, "--samples", 5))[0] == 0
+        assert_complete(folder, 5)
+        assert json.loads((folder / "provenance.json").read_text())["commit"] == "c0ffee"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path, "--samples", 50, "--pause-s", 0.02)
+    read_until(process, "appended 2")
+    process.send_signal(number)
+    assert finish(process)[0] == 130
+    content = (tmp_path / "samples.jsonl").read_bytes()
+    assert content.endswith(b"\n")
+    assert 3 <= content.count(b"\n") < 50
+    assert not (tmp_path / "done").exists()
+    assert finish(start(tmp_path, "--samples", 50)) == (0, "")  # nothing to repair: no notice
+    assert_complete(tmp_path, 50)
+
+
+def test_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    first = start(tmp_path, "--samples", 1000, "--pause-s", 0.05)
+    read_until(first, "appended")
+    code, complaint = finish(start(tmp_path, "--samples", 5))
+    assert code == 2
+    assert complaint.count("\n") == 1
+    assert str(tmp_path) in complaint
+    assert f"pid {first.pid}" in complaint
+    first.kill()
+    first.communicate()
+    assert finish(start(tmp_path, "--samples", 40))[0] == 0
+    assert_complete(tmp_path, 40)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small tmpfs needs root: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_disk_full_while_measuring(small_disk: Path) -> None:
+    """Filled by the run itself: one line, a clean file, and everything else is measured once there is space."""
+    code, complaint = finish(start(small_disk / "run", "--samples", 400))
+    assert code == 2
+    assert complaint.count("\n") == 1
+    assert "no space left" in complaint
+    content = (small_disk / "run" / "samples.jsonl").read_bytes()
+    assert content.endswith(b"\n")
+    measured = content.count(b"\n")
+    assert 10 < measured < 400
+    again, _ = finish(start(small_disk / "run", "--samples", 400))
+    assert again == 2
+    assert (small_disk / "run" / "samples.jsonl").read_bytes().startswith(content)
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    process = start(small_disk / "run", "--samples", 400)
+    read_until(process, f"open {measured}")
+    assert finish(process)[0] == 0
+    assert_complete(small_disk / "run", 400)
+
+
+def test_disk_full_before_the_first_sample(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    with filler.open("wb") as file:
+        try:
+            while True:
+                os.write(file.fileno(), b"x" * 1024)
+        except OSError:
+            pass
+    code, complaint = finish(start(small_disk / "run", "--samples", 3))
+    assert code == 2
+    assert complaint.count("\n") == 1
+    assert "no space left" in complaint
+    filler.unlink()
+    assert finish(start(small_disk / "run", "--samples", 3))[0] == 0
+    assert_complete(small_disk / "run", 3)
+
+
+def test_file_size_limit(tmp_path: Path) -> None:
+    """A quota met in the middle of a line (the kernel takes its first part): the part is taken back."""
+    code, complaint = finish(start(tmp_path, "--samples", 50, "--file-limit-bytes", 10_000))
+    assert (code, complaint.count("\n")) == (2, 1)
+    content = (tmp_path / "samples.jsonl").read_bytes()
+    assert content.endswith(b"\n")
+    assert 8_000 < len(content) < 10_000
+    assert finish(start(tmp_path, "--samples", 50))[0] == 0
+    assert_complete(tmp_path, 50)

@@ -1,0 +1,94 @@
+"""Reading results back: one run, shards of one run, many runs, and files of other versions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from store_driver import record
+
+from lazybench.errors import UserError
+from lazybench.store.lines import to_line
+from lazybench.store.reading import find_runs, read_records, read_results, read_run
+from lazybench.store.run_folder import RunFolder
+
+
+def measure(folder: Path, numbers: range, shard: str = "0/1", seed: int = 0, finish: bool = True) -> None:
+    config = {"model": {"name": "tiny"}, "seed": seed, "shard": shard}
+    with RunFolder.open(folder, config, {"commit": f"c{shard}"}) as run:
+        for number in numbers:
+            run.append(record(number))
+        if finish:
+            run.finish()
+
+
+def test_unknown_fields_pass_and_optional_ones_default(tmp_path: Path) -> None:
+    wide = {**json.loads(to_line(record(0))), "from_the_future": [1]}
+    narrow = {name: wide[name] for name in ("model", "task", "category", "method", "variant", "sample_id", "repeat")}
+    narrow |= {"prompt_tokens": 7, "sample_id": "s1"}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(wide) + "\n" + json.dumps(narrow) + "\n")
+    first, second = read_records(tmp_path / "samples.jsonl")
+    assert first == record(0)
+    assert (second.prompt_tokens, second.ttft_s, second.prediction, second.error) == (7, None, "", None)
+
+
+def test_torn_end_passes_but_a_broken_middle_is_named(tmp_path: Path) -> None:
+    whole = to_line(record(0)) + to_line(record(1))
+    samples = tmp_path / "samples.jsonl"
+    samples.write_bytes(whole[:-9])
+    assert read_records(samples) == [record(0)]
+    samples.write_bytes(b"{}\n" + whole)
+    with pytest.raises(UserError, match=r"samples\.jsonl line 1 is no record"):
+        read_records(samples)
+    samples.write_bytes(whole + to_line(record(0)))
+    with pytest.raises(UserError, match="line 3 repeats the record tiny qasper lazyllm"):
+        read_records(samples)
+
+
+def test_shards_become_one_run_and_other_runs_stay_apart(tmp_path: Path) -> None:
+    for index in range(3):
+        measure(tmp_path / "sweep" / f"part{index}", range(index, 9, 3), f"{index}/3")
+    measure(tmp_path / "sweep" / "other_seed", range(9), seed=1)
+    merged, other = sorted(read_results(tmp_path), key=lambda run: run.config["seed"])
+    assert {found.key for found in merged.records} == {record(number).key for number in range(9)}
+    assert merged.shards == ("0/3", "1/3", "2/3")
+    assert (merged.missing_shards, merged.finished) == ((), True)
+    assert merged.provenance["commit"] == "c0/3"
+    assert other.records == [record(number) for number in range(9)]
+
+
+def test_missing_and_unfinished_shards_are_seen(tmp_path: Path) -> None:
+    measure(tmp_path / "a", range(0, 4, 2), "0/4")
+    measure(tmp_path / "b", range(1, 4, 2), "2/4", finish=False)
+    (run,) = read_results(tmp_path)
+    assert run.missing_shards == ("1/4", "3/4")
+    assert not run.finished
+
+
+def test_the_same_record_in_two_shards_is_named(tmp_path: Path) -> None:
+    measure(tmp_path / "a", range(3), "0/2")
+    measure(tmp_path / "b", range(2, 5), "1/2")
+    with pytest.raises(
+        UserError, match=r"both hold tiny qasper lazyllm layers=1 keep=0\.5 sample s2 repeat 0"
+    ) as caught:
+        read_results(tmp_path)
+    assert f"{tmp_path / 'a'} and {tmp_path / 'b'}" in str(caught.value)
+
+
+def test_a_run_folder_itself_is_found(tmp_path: Path) -> None:
+    measure(tmp_path / "run", range(2))
+    assert find_runs(tmp_path / "run") == [tmp_path / "run"]
+    assert len(read_run(tmp_path / "run").records) == 2
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run in"):
+        find_runs(tmp_path)
+    with pytest.raises(UserError, match="no run in"):
+        find_runs(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no samples\.jsonl"):
+        read_run(tmp_path)
+    (tmp_path / "samples.jsonl").write_bytes(to_line(record(0)))
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        read_run(tmp_path)

@@ -1,0 +1,224 @@
+"""A run folder on its way through damage, changed configurations and reruns."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from store_driver import record
+
+from lazybench.errors import UserError
+from lazybench.store.lines import from_line, to_line
+from lazybench.store.reading import read_records
+from lazybench.store.record import Record
+from lazybench.store.run_folder import RunFolder
+
+CONFIG = {"model": {"name": "tiny", "dtype": "auto"}, "methods": [{"keep": [0.7, 0.5]}], "rate": 1e-5, "limit": None}
+FACTS = {"commit": "aaa", "source_sha256": "1", "model": {"sha256": "x"}, "tasks": {}, "tiny": 1e-5}
+
+
+def open_folder(path: Path, config: dict = CONFIG, facts: dict = FACTS) -> RunFolder:
+    return RunFolder.open(path, config, facts)
+
+
+def fill(path: Path, count: int) -> None:
+    with open_folder(path) as folder:
+        for number in range(count):
+            folder.append(record(number))
+
+
+def test_order_of_the_files(tmp_path: Path) -> None:
+    """Configuration and provenance are there before the first sample, the marker after the last."""
+    with open_folder(tmp_path / "new" / "run") as folder:
+        assert yaml.safe_load((folder.path / "config.yaml").read_text()) == CONFIG
+        assert json.loads((folder.path / "provenance.json").read_text()) == FACTS
+        folder.append(record(0))
+        assert (folder.path / "samples.jsonl").read_bytes() == to_line(record(0))
+        assert not (folder.path / "done").exists()
+        folder.finish()
+    assert json.loads((tmp_path / "new" / "run" / "done").read_text()) == {"records": 1, "failed": 0}
+
+
+def test_cut_at_every_byte(tmp_path: Path) -> None:
+    """Wherever a crash cut the file: whole lines stay as they are, the rest is run again, nothing doubles."""
+    fill(tmp_path, 3)
+    samples = tmp_path / "samples.jsonl"
+    whole = samples.read_bytes()
+    second = whole.index(b"\n") + 1
+    for cut in range(second, len(whole) + 1, 3):
+        samples.write_bytes(whole[:cut])
+        with open_folder(tmp_path) as folder:
+            kept = len(folder.done)
+            assert kept in (whole[:cut].count(b"\n"), whole[: cut + 1].count(b"\n"))  # a line whole but for its newline
+            for number in range(3):
+                if record(number).key not in folder.done:
+                    folder.append(record(number))
+        assert samples.read_bytes() == whole
+
+
+def test_malformed_lines_are_put_aside_and_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, 6)
+    lines = (tmp_path / "samples.jsonl").read_bytes().splitlines()
+    lines[1] = b"\x00" * 40
+    lines[2] = lines[2].replace(b'"ttft_s": 0.125', b'"ttft_s": NaN')
+    lines[3] = lines[3].replace(b'"repeat": 1', b'"repeat": "one"')
+    lines[4] = b'{"model": "tiny"}'
+    (tmp_path / "samples.jsonl").write_bytes(b"\n".join([*lines, lines[0]]) + b"\n")
+    with open_folder(tmp_path) as folder:
+        assert folder.done == {record(0).key, record(5).key}
+        assert folder.records() == [record(0), record(5)]
+        for number in (1, 2, 3, 4):
+            folder.append(record(number))
+    assert "5 unreadable or repeated line(s)" in capsys.readouterr().err
+    assert (tmp_path / "samples.malformed.jsonl").read_bytes().splitlines() == [*lines[1:5], lines[0]]
+    assert {found.key for found in read_records(tmp_path / "samples.jsonl")} == {record(n).key for n in range(6)}
+    with open_folder(tmp_path):
+        assert capsys.readouterr().err == ""
+
+
+def test_failed_samples_are_tried_again(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.append(record(0))
+        folder.append(record(1, error="OutOfMemoryError: too big"))
+        folder.append(record(2))
+        folder.finish()
+        assert [found.sample_id for found in folder.failed()] == ["s1"]
+    with open_folder(tmp_path) as folder:
+        assert folder.done == {record(0).key, record(2).key}
+        assert folder.failed() == []
+        assert not (tmp_path / "done").exists()
+        folder.append(record(1))
+        folder.finish()
+    assert read_records(tmp_path / "samples.jsonl") == [record(0), record(2), record(1)]
+    assert from_line((tmp_path / "samples.failed.jsonl").read_bytes()).error == "OutOfMemoryError: too big"
+
+
+def test_a_record_never_stands_twice(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    before = (tmp_path / "samples.jsonl").read_bytes()
+    with open_folder(tmp_path) as folder, pytest.raises(ValueError, match="appended before"):
+        folder.append(record(1))
+    assert (tmp_path / "samples.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model": {"name": "tiny", "dtype": "float32"}}, "model.dtype: 'auto' then, 'float32' now"),
+        ({"methods": [{"keep": [0.7, 0.6]}]}, r"methods\[0\].keep\[1\]: 0.5 then, 0.6 now"),
+        ({"limit": 3}, "limit: None then, 3 now"),
+        ({"repeats": 3}, "repeats: None then, 3 now"),
+    ],
+)
+def test_changed_configuration_is_refused(tmp_path: Path, change: dict, named: str) -> None:
+    fill(tmp_path, 1)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=named) as caught:
+        open_folder(tmp_path, {**CONFIG, **change})
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+    open_folder(tmp_path).close()  # the refusal let go of the lock
+
+
+def test_changed_weights_or_data_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    with pytest.raises(UserError, match=r"model\.sha256: 'x' then, 'y' now"):
+        open_folder(tmp_path, facts={**FACTS, "model": {"sha256": "y"}})
+    with pytest.raises(UserError, match=r"tasks\.qasper"):
+        open_folder(tmp_path, facts={**FACTS, "tasks": {"qasper": "new"}})
+
+
+def test_resume_is_noted_once_something_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, 2)
+    later = {**FACTS, "commit": "bbb", "source_sha256": "2", "started_at": "later"}
+    with open_folder(tmp_path, facts=later) as folder:
+        folder.finish()
+        assert json.loads((tmp_path / "provenance.json").read_text()) == FACTS
+        folder.append(record(2))
+        folder.append(record(3))
+        assert not (tmp_path / "done").exists()  # not complete while it goes on
+    facts = json.loads((tmp_path / "provenance.json").read_text())
+    assert facts.pop("resumed") == [
+        {"after_records": 2, "commit": "bbb", "source_sha256": "2", "started_at": "later"},
+    ]
+    assert facts == FACTS
+    assert "other code" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "provenance.json"])
+@pytest.mark.parametrize("content", [None, "", "{", "- 1"])
+def test_samples_without_their_origin_are_refused(tmp_path: Path, name: str, content: str | None) -> None:
+    fill(tmp_path, 1)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=name):
+        open_folder(tmp_path)
+
+
+def test_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        open_folder(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot write"):
+        open_folder(tmp_path / "file" / "below")
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o400 for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {0o400}
+
+
+def test_same_process_cannot_open_twice(tmp_path: Path) -> None:
+    with open_folder(tmp_path), pytest.raises(UserError, match="in use"):
+        open_folder(tmp_path)
+    open_folder(tmp_path).close()
+
+
+def test_not_a_number_becomes_null_and_is_named() -> None:
+    odd = replace(record(0), fidelity_kl=math.nan, ttft_s=math.inf, details={"nested": [1.0, -math.inf]})
+    back = from_line(to_line(odd))
+    assert (back.fidelity_kl, back.ttft_s) == (None, None)
+    assert back.details == {"nested": [1.0, None], "not_finite": ["ttft_s", "fidelity_kl", "details"]}
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+records = st.builds(
+    Record,
+    *(st.text() for _ in range(6)),
+    repeat=st.integers(0, 2**40),
+    prompt_tokens=st.integers(0, 2**40),
+    ttft_s=st.none() | numbers,
+    score=st.none() | numbers,
+    prediction=st.text(alphabet=st.characters(exclude_categories=[])),  # lone surrogates too
+    prompt_tokens_computed_by_stage=st.lists(numbers).map(tuple),
+    prompt_tokens_computed_by_step=st.lists(st.lists(numbers).map(tuple)).map(tuple),
+    error=st.none() | st.text(),
+    details=st.none() | st.dictionaries(st.text(), st.none() | st.booleans() | numbers | st.text() | st.lists(numbers)),
+)
+
+
+@given(records)
+def test_line_and_back(made: Record) -> None:
+    """Any text survives, and a line is a line whatever newlines the prediction holds."""
+    line = to_line(made)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert from_line(line) == made
+
+
+@given(records, st.data())
+def test_no_part_of_a_line_is_a_record(made: Record, data: st.DataObject) -> None:
+    """What makes torn lines safe to find: only the whole of a line can be read."""
+    line = to_line(made).rstrip(b"\n")
+    cut = data.draw(st.integers(0, len(line) - 1))
+    with pytest.raises(ValueError, match=r"."):
+        from_line(line[:cut])
