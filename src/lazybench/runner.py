@@ -75,6 +75,28 @@ def run(config: RunConfig) -> int:
     return 1 if failed else 0
 
 
+def encode(config: RunConfig, loaded: LoadedModel, task: Task, sample: Sample) -> torch.Tensor:
+    """The prompt's token ids on the model's device.  # (1, prompt_tokens)"""
+    if "prompt_tokens" in sample.details:  # timing alone: an exact length, whatever the model's prompt limit
+        new_tokens = config.max_new_tokens or task.max_new_tokens
+        ids = exact_prompt(loaded.tokenizer, sample, loaded.window_tokens, new_tokens)
+    else:
+        ids = encode_prompt(loaded, task, sample)
+    return ids.to(loaded.model.device)
+
+
+def request_for(
+    config: RunConfig, loaded: LoadedModel, task: Task, prompt_ids: torch.Tensor, index: int, repeat: int = 0
+) -> Request:
+    """What a method is asked: the prompt, the task's limits and a seed of its own. ``index``: of the sample."""
+    limits = generation_kwargs(loaded, task)
+    if config.max_new_tokens is not None:
+        limits["max_new_tokens"] = config.max_new_tokens
+        limits["min_new_tokens"] = min(limits.get("min_new_tokens") or 0, config.max_new_tokens)
+    seed = (config.seed * SEED_STRIDE + index) * SEED_STRIDE + repeat
+    return Request(loaded.model, loaded.tokenizer, prompt_ids, limits, seed)
+
+
 class _Run:
     """One run in progress: what every sample needs and does not change."""
 
@@ -94,7 +116,7 @@ class _Run:
 
     def _measure_sample(self, task: Task, index: int, sample: Sample, progress: Progress) -> None:
         """Every method on one sample, in alternating order; only what the folder does not hold yet."""
-        prompt_ids = self._encode(task, sample).to(self.loaded.model.device)
+        prompt_ids = encode(self.config, self.loaded, task, sample)
         reference: Reference | None = None
         for repeat in range(max(self.repeats.values())):
             group: list[Record] = []
@@ -104,13 +126,13 @@ class _Run:
                 if record.key in self.folder.done:
                     progress.advance(record)
                     continue
-                request = self._request(task, prompt_ids, index, repeat)
+                request = request_for(self.config, self.loaded, task, prompt_ids, index, repeat)
                 self._warm_up(request)
                 progress.show(task.name, method.name)
                 group.append(self._time(record, method, request, task, sample))
                 progress.advance(group[-1])
             if self.config.fidelity and any(record.error is None for record in group):
-                request = self._request(task, prompt_ids, index, repeat)
+                request = request_for(self.config, self.loaded, task, prompt_ids, index, repeat)
                 if reference is None:
                     reference = record_reference(self._baseline(), request)
                 by_name = {(method.name, method.variant): method for method in due}
@@ -121,12 +143,6 @@ class _Run:
             for record in group:  # after timing and fidelity: a line is complete or absent
                 self.folder.append(record)
                 self.tracker.log(record)
-
-    def _encode(self, task: Task, sample: Sample) -> torch.Tensor:
-        if "prompt_tokens" in sample.details:  # timing alone: an exact length, whatever the model's prompt limit
-            new_tokens = self.config.max_new_tokens or task.max_new_tokens
-            return exact_prompt(self.loaded.tokenizer, sample, self.loaded.window_tokens, new_tokens)
-        return encode_prompt(self.loaded, task, sample)
 
     def _time(self, record: Record, method: Method, request: Request, task: Task, sample: Sample) -> Record:
         try:
@@ -169,14 +185,6 @@ class _Run:
             _release_memory()
             return replace(record, error=f"fidelity: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
         return replace(record, fidelity_top1=top1, fidelity_kl=divergence)
-
-    def _request(self, task: Task, prompt_ids: torch.Tensor, index: int, repeat: int) -> Request:
-        limits = generation_kwargs(self.loaded, task)
-        if self.config.max_new_tokens is not None:
-            limits["max_new_tokens"] = self.config.max_new_tokens
-            limits["min_new_tokens"] = min(limits.get("min_new_tokens") or 0, self.config.max_new_tokens)
-        seed = (self.config.seed * SEED_STRIDE + index) * SEED_STRIDE + repeat
-        return Request(self.loaded.model, self.loaded.tokenizer, prompt_ids, limits, seed)
 
     def _warm_up(self, request: Request) -> None:
         """Untimed runs of every method on the first prompt that is measured: kernels, allocator, caches."""
