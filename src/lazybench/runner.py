@@ -15,7 +15,7 @@ import torch
 from lazybench.config import RunConfig
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, fidelity, record_reference
-from lazybench.measure.protocol import measure, order_of_methods
+from lazybench.measure.protocol import measure, order_of_methods, timing_conditions
 from lazybench.methods.base import Method, Request
 from lazybench.models import LoadedModel, load_model
 from lazybench.progress import Progress
@@ -55,16 +55,17 @@ def run(config: RunConfig) -> int:
         tasks={task.name: {"fingerprint": task.fingerprint, "source": task.source} for task in tasks},
         seed=config.seed,
     )
+    facts["timing"] = {**timing_conditions(), "warmup_runs": config.warmup}
     with _sigterm_interrupts(), RunFolder.open(config.out, config.resolved, facts) as folder:
         tracker = build_tracker(config.tracker)
         tracker.start(config.resolved, facts)
         _Run(config, loaded, folder, tracker).measure_all(tasks)
         failed = folder.failed()
-        folder.finish()
         from lazybench.report import write_run_report
 
         write_run_report(config.out)
         tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
+        folder.finish()
     print((config.out / "table.md").read_text(encoding="utf-8"))
     print(f"records, table and plot: {config.out}")
     for record in failed:
