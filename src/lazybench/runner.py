@@ -138,8 +138,7 @@ class _Run:
                     reference = record_reference(self._baseline(), request)
                 by_name = {(method.name, method.variant): method for method in due}
                 group = [
-                    self._agree(record, by_name[record.method, record.variant], request, reference)
-                    for record in group
+                    self._agree(record, by_name[record.method, record.variant], request, reference) for record in group
                 ]
             for record in group:  # after timing and fidelity: a line is complete or absent
                 self.folder.append(record)
