@@ -35,9 +35,7 @@ def suggest_schedule(trial: BaseTrial, num_layers: int, settings: TuneSettings) 
         share = trial.suggest_float(f"gap_{stage}", 0.0, 1.0)
         layers.append(min(last, first + int(share * (last - first + 1))))
         first = layers[-1] + 1
-    keep = [
-        trial.suggest_float(f"keep_{stage}", settings.least_keep, 1.0) for stage in range(settings.stages)
-    ]
+    keep = [trial.suggest_float(f"keep_{stage}", settings.least_keep, 1.0) for stage in range(settings.stages)]
     return PruningSchedule(tuple(layers), tuple(round(ratio, 2) for ratio in keep))
 
 
