@@ -54,9 +54,7 @@ class PruningSchedule:
                 raise UserError(f"pruning layer {layer!r} must be a 0-based layer index, a whole number from 0")
         for before, after in zip(self.layers, self.layers[1:], strict=False):
             if after <= before:
-                raise UserError(
-                    f"pruning.layers={list(self.layers)} must rise strictly; {after} stands after {before}"
-                )
+                raise UserError(f"pruning.layers={list(self.layers)} must rise strictly; {after} stands after {before}")
         for ratio in self.keep:
             if not 0.0 < ratio <= 1.0:
                 raise UserError(f"keep ratio {ratio} must be above 0 and at most 1")
@@ -129,7 +127,9 @@ class PruningSchedule:
         if not 0.0 < start <= end < 1.0:
             raise UserError(f"pruning.start={start} and pruning.end={end} must hold 0 < start <= end < 1")
         if r1 > r0:
-            raise UserError(f"pruning.r1={r1} must not be above pruning.r0={r0}: a pruned token only comes back in a later step")
+            raise UserError(
+                f"pruning.r1={r1} must not be above pruning.r0={r0}: a pruned token only comes back in a later step"
+            )
         first, last = (max(1, _layers_run(depth, num_layers)) for depth in (start, end))
         span = max(1, last - first)
         layers = tuple(range(first - 1, last))

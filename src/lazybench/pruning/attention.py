@@ -1,0 +1,94 @@
+"""The attention function registered with transformers while a model runs under LazyLLM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import scaled_dot_product_attention
+
+from lazybench.pruning.importance import last_query_importance
+from lazybench.pruning.step import LayerView
+
+_QUERY_BLOCK = 256  # queries per block where scores are materialised: no N x N matrix is ever built
+_FOLD_LIMIT = 256  # queries up to which a masked call folds the groups into the query axis off the CPU
+
+
+def lazy_attention(
+    module: Module,
+    query: Tensor,  # (batch, heads, current tokens, head_dim)
+    key: Tensor,  # (batch, kv_heads, selected tokens, head_dim)
+    value: Tensor,
+    attention_mask: LayerView,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of the current tokens over the selected ones; on pruning layers the importance beside it.
+
+    Returns:
+        (batch, current tokens, heads, head_dim), and None for the attention weights.
+    """
+    view = attention_mask
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if view.wants_importance:
+        view.step.importance = last_query_importance(query, key, scaling, view.step.valid_on(key), softcap, s_aux)
+    visibility = view.visibility
+    if softcap or s_aux is not None:
+        output = _blockwise(query, key, value, visibility.allowed().to(query.device), scaling, softcap, s_aux)
+    else:
+        mask = visibility.mask(query.device, query.dtype if query.shape[2] <= _FOLD_LIMIT else None)
+        output = _attend(query, key, value, mask, visibility.is_causal, scaling)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scaling: float) -> Tensor:
+    batch, heads, queries, head_dim = query.shape
+    kv_heads, value_dim = key.shape[1], value.shape[-1]
+    groups = heads // kv_heads
+    if queries == 1 or (query.device.type != "cpu" and mask is not None and queries <= _FOLD_LIMIT):
+        # the heads of a group become queries of their key-value head: K and V are read once, never repeated
+        query = query.reshape(batch, kv_heads, groups * queries, head_dim)
+        if mask is not None and queries > 1:
+            mask = mask[:, :, None].expand(-1, -1, groups, -1, -1).reshape(mask.shape[0], 1, groups * queries, -1)
+        output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+        return output.reshape(batch, heads, queries, value_dim)
+    native_groups = query.device.type == "cpu" or (mask is None and head_dim == value_dim)
+    if groups > 1 and not native_groups:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=is_causal, scale=scaling, enable_gqa=groups > 1 and native_groups
+    )
+
+
+def _blockwise(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    allowed: Tensor,
+    scaling: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Softcapped scores or attention sinks, which SDPA does not know: block by block of queries."""
+    heads = query.shape[1]
+    groups = heads // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    blocks = []
+    for start in range(0, query.shape[2], _QUERY_BLOCK):
+        rows = slice(start, start + _QUERY_BLOCK)
+        scores = query[:, :, rows] @ key.transpose(2, 3) * scaling  # (batch, heads, block, keys)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        if softcap:
+            scores = torch.tanh(scores / softcap) * softcap
+        scores = scores.masked_fill(~allowed[:, :, rows], float("-inf"))
+        if sinks is not None:
+            column = sinks.to(scores.dtype).view(1, heads, 1, 1).expand(*scores.shape[:3], 1)
+            scores = torch.cat([scores, column], dim=-1)
+        weights = scores.softmax(dim=-1)[..., : key.shape[2]]
+        blocks.append(weights.to(value.dtype) @ value)
+    return torch.cat(blocks, dim=2)

@@ -1,0 +1,312 @@
+"""LazyLLM on a Hugging Face model: hooks around its layers, nothing copied, everything put back.
+
+The model's own ``forward`` and ``generate`` run untouched. Four attachments do the work:
+
+1. the cache that ``generate`` makes is replaced by a ``LazyCache`` as the decoder starts;
+2. before each layer, inputs with one row per token are cut to the tokens that the layer computes;
+3. the attention and mask functions registered for the model read the selected tokens' keys and values;
+4. after a pruning layer, the most important tokens are chosen and the hidden states handed to the next
+   layer are those of the chosen tokens that it has not computed yet.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from transformers import PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from lazybench.errors import UserError
+from lazybench.pruning import checks, legacy
+from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.masks import MaskRule, mask_rule
+from lazybench.pruning.rows import take_rows
+from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.stage import Stage
+from lazybench.pruning.step import LayerView, Step
+from lazybench.pruning.trace import StepTrace, Trace
+
+IMPLEMENTATION = "lazyllm"  # must contain no name of transformers' own: it looks for those as substrings
+_active: WeakSet[Module] = WeakSet()
+
+
+class LazyLLM(AbstractContextManager):
+    """Dynamic token pruning (LazyLLM, arXiv 2407.14057) for everything ``model.generate`` does inside.
+
+    ::
+
+        with LazyLLM(model, schedule) as lazy:
+            tokens = model.generate(**inputs, max_new_tokens=64)
+        lazy.trace.prompt_tokens_computed_mean
+
+    Args:
+        model: a decoder-only ``transformers`` model in eval mode.
+        schedule: where to prune and how many tokens to keep.
+
+    Raises:
+        UserError: on entry, for a model or a schedule that can't run; inside, for a call that asks for what
+            pruning does not compute.
+    """
+
+    def __init__(self, model: PreTrainedModel, schedule: PruningSchedule) -> None:
+        checks.check_model(model)
+        config = model.config.get_text_config()
+        schedule.check_depth(config.num_hidden_layers)
+        self.model, self.config = model, config
+        self.schedule = replace(schedule, layers=checks.resolve_windows(schedule, config))
+        self._boundary = {layer: index for index, layer in enumerate(self.schedule.layers)}
+        self._decoder, self._layers = checks.find_layers(model)
+        self._legacy = not model._can_set_attn_implementation()
+        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._undo = ExitStack()
+        self._cache: LazyCache | None = None
+        self._watch: legacy.AttentionWatch | None = None
+        self.trace = Trace(self.schedule.stages(config.num_hidden_layers))
+
+    # ---- attaching and detaching
+    def __enter__(self) -> LazyLLM:
+        if self.model in _active:
+            raise UserError("this model runs under LazyLLM already; leave that context before entering another")
+        with ExitStack() as undo:  # whatever fails on the way in, what was attached until then is taken off
+            undo.callback(_unregister_when_last)
+            _active.add(self.model)
+            undo.callback(_active.discard, self.model)
+            if not self._legacy:
+                self._register(undo)
+            undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
+            undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
+            for index, layer in enumerate(self._layers):
+                before, after = _LayerHooks(self, index).pair()
+                undo.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
+                undo.callback(layer.register_forward_hook(after).remove)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._cache = None
+        self.stop_watching()
+        self._undo.close()
+
+    def _register(self, undo: ExitStack) -> None:
+        configs = {id(module.config): module.config for module in self.model.modules() if hasattr(module, "config")}
+        for config in configs.values():
+            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+            config._attn_implementation_internal = IMPLEMENTATION
+        for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
+            if IMPLEMENTATION not in interface._global_mapping:
+                interface.register(IMPLEMENTATION, function)
+
+    def start_watching(self, step: Step) -> None:
+        """Legacy families: note the importance as the pruning layer computes its attention."""
+        self._watch = legacy.AttentionWatch(step)
+        self._watch.__enter__()
+
+    def stop_watching(self) -> None:
+        """After the layer, or later if it failed."""
+        if self._watch is not None:
+            self._watch.__exit__(None, None, None)
+            self._watch = None
+
+    # ---- one forward pass
+    def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        checks.check_mode(module)
+        names = list(inspect.signature(module.forward).parameters)
+        prunes = any(ratio < 1.0 for ratio in self.schedule.keep)
+        checks.check_call({**dict(zip(names, args, strict=False)), **kwargs}, self._takes_logits_to_keep, prunes)
+
+    def _before_decoder(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        if kwargs.get("use_cache") is False:
+            raise UserError("LazyLLM needs its KV cache; pass use_cache=True")
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, LazyCache):
+            checks.check_cache(cache)
+            cache = self._new_cache()
+        self._cache = cache
+        self.stop_watching()
+        inputs = args[0] if args else kwargs.get("input_ids")
+        inputs = kwargs["inputs_embeds"] if inputs is None else inputs
+        self._begin(cache, inputs, kwargs.get("attention_mask"))
+        return args, {**kwargs, "past_key_values": cache, "use_cache": True}
+
+    def _new_cache(self) -> LazyCache:
+        stages = [Stage()]
+        stage_of_layer = []
+        for layer in range(len(self._layers)):
+            stage_of_layer.append(stages[-1])
+            # where nothing is pruned the stage goes on
+            if self._prunes_after(layer):
+                stages.append(Stage())
+        self.trace = Trace(self.trace.stages)
+        return LazyCache(stage_of_layer, self.trace)
+
+    def _prunes_after(self, layer: int) -> bool:
+        return layer in self._boundary and self.schedule.keep[self._boundary[layer]] < 1.0
+
+    def _begin(self, cache: LazyCache, inputs: Tensor, attention_mask: Tensor | None) -> None:
+        """Every token is a candidate again; the new ones are computed by the first stage."""
+        batch, new = inputs.shape[:2]
+        start, tokens = cache.seen, cache.seen + new
+        if cache.step is not None:
+            raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
+        is_prompt = new > 1 or start == 0
+        if is_prompt:
+            if start and cache.trace.steps[-1].is_prompt:
+                raise UserError("LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size out")
+            checks.check_prompt(self.config, tokens)
+            checks.check_padding(attention_mask, start, new)
+            cache.prompt_end = tokens
+            if start == 0:
+                cache.start_batch(batch, new, attention_mask)
+        if batch > 1 and self.config.model_type == "mpt":
+            raise UserError("mpt runs under LazyLLM one prompt at a time: its position bias has no batch axis")
+        if start:
+            cache.candidates = [count + new for count in cache.candidates]
+        position = torch.arange(tokens, device=inputs.device).expand(batch, -1)
+        place = cache.stage_of_layer[0].append(new, position, cache.real_tokens(tokens), cache.candidates)
+        cache.step = Step(start, new, place)
+        fresh = sum(min(new, count) for count in cache.candidates)
+        cache.trace.steps.append(StepTrace(fresh, is_prompt))
+        self._note(cache, revived=0)
+
+    def _prune(self, cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
+        """Paper, sections 3.2 and 3.3: choose the tokens of the next stage; return those it must compute.
+
+        Args:
+            hidden: (batch, current tokens, hidden), as the pruning layer left them.
+
+        Returns:
+            (batch, next current tokens, hidden): the kept and the revived, at their original positions.
+        """
+        step = cache.step
+        assert step is not None
+        chosen, counts = self._most_important(cache, self._boundary[layer])
+        cache.put_aside(hidden)
+        step.enter(cache.stage_of_layer[layer + 1].select(chosen, counts, step.tokens))
+        return cache.fetch()
+
+    def _most_important(self, cache: LazyCache, boundary: int) -> tuple[Tensor, list[int]]:
+        """The top-k percentile of the tokens that entered the pruning layer.
+
+        Returns:
+            (batch, keys) their positions, -1 where a row keeps fewer than another, and each row's number.
+        """
+        step = cache.step
+        assert step is not None
+        assert step.importance is not None
+        place, last = step.place, step.tokens - 1
+        importance = step.importance.to(place.selected.device)
+        always_from, spared = last, 0
+        if self.schedule.generated == "kept":
+            # generated tokens stand outside the percentile
+            spared = step.tokens - cache.prompt_end
+            always_from = min(last, cache.prompt_end)
+        counts = [
+            self.schedule.kept(boundary, entered - spared, context - spared) + spared
+            for entered, context in zip(place.counts, cache.candidates, strict=True)
+        ]
+        importance = importance.masked_fill(place.selected >= always_from, float("inf"))
+        if place.valid is not None:
+            importance = importance.masked_fill(~place.valid, -1.0)
+        keys = max(counts)
+        top = importance.topk(keys, dim=1).indices
+        chosen = take_rows(place.selected, top)
+        if min(counts) < keys:
+            rank = torch.arange(keys, device=chosen.device)
+            chosen = chosen.masked_fill(rank >= torch.tensor(counts, device=chosen.device)[:, None], -1)
+        return chosen, counts
+
+    @staticmethod
+    def _revived(step: Step) -> int:
+        if step.start == 0:
+            return 0
+        if step.new == 1:  # the new token itself is always computed
+            return sum(step.place.computed) - len(step.place.computed)
+        current = step.place.current
+        return int(((current >= 0) & (current < step.start)).sum())
+
+    def _note(self, cache: LazyCache, revived: int) -> None:
+        assert cache.step is not None
+        place = cache.step.place
+        cache.trace.steps[-1].add(sum(place.computed), sum(place.counts), revived)
+
+    def _finish(self, cache: LazyCache, hidden: Tensor) -> Tensor:
+        """The last token's hidden state where the model expects it; pruned tokens have none."""
+        assert cache.step is not None
+        new = cache.step.new
+        cache.seen += new
+        cache.step = None
+        if hidden.shape[1] == new:
+            return hidden
+        padded = hidden.new_zeros(hidden.shape[0], new, hidden.shape[2])
+        padded[:, -1] = hidden[:, -1]
+        return padded
+
+
+class _LayerHooks:
+    """The hooks before and after one decoder layer."""
+
+    def __init__(self, engine: LazyLLM, layer: int) -> None:
+        self.engine, self.layer = engine, layer
+        self.is_last = layer == len(engine._layers) - 1
+        self.prunes = engine._prunes_after(layer)
+        self.is_boundary = layer in engine._boundary
+
+    def pair(self) -> tuple[Any, Any]:
+        return self.before, self.after
+
+    def before(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        cache = self.engine._cache
+        assert cache is not None
+        step = cache.step
+        assert step is not None
+        hidden = () if "hidden_states" in kwargs else args[:1]
+        kept_whole = ("hidden_states", *(legacy.KEY_INPUTS if self.engine._legacy else ()))
+        args = (*hidden, *(self._input(cache, (self.layer, i), value) for i, value in enumerate(args[len(hidden) :])))
+        kwargs = {
+            name: value if name in kept_whole else self._input(cache, (self.layer, name), value)
+            for name, value in kwargs.items()
+        }
+        if self.engine._legacy:
+            kwargs = legacy.adapt_inputs(kwargs, step, self.engine.config.model_type == "mpt")
+            if self.prunes:
+                self.engine.start_watching(step)
+        return args, kwargs
+
+    def _input(self, cache: LazyCache, name: tuple, value: Any) -> Any:
+        if isinstance(value, MaskRule):
+            assert cache.step is not None
+            return LayerView(cache.step, cache.step.visibility(value), self.prunes)
+        return cache.token_inputs(name, value)
+
+    def after(self, module: Module, args: tuple, output: Any) -> Any:
+        self.engine.stop_watching()
+        cache = self.engine._cache
+        assert cache is not None
+        step = cache.step
+        assert step is not None
+        hidden = output if isinstance(output, Tensor) else output[0]
+        if self.prunes:
+            hidden = self.engine._prune(cache, self.layer, hidden)
+        if self.is_boundary:
+            self.engine._note(cache, self.engine._revived(step))
+        if self.is_last:
+            hidden = self.engine._finish(cache, hidden)
+        return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+
+
+def _unregister_when_last() -> None:
+    if not _active:
+        for interface in (AttentionInterface, AttentionMaskInterface):
+            interface._global_mapping.pop(IMPLEMENTATION, None)

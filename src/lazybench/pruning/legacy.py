@@ -1,0 +1,87 @@
+"""Families that do not go through transformers' attention interface: falcon, gptj, bloom, mpt, codegen.
+
+Their layers get ready-made masks and key-indexed biases and compute attention themselves. So the masks and
+biases are rewritten for the tokens at hand, and the importance is read where the layer computes its softmax.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lazybench.pruning.importance import last_query_importance
+from lazybench.pruning.masks import CAUSAL
+from lazybench.pruning.step import Step
+
+KEY_INPUTS = ("attention_mask", "alibi", "position_bias")  # indexed by key: not one row per current token
+
+
+def adapt_inputs(kwargs: dict[str, Any], step: Step, true_means_hidden: bool) -> dict[str, Any]:
+    """A layer's keyword arguments with masks and biases for the current and selected tokens.
+
+    Args:
+        true_means_hidden: how the family reads a boolean mask (mpt hides where it is True).
+    """
+    if step.is_first_stage:
+        return kwargs
+    place = step.place
+    selected = place.selected.clamp(min=0)
+    adapted = dict(kwargs)
+    if "attention_mask" in kwargs:
+        adapted["attention_mask"] = _mask(kwargs["attention_mask"], step, true_means_hidden)
+    alibi = kwargs.get("alibi")
+    if isinstance(alibi, Tensor):  # (batch * heads, 1, tokens)
+        by_head = alibi.view(len(place.counts), -1, *alibi.shape[1:])
+        index = selected[:, None, None].expand(-1, by_head.shape[1], by_head.shape[2], -1)
+        adapted["alibi"] = by_head.gather(3, index.to(alibi.device)).flatten(0, 1)
+    bias = kwargs.get("position_bias")
+    if isinstance(bias, Tensor):  # mpt: (heads, 1, longest), of which the last `tokens` count; no batch axis
+        adapted["position_bias"] = bias[:, :, bias.shape[2] - step.tokens :][:, :, selected[0].to(bias.device)]
+    return adapted
+
+
+def _mask(original: Any, step: Step, true_means_hidden: bool) -> Tensor:
+    allowed = step.visibility(CAUSAL).allowed()
+    if not isinstance(original, Tensor):
+        return allowed
+    allowed = allowed.to(original.device)
+    if original.dtype == torch.bool:
+        return ~allowed if true_means_hidden else allowed
+    hidden = torch.finfo(original.dtype).min
+    return torch.zeros(allowed.shape, dtype=original.dtype, device=allowed.device).masked_fill_(~allowed, hidden)
+
+
+class AttentionWatch(TorchFunctionMode):
+    """Sees the layer's own softmax or SDPA call and takes the last query's row from it."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name == "scaled_dot_product_attention":
+            query, key = args[0], args[1]
+            mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
+            scaling = kwargs.get("scale") or query.shape[-1] ** -0.5
+            self.step.importance = _importance_with_mask(query, key, mask, scaling)
+        elif name == "softmax" and output.dim() in (3, 4):
+            place = self.step.place
+            if output.shape[-2:] == (place.current.shape[1], place.selected.shape[1]):
+                rows = output[..., -1, :].reshape(len(place.counts), -1, output.shape[-1])
+                self.step.importance = rows.to(torch.promote_types(rows.dtype, torch.float32)).mean(dim=1)
+        return output
+
+
+def _importance_with_mask(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    if mask is None:
+        return last_query_importance(query, key, scaling)
+    scores = (query[:, :, -1:] @ key.transpose(2, 3)).float() * scaling
+    last = mask[:, :, -1:]
+    scores = scores.masked_fill(~last, float("-inf")) if last.dtype == torch.bool else scores + last
+    return scores.softmax(dim=-1)[:, :, 0].mean(dim=1)

@@ -1,0 +1,87 @@
+"""Which token may attend to which, by original position.
+
+``model.forward`` builds one mask per layer type before its first layer, for all positions. Here it gets the
+*rule* in its place, an opaque object that it hands on to its layers unread. Each stage then evaluates the
+model's own rule (causal, sliding window, chunks) for the tokens it computes and the tokens it attends to, and
+only where a mask is needed at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import causal_mask_function
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """One layer type's mask: ``allowed(batch, head, query_position, key_position) -> bool``.
+
+    ``window``: the length in tokens up to which the rule is plain causal; None where it isn't windowed.
+    """
+
+    allowed: Callable[..., Any] = causal_mask_function
+    window: int | None = None
+
+    def is_causal(self, tokens: int) -> bool:
+        return self.allowed is causal_mask_function or (self.window is not None and tokens <= self.window)
+
+
+CAUSAL = MaskRule()
+
+
+def mask_rule(
+    *, mask_function: Callable[..., Any] = causal_mask_function, local_size: int | None = None, **_: Any
+) -> MaskRule:
+    """The mask function registered with transformers: the rule instead of a tensor."""
+    return MaskRule(mask_function, local_size)
+
+
+class Visibility:
+    """What the current tokens of one stage see of the selected ones, under one rule; the same in all its layers.
+
+    Args:
+        current: (batch, queries) original positions, -1 for a filler of a ragged batch.
+        selected: (batch, keys) original positions in the order of the keys.
+        valid: (batch, keys) False for keys that are not selected; None when all are.
+        square: the current tokens are exactly the selected ones, in the same, rising order.
+        tokens: how many positions there are.
+    """
+
+    def __init__(
+        self, rule: MaskRule, current: Tensor, selected: Tensor, valid: Tensor | None, square: bool, tokens: int
+    ) -> None:
+        self.rule, self.current, self.selected, self.valid = rule, current, selected, valid
+        self.causal = rule.is_causal(tokens)
+        # one query that is the newest token sees every key; a square of tokens in order needs only the flag
+        self.unmasked = valid is None and self.causal and (square or current.shape[1] == 1)
+        self.is_causal = self.unmasked and current.shape[1] > 1
+        self._masks: dict[tuple[torch.dtype | None, torch.device], Tensor] = {}
+
+    def allowed(self) -> Tensor:
+        """(batch, 1, queries, keys) True where attention is allowed, never all False in a row."""
+        query, key = self.current[:, None, :, None], self.selected[:, None, None, :]
+        if self.causal:
+            allowed = key <= query
+        else:
+            batch = torch.arange(query.shape[0], device=query.device)[:, None, None, None]
+            allowed = self.rule.allowed(batch, torch.zeros_like(batch), query.clamp(min=0), key.clamp(min=0))
+        if self.valid is not None:
+            # padding and fillers see something, so that no NaN arises; nothing sees them
+            allowed = (allowed & self.valid[:, None, None, :]) | (query == key) | (query < 0)
+        return allowed
+
+    def mask(self, device: torch.device, dtype: torch.dtype | None = None) -> Tensor | None:
+        """The mask on ``device``: None, boolean (``dtype`` None), or additive in ``dtype``. Built once."""
+        if self.unmasked:
+            return None
+        if (dtype, device) not in self._masks:
+            allowed = self.allowed().to(device)
+            if dtype is not None:
+                allowed = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
+            self._masks[dtype, device] = allowed
+        return self._masks[dtype, device]

@@ -1,0 +1,74 @@
+"""What was computed, selected and revived, per forward pass and stage (paper, figures 2 and 7, table 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class StepTrace:
+    """One forward pass; token counts per stage, summed over the batch, padding left out.
+
+    Attributes:
+        new: tokens that came in with this pass.
+        is_prompt: they are prompt tokens (a prefill), not generated ones.
+        computed: tokens that went through the stage's layers.
+        selected: tokens that the stage's layers attended to.
+        revived: of the computed ones, those that came back from the Aux Cache.
+    """
+
+    new: int
+    is_prompt: bool
+    computed: tuple[int, ...] = ()
+    selected: tuple[int, ...] = ()
+    revived: tuple[int, ...] = ()
+
+    def add(self, computed: int, selected: int, revived: int) -> None:
+        """Append the counts of one more stage."""
+        self.computed += (computed,)
+        self.selected += (selected,)
+        self.revived += (revived,)
+
+
+@dataclass
+class Trace:
+    """The forward passes of one ``generate`` call: the prefill first, then the decoding steps.
+
+    A call that continues an earlier cache continues its trace; its new prompt counts as prompt too.
+
+    Attributes:
+        stages: the layers of each stage, ``(range(0, 9), range(9, 18), ...)``.
+        steps: the forward passes.
+    """
+
+    stages: tuple[range, ...]
+    steps: list[StepTrace] = field(default_factory=list)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that came in as prompt, summed over the batch."""
+        return sum(step.new for step in self.steps if step.is_prompt)
+
+    @property
+    def prompt_tokens_computed(self) -> tuple[tuple[float, ...], ...]:
+        """(steps, stages) share of the prompt tokens that each stage has computed by the end of each step."""
+        totals = [0] * len(self.stages)
+        shares = []
+        for step in self.steps:
+            # a generated token goes through every stage in its own step and is never revived
+            generated = 0 if step.is_prompt else step.new
+            totals = [total + computed - generated for total, computed in zip(totals, step.computed, strict=True)]
+            shares.append(tuple(total / self.prompt_tokens for total in totals))
+        return tuple(shares)
+
+    @property
+    def prompt_tokens_computed_by_stage(self) -> tuple[float, ...]:
+        """Share of the prompt tokens that each stage has computed by the end of the generation."""
+        return self.prompt_tokens_computed[-1]
+
+    @property
+    def prompt_tokens_computed_mean(self) -> float:
+        """The same, as the mean over layers (table 2's headline)."""
+        shares = self.prompt_tokens_computed_by_stage
+        layers = sum(len(stage) for stage in self.stages)
+        return sum(share * len(stage) for share, stage in zip(shares, self.stages, strict=True)) / layers
