@@ -49,8 +49,11 @@ class Method(Protocol):
     ``repeats`` is how often a sample must run at least, for methods that draw at random.
     """
 
-    name: str
-    repeats: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def repeats(self) -> int: ...
 
     @property
     def variant(self) -> str: ...

@@ -1,0 +1,51 @@
+"""Random token drop: a random part of the prompt never reaches the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from lazybench.measure.flops import ideal_ttft_speedup
+from lazybench.methods.base import Request, Response
+from lazybench.methods.shortening import check_share, generate, kept_tokens
+
+
+@dataclass(frozen=True)
+class RandomDrop:
+    """Drop prompt tokens at random, each with the same chance, before the model sees them.
+
+    Source: LazyLLM's table 1 (arXiv 2407.14057), "random token drop", mean of 5 runs, after Yao et al. 2022
+    (random-LTD, arXiv 2211.11586).
+
+    Deviations: none from LazyLLM's words. Of random-LTD only the draw is left: that method drops during
+    training and lets the first and the last layers see every token. No token is exempt, the first and the
+    last neither. Kept tokens stay in the text's order and are numbered anew: the model sees a shorter prompt.
+
+    Args:
+        keep: share of the prompt's tokens that stays, in (0, 1].
+    """
+
+    keep: float = 0.5
+
+    name: ClassVar[str] = "random_drop"
+    repeats: ClassVar[int] = 5
+
+    def __post_init__(self) -> None:
+        check_share("random_drop.keep", self.keep)
+
+    @property
+    def variant(self) -> str:
+        return f"keep={self.keep:g}"
+
+    def run(self, request: Request) -> Response:
+        tokens = request.prompt_ids.shape[1]
+        kept = kept_tokens(self.keep, tokens)
+        draw = torch.randperm(tokens, generator=torch.Generator().manual_seed(request.seed))
+        positions = draw[:kept].sort().values.to(request.prompt_ids.device)  # (kept,)
+        new_tokens = generate(request, request.prompt_ids[:, positions])
+        share = kept / tokens
+        layers = request.model.config.get_text_config().num_hidden_layers
+        speedup = ideal_ttft_speedup(request.model.config, tokens, [kept] * layers)
+        return Response(new_tokens, share, (share,), speedup)

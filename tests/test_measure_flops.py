@@ -1,0 +1,82 @@
+"""The ideal speedup: the paper's own figures, and the architecture's weights counted right."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig
+
+from lazybench.measure.flops import attention_share, ideal_ttft_speedup, prefill_flops
+
+
+def llama2_7b() -> LlamaConfig:
+    return LlamaConfig()  # its defaults are Llama 2 7B's shape
+
+
+def stepped(layers_run: tuple[int, ...], keep: float, tokens: int, layers: int = 32) -> list[float]:
+    """Tokens per layer when ``keep`` of the entered ones stay after each count of layers."""
+    return [tokens * keep ** sum(index >= run for run in layers_run) for index in range(layers)]
+
+
+@pytest.mark.parametrize(("tokens", "percent"), [(3500, 6.6), (7500, 13.2), (16000, 24.5)])
+def test_attention_is_a_small_share_of_llama_2(tokens: int, percent: float) -> None:
+    assert 100 * attention_share(llama2_7b(), tokens) == pytest.approx(percent, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("layers_run", "keep", "speedups"),
+    [
+        ((9, 19, 28), 0.7, (1.49, 1.52, 1.56)),
+        ((8, 16, 24), 0.5, (2.18, 2.22, 2.30)),
+        ((9, 19, 28), 0.3, (2.52, 2.55, 2.62)),
+    ],
+)
+def test_ideal_speedups_of_llama_2(layers_run: tuple[int, ...], keep: float, speedups: tuple[float, ...]) -> None:
+    for tokens, expected in zip((3500, 7500, 16000), speedups, strict=True):
+        found = ideal_ttft_speedup(llama2_7b(), tokens, stepped(layers_run, keep, tokens))
+        assert found == pytest.approx(expected, abs=0.006)
+
+
+def test_a_rerun_costs_its_probe() -> None:
+    """KV Prediction's 1 / (0.25 + r), with attention's small part on top."""
+    speedup = ideal_ttft_speedup(llama2_7b(), 64, [64] * 8 + [32] * 32)
+    assert speedup == pytest.approx(1 / (0.25 + 0.5), rel=0.002)
+
+
+def tiny(family: str, **fields: object) -> PretrainedConfig:
+    shape = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    return AutoConfig.for_model(family, **{**shape, **fields})
+
+
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [
+        (tiny("llama"), 32 * (32 + 16 + 16 + 32) + 3 * 32 * 48),  # grouped queries, gated
+        (tiny("llama", num_key_value_heads=4), 4 * 32 * 32 + 3 * 32 * 48),
+        (tiny("phi", num_key_value_heads=4), 4 * 32 * 32 + 2 * 32 * 48),  # no gate
+        (AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4), 12 * 32 * 32),
+        (  # two of four experts, and the router
+            tiny("mixtral", num_local_experts=4, num_experts_per_tok=2),
+            32 * (32 + 16 + 16 + 32) + 2 * 3 * 32 * 48 + 4 * 32,
+        ),
+    ],
+    ids=["llama-gqa", "llama", "phi", "gpt2", "mixtral"],
+)
+def test_weights_that_a_token_meets(config: PretrainedConfig, weights: int) -> None:
+    tokens = 10
+    attention = 2 * 32 * tokens**2
+    assert prefill_flops(config, [tokens]) == 2 * weights * tokens + attention
+
+
+def test_counting_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    prefill_flops(tiny("llama", intermediate_size=56), [4])
+    assert torch.equal(torch.get_rng_state(), before)
