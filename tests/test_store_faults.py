@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,21 +145,41 @@ def test_disk_full_while_measuring(small_disk: Path) -> None:
     assert_complete(small_disk / "run", 400)
 
 
+def fill_up(disk: Path) -> Path:
+    filler = disk / "filler"
+    with filler.open("wb") as file, suppress(OSError):
+        while True:
+            os.write(file.fileno(), b"x" * 512)
+    return filler
+
+
 def test_disk_full_before_the_first_sample(small_disk: Path) -> None:
-    filler = small_disk / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                os.write(file.fileno(), b"x" * 1024)
-        except OSError:
-            pass
+    filler = fill_up(small_disk)
     code, complaint = finish(start(small_disk / "run", "--samples", 3))
     assert code == 2
     assert complaint.count("\n") == 1
     assert "no space left" in complaint
+    assert not list((small_disk / "run").glob(".*.new"))
     filler.unlink()
     assert finish(start(small_disk / "run", "--samples", 3))[0] == 0
     assert_complete(small_disk / "run", 3)
+
+
+def test_disk_full_while_repairing(small_disk: Path) -> None:
+    """A folder that needs repair on a full disk is left as it is until there is space."""
+    assert finish(start(small_disk / "run", "--samples", 5, "--fail", 3))[0] == 1
+    samples = small_disk / "run" / "samples.jsonl"
+    with samples.open("ab") as file:
+        file.write(b'{"torn')
+    before = samples.read_bytes()
+    filler = fill_up(small_disk)
+    code, complaint = finish(start(small_disk / "run", "--samples", 5))
+    assert (code, complaint.count("\n")) == (2, 1)
+    assert samples.read_bytes() == before
+    filler.unlink()
+    assert finish(start(small_disk / "run", "--samples", 5))[0] == 0
+    assert_complete(small_disk / "run", 5)
+    assert (small_disk / "run" / "samples.malformed.jsonl").read_bytes() == b'{"torn\n'
 
 
 def test_file_size_limit(tmp_path: Path) -> None:
