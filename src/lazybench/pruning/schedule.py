@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 from lazybench.errors import UserError
@@ -30,6 +31,8 @@ class PruningSchedule:
             (``"pruned"``, the default) or keeps every one of them (``"kept"``).
         sliding_window: at a pruning layer with a sliding window, score all candidates as if there
             were none (``"ignored"``), or move the pruning to the nearest full-attention layer (``"moved"``).
+        revive: whether a decoding step selects again and brings pruned tokens back (the paper), or goes on
+            with the tokens that the prefill kept and the generated ones (static pruning).
 
     Raises:
         UserError: unordered, repeated or negative layers, a ratio outside (0, 1], lengths that differ.
@@ -40,10 +43,11 @@ class PruningSchedule:
     ratio_of: RatioOf = "entered"
     generated: Literal["pruned", "kept"] = "pruned"
     sliding_window: Literal["ignored", "moved"] = "ignored"
+    revive: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "keep", tuple(float(ratio) for ratio in self.keep))
+        object.__setattr__(self, "keep", tuple(self.keep))
         if len(self.layers) != len(self.keep):
             raise UserError(
                 f"pruning.layers has {len(self.layers)} entries and pruning.keep has {len(self.keep)}; "
@@ -52,12 +56,12 @@ class PruningSchedule:
         for layer in self.layers:
             if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
                 raise UserError(f"pruning layer {layer!r} must be a 0-based layer index, a whole number from 0")
-        for before, after in zip(self.layers, self.layers[1:], strict=False):
+        for before, after in pairwise(self.layers):
             if after <= before:
                 raise UserError(f"pruning.layers={list(self.layers)} must rise strictly; {after} stands after {before}")
         for ratio in self.keep:
-            if not 0.0 < ratio <= 1.0:
-                raise UserError(f"keep ratio {ratio} must be above 0 and at most 1")
+            if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0.0 < ratio <= 1.0:
+                raise UserError(f"keep ratio {ratio!r} must be a number above 0 and at most 1")
         _one_of("pruning.ratio_of", self.ratio_of, ("entered", "context"))
         _one_of("pruning.generated", self.generated, ("pruned", "kept"))
         _one_of("pruning.sliding_window", self.sliding_window, ("ignored", "moved"))
@@ -87,17 +91,20 @@ class PruningSchedule:
     def stages(self, num_layers: int) -> tuple[range, ...]:
         """The runs of layers between prunings: ``(range(0, 9), range(9, 18), ...)``."""
         edges = [0, *(layer + 1 for layer in self.layers), num_layers]
-        return tuple(range(start, stop) for start, stop in zip(edges, edges[1:], strict=False))
+        return tuple(range(start, stop) for start, stop in pairwise(edges))
 
     @property
     def label(self) -> str:
         """A few characters for tables: ``"layers=8,18,27 keep=0.7,0.7,0.7"``."""
-        text = f"layers={_short(self.layers)} keep={_short(self.keep)}"
-        if self.ratio_of != "entered":
-            text += f" of {self.ratio_of}"
-        if self.generated != "pruned":
-            text += " generated=kept"
-        return text + (" window=moved" if self.sliding_window != "ignored" else "")
+        return f"layers={_short(self.layers)} keep={_short(self.keep)}{self.options_label}"
+
+    @property
+    def options_label(self) -> str:
+        """The options that differ from their defaults, ``" of context generated=kept"``; empty when none does."""
+        text = "" if self.ratio_of == "entered" else f" of {self.ratio_of}"
+        text += "" if self.generated == "pruned" else f" generated={self.generated}"
+        text += "" if self.sliding_window == "ignored" else f" window={self.sliding_window}"
+        return text + ("" if self.revive else " never revived")
 
     @classmethod
     def paper(cls, num_layers: int, keep: Sequence[float] = (0.7, 0.7, 0.7)) -> PruningSchedule:
@@ -109,17 +116,29 @@ class PruningSchedule:
 
     @classmethod
     def at_depths(cls, depths: Sequence[float], keep: Sequence[float], num_layers: int) -> PruningSchedule:
-        """Prune once ``floor(depth * num_layers)`` layers have run, for each share of the depth in (0, 1)."""
+        """Prune once ``floor(depth * num_layers)`` layers have run, for each share of the depth in (0, 1).
+
+        Raises:
+            UserError: shares outside (0, 1) or not rising, or a model so shallow that two fall on one layer.
+        """
         for depth in depths:
-            if not 0.0 < depth < 1.0:
-                raise UserError(f"pruning depth {depth} must be a share of the model's depth, between 0 and 1")
-        return cls(tuple(max(0, _layers_run(depth, num_layers) - 1) for depth in depths), tuple(keep))
+            if isinstance(depth, bool) or not isinstance(depth, int | float) or not 0.0 < depth < 1.0:
+                raise UserError(f"pruning depth {depth!r} must be a share of the model's depth, between 0 and 1")
+        if any(after <= before for before, after in pairwise(depths)):
+            raise UserError(f"pruning.depths={list(depths)} must rise strictly")
+        layers = tuple(max(0, _layers_run(depth, num_layers) - 1) for depth in depths)
+        if len(set(layers)) < len(layers):
+            raise UserError(
+                f"pruning.depths={list(depths)} name one layer twice in a model of {num_layers} layers "
+                f"({list(layers)}); give pruning.layers and pruning.keep instead"
+            )
+        return cls(layers, tuple(keep))
 
     @classmethod
     def linear(
-        cls, num_layers: int, start: float = 0.3, end: float = 0.9, r0: float = 0.7, r1: float = 0.3
+        cls, num_layers: int, start: float = 0.3, end: float = 0.9, r0: float = 0.75, r1: float = 0.25
     ) -> PruningSchedule:
-        """The authors' own schedule (KV Prediction, arXiv 2410.08391, section 5).
+        """The authors' own schedule (KV Prediction, arXiv 2410.08391).
 
         The kept share of the whole context falls linearly per layer, from ``r0`` in the first layer
         after ``start`` of the depth to ``r1`` in the first layer after ``end`` of it and from there on.
@@ -128,7 +147,7 @@ class PruningSchedule:
             raise UserError(f"pruning.start={start} and pruning.end={end} must hold 0 < start <= end < 1")
         if r1 > r0:
             raise UserError(
-                f"pruning.r1={r1} must not be above pruning.r0={r0}: a pruned token only comes back in a later step"
+                f"pruning.r1={r1} must not be above pruning.r0={r0}: a pruned token comes back in a later step only"
             )
         first, last = (max(1, _layers_run(depth, num_layers)) for depth in (start, end))
         span = max(1, last - first)

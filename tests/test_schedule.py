@@ -1,0 +1,195 @@
+"""Where tokens are pruned and how many stay: the schedule, what it refuses, and the presets of conf/pruning."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lazybench.errors import UserError
+from lazybench.pruning.presets import PruningSpec
+from lazybench.pruning.schedule import PruningSchedule
+
+PRESETS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pruning").glob("*.yaml"))
+TABLE_1_TTFT_SPEEDUPS = {  # paper, table 1: Llama 2 7B, XGen 7B
+    "single_doc": (1.36, 1.96),
+    "multi_doc": (2.34, 2.65),
+    "summarization": (1.46, 1.91),
+    "few_shot": (2.19, 3.42),
+    "synthetic": (2.89, 4.77),
+    "code": (1.94, 3.47),
+}
+
+
+def tokens_per_layer(schedule: PruningSchedule, num_layers: int, prompt_tokens: int) -> list[int]:
+    tokens, counts = prompt_tokens, []
+    for layer in range(num_layers):
+        counts.append(tokens)
+        if layer in schedule.layers:
+            tokens = schedule.kept(schedule.layers.index(layer), tokens, prompt_tokens)
+    return counts
+
+
+def llama_2_7b_flops(tokens: int) -> float:
+    d, f = 4096, 11008
+    return 2 * (4 * d * d + 3 * d * f) * tokens + 2 * d * tokens**2
+
+
+def ideal_speedup(schedule: PruningSchedule, prompt_tokens: int) -> float:
+    pruned = sum(llama_2_7b_flops(tokens) for tokens in tokens_per_layer(schedule, 32, prompt_tokens))
+    return 32 * llama_2_7b_flops(prompt_tokens) / pruned
+
+
+@pytest.mark.parametrize(
+    ("layers_run", "keep", "prompt_tokens", "speedup"),
+    [
+        ((9, 19, 28), 0.7, 3500, 1.49),
+        ((9, 19, 28), 0.7, 7500, 1.52),
+        ((9, 19, 28), 0.7, 16000, 1.56),
+        ((8, 16, 24), 0.5, 3500, 2.18),
+        ((8, 16, 24), 0.5, 7500, 2.22),
+        ((9, 19, 28), 0.3, 3500, 2.52),
+    ],
+)
+def test_ideal_speedup_of_llama_2_7b(layers_run, keep, prompt_tokens, speedup):
+    schedule = PruningSchedule(tuple(count - 1 for count in layers_run), (keep,) * 3)
+    assert ideal_speedup(schedule, prompt_tokens) == pytest.approx(speedup, abs=0.01)
+
+
+def test_paper_schedule_has_the_stages_of_figure_7():
+    stages = PruningSchedule.paper(32).stages(32)
+    assert [(stage.start + 1, stage.stop) for stage in stages] == [(1, 9), (10, 19), (20, 28), (29, 32)]
+
+
+@given(num_layers=st.integers(4, 120))
+def test_paper_schedule_fits_every_depth(num_layers):
+    schedule = PruningSchedule.paper(num_layers)
+    schedule.check_depth(num_layers)
+    assert [layer for stage in schedule.stages(num_layers) for layer in stage] == list(range(num_layers))
+    for layer, tenths in zip(schedule.layers, (3, 6, 9), strict=True):
+        assert layer + 1 == max(1, tenths * num_layers // 10)
+
+
+@given(
+    num_layers=st.integers(2, 120),
+    start=st.sampled_from([0.1, 0.3, 0.5]),
+    end=st.sampled_from([0.5, 0.7, 0.9]),
+    r0=st.sampled_from([1.0, 0.75, 0.5]),
+    r1=st.sampled_from([0.5, 0.25, 0.01]),
+)
+def test_linear_schedule_falls_evenly_from_r0_to_r1_of_the_whole_prompt(num_layers, start, end, r0, r1):
+    schedule = PruningSchedule.linear(num_layers, start, end, r0, r1)
+    schedule.check_depth(num_layers)
+    assert schedule.ratio_of == "context"
+    assert schedule.layers == tuple(range(schedule.layers[0], schedule.layers[-1] + 1))
+    assert schedule.layers[0] + 1 == max(1, math.floor(start * num_layers + 1e-9))
+    assert schedule.keep[0] == r0
+    if len(schedule.keep) > 1:
+        assert schedule.keep[-1] == pytest.approx(r1)
+        falls = [before - after for before, after in pairwise(schedule.keep)]
+        assert falls == pytest.approx([(r0 - r1) / len(falls)] * len(falls))
+    shares = [tokens / 10_000 for tokens in tokens_per_layer(schedule, num_layers, 10_000)]
+    assert shares[schedule.layers[0] + 1 : schedule.layers[-1] + 2] == pytest.approx(list(schedule.keep), abs=1e-4)
+
+
+@given(entered=st.integers(1, 5000), percent=st.integers(1, 100), context=st.integers(0, 5000))
+def test_kept_is_the_exact_ceiling(entered, percent, context):
+    schedule = PruningSchedule((0,), (percent / 100,))
+    assert schedule.kept(0, entered, entered + context) == -(-percent * entered // 100)
+    of_context = PruningSchedule((0,), (percent / 100,), ratio_of="context")
+    assert of_context.kept(0, entered, entered + context) == min(entered, -(-percent * (entered + context) // 100))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"layers": [2, 1], "keep": [0.5, 0.5]}, "1 stands after 2"),
+        ({"layers": [1, 1], "keep": [0.5, 0.5]}, "1 stands after 1"),
+        ({"layers": [-1], "keep": [0.5]}, "-1"),
+        ({"layers": [0.5], "keep": [0.5]}, "0.5"),
+        ({"layers": [1], "keep": [0.0]}, "0.0"),
+        ({"layers": [1], "keep": [1.5]}, "1.5"),
+        ({"layers": [1], "keep": [math.nan]}, "nan"),
+        ({"layers": [1], "keep": ["half"]}, "half"),
+        ({"layers": [1, 2], "keep": [0.5]}, "2 entries"),
+        ({"layers": 9, "keep": [0.5]}, "pruning.layers=[9]"),
+        ({"layers": "9,19", "keep": [0.5]}, "pruning.layers='9,19'"),
+        ({"depths": [0.3, 1.0], "keep": [0.5, 0.5]}, "1.0"),
+        ({"depths": [0.6, 0.3], "keep": [0.5, 0.5]}, "rise"),
+        ({"depths": [0.6], "keep": [0.5, 0.5]}, "1 entries"),
+        ({"keep": [0.5]}, "pruning=none"),
+        ({"layers": [1], "keep": [0.5], "ratio_of": "prompt"}, "'prompt' is not one of entered, context"),
+        ({"layers": [1], "keep": [0.5], "generated": "never"}, "never"),
+        ({"layers": [1], "keep": [0.5], "sliding_window": "gone"}, "gone"),
+        ({"kind": "stepz"}, "did you mean steps"),
+        ({"kind": "linear", "r0": 0.2, "r1": 0.4}, "r1=0.4"),
+        ({"kind": "linear", "r0": 1.2}, "1.2"),
+        ({"kind": "linear", "r1": 0}, "0"),
+        ({"kind": "linear", "start": 0.9, "end": 0.3}, "start=0.9"),
+        ({"kind": "linear", "start": "early"}, "early"),
+    ],
+)
+def test_bad_schedules_are_refused_in_one_line_that_names_the_value(fields, named):
+    with pytest.raises(UserError) as refused:
+        PruningSpec(**fields)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_model_too_shallow_is_refused():
+    with pytest.raises(UserError, match=r"31 is out of range for a model of 32 layers.*0 to 30"):
+        PruningSchedule((31,), (0.5,)).check_depth(32)
+    with pytest.raises(UserError, match="a model of 3 layers"):
+        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.7, 0.7)).build(3)
+
+
+def test_explicit_layers_win_over_the_depths_of_a_preset():
+    spec = PruningSpec(layers=(9, 19), depths=(0.3, 0.6, 0.9), keep=(0.5, 0.4))
+    assert spec.build(32) == PruningSchedule((9, 19), (0.5, 0.4))
+    assert spec.label == "layers=9,19 keep=0.5,0.4"
+
+
+def test_labels_tell_specs_apart():
+    fields = [
+        {"layers": ()},
+        {"layers": (1,), "keep": (0.5,)},
+        {"layers": (1,), "keep": (0.5,), "ratio_of": "context"},
+        {"layers": (1,), "keep": (0.5,), "generated": "kept"},
+        {"layers": (1,), "keep": (0.5,), "sliding_window": "moved"},
+        {"depths": (0.1,), "keep": (0.5,)},
+        {"layers": (1, 2, 3, 4, 9), "keep": (0.5,) * 5},
+        {"layers": (1, 2, 3, 5, 9), "keep": (0.5,) * 5},
+        {"kind": "linear"},
+        {"kind": "linear", "r1": 0.1},
+    ]
+    assert len({PruningSpec(**field).label for field in fields}) == len(fields)
+
+
+def preset(name: str) -> PruningSpec:
+    pytest.importorskip("hydra")
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    return instantiate(OmegaConf.load(Path(__file__).parent.parent / "conf" / "pruning" / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_for_real_depths(name):
+    for num_layers in (30, 32, 80):
+        preset(name).build(num_layers).check_depth(num_layers)
+
+
+@pytest.mark.parametrize("category", TABLE_1_TTFT_SPEEDUPS)
+@pytest.mark.parametrize("model", [0, 1], ids=["llama2", "xgen"])
+def test_table_1_presets_give_its_speedups_by_token_counts(category, model):
+    schedule = preset(f"table1_{'xgen_' * model}{category}").build(32)
+    counts = tokens_per_layer(schedule, 32, 100_000)
+    assert 32 * 100_000 / sum(counts) == pytest.approx(TABLE_1_TTFT_SPEEDUPS[category][model], abs=0.01)
+
+
+def test_none_prunes_nothing():
+    assert preset("none").build(32) == PruningSchedule((), ())
