@@ -63,7 +63,9 @@ class LazybenchSlurmLauncher(SlurmLauncher):
             for number, overrides in enumerate(job_overrides, start=initial_job_idx)
         ]
         jobs = executor.map_array(self, *zip(*arguments, strict=True))
-        print(f"Slurm array {jobs[0].job_id.split('_')[0]} of {len(jobs)} jobs; logs: {folder}", flush=True)
+        print(
+            f"Slurm array {jobs[0].job_id.split('_')[0]} of {len(jobs)} jobs; logs: {Path(folder).parent}", flush=True
+        )
         return _note([_wait(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)])
 
 

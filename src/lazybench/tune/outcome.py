@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from lazybench.config import RunConfig
 from lazybench.errors import UserError
-from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.pruning.presets import PruningSpec
 from lazybench.runner import run
 from lazybench.store.files import FolderLock, write_atomically
 from lazybench.store.reading import read_records
@@ -62,7 +63,7 @@ def best_trial(settings: TuneSettings, trials: Sequence[FrozenTrial]) -> FrozenT
     return max(within, key=lambda trial: (trial.values[SPEEDUP], trial.values[FIDELITY]))
 
 
-def confirm(config: RunConfig, best: FrozenTrial, method: Method, tuning: Shard, confirming: Shard) -> int:
+def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning: Shard, confirming: Shard) -> int:
     """Write the preset, measure it on the samples left out, and write search.json.
 
     Returns:
@@ -76,7 +77,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: Method, tuning: Shard,
         print(f"another job of this search confirms its result in {config.out}", file=sys.stderr)
         return 0
     try:
-        write_atomically(config.out / "best.yaml", _preset(config, settings, best).encode())
+        write_atomically(config.out / "best.yaml", _preset(config, settings, best, method.pruning).encode())
         shard = f"{confirming[0]}/{confirming[1]}"
         confirmation = replace(
             config,
@@ -121,7 +122,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial) -> str:
+def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial, pruning: PruningSpec) -> str:
     row = _row(best)
     return (
         f"# The fastest of {settings.trials} schedules within {settings.loss:.1%} loss of {settings.loss_of}: "
@@ -129,8 +130,13 @@ def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial) -> str
         f"# On the tuning samples: ideal TTFT speedup {row['ideal_ttft_speedup']:.2f}, "
         f"relative score {row['relative_score']:.3f}, fidelity {row['fidelity_top1']:.3f}.\n"
         "_target_: lazybench.pruning.presets.PruningSpec\n"
-        f"layers: {best.user_attrs['layers']}\n"
-        f"keep: {best.user_attrs['keep']}\n"
+        "kind: steps\n"
+        f"layers: {list(pruning.layers or ())} # 0-based layers after which tokens are pruned\n"
+        "depths: null\n"
+        f"keep: {list(pruning.keep)} # keep ratio at each\n"
+        f"ratio_of: {pruning.ratio_of}\n"
+        f"generated: {pruning.generated}\n"
+        f"sliding_window: {pruning.sliding_window}\n"
     )
 
 

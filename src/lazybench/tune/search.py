@@ -22,7 +22,6 @@ from lazybench.methods.base import Method, Request
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.models import LoadedModel, load_model
-from lazybench.pruning.presets import PruningSpec
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.runner import encode, request_for
 from lazybench.tasks import build_task
@@ -69,7 +68,7 @@ def tune(config: RunConfig) -> int:
             schedule = suggest_schedule(trial, num_layers, settings)
             trial.set_user_attr("layers", list(schedule.layers))
             trial.set_user_attr("keep", list(schedule.keep))
-            values = samples.evaluate(replace(method, pruning=_spec(schedule)))
+            values = samples.evaluate(_with_schedule(method, schedule))
             speedup, agreement, score = values
             print(
                 f"trial {trial.number}: {schedule.label}: ideal speedup {speedup:.2f}, "
@@ -84,7 +83,7 @@ def tune(config: RunConfig) -> int:
     write_trials(config, trials, {trial.number for trial in study.best_trials})
     best = best_trial(settings, trials)
     schedule = PruningSchedule(best.user_attrs["layers"], best.user_attrs["keep"])
-    return confirm(config, best, replace(method, pruning=_spec(schedule)), TUNING, CONFIRMING)
+    return confirm(config, best, _with_schedule(method, schedule), TUNING, CONFIRMING)
 
 
 def _method(config: RunConfig) -> LazyLLMMethod:
@@ -97,8 +96,10 @@ def _method(config: RunConfig) -> LazyLLMMethod:
     return config.methods[0]
 
 
-def _spec(schedule: PruningSchedule) -> PruningSpec:
-    return PruningSpec(layers=schedule.layers, keep=schedule.keep)
+def _with_schedule(method: LazyLLMMethod, schedule: PruningSchedule) -> LazyLLMMethod:
+    """The options of ``pruning`` (what a ratio is of, generated tokens) stay as the configuration has them."""
+    pruning = replace(method.pruning, kind="steps", layers=schedule.layers, depths=None, keep=schedule.keep)
+    return replace(method, pruning=pruning)
 
 
 def _open_study(config: RunConfig, num_layers: int) -> Study:

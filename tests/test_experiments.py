@@ -1,0 +1,105 @@
+"""Every experiment at every size is a run that can start; the scripts refuse bad input in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_environment
+from hydra import compose, initialize_config_dir
+
+from lazybench.command_line import register_methods
+from lazybench.config import RunConfig, run_config
+from lazybench.experiment import CONF, SIZES, run_folders
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+ARTEFACTS = ("table1", "table2", "fig1", "fig2", "fig5", "fig6", "fig7")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configurations() -> Iterator[None]:
+    register_methods(CONF)
+    with initialize_config_dir(str(CONF), version_base=None):
+        yield
+
+
+def composed(*overrides: str) -> RunConfig:
+    return run_config(compose("config", list(overrides)), CONF)
+
+
+@pytest.mark.parametrize("size", [None, *SIZES])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_at_every_size_is_a_run(experiment: str, size: str | None) -> None:
+    config = composed(f"experiment={experiment}", *([f"size={size}"] if size else []))
+    assert config.methods
+    if size == "smoke":
+        assert "longbench" not in config.task_name  # a fresh machine has no data
+        assert config.data.limit is not None
+    if size == "full":
+        assert config.model.name == "llama2"
+        assert config.data.limit is None
+        assert config.warmup == 5
+        assert len(config.datasets) == 16
+
+
+def test_every_artefact_has_its_script_and_its_experiment() -> None:
+    assert {path.stem for path in (ROOT / "experiments").glob("*.py")} == set(ARTEFACTS)
+    assert set(ARTEFACTS) <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_reads_table_1_shares_its_folder(size: str) -> None:
+    folders = {composed(f"experiment={name}", f"size={size}").out for name in ("table1", "table2", "fig1", "fig7")}
+    assert len(folders) == 1
+
+
+def test_figure_6_is_one_pruning_layer_at_every_depth_and_keep_ratio() -> None:
+    from lazybench.methods.lazyllm import LazyLLMMethod
+
+    config = composed("experiment=fig6")
+    schedules = [method.pruning.build(32) for method in config.methods if isinstance(method, LazyLLMMethod)]
+    assert len(schedules) == 25
+    assert {len(schedule.layers) for schedule in schedules} == {1}
+    assert {schedule.keep[0] for schedule in schedules} == {0.1, 0.3, 0.5, 0.7, 0.9}
+    assert {schedule.layers[0] + 1 for schedule in schedules} == {3, 9, 16, 22, 28}  # layers run before pruning
+
+
+def test_a_sweep_has_one_folder_for_each_job() -> None:
+    folders = run_folders(["-m", "experiment=fig1", "size=smoke", "shard=0/2,1/2", "hydra/launcher=slurm"])
+    assert len(folders) == 2
+    assert run_folders(["experiment=fig1", "size=smoke"])[0] not in folders
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "smoke, mini, full"),
+        (("tiny",), "'tiny'"),
+        (("smoke", "modl=llama2"), "model"),
+        (("smoke", "limit=0"), "limit=0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "experiments" / "fig6.py"), *arguments]
+    done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert words in done.stderr
+
+
+@pytest.mark.slow
+def test_a_script_runs_its_sweep_and_builds_its_artefact_and_measures_nothing_twice(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    small = (f"model.path={tiny_checkpoint}", "task.parameters.length=150", "limit=1", "max_new_tokens=4")
+    for name in ("table1", "table2"):
+        script = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "smoke", *small]
+        done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        artefacts = tmp_path / "results" / "artefacts" / f"{name}-smoke"
+        assert any(artefacts.rglob(f"{name}*")), [str(path) for path in artefacts.rglob("*")]
+    (samples,) = (tmp_path / "results" / "runs").rglob("samples.jsonl")
+    assert len(samples.read_text().splitlines()) == 9  # five methods, random token drop five times
