@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from lazybench.measure.flops import ideal_ttft_speedup
 from lazybench.methods.base import Request, Response
-from lazybench.methods.shortening import check_share, generate, kept_tokens
+from lazybench.methods.shortening import answer_from, check_share, kept_tokens
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,5 @@ class RandomDrop:
 
     def run(self, request: Request) -> Response:
         tokens = request.prompt_ids.shape[1]
-        kept = kept_tokens(self.keep, tokens)
         draw = torch.randperm(tokens, generator=torch.Generator().manual_seed(request.seed))
-        positions = draw[:kept].sort().values.to(request.prompt_ids.device)  # (kept,)
-        new_tokens = generate(request, request.prompt_ids[:, positions])
-        share = kept / tokens
-        layers = request.model.config.get_text_config().num_hidden_layers
-        speedup = ideal_ttft_speedup(request.model.config, tokens, [kept] * layers)
-        return Response(new_tokens, share, (share,), speedup)
+        return answer_from(request, draw[: kept_tokens(self.keep, tokens)].sort().values)

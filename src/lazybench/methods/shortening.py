@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lazybench.errors import UserError
-from lazybench.methods.base import Request
+from lazybench.measure.flops import ideal_ttft_speedup
+from lazybench.methods.base import Request, Response
 
 
 def check_share(name: str, share: float) -> None:
@@ -43,3 +44,16 @@ def generate(request: Request, prompt_ids: Tensor) -> Tensor:
         prompt_ids, attention_mask=torch.ones_like(prompt_ids), **request.generate_kwargs
     )  # (1, prompt_tokens + new_tokens)
     return output[0, prompt_ids.shape[1] :]
+
+
+def answer_from(request: Request, positions: Tensor) -> Response:
+    """Generate from the prompt's tokens at ``positions`` alone: the model sees a shorter prompt, numbered anew.
+
+    Args:
+        positions: (kept,) long, rising.
+    """
+    tokens, kept = request.prompt_ids.shape[1], len(positions)
+    new_tokens = generate(request, request.prompt_ids[:, positions.to(request.prompt_ids.device)])
+    layers = request.model.config.get_text_config().num_hidden_layers
+    speedup = ideal_ttft_speedup(request.model.config, tokens, [kept] * layers)
+    return Response(new_tokens, kept / tokens, (kept / tokens,), speedup)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
@@ -14,6 +16,7 @@ from lazybench.methods.base import Request, Response
 from lazybench.methods.lazyllm import response_of_trace
 from lazybench.methods.probe import probe_importance
 from lazybench.methods.shortening import check_share, generate, kept_tokens, most_important
+from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 
@@ -81,16 +84,31 @@ class StaticPruning:
         return Response(new_tokens, probed / layers + share, (1.0 + share, share), speedup)
 
     def _continue(self, request: Request) -> Response:
-        with LazyLLM(request.model, self._schedule(request.model)) as lazy:
+        with _PruneOnce(request.model, self._schedule(request.model)) as lazy:
             new_tokens = generate(request, request.prompt_ids)
         return response_of_trace(request, new_tokens, lazy.trace)
 
     def _schedule(self, model: PreTrainedModel) -> PruningSchedule:
-        return PruningSchedule((self._first_layers(model) - 1,), (self.keep,), revive=False)
+        return PruningSchedule((self._first_layers(model) - 1,), (self.keep,))
 
     def _first_layers(self, model: PreTrainedModel) -> int:
         layers = model.config.get_text_config().num_hidden_layers
         return max(1, math.floor(self.depth * layers + 1e-9))
+
+
+class _PruneOnce(LazyLLM):
+    """The engine with one choice in the prefill and none after it. One prompt at a time."""
+
+    def _most_important(self, cache: LazyCache, boundary: int) -> tuple[Tensor, list[int]]:
+        step = cache.step
+        assert step is not None
+        if step.start == 0:
+            return super()._most_important(cache, boundary)
+        later = cache.stage_of_layer[self.schedule.layers[boundary] + 1]
+        assert later.position is not None
+        newest = later.position.new_full((1, 1), step.tokens - 1)
+        chosen = torch.cat([later.position[:, : later.filled], newest], dim=1)  # (1, kept and generated)
+        return chosen, [chosen.shape[1]]
 
 
 def static_pruning(variant: Reading = "rerun", keep: float = 0.5, depth: float = 0.25) -> StaticPruning:

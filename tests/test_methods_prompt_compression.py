@@ -1,0 +1,113 @@
+"""Selective Context: self-information, units, what stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+from tiny_requests import byte_tokenizer, tiny_request
+
+from lazybench.errors import UserError
+from lazybench.measure.protocol import measure
+from lazybench.methods import prompt_compression
+from lazybench.methods.baseline import Baseline
+from lazybench.methods.lexical_units import lexical_units, token_texts
+from lazybench.methods.prompt_compression import PromptCompression, keep_informative, self_information
+from lazybench.methods.shortening import generate
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
+def test_self_information_in_chunks_is_that_of_one_pass(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_compression, "CHUNK_TOKENS", 7)
+    request = tiny_request(family)
+    found = self_information(request.model, request.prompt_ids)[0]
+    with torch.no_grad():
+        rows = request.model(request.prompt_ids).logits[0].log_softmax(-1)
+    expected = -rows[range(59), request.prompt_ids[0, 1:]]
+    torch.testing.assert_close(found[1:], expected, atol=1e-4, rtol=1e-4)
+    assert found[0] == pytest.approx(expected.mean().item(), rel=1e-4)
+
+
+def test_the_most_informative_units_stay() -> None:
+    information = torch.tensor([9.0, 1.0, 1.0, 5.0, 5.0, 2.0, 2.0, 2.0, 0.0])
+    units = torch.tensor([-1, 0, 0, 1, 1, 2, 2, 2, 3])
+    assert keep_informative(information, units, 0.9).tolist() == list(range(9))
+    assert keep_informative(information, units, 0.8).tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert keep_informative(information, units, 0.6).tolist() == [0, 3, 4, 5, 6, 7]
+    assert keep_informative(information, units, 0.3).tolist() == [0, 3, 4]
+    assert keep_informative(information, units, 0.1).tolist() == [0]
+
+
+def test_sentence_means_decide_not_sums() -> None:
+    information = torch.tensor([3.0, 1.0, 1.0, 1.0, 1.0])
+    assert keep_informative(information, torch.tensor([0, 1, 1, 1, 1]), 0.2).tolist() == [0]
+
+
+def test_token_texts_join_to_the_prompt() -> None:
+    tokenizer = byte_tokenizer()
+    text = "A tree.  Another one!\n\tx = 1\n"
+    ids = torch.tensor([1, *tokenizer(text).input_ids])
+    texts = token_texts(tokenizer, ids)
+    assert texts[0] == ""
+    assert "".join(texts) == text
+
+
+def test_sentences_and_lines_are_units() -> None:
+    texts = ["", "A", " tree", ".", " Another", " one", "!", "\n", "x", " =", " 1", "\n"]
+    assert lexical_units(texts, "sentence").tolist() == [-1, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert lexical_units(texts, "token").tolist() == [-1, *range(1, 12)]
+
+
+@pytest.mark.parametrize("unit", ["sentence", "token"])
+def test_keep_one_is_the_baseline(unit) -> None:
+    request = tiny_request()
+    response = PromptCompression(1.0, unit).run(request)
+    assert torch.equal(response.new_tokens, Baseline().run(request).new_tokens)
+    assert response.prompt_tokens_computed == 1.0
+
+
+def test_tokens_are_dropped_to_an_exact_ratio_and_the_special_one_stays() -> None:
+    request = tiny_request()
+    response = PromptCompression(0.4, "token").run(request)
+    information = self_information(request.model, request.prompt_ids)[0]
+    best = information[1:].topk(23).indices + 1
+    kept = torch.cat([torch.tensor([0]), best.sort().values])
+    assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept]))
+    assert response.prompt_tokens_computed == pytest.approx(1 + 24 / 60)
+    assert response.ideal_ttft_speedup < 1  # reading the prompt costs as much as the prefill it shortens
+
+
+def test_compression_is_inside_ttft() -> None:
+    measured = measure(PromptCompression(0.5, "token"), tiny_request())
+    assert 0 < measured.response.overhead_s < measured.ttft_s
+
+
+def test_a_separate_reader_with_another_tokenizer(tmp_path) -> None:
+    """The same weights under another tokenizer of the same bytes must drop the same tokens."""
+    request = tiny_request()
+    request.model.save_pretrained(tmp_path)
+    request.tokenizer.save_pretrained(tmp_path)
+    text = replace(request, prompt_ids=request.prompt_ids[:, 1:])  # no special token: both read the same ids
+    own = PromptCompression(0.5, "token").run(text)
+    other = PromptCompression(0.5, "token", language_model=str(tmp_path)).run(text)
+    assert torch.equal(own.new_tokens, other.new_tokens)
+    assert other.prompt_tokens_computed == pytest.approx(own.prompt_tokens_computed - 1)  # the reader is another model
+    assert other.ideal_ttft_speedup == pytest.approx(own.ideal_ttft_speedup)
+
+
+def test_a_missing_reader_is_named(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"language_model=.*can't be loaded"):
+        PromptCompression(0.5, "token", language_model=str(tmp_path / "none")).run(tiny_request())
+
+
+@pytest.mark.skipif(find_spec("spacy") is not None, reason="spaCy is installed")
+def test_phrases_without_spacy_name_the_commands() -> None:
+    with pytest.raises(UserError, match="pip install spacy && python -m spacy download en_core_web_sm"):
+        PromptCompression(0.5, "phrase")
+
+
+def test_unknown_unit() -> None:
+    with pytest.raises(UserError, match="unit='word' is not one of phrase, sentence, token"):
+        PromptCompression(0.5, "word")

@@ -1,0 +1,145 @@
+"""Random drop and the static rerun: what they keep, and that the model then is the plain one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_requests import FAMILIES, tiny_request
+from torch import Tensor
+
+from lazybench.errors import UserError
+from lazybench.methods.base import Method, Request
+from lazybench.methods.baseline import Baseline
+from lazybench.methods.probe import probe_importance
+from lazybench.methods.random_drop import RandomDrop
+from lazybench.methods.shortening import generate, most_important
+from lazybench.methods.static_pruning import static_pruning
+
+
+@pytest.fixture(scope="module")
+def request_() -> Request:
+    return tiny_request()
+
+
+def prompt_seen(method: Method, request: Request) -> Tensor:
+    """The ids that the last full prefill embeds.  # (1, tokens)"""
+    seen: list[Tensor] = []
+    hook = request.model.get_input_embeddings().register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        method.run(request)
+    finally:
+        hook.remove()
+    return [ids for ids in seen if ids.shape[1] > 1][-1]
+
+
+def test_baseline_is_plain_generate(request_: Request) -> None:
+    response = Baseline().run(request_)
+    plain = request_.model.generate(request_.prompt_ids, **request_.generate_kwargs)
+    assert torch.equal(response.new_tokens, plain[0, request_.prompt_ids.shape[1] :])
+    assert (response.prompt_tokens_computed, response.ideal_ttft_speedup) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("method", [RandomDrop(1.0), static_pruning(keep=1.0)], ids=["random_drop", "rerun"])
+def test_keep_one_is_the_baseline(method: Method, request_: Request) -> None:
+    response = method.run(request_)
+    assert torch.equal(response.new_tokens, Baseline().run(request_).new_tokens)
+    assert response.prompt_tokens_computed == 1.0
+    assert response.ideal_ttft_speedup == 1.0
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.33, 0.5, 0.9])
+def test_random_drop_keeps_an_exact_count_in_order(keep: float, request_: Request) -> None:
+    count = math.ceil(keep * request_.prompt_ids.shape[1] - 1e-9)
+    numbered = replace(request_, prompt_ids=torch.arange(60)[None])  # ids that name their own position
+    seen = prompt_seen(RandomDrop(keep), numbered)[0].tolist()
+    assert len(seen) == count
+    assert seen == sorted(set(seen))
+    assert RandomDrop(keep).run(request_).prompt_tokens_computed == count / 60
+
+
+def test_random_drop_draws_by_seed_alone() -> None:
+    numbered = replace(tiny_request(), prompt_ids=torch.arange(60)[None])
+    draws = []
+    for seed in (0, 0, 1, 2):
+        torch.manual_seed(len(draws))  # the global state must not matter, nor change
+        before = torch.get_rng_state()
+        draws.append(tuple(prompt_seen(RandomDrop(0.5), replace(numbered, seed=seed))[0].tolist()))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert draws[0] == draws[1]
+    assert len(set(draws)) == 3
+
+
+def test_every_token_is_dropped_equally_often() -> None:
+    """1,000 draws of half of 20 tokens: each stays 500 times, give or take 5 standard deviations."""
+    request = tiny_request(new_tokens=1, num_hidden_layers=1)
+    counts = torch.zeros(20)
+    for seed in range(1000):
+        numbered = replace(request, prompt_ids=torch.arange(20)[None], seed=seed)
+        counts[prompt_seen(RandomDrop(0.5), numbered)[0]] += 1
+    assert ((counts - 500).abs() < 5 * math.sqrt(1000) / 2).all()
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
+    request = tiny_request(family)
+    model, ran = request.model, []
+    layers = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 8)
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, args, number=number: ran.append(number))
+        for number, layer in enumerate(layers)
+    ]
+    importance = probe_importance(model, request.prompt_ids, 2)
+    assert ran == [0, 1]
+    for hook in hooks:
+        hook.remove()
+    if family == "falcon":  # ALiBi off, no way to switch: its own SDPA against its own eager attention
+        model.config._attn_implementation = "eager"
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = model(request.prompt_ids, output_attentions=True).attentions
+    expected = torch.stack([attentions[layer][0, :, -1].mean(0) for layer in range(2)]).mean(0)
+    windowed = FAMILIES[family].get("sliding_window")
+    if windowed is None or family == "gemma2":  # gemma2 is eager from the start: the window is in its softmax
+        torch.testing.assert_close(importance, expected, atol=1e-6, rtol=1e-4)
+    else:  # the window is ignored: inside it, everything older would tie at zero
+        assert (importance > 0).all()
+        assert (expected[:-windowed] == 0).all()
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
+    request = tiny_request(family)
+    response = static_pruning("rerun", keep=0.4).run(request)
+    kept = most_important(probe_importance(request.model, request.prompt_ids, 2), 0.4)
+    assert len(kept) == 24
+    assert kept[-1] == 59
+    assert torch.equal(kept, kept.unique())
+    assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept]))
+    assert response.prompt_tokens_computed == pytest.approx(0.25 + 0.4)
+    assert response.prompt_tokens_computed_by_stage == pytest.approx((1.4, 0.4))
+    assert 1.0 < response.ideal_ttft_speedup < 1 / 0.6
+
+
+def test_probe_leaves_the_model_as_it_was() -> None:
+    request = tiny_request()
+    before = Baseline().run(request).new_tokens
+    probe_importance(request.model, request.prompt_ids, 1)
+    assert torch.equal(Baseline().run(request).new_tokens, before)
+    assert not any(module._forward_hooks for module in request.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RandomDrop(0.0), "random_drop.keep=0.0 must be above 0 and at most 1"),
+        (lambda: static_pruning(keep=1.5), "static_pruning.keep=1.5 must be above 0 and at most 1"),
+        (lambda: static_pruning(depth=True), "static_pruning.depth=True must be above 0 and at most 1"),
+        (lambda: static_pruning("again"), "static_pruning.variant='again' is not one of rerun, continue"),
+    ],
+)
+def test_bad_parameters_are_named(build, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build()
