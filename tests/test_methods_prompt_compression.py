@@ -11,16 +11,17 @@ from tiny_requests import byte_tokenizer, tiny_request
 
 from lazybench.errors import UserError
 from lazybench.measure.protocol import measure
-from lazybench.methods import prompt_compression
+from lazybench.methods import selective_context
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lexical_units import lexical_units, token_texts
-from lazybench.methods.prompt_compression import PromptCompression, keep_informative, self_information
+from lazybench.methods.prompt_compression import PromptCompression
+from lazybench.methods.selective_context import keep_informative, self_information
 from lazybench.methods.shortening import generate
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
 def test_self_information_in_chunks_is_that_of_one_pass(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_compression, "CHUNK_TOKENS", 7)
+    monkeypatch.setattr(selective_context, "CHUNK_TOKENS", 7)
     request = tiny_request(family)
     found = self_information(request.model, request.prompt_ids)[0]
     with torch.no_grad():
@@ -111,3 +112,36 @@ def test_phrases_without_spacy_name_the_commands() -> None:
 def test_unknown_unit() -> None:
     with pytest.raises(UserError, match="unit='word' is not one of phrase, sentence, token"):
         PromptCompression(0.5, "word")
+
+
+@pytest.mark.skipif(find_spec("llmlingua") is not None, reason="llmlingua is installed")
+def test_llmlingua_without_its_package_names_the_command() -> None:
+    with pytest.raises(UserError, match="pip install --no-deps llmlingua"):
+        PromptCompression(compressor="llmlingua")
+
+
+def test_llmlingua_shortens_the_text_between_special_tokens(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llmlingua")
+    import tiktoken
+    from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
+
+    folder = tmp_path / "tiny-bert-base-multilingual-cased"  # the package knows its families by name
+    letters = [chr(code) for code in range(33, 127)]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = [*specials, *letters, *(f"##{letter}" for letter in letters)]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    BertTokenizerFast(str(tmp_path / "vocab.txt"), do_lower_case=False).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+    )
+    BertForTokenClassification(config).save_pretrained(folder)
+    # the package counts GPT-3.5's tokens for its own statistics, with a vocabulary from the network
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    encoding = tiktoken.Encoding("bytes", pat_str=".", mergeable_ranks=ranks, special_tokens={})
+    monkeypatch.setattr(tiktoken, "encoding_for_model", lambda name: encoding)
+    request = tiny_request(prompt_tokens=200)
+    method = PromptCompression(0.5, language_model=str(folder), compressor="llmlingua")
+    response = method.run(request)
+    assert len(response.new_tokens) == 6
+    assert 0.2 < response.prompt_tokens_computed < 0.8
+    assert response.ideal_ttft_speedup > 0

@@ -1,0 +1,73 @@
+"""LLMLingua-2 as a compressor (Pan et al. 2024, arXiv 2403.12968), through the package ``llmlingua``.
+
+The package's first method (LLMLingua, arXiv 2310.05736) reads the KV cache of transformers 4 and fails on
+transformers 5; the second, a classifier that labels each word "keep" or "drop", runs.
+
+Deviations: the prompt is compressed between its special tokens, which stay; as text, so that the share of
+our tokens that remains is near ``keep``, not equal to it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from lazybench.errors import UserError
+from lazybench.measure.flops import prefill_flops
+from lazybench.methods.base import Request
+from lazybench.methods.selective_context import Compressed
+
+DEFAULT_MODEL = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
+WINDOW_TOKENS = 512  # the classifier reads the prompt in pieces of this length
+
+
+def check_installed() -> None:
+    """Raises: UserError with the command that installs the package."""
+    if find_spec("llmlingua") is None:
+        raise UserError(
+            "prompt_compression.compressor=llmlingua needs its package: pip install --no-deps llmlingua; "
+            "or choose compressor=selective_context"
+        )
+
+
+def compress(request: Request, keep: float, model: str) -> Compressed:
+    """The prompt in LLMLingua-2's words."""
+    compressor = _load(model, request.prompt_ids.device.type)
+    special = set(request.tokenizer.all_special_ids)
+    ids: list[int] = []
+    read_tokens = 0
+    for is_special, run in groupby(request.prompt_ids[0].tolist(), key=lambda token: token in special):
+        tokens = list(run)
+        if is_special:
+            ids += tokens
+            continue
+        text = request.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+        read_tokens += len(compressor.tokenizer(text).input_ids)
+        short = compressor.compress_prompt([text], rate=keep, force_tokens=["\n"])["compressed_prompt"]
+        ids += request.tokenizer(short, add_special_tokens=False).input_ids
+    config = compressor.model.config
+    flops_per_window = prefill_flops(config, [WINDOW_TOKENS] * config.num_hidden_layers)
+    return Compressed(request.prompt_ids.new_tensor([ids]), flops_per_window * read_tokens / WINDOW_TOKENS)
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, device: str) -> Any:
+    """Loaded once (in a warm-up run, not inside the clock). The package seeds torch: that is undone."""
+    from llmlingua import PromptCompressor
+
+    state = torch.get_rng_state()
+    try:
+        return PromptCompressor(
+            model, device_map=device, model_config={"trust_remote_code": False}, use_llmlingua2=True
+        )
+    except OSError as error:
+        raise UserError(
+            f"prompt_compression.language_model={model!r} can't be loaded; name a folder or a hub id "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    finally:
+        torch.set_rng_state(state)

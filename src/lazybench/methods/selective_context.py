@@ -1,0 +1,122 @@
+"""Selective Context (arXiv 2310.06201): how much information each token carries, and which units stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from lazybench.errors import UserError
+from lazybench.measure.flops import prefill_flops
+from lazybench.methods.base import Request
+from lazybench.methods.lexical_units import Unit, lexical_units, token_texts
+from lazybench.methods.shortening import kept_tokens
+
+CHUNK_TOKENS = 1024  # logits held at a time: (chunk, vocabulary)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A shorter prompt and what making it cost."""
+
+    prompt_ids: Tensor  # (1, kept)
+    reader_flops: float
+
+
+def compress(request: Request, keep: float, unit: Unit, language_model: str | None) -> Compressed:
+    """The prompt without its least informative units. See ``PromptCompression``."""
+    ids = request.prompt_ids
+    texts = token_texts(request.tokenizer, ids[0])
+    unit_of_token = lexical_units(texts, unit)
+    if language_model is None:
+        reader, read_tokens = request.model, ids.shape[1]
+        information = self_information(reader, ids)[0]
+    else:
+        reader, tokenizer = _load(language_model, ids.device)
+        information, read_tokens = _by_characters(reader, tokenizer, texts)
+    positions = keep_informative(information, unit_of_token, keep).to(ids.device)
+    config = reader.config.get_text_config()
+    flops = prefill_flops(reader.config, [read_tokens] * config.num_hidden_layers)
+    # unlike in a prefill, the output embedding runs for every token
+    flops += 2.0 * config.hidden_size * config.vocab_size * read_tokens
+    return Compressed(ids[:, positions], flops)
+
+
+@torch.no_grad()
+def self_information(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """``-log p`` of each token given those before it, in nats; the first, which has none, gets the mean.
+
+    Args:
+        ids: (1, tokens).
+
+    Returns:
+        (1, tokens) float32.
+    """
+    cache, parts = None, []
+    following = torch.cat([ids[:, 1:], ids[:, :1]], dim=1)  # the token after each; the last one's is not used
+    for start in range(0, ids.shape[1], CHUNK_TOKENS):
+        chunk = slice(start, start + CHUNK_TOKENS)
+        seen = min(chunk.stop, ids.shape[1])
+        mask = torch.ones_like(ids[:, :seen])
+        output = model(ids[:, chunk], attention_mask=mask, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        log_probabilities = output.logits.float().log_softmax(-1)  # (1, chunk, vocabulary)
+        parts.append(-log_probabilities.gather(-1, following[:, chunk, None].to(output.logits.device))[..., 0])
+    information = torch.cat(parts, dim=1)[:, :-1]  # (1, tokens - 1), of the tokens from the second on
+    return torch.cat([information.mean(1, keepdim=True), information], dim=1)
+
+
+def keep_informative(information: Tensor, unit_of_token: Tensor, keep: float) -> Tensor:
+    """Positions that stay when the least informative units go, as long as ``keep`` of the tokens remain.
+
+    Args:
+        information: (tokens,) self-information.
+        unit_of_token: (tokens,) the number of each token's unit; -1 for tokens that always stay.
+
+    Returns:
+        (kept,) positions in the text's order.
+    """
+    unit_of_token = unit_of_token.to(information.device)
+    lexical = unit_of_token >= 0
+    units = int(unit_of_token.max()) + 1 if bool(lexical.any()) else 0
+    sizes = torch.bincount(unit_of_token[lexical], minlength=units)  # (units,)
+    sums = torch.zeros(units, dtype=torch.float64, device=information.device)
+    sums.index_add_(0, unit_of_token[lexical], information[lexical].double())
+    ascending = (sums / sizes.clamp(min=1)).argsort(stable=True)
+    spare = len(information) - kept_tokens(keep, len(information))
+    dropped = ascending[sizes[ascending].cumsum(0) <= spare]
+    gone = torch.isin(unit_of_token, dropped)
+    return (~gone).nonzero()[:, 0]
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The separate reader, loaded once (in a warm-up run, not inside the clock)."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map=device).eval()
+        return model, AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise UserError(
+            f"prompt_compression.language_model={name!r} can't be loaded; name a folder or a hub id "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _by_characters(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[Tensor, int]:
+    """Self-information of our tokens by a model with its own tokenizer: spread over characters, summed again.
+
+    Returns:
+        (tokens,) on the CPU, and how many tokens the other model read.
+    """
+    encoded = tokenizer("".join(texts), return_tensors="pt", return_offsets_mapping=True, add_special_tokens=False)
+    information = self_information(model, encoded.input_ids.to(model.device))[0].double().cpu()
+    starts, ends = encoded.offset_mapping[0].unbind(-1)
+    characters = torch.zeros(sum(map(len, texts)), dtype=torch.float64)
+    for start, end, value in zip(starts.tolist(), ends.tolist(), information.tolist(), strict=True):
+        characters[start:end] += value / max(1, end - start)
+    running = torch.cat([characters.new_zeros(1), characters.cumsum(0)])
+    edges = torch.tensor([0, *(len(text) for text in texts)]).cumsum(0)
+    return (running[edges[1:]] - running[edges[:-1]]).float(), encoded.input_ids.shape[1]
