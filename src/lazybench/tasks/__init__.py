@@ -1,0 +1,43 @@
+"""Tasks: ``build_task(name, settings)`` and the public scorer ``score(task, prediction, answers, all_classes)``."""
+
+from __future__ import annotations
+
+from lazybench.errors import unknown_name
+from lazybench.tasks.base import DataSettings, Sample, Task
+from lazybench.tasks.categories import CATEGORIES, CHINESE, EMBEDDED, EXTENDED, LONGBENCH, category_scores
+from lazybench.tasks.metrics import score
+
+__all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "category_scores", "score"]
+
+
+def build_task(name: str, settings: DataSettings) -> Task:
+    """The task of that name: a LongBench dataset, an embedded task, or ``lm_eval/<name>``.
+
+    Raises:
+        UserError: an unknown name, or data that is missing, malformed or out of reach.
+    """
+    if name in (*LONGBENCH, *CHINESE, *EXTENDED):
+        from lazybench.tasks.lm_eval_task import longbench_task
+
+        return longbench_task(name, settings)
+    if name.startswith("lm_eval/"):
+        from lazybench.tasks.lm_eval_task import any_lm_eval_task
+
+        return any_lm_eval_task(name.removeprefix("lm_eval/"), settings)
+    if name == "stdlib_code":
+        from lazybench.tasks.stdlib_code import StdlibCode
+
+        return StdlibCode(settings)
+    if name == "stdlib_retrieval":
+        from lazybench.tasks.stdlib_retrieval import StdlibRetrieval
+
+        return StdlibRetrieval(settings)
+    if name == "needle":
+        from lazybench.tasks.needle import Needle
+
+        return Needle(settings)
+    if name == "plain_text":
+        from lazybench.tasks.plain_text import PlainText
+
+        return PlainText(settings)
+    raise unknown_name("task", name, [*LONGBENCH, *CHINESE, *EXTENDED, *EMBEDDED])

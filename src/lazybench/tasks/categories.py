@@ -1,0 +1,65 @@
+"""Which dataset stands in which category, and how a category's score comes from its datasets'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+
+# LazyLLM section 4 (arXiv 2407.14057), after LongBench's task.md
+ENGLISH: dict[str, tuple[str, ...]] = {
+    "single_doc_qa": ("narrativeqa", "qasper", "multifieldqa_en"),
+    "multi_doc_qa": ("hotpotqa", "2wikimqa", "musique"),
+    "summarization": ("gov_report", "qmsum", "multi_news"),
+    "few_shot": ("trec", "triviaqa", "samsum"),
+    "synthetic": ("passage_count", "passage_retrieval_en"),
+    "code": ("lcc", "repobench-p"),
+}
+CHINESE = {
+    "multifieldqa_zh": "single_doc_qa",
+    "dureader": "multi_doc_qa",
+    "vcsum": "summarization",
+    "lsht": "few_shot",
+    "passage_retrieval_zh": "synthetic",
+}
+# LongBench-E: the same tasks on samples spread evenly over three lengths
+EXTENDED = tuple(
+    f"{dataset}_e"
+    for datasets in ENGLISH.values()
+    for dataset in datasets
+    if dataset not in ("narrativeqa", "musique", "qmsum")
+)
+EMBEDDED = {
+    "stdlib_code": "embedded_code",
+    "stdlib_retrieval": "embedded_retrieval",
+    "needle": "embedded_needle",
+    "plain_text": "latency",
+}
+
+CATEGORIES: dict[str, str] = {  # dataset -> category
+    **{dataset: category for category, datasets in ENGLISH.items() for dataset in datasets},
+    **{dataset: f"{category}_zh" for dataset, category in CHINESE.items()},
+    **{name: f"{category}_e" for name in EXTENDED for category, names in ENGLISH.items() if name[:-2] in names},
+    **EMBEDDED,
+}
+LONGBENCH = tuple(dataset for datasets in ENGLISH.values() for dataset in datasets)
+
+
+def category_scores(scores: Mapping[str, float]) -> dict[str, float]:
+    """Macro-average: each category's mean over its datasets, every dataset with the same weight.
+
+    Args:
+        scores: dataset to score; datasets without a category (lm-eval's own) are left out.
+
+    >>> category_scores({"lcc": 50.0, "repobench-p": 60.0, "trec": 10.0})
+    {'code': 55.0, 'few_shot': 10.0}
+    """
+    by_category: dict[str, list[float]] = {}
+    for dataset, score in scores.items():
+        if dataset in CATEGORIES:
+            by_category.setdefault(CATEGORIES[dataset], []).append(score)
+    return {category: fmean(values) for category, values in by_category.items()}
+
+
+def length_bucket(words: int) -> str:
+    """LongBench-E's three groups, by a sample's ``length`` field (eval.py, ``scorer_e``)."""
+    return "0-4k" if words < 4000 else "4-8k" if words < 8000 else "8k+"

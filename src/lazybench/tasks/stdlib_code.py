@@ -1,0 +1,139 @@
+"""LongBench's LCC form over the sources of the Python standard library: complete the next line of code.
+
+Not LongBench: the prompt's template, the generation length and the metric are lcc's, the code is what the
+running Python brings along, so a score here compares with other scores here only.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import sysconfig
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lazybench.errors import UserError
+from lazybench.tasks.base import DataSettings, Sample
+from lazybench.tasks.documents import PROMPTS
+from lazybench.tasks.embedded import python_version, sha256_of, whole_number
+from lazybench.tasks.metrics import score
+
+LEFT_OUT = (
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "lib2to3",
+    "__pycache__",
+    "config",
+    "pydoc_data",
+)
+LEAST_LINE_CHARACTERS = 12  # of the line to complete, without its indentation
+
+
+@dataclass(frozen=True)
+class StdlibCode:
+    """One sample a source file: up to ``characters`` of it (11,000: up to 3,500 tokens), then a line is asked for."""
+
+    settings: DataSettings
+    name: str = "stdlib_code"
+    category: str = "embedded_code"
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    stop_at_newline: bool = False
+    chat_format: bool = False
+
+    @property
+    def source(self) -> str:
+        return f"standard library of {python_version()}"
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Path in the library to text, of every source that is long enough."""
+        library = Path(sysconfig.get_paths()["stdlib"])
+        texts: dict[str, str] = {}
+        for path in _sources(library):
+            text = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
+            if len(text) > self._characters and "\ufffd" not in text:
+                texts[path.relative_to(library).as_posix()] = text
+        if not texts:
+            raise UserError(
+                f"no source of {library} is longer than task.parameters.characters={self._characters}; choose fewer"
+            )
+        return texts
+
+    @property
+    def _characters(self) -> int:
+        return whole_number(self.settings.parameters, "characters", 11_000, least=200)
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256_of(text for item in self.files.items() for text in item)
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        names = list(self.files)
+        random.Random(self.settings.seed).shuffle(names)
+        samples: list[Sample] = []
+        for name in names:
+            if len(samples) == self.settings.limit:
+                break
+            if (sample := self._sample(name)) is not None:
+                samples.append(sample)
+        index, count = self.settings.shard
+        return samples[index::count]
+
+    def samples(self) -> Sequence[Sample]:
+        return self._samples
+
+    def _sample(self, name: str) -> Sample | None:
+        text = self.files[name]
+        lines = text.splitlines(keepends=True)
+        eligible = code_lines(text)
+        starts = [0]  # character at which each line starts
+        for line in lines:
+            starts.append(starts[-1] + len(line))
+        choices = [number for number in eligible if starts[number] >= self._characters]
+        if not choices:
+            return None
+        target = random.Random(f"{self.settings.seed} {name}").choice(choices)
+        first = next(number for number in range(target + 1) if starts[target] - starts[number] <= self._characters)
+        prompt = PROMPTS["lcc"].format(context="".join(lines[first:target]))
+        return Sample(f"{name}:{target + 1}", prompt, (lines[target].rstrip("\n"),))
+
+    def score(self, prediction: str, sample: Sample) -> float:
+        return score(self.name, prediction, sample.answers)
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(LEFT_OUT):
+            yield from _sources(path)
+        elif path.suffix == ".py" and path.is_file():
+            yield path
+
+
+def code_lines(text: str) -> list[int]:
+    """The lines, from 0, that start a statement worth completing: no comment, no docstring, not a few characters."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return []
+    lines = text.splitlines()
+    numbers = {
+        node.lineno - 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    }
+
+    def worth_completing(line: str) -> bool:
+        # the metric passes over lines with these marks, so no prediction could match one
+        return len(line.strip()) >= LEAST_LINE_CHARACTERS and not any(mark in line for mark in ("`", "#", "//"))
+
+    return [number for number in sorted(numbers) if number < len(lines) and worth_completing(lines[number])]
