@@ -1,0 +1,49 @@
+"""Chat formats: LongBench's own for Llama 2 and XGen (its pred.py, build_chat), else the tokenizer's template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerBase
+
+from lazybench.errors import UserError
+
+XGEN_HEADER = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions.\n\n"
+)
+CHAT_FORMATS = ("none", "tokenizer", "llama2", "xgen")
+
+
+def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
+    """The function that puts a prompt into the chat format.
+
+    A tokenizer without a template of its own leaves the prompt as it is.
+
+    Raises:
+        UserError: an unknown format.
+    """
+    if chat_format not in CHAT_FORMATS:
+        raise UserError(f"model.chat_format={chat_format!r} is not one of {', '.join(CHAT_FORMATS)}")
+    if chat_format == "llama2":
+        return lambda prompt: f"[INST]{prompt}[/INST]"
+    if chat_format == "xgen":
+        return lambda prompt: f"{XGEN_HEADER} ### Human: {prompt}\n###"
+    if chat_format == "tokenizer" and tokenizer.chat_template:
+        return lambda prompt: str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
+        )
+    return _unchanged
+
+
+def postprocessor(chat_format: str) -> Callable[[str], str]:
+    """What LongBench does to a model's output before scoring: XGen's loses "Assistant:"."""
+    if chat_format == "xgen":
+        return lambda text: text.strip().replace("Assistant:", "")
+    return _unchanged
+
+
+def _unchanged(text: str) -> str:
+    return text
