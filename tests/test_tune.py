@@ -135,6 +135,7 @@ def test_more_trials_go_on_with_the_same_search_and_another_model_is_refused(
     assert len(after) == 6
     for number, row in before.items():  # the front may move, the values stay
         assert {**after[number], "on_front": ""} == {**row, "on_front": ""}
+    assert len({(row["layers"], row["keep"]) for row in after.values()}) == 6  # resuming repeats no draw
     other = run_py(*SEARCH, f"model.path={tiny_checkpoint}", f"out={searched}", "tune.trials=6", "seed=5")
     assert other.returncode == 2
     assert "another configuration" in other.stderr.strip().splitlines()[-1]

@@ -6,6 +6,7 @@ a search that was interrupted goes on, and several jobs may share one.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import sys
@@ -46,11 +47,24 @@ def tune(config: RunConfig) -> int:
     Raises:
         UserError: bad input; no schedule within the loss; a folder that holds another search.
     """
-    import optuna
-
     settings = config.tune
     assert settings is not None
     method = _method(config)
+    study = _search(config, settings, method)
+    gc.collect()  # the search's model goes before the confirmation loads its own: a GPU need not hold two
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trials = _completed(study)
+    write_trials(config, trials, {trial.number for trial in study.best_trials})
+    best = best_trial(settings, trials)
+    schedule = PruningSchedule(best.user_attrs["layers"], best.user_attrs["keep"])
+    return confirm(config, best, _with_schedule(method, schedule), TUNING, CONFIRMING)
+
+
+def _search(config: RunConfig, settings: TuneSettings, method: LazyLLMMethod) -> Study:
+    """Add trials until the study has as many as asked, or the time is over."""
+    import optuna
+
     loaded = load_model(config.model)
     if not loaded.scores_mean_something:
         raise UserError("a schedule search needs real weights; leave model.weights=random out")
@@ -60,30 +74,27 @@ def tune(config: RunConfig) -> int:
         torch.set_num_threads(config.threads)
     config.out.mkdir(parents=True, exist_ok=True)
     study = _open_study(config, num_layers)
-    if (left := settings.trials - len(_completed(study))) > 0:
-        print(f"schedule search: {left} of {settings.trials} trials left", file=sys.stderr)
-        samples = _TuningSamples.prepare(config, loaded)
+    left = settings.trials - len(_completed(study))
+    if left <= 0:
+        return study
+    print(f"schedule search: {left} of {settings.trials} trials left", file=sys.stderr)
+    samples = _TuningSamples.prepare(config, loaded)
 
-        def objective(trial: Trial) -> tuple[float, float, float]:
-            schedule = suggest_schedule(trial, num_layers, settings)
-            trial.set_user_attr("layers", list(schedule.layers))
-            trial.set_user_attr("keep", list(schedule.keep))
-            values = samples.evaluate(_with_schedule(method, schedule))
-            speedup, agreement, score = values
-            print(
-                f"trial {trial.number}: {schedule.label}: ideal speedup {speedup:.2f}, "
-                f"fidelity {agreement:.3f}, relative score {score:.3f}",
-                file=sys.stderr,
-            )
-            return values
+    def objective(trial: Trial) -> tuple[float, float, float]:
+        schedule = suggest_schedule(trial, num_layers, settings)
+        trial.set_user_attr("layers", list(schedule.layers))
+        trial.set_user_attr("keep", list(schedule.keep))
+        speedup, agreement, score = samples.evaluate(_with_schedule(method, schedule))
+        print(
+            f"trial {trial.number}: {schedule.label}: ideal speedup {speedup:.2f}, "
+            f"fidelity {agreement:.3f}, relative score {score:.3f}",
+            file=sys.stderr,
+        )
+        return speedup, agreement, score
 
-        done = optuna.study.MaxTrialsCallback(settings.trials, states=(optuna.trial.TrialState.COMPLETE,))
-        study.optimize(objective, timeout=settings.timeout_s, callbacks=[done])
-    trials = _completed(study)
-    write_trials(config, trials, {trial.number for trial in study.best_trials})
-    best = best_trial(settings, trials)
-    schedule = PruningSchedule(best.user_attrs["layers"], best.user_attrs["keep"])
-    return confirm(config, best, _with_schedule(method, schedule), TUNING, CONFIRMING)
+    enough = optuna.study.MaxTrialsCallback(settings.trials, states=(optuna.trial.TrialState.COMPLETE,))
+    study.optimize(objective, timeout=settings.timeout_s, callbacks=[enough])
+    return study
 
 
 def _method(config: RunConfig) -> LazyLLMMethod:
@@ -121,9 +132,11 @@ def _open_study(config: RunConfig, num_layers: int) -> Study:
         storage=storage,
         study_name="pruning schedule",
         directions=["maximize"] * 3,
-        sampler=optuna.samplers.TPESampler(seed=config.seed * 1_000 + settings.job, multivariate=True),
         load_if_exists=True,
     )
+    # moved on by every trial that stands: a resumed search must not draw its first schedules again
+    seed = (config.seed * 1_000 + settings.job) * 1_000 + len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
     study.set_metric_names(["ideal_ttft_speedup", "fidelity_top1", "relative_score"])
     known = study.user_attrs.get("configuration")
     if known is None:
