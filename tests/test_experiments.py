@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +19,11 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 ARTEFACTS = ("table1", "table2", "fig1", "fig2", "fig5", "fig6", "fig7")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def configurations() -> Iterator[None]:
+@functools.cache
+def composed(*overrides: str) -> RunConfig:
     register_methods(CONF)
     with initialize_config_dir(str(CONF), version_base=None):
-        yield
-
-
-def composed(*overrides: str) -> RunConfig:
-    return run_config(compose("config", list(overrides)), CONF)
+        return run_config(compose("config", list(overrides)), CONF)
 
 
 @pytest.mark.parametrize("size", [None, *SIZES])

@@ -136,7 +136,7 @@ def _open_study(config: RunConfig, num_layers: int) -> Study:
     )
     # moved on by every trial that stands: a resumed search must not draw its first schedules again
     seed = (config.seed * 1_000 + settings.job) * 1_000 + len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
+    study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True)
     study.set_metric_names(["ideal_ttft_speedup", "fidelity_top1", "relative_score"])
     known = study.user_attrs.get("configuration")
     if known is None:
