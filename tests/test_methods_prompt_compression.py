@@ -145,3 +145,14 @@ def test_llmlingua_shortens_the_text_between_special_tokens(tmp_path, monkeypatc
     assert len(response.new_tokens) == 6
     assert 0.2 < response.prompt_tokens_computed < 0.8
     assert response.ideal_ttft_speedup > 0
+
+
+def test_noun_phrases_stay_whole() -> None:
+    pytest.importorskip("spacy")
+    pytest.importorskip("en_core_web_sm")
+    texts = ["", "The", " old", " king", " ate", " a", " red", " ap", "ple", "."]
+    units = lexical_units(texts, "phrase").tolist()
+    assert units == [-1, 0, 0, 0, 1, 2, 2, 2, 2, 3]
+    request = tiny_request(prompt_tokens=200)
+    response = PromptCompression(0.5, "phrase").run(request)
+    assert 1.5 <= response.prompt_tokens_computed < 1.6
