@@ -1,0 +1,173 @@
+"""python -m lazybench.verify, as a process, on honest runs and on ones that were tampered with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lazybench.models.chat import postprocessor
+from lazybench.report import write_run_report
+from lazybench.store.record import Record
+from lazybench.store.run_folder import RunFolder
+from lazybench.tasks import build_task
+from lazybench.tasks.base import DataSettings
+from lazybench.verify import main
+
+MATCH = "scores (8 of 8 records have one) and samples: match\nsummary.csv: match\n"
+PREDICTIONS = ("a benchmark of long documents", "unanswerable", "Assistant: They used BLEU", "the tiny corpus")
+
+
+class Answer(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+Verify = Callable[..., Answer]
+
+
+def make_data(root: Path) -> None:
+    rows = [
+        {
+            "input": f"Question {number}?", "context": "A paper. " * 30, "length": 60, "language": "en",
+            "answers": [answer, "no answer"], "all_classes": None, "dataset": "qasper", "_id": f"id{number}",
+        }
+        for number, answer in enumerate(("a benchmark of documents", "unanswerable", "they used BLEU", "a corpus"))
+    ]  # fmt: skip
+    (root / "qasper.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two methods on four samples, scored and reported by the project's own code; and its data."""
+    root = tmp_path_factory.mktemp("honest")
+    (root / "data").mkdir()
+    make_data(root / "data")
+    task = build_task("qasper", DataSettings(root=root / "data"))
+    config = {
+        "model": {"name": "tiny", "chat_format": "xgen", "weights": "pretrained"},
+        "task": {"name": "qasper", "datasets": ["qasper"], "parameters": {}},
+        "data": {"root": str(root / "data")}, "limit": None, "seed": 0, "shard": "0/1", "repeats": 1,
+    }  # fmt: skip
+    facts = {"seed": 0, "model": {}, "tasks": {"qasper": {"fingerprint": task.fingerprint, "source": task.source}}}
+    clean = postprocessor("xgen")
+    with RunFolder.open(root / "run", config, facts) as run:
+        for number, (sample, prediction) in enumerate(zip(task.samples(), PREDICTIONS, strict=True)):
+            for method, ttft_s in (("baseline", 2.0 + number), ("lazyllm", 1.0 + number)):
+                run.append(
+                    Record(
+                        *("tiny", "qasper", task.category, method, "", sample.sample_id), repeat=0, prompt_tokens=100,
+                        output_tokens=4, ttft_s=ttft_s, generation_s=ttft_s + 1, decode_step_s=0.25,
+                        score=task.score(clean(prediction), sample), prediction=prediction,
+                        prompt_tokens_computed=1.0 if method == "baseline" else 0.6, ideal_ttft_speedup=1.5,
+                        fidelity_top1=1.0, fidelity_kl=0.0,
+                    )
+                )  # fmt: skip
+        write_run_report(run.path)
+        run.finish()
+    return root
+
+
+@pytest.fixture
+def folder(honest: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with; its configuration names its own copy of the data."""
+    shutil.copytree(honest, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(honest), str(tmp_path)))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def verify(capsys: pytest.CaptureFixture[str]) -> Verify:
+    def run(*arguments: object) -> Answer:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Answer(code, *capsys.readouterr())
+
+    return run
+
+
+def test_the_command(folder: Path) -> None:
+    command = [sys.executable, "-m", "lazybench.verify", str(folder)]
+    done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == MATCH
+    (folder / "samples.jsonl").unlink()
+    assert subprocess.run(command, capture_output=True).returncode == 2
+
+
+def test_an_honest_run_matches(folder: Path, verify: Verify) -> None:
+    scores = {json.loads(line)["score"] for line in (folder / "samples.jsonl").read_text().splitlines()}
+    assert len(scores) > 1  # not all zero
+    assert verify(folder) == Answer(0, MATCH, "")
+
+
+def test_a_changed_score_is_named(folder: Path, verify: Verify) -> None:
+    lines = (folder / "samples.jsonl").read_text().splitlines()
+    changed = json.loads(lines[3])
+    changed["score"] += 0.125
+    lines[3] = json.dumps(changed)
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    done = verify(folder)
+    assert done.code == 1
+    assert f"qasper lazyllm sample {changed['sample_id']} repeat 0: score {changed['score']} in the file" in done.stdout
+    assert "summary.csv: differ" in done.stdout
+
+
+def test_a_changed_summary_is_named(folder: Path, verify: Verify) -> None:
+    import pandas
+
+    summary = pandas.read_csv(folder / "summary.csv")
+    (column,) = (name for name in summary.columns if name == "ttft_speedup")
+    row = int(summary[column].notna().to_numpy().nonzero()[0][-1])
+    summary.loc[row, column] *= 1.001
+    summary.to_csv(folder / "summary.csv", index=False)
+    done = verify(folder)
+    assert done.code == 1
+    assert f"row {row + 1} {column}:" in done.stdout
+    assert "samples: match" in done.stdout
+
+
+def test_a_sample_left_out_is_named(folder: Path, verify: Verify) -> None:
+    lines = (folder / "samples.jsonl").read_text().splitlines()
+    (folder / "samples.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    write_run_report(folder)  # a cherry-picker makes the summary fit
+    done = verify(folder)
+    assert done.code == 1
+    assert "qasper lazyllm  repeat 0: no record of 1" in done.stdout
+    assert "summary.csv: match" in done.stdout
+
+
+def test_data_that_moved(folder: Path, verify: Verify) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    (folder.parent / "data").rename(elsewhere)
+    done = verify(folder)
+    assert done.code == 2
+    assert "qasper is not verified" in done.stderr
+    assert "summary.csv: match" in done.stdout  # what can be checked without data is
+    assert verify(folder, "--data-root", elsewhere).code == 0
+
+
+def test_other_data_of_the_same_name(folder: Path, verify: Verify) -> None:
+    data = folder.parent / "data" / "qasper.jsonl"
+    data.write_text(data.read_text().replace("unanswerable", "yes"))
+    done = verify(folder)
+    assert done.code == 2
+    assert "is not what was measured" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["samples.jsonl", "config.yaml", "provenance.json", "summary.csv"])
+def test_no_whole_run_folder(folder: Path, verify: Verify, missing: str) -> None:
+    (folder / missing).unlink()
+    done = verify(folder)
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert missing in done.stderr
