@@ -15,7 +15,7 @@ import torch
 from lazybench.config import RunConfig
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, fidelity, record_reference
-from lazybench.measure.protocol import measure, order_of_methods, timing_conditions
+from lazybench.measure.protocol import measure, order_of_methods
 from lazybench.methods.base import Method, Request
 from lazybench.models import LoadedModel, load_model
 from lazybench.progress import Progress
@@ -55,7 +55,6 @@ def run(config: RunConfig) -> int:
         tasks={task.name: {"fingerprint": task.fingerprint, "source": task.source} for task in tasks},
         seed=config.seed,
     )
-    facts["timing"] = {**timing_conditions(), "warmup_runs": config.warmup}
     with _sigterm_interrupts(), RunFolder.open(config.out, config.resolved, facts) as folder:
         tracker = build_tracker(config.tracker)
         tracker.start(config.resolved, facts)
