@@ -101,7 +101,7 @@ class LazyCache(Cache):
         assert self.step is not None
         place = self.step.place
         rows = states.transpose(1, 2)  # (batch, current tokens, kv_heads, head_dim)
-        buffer = buffers[layer] = room_for(buffers.get(layer), place.rows.stop, rows)
+        buffer = buffers[layer] = room_for(buffers.get(layer), max(place.rows.stop, self.step.tokens), rows)
         buffer[:, place.rows] = rows
         if place.moves is not None:
             destination, source = (index.to(buffer.device) for index in place.moves)

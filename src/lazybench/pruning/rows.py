@@ -33,15 +33,21 @@ def _expand(index: Tensor, buffer: Tensor) -> Tensor:
     return index.expand(-1, -1, *buffer.shape[2:])
 
 
-def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: int = 0) -> Tensor:
+def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: int | None = None) -> Tensor:
     """``buffer`` with at least ``rows`` rows and the bin, grown with room to spare if it has fewer.
 
-    ``like``: (batch, any, ...) gives the shape, type and device of a new buffer.
+    Args:
+        like: (batch, any, ...) gives the shape, type and device of a new buffer.
+        fill: what unwritten rows hold. None: anything for a single prompt, whose unwritten rows are never
+            read and so take no memory before they are needed; zeros for a batch, where they are masked out.
     """
     if buffer is not None and buffer.shape[1] > rows:
         return buffer
-    capacity = rows + rows // _SPARE_SHARE + _SPARE_ROWS
-    grown = like.new_full((like.shape[0], capacity, *like.shape[2:]), fill)
+    shape = (like.shape[0], rows + rows // _SPARE_SHARE + _SPARE_ROWS, *like.shape[2:])
+    if fill is None and like.shape[0] == 1:
+        grown = like.new_empty(shape)
+    else:
+        grown = like.new_full(shape, fill or 0)
     if buffer is not None:
         grown[:, : buffer.shape[1] - 1] = buffer[:, :-1]
     return grown

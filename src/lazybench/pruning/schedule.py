@@ -28,7 +28,8 @@ class PruningSchedule:
         ratio_of: what a ratio is relative to. ``"entered"``: the tokens that entered the pruning
             layer (the paper's section 3.2); ``"context"``: all tokens so far.
         generated: whether the percentile of a decoding step ranges over generated tokens too
-            (``"pruned"``, the default) or keeps every one of them (``"kept"``).
+            (``"pruned"``, the default), or every one of them is kept and the ratio counts and ranks prompt
+            tokens alone (``"kept"``).
         sliding_window: at a pruning layer with a sliding window, score all candidates as if there
             were none (``"ignored"``), or move the pruning to the nearest full-attention layer (``"moved"``).
         revive: whether a decoding step selects again and brings pruned tokens back (the paper), or goes on
