@@ -15,8 +15,9 @@ ROOT = Path(__file__).parent.parent
 
 def save_tiny_checkpoint(folder: Path) -> Path:
     """A 4-layer Llama with random weights and a byte-level BPE tokenizer trained on real text."""
-    import torch
     from pydoc_data.topics import topics
+
+    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

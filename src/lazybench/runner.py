@@ -152,7 +152,7 @@ class _Run:
             _release_memory()
             return replace(record, error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
         response = measured.response
-        prediction = self.loaded.tokenizer.decode(response.new_tokens, skip_special_tokens=True)
+        prediction = str(self.loaded.tokenizer.decode(response.new_tokens, skip_special_tokens=True))
         score = None
         if self.config.scoring and self.loaded.scores_mean_something:
             score = task.score(self.loaded.postprocess(prediction), sample)

@@ -7,6 +7,8 @@ and 1. A fast tokenizer gives the same ids when every split of a token into two 
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
@@ -18,11 +20,13 @@ from lazybench.errors import UserError
 
 # GPT-2's splitting, as tiktoken's gpt2 encoding states it
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-RANKS_FILE = "gpt2.tiktoken"  # "base64-of-bytes rank" a line, tiktoken's own format
-FIM_TOKENS = ("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>")
-FIM_TOKENS += ("<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>")
-FIM_TOKENS += ("<jupyter_code>", "<jupyter_output>", "<empty_output>", "<commit_before>", "<commit_msg>")
-FIM_TOKENS += ("<commit_after>", "<reponame>")
+TIKTOKEN_FILE = "gpt2.tiktoken"  # "base64-of-bytes rank" a line, tiktoken's own format
+ENCODER_FILE = "encoder.json"  # GPT-2's own vocabulary
+FIM_TOKENS = (
+    *("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>", "<issue_start>"),
+    *("<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>"),
+    *("<empty_output>", "<commit_before>", "<commit_msg>", "<commit_after>", "<reponame>"),
+)
 END_OF_TEXT = "<|endoftext|>"
 MAXIMUM_TOKENS = 8192
 
@@ -36,7 +40,7 @@ def extended_ranks(gpt2: dict[bytes, int]) -> dict[bytes, int]:
     ranks = dict(gpt2)
     runs = [b" " * count for count in range(31, 1, -1)] + [b"\t" * count for count in range(9, 1, -1)]
     for index, run in enumerate(runs, start=len(gpt2) + 1):
-        ranks.setdefault(run, index)  # a vocabulary that has a run already keeps its own id for it
+        ranks[run] = index
     return ranks
 
 
@@ -57,7 +61,7 @@ def tokenizer_of_ranks(ranks: dict[bytes, int], end_of_text: int) -> PreTrainedT
         merges += [(rank, *split) for split in sorted(splits)]
     vocab = {text(token): rank for token, rank in ranks.items()}
     pairs = [(left, right) for *_, left, right in sorted(merges)]
-    tokenizer = Tokenizer(BPE(vocab=vocab, merges=pairs, ignore_merges=True))
+    tokenizer = Tokenizer(BPE(vocab={**vocab, END_OF_TEXT: end_of_text}, merges=pairs, ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(GPT2_PATTERN), "isolated"),
@@ -65,8 +69,6 @@ def tokenizer_of_ranks(ranks: dict[bytes, int], end_of_text: int) -> PreTrainedT
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    vocab[END_OF_TEXT] = end_of_text
-    tokenizer.model = BPE(vocab=vocab, merges=pairs, ignore_merges=True)
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in FIM_TOKENS])
     return PreTrainedTokenizerFast(
@@ -79,20 +81,22 @@ def tokenizer_of_ranks(ranks: dict[bytes, int], end_of_text: int) -> PreTrainedT
     )
 
 
-def xgen_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerFast:
-    """XGen's tokenizer for the checkpoint at ``source``: no BOS, padding is the end of text.
+def xgen_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """XGen's tokenizer: no BOS, padding is the end of text, 50,313 tokens.
 
-    GPT-2's ranks come from ``gpt2.tiktoken`` in the checkpoint's folder if it is there, else from tiktoken,
-    which downloads them once.
+    GPT-2's ranks come from the checkpoint's folder (``gpt2.tiktoken`` or GPT-2's own ``encoder.json``), else from
+    tiktoken, which downloads them once.
 
     Raises:
         UserError: the ranks can't be had.
     """
-    own = Path(source) / RANKS_FILE
-    if own.is_file():
-        from tiktoken.load import load_tiktoken_bpe
-
-        gpt2 = load_tiktoken_bpe(str(own))
+    if (own := folder / TIKTOKEN_FILE).is_file():
+        lines = [line.split() for line in own.read_bytes().splitlines() if line]
+        gpt2 = {base64.b64decode(token): int(rank) for token, rank in lines}
+    elif (own := folder / ENCODER_FILE).is_file():
+        byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+        texts = json.loads(own.read_text(encoding="utf-8"))
+        gpt2 = {bytes(byte_of[letter] for letter in text): rank for text, rank in texts.items() if text != END_OF_TEXT}
     else:
         gpt2 = _downloaded_ranks()
     return tokenizer_of_ranks(extended_ranks(gpt2), end_of_text=len(gpt2))
@@ -105,6 +109,6 @@ def _downloaded_ranks() -> dict[bytes, int]:
         return dict(tiktoken.get_encoding("gpt2")._mergeable_ranks)
     except Exception as error:
         raise UserError(
-            f"XGen's tokenizer needs GPT-2's ranks, which tiktoken could not download ({type(error).__name__}); go "
-            f"online once, point TIKTOKEN_CACHE_DIR at tiktoken's cache, or put them into the folder as {RANKS_FILE}"
+            f"XGen's tokenizer needs GPT-2's ranks and tiktoken could not download them ({type(error).__name__}); go "
+            f"online once, set TIKTOKEN_CACHE_DIR to a filled cache, or put GPT-2's {ENCODER_FILE} into model.path"
         ) from error
