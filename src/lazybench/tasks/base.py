@@ -33,14 +33,22 @@ class DataSettings:
 class Task(Protocol):
     """A generation task under its official protocol."""
 
-    name: str  # "qasper"
-    category: str  # "single_doc_qa", "multi_doc_qa", "summarization", "few_shot", "synthetic", "code", "embedded", ...
-    max_new_tokens: int
-    min_new_tokens: int  # samsum: one token before its newline may stop it
-    stop_at_newline: bool  # samsum: the newline token ends the generation
-    chat_format: bool  # False for trec, triviaqa, samsum, lsht, lcc, repobench-p
-    fingerprint: str  # sha256 of the data, for the provenance
-    source: str  # "hub THUDM/LongBench@revision" or "file qasper.jsonl"
+    @property
+    def name(self) -> str: ...  # "qasper"
+    @property
+    def category(self) -> str: ...  # "single_doc_qa", "code", "code_e", "embedded_code", ...: tasks.CATEGORIES
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def min_new_tokens(self) -> int: ...  # samsum: one token before its newline may stop it
+    @property
+    def stop_at_newline(self) -> bool: ...  # samsum: the newline token ends the generation
+    @property
+    def chat_format(self) -> bool: ...  # False for trec, triviaqa, samsum, lsht, lcc, repobench-p
+    @property
+    def fingerprint(self) -> str: ...  # sha256 of the data, for the provenance
+    @property
+    def source(self) -> str: ...  # "hub THUDM/LongBench@revision" or "file qasper.jsonl"
 
     def samples(self) -> Sequence[Sample]: ...
 

@@ -15,7 +15,10 @@ from collections.abc import Callable, Sequence
 
 from lazybench.errors import UserError, unknown_name
 
-CHINESE_PUNCTUATION = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
+CHINESE_PUNCTUATION = (  # the official set
+    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟"
+    "｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
+)
 FIRST_LINE_TASKS = ("trec", "triviaqa", "samsum", "lsht")  # eval.py keeps the first line of the prediction
 
 Metric = Callable[[str, str, Sequence[str]], float]

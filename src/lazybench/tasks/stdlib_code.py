@@ -21,23 +21,13 @@ from lazybench.tasks.documents import PROMPTS
 from lazybench.tasks.embedded import python_version, sha256_of, whole_number
 from lazybench.tasks.metrics import score
 
-LEFT_OUT = (
-    "site-packages",
-    "dist-packages",
-    "test",
-    "tests",
-    "idle_test",
-    "lib2to3",
-    "__pycache__",
-    "config",
-    "pydoc_data",
-)
+LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "config-", "test", "idle_test", "lib2to3", "encodings")
 LEAST_LINE_CHARACTERS = 12  # of the line to complete, without its indentation
 
 
 @dataclass(frozen=True)
 class StdlibCode:
-    """One sample a source file: up to ``characters`` of it (11,000: up to 3,500 tokens), then a line is asked for."""
+    """One sample a source file: up to ``characters`` of it (12,500: up to 3,500 tokens), then a line is asked for."""
 
     settings: DataSettings
     name: str = "stdlib_code"
@@ -68,7 +58,7 @@ class StdlibCode:
 
     @property
     def _characters(self) -> int:
-        return whole_number(self.settings.parameters, "characters", 11_000, least=200)
+        return whole_number(self.settings.parameters, "characters", 12_500, least=200)
 
     @property
     def fingerprint(self) -> str:

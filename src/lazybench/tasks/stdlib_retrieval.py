@@ -20,8 +20,8 @@ from lazybench.tasks.embedded import documentation, python_version, sha256_of, w
 from lazybench.tasks.metrics import score
 
 SAMPLES = 100
-LEAST_CHARACTERS = 200  # of a paragraph without its first sentence
-MOST_CHARACTERS = 700
+LEAST_CHARACTERS = 250  # of a paragraph without its first sentence
+MOST_CHARACTERS = 900
 FIRST_SENTENCE = re.compile(r"([A-Z].{40,300}?[.]) (?=[A-Z])")
 
 
