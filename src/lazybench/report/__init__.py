@@ -1,0 +1,35 @@
+"""Tables, figures and the page, from what the store wrote; nothing here measures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_run_report(folder: Path) -> None:
+    """Write ``summary.csv``, ``table.md`` and ``tradeoff.png`` beside a run's samples.jsonl, each atomically.
+
+    Raises:
+        UserError: the folder is no run folder.
+    """
+    # pandas, scipy and matplotlib take a second to import: only who reports pays it
+    from lazybench.report.figures.style import save
+    from lazybench.report.figures.tradeoff import tradeoff
+    from lazybench.report.samples import baseline_drift
+    from lazybench.report.summary import summarise
+    from lazybench.report.tables import run_table
+    from lazybench.store.reading import read_run
+
+    folder = Path(folder)
+    records = read_run(folder).records
+    summary = summarise(records)
+    write_text(folder / "summary.csv", summary.to_csv(index=False))
+    write_text(folder / "table.md", run_table(summary, {"this run": baseline_drift(records)}))
+    save(tradeoff(summary), folder / "tradeoff.png")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
