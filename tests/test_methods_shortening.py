@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from lazybench.errors import UserError
 from lazybench.methods.base import Method, Request
@@ -95,11 +96,10 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
     assert ran == [0, 1]
     for hook in hooks:
         hook.remove()
-    if family == "falcon":  # ALiBi off, no way to switch: its own SDPA against its own eager attention
-        model.config._attn_implementation = "eager"
-    model.set_attn_implementation("eager")
+    eager = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager").eval()
+    eager.load_state_dict(model.state_dict())
     with torch.no_grad():
-        attentions = model(request.prompt_ids, output_attentions=True).attentions
+        attentions = eager(request.prompt_ids, output_attentions=True).attentions
     expected = torch.stack([attentions[layer][0, :, -1].mean(0) for layer in range(2)]).mean(0)
     windowed = FAMILIES[family].get("sliding_window")
     if windowed is None or family == "gemma2":  # gemma2 is eager from the start: the window is in its softmax

@@ -48,7 +48,7 @@ class _Forcer(LogitsProcessor):
         self.agreements.append(int(row.argmax()) == token)
         # a token that both forbid (min_new_tokens) has probability 0 and adds nothing; -inf less -inf would add nan
         terms = torch.where(truth > -torch.inf, truth.exp() * (truth - row), 0.0)
-        self.divergences.append(float(terms.double().sum()))
+        self.divergences.append(max(0.0, float(terms.double().sum())))  # rounding can fall below 0
         forced = torch.full_like(scores, -torch.inf)
         forced[:, token] = 0.0
         return forced

@@ -15,7 +15,7 @@ from lazybench.methods.base import Request
 from lazybench.methods.lexical_units import Unit, lexical_units, token_texts
 from lazybench.methods.shortening import kept_tokens
 
-CHUNK_TOKENS = 1024  # logits held at a time: (chunk, vocabulary)
+CHUNK_TOKENS = 512  # logits held at a time: (chunk, vocabulary)
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def self_information(model: PreTrainedModel, ids: Tensor) -> Tensor:
         mask = torch.ones_like(ids[:, :seen])
         output = model(ids[:, chunk], attention_mask=mask, past_key_values=cache, use_cache=True)
         cache = output.past_key_values
-        log_probabilities = output.logits.float().log_softmax(-1)  # (1, chunk, vocabulary)
-        parts.append(-log_probabilities.gather(-1, following[:, chunk, None].to(output.logits.device))[..., 0])
+        logits = output.logits.float()  # (1, chunk, vocabulary)
+        chosen = logits.gather(-1, following[:, chunk, None].to(logits.device))[..., 0]  # (1, chunk)
+        parts.append(logits.logsumexp(-1) - chosen)  # -log p, without a second tensor of the vocabulary's size
     information = torch.cat(parts, dim=1)[:, :-1]  # (1, tokens - 1), of the tokens from the second on
     return torch.cat([information.mean(1, keepdim=True), information], dim=1)
 
