@@ -87,10 +87,8 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
             fidelity=True,
             scoring=True,
             out=config.out / f"confirmation-of-trial-{best.number}",
-            resolved={
-                **{**config.resolved, "tune": None, "shard": shard},
-                **{"pruning": method.variant, "methods": ["baseline", "lazyllm"]},
-            },
+            resolved=config.resolved
+            | {"tune": None, "shard": shard, "pruning": method.variant, "methods": ["baseline", "lazyllm"]},
         )
         code = run(confirmation)
         confirmed = _confirmed(read_records(confirmation.out / "samples.jsonl"), settings)
