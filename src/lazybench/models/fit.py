@@ -1,4 +1,4 @@
-"""Will it fit? Asked before a weight is loaded, from the configuration alone."""
+"""Will it fit? Asked before a weight is downloaded or loaded, from the configuration alone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from lazybench.errors import UserError
 from lazybench.models.spec import ModelSpec
 
-BYTES_OF_QUANTISED = {"8bit": 1.0, "4bit": 0.5}
+QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5}
+GIB = 2**30
 
 
-def weight_bytes(config: PretrainedConfig, bytes_per_weight: float) -> int:
-    """Bytes of the weights, counted on a model without storage."""
+def weight_bytes(config: PretrainedConfig, dtype: torch.dtype, quantization: str | None = None) -> int:
+    """Bytes of the weights, counted on a model without storage. Embeddings are never quantised."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return int(sum(parameter.numel() for parameter in model.parameters()) * bytes_per_weight)
+    embeddings = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
+    inner = QUANTISED_BYTES.get(quantization or "", dtype.itemsize)
+    return int(sum(p.numel() * (dtype.itemsize if id(p) in embeddings else inner) for p in model.parameters()))
+
+
+def free_bytes(device: torch.device, device_map: str | None) -> int:
+    """Memory that is free for weights: of the device, or with a device map of all GPUs together."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    indices = range(torch.cuda.device_count()) if device_map is not None else [device.index or 0]
+    return int(sum(torch.cuda.mem_get_info(index)[0] for index in indices))
 
 
 def check_fit(spec: ModelSpec, config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
@@ -25,12 +36,11 @@ def check_fit(spec: ModelSpec, config: PretrainedConfig, dtype: torch.dtype, dev
     Raises:
         UserError: with the estimate, what is free, and what to try.
     """
-    if spec.device_map is not None:
-        return  # spread over devices and offloaded by accelerate
-    needed = weight_bytes(config, BYTES_OF_QUANTISED.get(spec.quantization or "", dtype.itemsize))
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    needed = weight_bytes(config, dtype, spec.quantization)
+    free = free_bytes(device, spec.device_map)
     if needed > free:
         raise UserError(
-            f"{spec.name} needs {needed / 2**30:.1f} GiB for its weights as {dtype} and {free / 2**30:.1f} GiB are free "
-            f"on {device}; try model.dtype=bfloat16, model.quantization=4bit, model.device_map=auto or a smaller model"
+            f"{spec.name} needs {needed / GIB:.1f} GiB for its weights as {spec.quantization or dtype}, and "
+            f"{free / GIB:.1f} GiB are free on {device.type}; try model.dtype=bfloat16, model.quantization=4bit, "
+            "model.device_map=auto over several GPUs, or a smaller model"
         )

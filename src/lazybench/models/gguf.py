@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lazybench.errors import UserError
 
+MANIFEST = "complete.json"  # of a converted folder: its files and their sizes
 CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF format
 # split patterns by the file's tokenizer.ggml.pre, as llama.cpp defines them (src/llama-vocab.cpp)
 QWEN2 = (
@@ -62,6 +65,8 @@ def sha256_of(path: Path) -> str:
 def converted(path: Path) -> tuple[Path, str]:
     """The folder that holds this GGUF file as safetensors and tokenizer.json, made on the first call.
 
+    It is made beside its place and renamed into it; a list of its files and their sizes tells a torn one.
+
     Returns:
         the folder and the GGUF file's sha256, which names it.
 
@@ -72,26 +77,35 @@ def converted(path: Path) -> tuple[Path, str]:
         raise UserError(f"no file {path}; model.path must name a checkpoint folder or a .gguf file")
     digest = sha256_of(path)
     folder = cache_root() / f"gguf-{digest[:16]}"
-    if (folder / "complete").exists():
+    if _is_whole(folder):
         return folder, digest
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as scratch:
+            making = Path(scratch) / folder.name
+            making.mkdir()
             _convert(path, making)
-            (making / "complete").write_text(digest)
-            shutil.rmtree(folder, ignore_errors=True)  # torn by an older crash
-            making.rename(folder)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-    except OSError as error:
-        if (folder / "complete").exists():  # another process was quicker
+            sizes = {file.name: file.stat().st_size for file in making.iterdir()}
+            (making / MANIFEST).write_text(json.dumps(sizes))
+            if not _is_whole(folder):  # unless another process was quicker
+                shutil.rmtree(folder, ignore_errors=True)
+                making.rename(folder)
+    except (OSError, SafetensorError) as error:
+        if _is_whole(folder):
             return folder, digest
         raise UserError(
-            f"can't keep the converted model under {folder.parent}: {error.strerror or error}; "
+            f"can't keep the converted model under {folder.parent}: {getattr(error, 'strerror', None) or error}; "
             "free space there or set LAZYBENCH_CACHE to another folder"
         ) from error
     return folder, digest
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / MANIFEST).read_text())
+        return bool(sizes) and all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def _convert(path: Path, folder: Path) -> None:

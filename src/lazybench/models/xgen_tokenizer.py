@@ -23,9 +23,9 @@ GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+
 TIKTOKEN_FILE = "gpt2.tiktoken"  # "base64-of-bytes rank" a line, tiktoken's own format
 ENCODER_FILE = "encoder.json"  # GPT-2's own vocabulary
 FIM_TOKENS = (
-    *("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>", "<issue_start>"),
-    *("<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>"),
-    *("<empty_output>", "<commit_before>", "<commit_msg>", "<commit_after>", "<reponame>"),
+    *("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>"),
+    *("<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>", "<jupyter_code>"),
+    *("<jupyter_output>", "<empty_output>", "<commit_before>", "<commit_msg>", "<commit_after>", "<reponame>"),
 )
 END_OF_TEXT = "<|endoftext|>"
 MAXIMUM_TOKENS = 8192
