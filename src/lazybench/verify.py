@@ -1,26 +1,28 @@
 """``python -m lazybench.verify RUN_FOLDER``: do the published numbers follow from the raw records and the data?
 
 Three things are computed again from samples.jsonl: every score, from the prediction and the data's answers; which
-samples are there, so that none was left out; and the summary, built in an empty folder. Exit code 0: all match;
-1: something does not, and is named; 2: bad input, or the data that would decide is not at hand.
+samples are there, so that none was left out; and the summary. Exit code 0: all match; 1: something
+does not, and is named; 2: bad input, or the data that would decide is not at hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import sys
-import tempfile
 from collections import defaultdict
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
 from lazybench.store.reading import Run, read_run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings, Task
+
+if TYPE_CHECKING:
+    import pandas
 
 TOLERANCE = 1e-6  # relative; another version of a library may round the last digit otherwise
 SHOWN = 10  # mismatches printed of each kind
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         run = read_run(options.run_folder)
-        different_summary = check_summary(options.run_folder)
+        different_summary = check_summary(run)
         different_scores, unknown = check_scores(run, options.data_root)
     except UserError as error:
         print(f"lazybench: {error}", file=sys.stderr)
@@ -68,33 +70,28 @@ def check_scores(run: Run, data_root: Path | None = None) -> tuple[list[str], li
     return different, unknown
 
 
-def check_summary(folder: Path) -> list[str]:
-    """Build the summary anew from samples.jsonl and compare it cell by cell.
+def check_summary(run: Run) -> list[str]:
+    """Build the summary anew from the records and compare it with the folder's, cell by cell.
 
     Raises:
         UserError: the folder has no summary.csv.
     """
     import pandas
 
-    from lazybench.report import write_run_report
+    from lazybench.report.summary import summarise
 
-    if not (folder / "summary.csv").is_file():
-        raise UserError(f"{folder} holds no summary.csv; python -m lazybench.report {folder} writes it")
-    with tempfile.TemporaryDirectory() as name:
-        empty = Path(name) / folder.resolve().name
-        empty.mkdir()
-        for source in ("config.yaml", "provenance.json", "samples.jsonl"):
-            shutil.copy(folder / source, empty)
-        write_run_report(empty)
-        anew = pandas.read_csv(empty / "summary.csv")
+    path = run.folders[0] / "summary.csv"
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no summary.csv; run its command again to write it")
+    anew = pandas.read_csv(StringIO(summarise(run.records).to_csv(index=False)))  # as CSV rounds it
     try:
-        stored = pandas.read_csv(folder / "summary.csv")
+        stored = pandas.read_csv(path)
     except ValueError as error:
         return [f"summary.csv cannot be read: {' '.join(str(error).split())}"]
     if list(stored.columns) != list(anew.columns) or len(stored) != len(anew):
         return [f"summary.csv has {stored.shape} rows and columns, {anew.shape} anew; columns {list(anew.columns)}"]
     return [
-        f"row {row + 1} {column}: {stored[column][row]} in the file, {anew[column][row]} anew"
+        f"row {row + 1} ({_row_name(anew, row)}) {column}: {stored[column][row]} in the file, {anew[column][row]} anew"
         for row in range(len(anew))
         for column in anew.columns
         if not _equal(stored[column][row], anew[column][row])
@@ -138,6 +135,11 @@ def _data_settings(config: dict[str, Any], data_root: Path | None) -> DataSettin
         shard=(int(index), int(count)),
         parameters=config["task"].get("parameters") or {},
     )
+
+
+def _row_name(summary: pandas.DataFrame, row: int) -> str:
+    parts = [summary[name][row] for name in ("category", "task", "method", "variant") if name in summary]
+    return " ".join(part for part in parts if isinstance(part, str))
 
 
 def _equal(one: Any, other: Any) -> bool:
