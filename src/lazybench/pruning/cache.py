@@ -46,7 +46,7 @@ class LazyCache(Cache):
         trace: where the steps are noted.
     """
 
-    layers: tuple = ()
+    layers: Any = ()
     layer_class_to_replicate = None
     offloading = False
     is_compileable = False

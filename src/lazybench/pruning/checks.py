@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +36,14 @@ def check_model(model: Module) -> None:
         raise UserError(f"{family} can't run under LazyLLM: it has layers without a KV cache {sorted(other)}")
     if getattr(config, "num_kv_shared_layers", 0):
         raise UserError(f"{family} can't run under LazyLLM: its layers share keys and values across stages")
+    if family == "llama4_text" and "cache_position" in _attention_inputs(model):
+        raise UserError("llama4_text can't run under LazyLLM on this transformers: it scales by step, not by position")
     check_mode(model)
+
+
+def _attention_inputs(model: Module) -> set[str]:
+    attention = (module for module in model.modules() if type(module).__name__.endswith("Attention"))
+    return {name for module in attention for name in inspect.signature(module.forward).parameters}
 
 
 def check_mode(model: Module) -> None:
@@ -52,14 +60,19 @@ def find_layers(model: PreTrainedModel) -> tuple[Module, ModuleList]:
     raise UserError(f"no list of {depth} decoder layers found in {type(model).__name__}")
 
 
-def check_call(kwargs: dict[str, Any], takes_logits_to_keep: bool, prunes: bool) -> None:
-    """Refuse outputs that pruned tokens do not have. ``kwargs``: of the model's forward."""
+def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool) -> None:
+    """Refuse outputs that pruned tokens do not have.
+
+    Args:
+        kwargs: of the model's forward.
+        only_last_logits: tokens are pruned, and the model can be asked for the last token's logits alone.
+    """
     for output in ("output_hidden_states", "output_attentions"):
-        if kwargs.get(output):
+        if kwargs.get(output) or (output not in kwargs and getattr(config, output, False)):
             raise UserError(f"{output}=True asks for states of pruned tokens, which LazyLLM does not compute")
     if kwargs.get("labels") is not None:
         raise UserError("labels need the logits of every token, which LazyLLM does not compute; pass none")
-    if not (prunes and takes_logits_to_keep):
+    if not only_last_logits:
         return
     inputs = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
     if isinstance(inputs, Tensor) and inputs.shape[1] > 1:

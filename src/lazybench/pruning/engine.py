@@ -67,7 +67,7 @@ class LazyLLM(AbstractContextManager):
         self._boundary = {layer: index for index, layer in enumerate(self.schedule.layers)}
         self._decoder, self._layers = checks.find_layers(model)
         self._legacy = not model._can_set_attn_implementation()
-        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._model_inputs = tuple(inspect.signature(model.forward).parameters)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._watch: legacy.AttentionWatch | None = None
@@ -100,7 +100,7 @@ class LazyLLM(AbstractContextManager):
         self._undo.close()
 
     def _register(self, undo: ExitStack) -> None:
-        configs = {id(module.config): module.config for module in self.model.modules() if hasattr(module, "config")}
+        configs = {id(config): config for module in self.model.modules() if (config := getattr(module, "config", None))}
         for config in configs.values():
             undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
             config._attn_implementation_internal = IMPLEMENTATION
@@ -122,9 +122,9 @@ class LazyLLM(AbstractContextManager):
     # ---- one forward pass
     def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
         checks.check_mode(module)
-        names = list(inspect.signature(module.forward).parameters)
+        named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
         prunes = any(ratio < 1.0 for ratio in self.schedule.keep)
-        checks.check_call({**dict(zip(names, args, strict=False)), **kwargs}, self._takes_logits_to_keep, prunes)
+        checks.check_call(named, self.model.config, "logits_to_keep" in self._model_inputs and prunes)
 
     def _before_decoder(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if kwargs.get("use_cache") is False:
@@ -189,12 +189,18 @@ class LazyLLM(AbstractContextManager):
         Returns:
             (batch, next current tokens, hidden): the kept and the revived, at their original positions.
         """
-        step = cache.step
+        step, stage = cache.step, cache.stage_of_layer[layer + 1]
         assert step is not None
+        if not self._selects(step):
+            step.enter(stage.extend(step.place.current))
+            return hidden
         chosen, counts = self._most_important(cache, self._boundary[layer])
         cache.put_aside(hidden)
-        step.enter(cache.stage_of_layer[layer + 1].select(chosen, counts, step.tokens))
+        step.enter(stage.select(chosen, counts, step.tokens))
         return cache.fetch()
+
+    def _selects(self, step: Step) -> bool:
+        return self.schedule.revive or step.start == 0
 
     def _most_important(self, cache: LazyCache, boundary: int) -> tuple[Tensor, list[int]]:
         """The top-k percentile of the tokens that entered the pruning layer.
@@ -242,14 +248,14 @@ class LazyLLM(AbstractContextManager):
         cache.trace.steps[-1].add(sum(place.computed), sum(place.counts), revived)
 
     def _finish(self, cache: LazyCache, hidden: Tensor) -> Tensor:
-        """The last token's hidden state where the model expects it; pruned tokens have none."""
+        """The last token's hidden state where the model expects it; the pruned have none, so they get NaN."""
         assert cache.step is not None
         new = cache.step.new
         cache.seen += new
         cache.step = None
         if hidden.shape[1] == new:
             return hidden
-        padded = hidden.new_zeros(hidden.shape[0], new, hidden.shape[2])
+        padded = hidden.new_full((hidden.shape[0], new, hidden.shape[2]), float("nan"))
         padded[:, -1] = hidden[:, -1]
         return padded
 
@@ -280,14 +286,14 @@ class _LayerHooks:
         }
         if self.engine._legacy:
             kwargs = legacy.adapt_inputs(kwargs, step, self.engine.config.model_type == "mpt")
-            if self.prunes:
+            if self.prunes and self.engine._selects(step):
                 self.engine.start_watching(step)
         return args, kwargs
 
     def _input(self, cache: LazyCache, name: tuple, value: Any) -> Any:
         if isinstance(value, MaskRule):
             assert cache.step is not None
-            return LayerView(cache.step, cache.step.visibility(value), self.prunes)
+            return LayerView(cache.step, cache.step.visibility(value), self.prunes and self.engine._selects(cache.step))
         return cache.token_inputs(name, value)
 
     def after(self, module: Module, args: tuple, output: Any) -> Any:

@@ -44,10 +44,8 @@ def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: int | None = 
     if buffer is not None and buffer.shape[1] > rows:
         return buffer
     shape = (like.shape[0], rows + rows // _SPARE_SHARE + _SPARE_ROWS, *like.shape[2:])
-    if fill is None and like.shape[0] == 1:
-        grown = like.new_empty(shape)
-    else:
-        grown = like.new_full(shape, fill or 0)
+    may_be_empty = fill is None and like.shape[0] == 1
+    grown = like.new_empty(shape) if may_be_empty else like.new_full(shape, fill or 0)
     if buffer is not None:
         grown[:, : buffer.shape[1] - 1] = buffer[:, :-1]
     return grown

@@ -62,6 +62,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.filled = 0
+        self.counts: list[int] = []  # selected tokens of each row of the batch, in the latest step
         self.position: Tensor | None = None  # (batch, slots) the token in each slot, -1 for a filler
         self.slot: Tensor | None = None  # (batch, positions) the slot of each token, -1: not computed here
 
@@ -95,6 +96,7 @@ class Stage:
         """
         keys, first = chosen.shape[1], self.filled
         ragged = min(counts) < keys
+        self.counts = counts
         self.slot = room_for(self.slot, tokens, chosen, fill=-1)
         at = take_rows(self.slot, chosen)
         real = chosen >= 0
@@ -131,6 +133,24 @@ class Stage:
             square=first == 0,
         )
 
+    def extend(self, new: Tensor) -> Placement:
+        """A later stage where nothing is revived: the tokens it has and the new ones, (batch, new) positions."""
+        assert self.position is not None
+        first, self.filled = self.filled, self.filled + new.shape[1]
+        self.counts = [count + new.shape[1] for count in self.counts]
+        self.position = room_for(self.position, self.filled, new, fill=-1)
+        rows = slice(first, self.filled)
+        self.position[:, rows] = new
+        selected = self.position[:, : self.filled]
+        return Placement(
+            current=new,
+            selected=selected,
+            valid=selected >= 0 if min(self.counts) < self.filled else None,
+            counts=self.counts,
+            computed=[new.shape[1]] * len(self.counts),
+            rows=rows,
+        )
+
     def _bring_to_front(self, chosen: Tensor, exchanges: int) -> tuple[Tensor, Tensor]:
         assert self.slot is not None
         assert self.position is not None
@@ -159,3 +179,4 @@ class Stage:
         """Rows of the batch by ``index`` (beam search)."""
         if self.position is not None and self.slot is not None:
             self.position, self.slot = self.position.index_select(0, index), self.slot.index_select(0, index)
+            self.counts = [self.counts[row] for row in index.tolist()]
