@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ class Documents:
     source: str
 
 
-@lru_cache(maxsize=1)  # lm-eval's task loads them, its wrapper asks for the fingerprint right after
 def load_documents(
     dataset: str, root: str | None = None, hub_id: str = HUB_ID, revision: str = HUB_REVISION
 ) -> Documents:

@@ -1,0 +1,118 @@
+"""The tasks that need no data set: real text, deterministic by seed, answers where the prompt says."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from lazybench.errors import UserError
+from lazybench.tasks import CATEGORIES, DataSettings, build_task
+from lazybench.tasks.stdlib_code import code_lines
+
+NAMES = ("stdlib_code", "stdlib_retrieval", "needle")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_deterministic_by_seed_limit_and_shard(name: str) -> None:
+    first = list(build_task(name, DataSettings(limit=6)).samples())
+    assert len(first) == 6
+    assert len({sample.sample_id for sample in first}) == 6
+    again = build_task(name, DataSettings(limit=6))
+    assert list(again.samples()) == first
+    assert list(build_task(name, DataSettings(limit=3)).samples()) == first[:3]
+    assert list(build_task(name, DataSettings(limit=6, shard=(1, 2))).samples()) == first[1::2]
+    other = build_task(name, DataSettings(limit=6, seed=1))
+    assert [sample.prompt for sample in other.samples()] != [sample.prompt for sample in first]
+    assert other.fingerprint == again.fingerprint
+    assert re.fullmatch("[0-9a-f]{64}", again.fingerprint)
+    assert again.category == CATEGORIES[name]
+    assert again.category.startswith("embedded_")
+    assert "LongBench" not in again.source
+
+
+def test_stdlib_code_asks_for_a_real_line_of_a_real_file() -> None:
+    task = build_task("stdlib_code", DataSettings(limit=12, parameters={"characters": 3000}))
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for sample in task.samples():
+        name, number = sample.sample_id.rsplit(":", 1)
+        lines = (library / name).read_text(encoding="utf-8").split("\n")
+        (answer,) = sample.answers
+        assert lines[int(number) - 1] == answer
+        assert len(answer.strip()) >= 12
+        assert not answer.strip().startswith("#")
+        start, end = "Please complete the code given below. \n", "Next line of code:\n"
+        assert sample.prompt.startswith(start)
+        assert sample.prompt.endswith(f"\n{end}")
+        context = sample.prompt[len(start) : -len(end)]
+        assert context.split("\n")[:-1] == lines[int(number) - 1 - context.count("\n") : int(number) - 1]
+        assert 2700 < len(context) <= 3000
+        assert task.score(f"\n{answer}\nmore", sample) == 1.0
+        assert task.score("", sample) == 0.0
+
+
+def test_code_lines_leave_out_comments_docstrings_and_trifles() -> None:
+    text = '"""Doc string of a module."""\n# a comment line here\nx = 1\nlong_name = some_call(1)\nurl = "http://a.b"\n'
+    assert [text.split("\n")[number] for number in code_lines(text)] == ["long_name = some_call(1)"]
+    assert code_lines("def broken(:\n") == []
+    for number in code_lines(Path(ast.__file__).read_text(encoding="utf-8")):
+        assert number >= 0
+
+
+def test_stdlib_retrieval_removes_the_sentence_it_asks_for() -> None:
+    task = build_task("stdlib_retrieval", DataSettings(limit=10))
+    for sample in task.samples():
+        paragraphs = re.findall(r"^Paragraph (\d+): ", sample.prompt, re.MULTILINE)
+        assert paragraphs == [str(number) for number in range(1, 31)]
+        query = sample.prompt.split("The following is a sentence.\n\n")[1].split("\n\n")[0]
+        assert sample.prompt.count(query) == 1
+        assert "Wikipedia" not in sample.prompt
+        assert sample.prompt.endswith("The answer is: ")
+        assert task.score(f" {sample.answers[0]}.", sample) == 1.0
+    answers = {sample.answers for sample in build_task("stdlib_retrieval", DataSettings()).samples()}
+    assert len(answers) > 20
+
+
+@pytest.mark.parametrize("depth", [0, 0.25, 1, None])
+def test_needle_stands_at_its_depth(depth: float | None) -> None:
+    task = build_task("needle", DataSettings(limit=8, parameters={"length": 1000, "depth": depth, "samples": 8}))
+    places = []
+    for sample in task.samples():
+        (key,) = sample.answers
+        text = sample.prompt.split("\n\n", 1)[1].rsplit("\n\nWhat is the pass key?", 1)[0]
+        assert sample.prompt.count(key) == 2
+        assert 3400 < len(sample.prompt) <= 4000
+        lines = text.split("\n")
+        needle = next(number for number, line in enumerate(lines) if key in line)
+        places.append(needle / (len(lines) - 1))
+        assert places[-1] == pytest.approx(sample.details["depth"], abs=0.02)
+        assert task.score(f" {key}", sample) == 1.0
+        assert task.score("00000", sample) == 0.0
+    if depth is None:
+        assert max(places) - min(places) > 0.7
+
+
+def test_needle_fits_small_windows() -> None:
+    (sample,) = build_task("needle", DataSettings(limit=1, parameters={"length": 150})).samples()
+    assert len(sample.prompt) <= 600
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("needle", {"length": 0}, r"length=0 must be a whole number of at least 50"),
+        ("needle", {"depth": 2}, r"depth=2 must be from 0"),
+        ("needle", {"samples": "many"}, r"samples='many'"),
+        ("stdlib_code", {"characters": 1}, r"characters=1 must be"),
+        ("stdlib_code", {"characters": 10**9}, r"choose fewer"),
+        ("stdlib_retrieval", {"paragraphs": 100_000}, r"the documentation has \d+"),
+        ("stdlib_retrieval", {"paragraphs": True}, r"paragraphs=True"),
+    ],
+)
+def test_bad_parameters_are_one_line(name: str, parameters: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        build_task(name, DataSettings(limit=2, parameters=parameters)).samples()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,189 @@
+"""lm-eval both ways: its command line with our engine as a model, and its tasks in our runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.task import ConfigurableTask
+from omegaconf import OmegaConf
+
+from lazybench.errors import UserError
+from lazybench.pruning.engine import LazyLLM
+from lazybench.pruning.schedule import PruningSchedule
+from lazybench.tasks import CATEGORIES, DataSettings
+from lazybench.tasks.lm_eval_task import LmEvalTask
+
+ROOT = Path(__file__).parent.parent
+
+
+def documents(folder: Path) -> Path:
+    from pydoc_data.topics import topics
+
+    text = topics["assignment"]
+    for dataset in ("lcc", "trec", "samsum"):
+        rows = [
+            {
+                "input": f"Question {number}:",
+                "context": text[number * 300 : number * 700 + 200],
+                "answers": ["x = 1"],
+                "length": 10,
+                "all_classes": ["x = 1", "y"],
+                "_id": str(number),
+            }
+            for number in range(3)
+        ]
+        (folder / f"{dataset}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lazybench.lm_eval", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+
+
+def test_the_command_line_runs_our_tasks_with_our_engine_in_batches(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = command_line(
+        *("--model", "lazyllm", "--batch_size", "2", "--device", "cpu", "--limit", "3"),
+        *("--model_args", f"pretrained={tiny_checkpoint},pruning=1:0.5+2:0.7,dtype=float32"),
+        *("--tasks", "lazybench_lcc,lazybench_trec,lazybench_samsum", "--gen_kwargs", "max_gen_toks=6"),
+        *("--metadata", json.dumps({"data_root": str(documents(tmp_path))})),
+        *("--output_path", str(tmp_path / "out"), "--log_samples"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lazybench_lcc" in done.stdout
+    (result,) = (tmp_path / "out").rglob("results_*.json")
+    results = json.loads(result.read_text())["results"]
+    assert set(results) == {"lazybench_lcc", "lazybench_trec", "lazybench_samsum"}
+    assert all(0 <= values["score,none"] <= 1 for values in results.values())
+    (samples,) = (tmp_path / "out").rglob("samples_lazybench_lcc_*.jsonl")
+    logged = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert sorted(line["doc"]["_id"] for line in logged) == ["0", "1", "2"]
+    assert all(line["arguments"]["gen_args_0"]["arg_0"].endswith("Next line of code:\n") for line in logged)
+
+
+def test_bad_model_arguments_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = command_line(
+        *("--model", "lazyllm", "--device", "cpu", "--tasks", "lazybench_lcc"),
+        *("--model_args", f"pretrained={tiny_checkpoint},pruning=papr"),
+        *("--metadata", json.dumps({"data_root": str(documents(tmp_path))})),
+    )
+    assert done.returncode == 2
+    assert "did you mean paper" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint: Path) -> Any:
+    from lazybench.lm_eval_model import LazyLLMModel
+
+    return LazyLLMModel(str(tiny_checkpoint), pruning="1:0.5+2:0.6", dtype="float32", device="cpu", batch_size=2)
+
+
+def test_the_model_generates_as_the_engine_does_alone(model: Any) -> None:
+    from lm_eval.api.instance import Instance
+
+    prompts = [
+        "Objects are Python's abstraction for data.",
+        "Every object has an identity, a type and a value, always.",
+    ]
+    limits = {"max_gen_toks": 8, "until": [], "do_sample": False}
+    requests = [Instance("generate_until", {}, (prompt, limits), index) for index, prompt in enumerate(prompts)]
+    batched = model.generate_until(requests, disable_tqdm=True)
+    for prompt, text in zip(prompts, batched, strict=True):
+        ids = model.tokenizer(prompt, return_tensors="pt").input_ids
+        with LazyLLM(model.model, PruningSchedule((1, 2), (0.5, 0.6))) as lazy:
+            out = model.model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=1)
+        assert lazy.trace.prompt_tokens_computed_mean < 1
+        assert text == model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_long_prompts_are_cut_in_the_middle(model: Any) -> None:
+    ids, mask = model.tok_batch_encode(["START " + "middle " * 200 + "END"], left_truncate_len=40)
+    text = model.tokenizer.decode(ids[0])
+    assert ids.shape[1] <= 40
+    assert text.startswith("START")
+    assert text.endswith("END")
+    assert mask.all()
+
+
+def test_loglikelihood_is_refused_or_plain(model: Any, tiny_checkpoint: Path) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    requests = [Instance("loglikelihood", {}, ("Objects are", " data"), 0)]
+    with pytest.raises(UserError, match="unpruned_loglikelihood=True"):
+        model.loglikelihood(requests)
+    with pytest.raises(UserError, match="plain model"):
+        model.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("Objects",), 0)])
+    model.unpruned_loglikelihood = True
+    try:
+        pruned = model.loglikelihood(requests, disable_tqdm=True)
+    finally:
+        model.unpruned_loglikelihood = False
+    plain = HFLM(pretrained=str(tiny_checkpoint), dtype="float32", device="cpu").loglikelihood(requests, True)
+    assert pruned == plain
+
+
+def test_schedules_by_preset_and_by_layers() -> None:
+    from lazybench.lm_eval_model import schedule_of
+
+    assert schedule_of("9:0.7+19:0.5", 32) == PruningSchedule((9, 19), (0.7, 0.5))
+    assert schedule_of("paper", 32).layers == PruningSchedule.paper(32).layers
+    with pytest.raises(UserError, match="as in 9:0"):
+        schedule_of("9:x", 32)
+    with pytest.raises(UserError, match="did you mean paper"):
+        schedule_of("papre", 32)
+
+
+def test_any_generation_task_with_stops_filters_and_examples() -> None:
+    """A task in lm-eval's own form, as gsm8k is: few-shot, stop texts, a filter before an exact match."""
+    rows = [{"question": f"{n} + 1?", "answer": f"It is {n + 1} #### {n + 1}"} for n in range(4)]
+
+    def load(**_: Any) -> dict[str, Any]:
+        from datasets import Dataset
+
+        return {"test": Dataset.from_list(rows)}
+
+    config = {
+        "task": "sums",
+        "custom_dataset": load,
+        "test_split": "test",
+        "fewshot_split": "test",
+        "num_fewshot": 1,
+        "output_type": "generate_until",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+        "doc_to_target": "{{answer.split('#### ')[1]}}",
+        "generation_kwargs": {"until": ["Question:"], "max_gen_toks": 20},
+        "filter_list": [
+            {
+                "name": "number",
+                "filter": [{"function": "regex", "regex_pattern": r"#### (\d+)"}, {"function": "take_first"}],
+            }
+        ],
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }
+    task = LmEvalTask("lm_eval/sums", "lm_eval", ConfigurableTask(config=config), DataSettings(limit=2), "", "")
+    first, second = task.samples()
+    assert first.prompt.count("Question:") == 2  # one example, then the question
+    assert first.prompt.endswith("Question: 0 + 1?\nAnswer:")
+    assert (task.max_new_tokens, task.stop_strings, task.chat_format) == (20, ("Question:",), False)
+    assert task.score(" It is #### 1 Question: #### 5", first) == 1.0
+    assert task.score(" It is #### 1", second) == 0.0
+
+
+def test_every_dataset_has_its_configuration() -> None:
+    files = {path.stem: OmegaConf.load(path) for path in (ROOT / "conf" / "task").glob("*.yaml")}
+    assert set(CATEGORIES) <= set(files)
+    for name, config in files.items():
+        assert set(config) == {"name", "datasets", "parameters"}
+        if name != "lm_eval":
+            assert config.name == name
+            assert set(config.datasets) <= set(CATEGORIES)
+            assert (name in CATEGORIES) == (list(config.datasets) == [name])
+    assert len(files["longbench"].datasets) == 16
