@@ -1,4 +1,4 @@
-"""The clock, the order of the methods, drift, memory."""
+"""The clock, the order of the methods, memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from tiny_requests import tiny_request
 
 from lazybench.measure.memory import CLEAR_REFS, PeakMemory
-from lazybench.measure.protocol import baseline_drift, measure, order_of_methods
+from lazybench.measure.protocol import measure, order_of_methods
 from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 
@@ -77,13 +77,6 @@ def test_order_is_fair(count: int) -> None:
     followed = Counter(pair for order in orders for pair in itertools.pairwise(order))
     for (first, second), times in followed.items():
         assert followed[second, first] == times  # nobody always runs behind the same other one
-
-
-def test_drift_compares_quarters_per_token() -> None:
-    assert baseline_drift([1.0] * 6 + [1.2] * 2) == pytest.approx(0.2)
-    lengths = [100] * 4 + [200] * 4
-    assert baseline_drift([0.1 * length for length in lengths], lengths) == pytest.approx(0.0)
-    assert baseline_drift([1.0] * 7) is None
 
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="needs Linux")

@@ -1,9 +1,8 @@
-"""How a method is timed: quietly, in fair order, and with a word on how far the machine drifted."""
+"""How a method is timed: quietly, and in fair order."""
 
 from __future__ import annotations
 
 import gc
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -52,26 +51,6 @@ def order_of_methods(sample_index: int, methods: Sequence[T]) -> list[T]:
     rounds, start = divmod(sample_index, len(methods))
     step = -1 if rounds % 2 else 1
     return [methods[(start + step * place) % len(methods)] for place in range(len(methods))]
-
-
-def baseline_drift(ttfts_s: Sequence[float], prompt_tokens: Sequence[int] | None = None) -> float | None:
-    """How much slower the baseline became from the first to the last quarter of a run (0.1: 10% slower).
-
-    Args:
-        ttfts_s: the baseline's TTFTs in the order they were taken.
-        prompt_tokens: their prompts' lengths; given, seconds per token are compared, since prompts differ.
-
-    Returns:
-        Median of the last quarter over that of the first, less one; None below 8 runs, where a quarter
-        is a single value and says nothing.
-    """
-    values = list(ttfts_s)
-    if prompt_tokens is not None:
-        values = [seconds / tokens for seconds, tokens in zip(values, prompt_tokens, strict=True)]
-    quarter = len(values) // 4
-    if quarter < 2:
-        return None
-    return statistics.median(values[-quarter:]) / statistics.median(values[:quarter]) - 1.0
 
 
 @contextmanager

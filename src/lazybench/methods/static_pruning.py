@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
@@ -16,7 +14,6 @@ from lazybench.methods.base import Request, Response
 from lazybench.methods.lazyllm import response_of_trace
 from lazybench.methods.probe import probe_importance
 from lazybench.methods.shortening import check_share, generate, kept_tokens, most_important
-from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 
@@ -42,7 +39,8 @@ class StaticPruning:
     Args:
         reading: ``"rerun"`` or ``"continue"``.
         keep: share of the prompt's tokens that stays, in (0, 1]; the last token always does.
-        depth: share of the model's layers that see the whole prompt before it is pruned, in (0, 1).
+        depth: share of the model's layers that see the whole prompt before it is pruned, in (0, 1]; to
+            continue, below 1.
     """
 
     reading: Reading = "rerun"
@@ -84,31 +82,16 @@ class StaticPruning:
         return Response(new_tokens, probed / layers + share, (1.0 + share, share), speedup)
 
     def _continue(self, request: Request) -> Response:
-        with _PruneOnce(request.model, self._schedule(request.model)) as lazy:
+        with LazyLLM(request.model, self._schedule(request.model)) as lazy:
             new_tokens = generate(request, request.prompt_ids)
         return response_of_trace(request, new_tokens, lazy.trace)
 
     def _schedule(self, model: PreTrainedModel) -> PruningSchedule:
-        return PruningSchedule((self._first_layers(model) - 1,), (self.keep,))
+        return PruningSchedule((self._first_layers(model) - 1,), (self.keep,), revive=False)
 
     def _first_layers(self, model: PreTrainedModel) -> int:
         layers = model.config.get_text_config().num_hidden_layers
         return max(1, math.floor(self.depth * layers + 1e-9))
-
-
-class _PruneOnce(LazyLLM):
-    """The engine with one choice in the prefill and none after it. One prompt at a time."""
-
-    def _most_important(self, cache: LazyCache, boundary: int) -> tuple[Tensor, list[int]]:
-        step = cache.step
-        assert step is not None
-        if step.start == 0:
-            return super()._most_important(cache, boundary)
-        later = cache.stage_of_layer[self.schedule.layers[boundary] + 1]
-        assert later.position is not None
-        newest = later.position.new_full((1, 1), step.tokens - 1)
-        chosen = torch.cat([later.position[:, : later.filled], newest], dim=1)  # (1, kept and generated)
-        return chosen, [chosen.shape[1]]
 
 
 def static_pruning(variant: Reading = "rerun", keep: float = 0.5, depth: float = 0.25) -> StaticPruning:
