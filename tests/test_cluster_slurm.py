@@ -23,8 +23,8 @@ pytestmark = [
         bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())} (slurm-wlm and munge)"
     ),
 ]
-ON_ONE_CORE = ("gpus_per_node=null", "cpus_per_task=1", "mem_gb=null", "timeout_min=1", "signal_delay_s=10")
-LAUNCHER = ("-m", "hydra/launcher=slurm", *(f"hydra.launcher.{option}" for option in ON_ONE_CORE))
+ONE_CORE = ("gpus_per_node=null", "cpus_per_task=1", "mem_gb=null", "timeout_min=1", "signal_delay_s=10")
+LAUNCHER = ("-m", "hydra/launcher=slurm", *(f"hydra.launcher.{option}" for option in ONE_CORE))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def logs(cwd: Path) -> str:
 def test_a_job_that_meets_its_time_limit_is_requeued_and_goes_on(
     cluster: dict[str, str], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """More work than one minute takes: 16 samples of 1,000 tokens by two methods, on one core."""
+    """More work than one start may take (Slurm warns 20 to 50 s after it): 20 generations of 1,000 tokens."""
     sweep = start_sweep(
-        cluster, tiny_checkpoint, tmp_path, "limit=16", "max_new_tokens=1000", f"out={tmp_path}/run", "warmup=0"
+        cluster, tiny_checkpoint, tmp_path, "limit=10", "max_new_tokens=1000", f"out={tmp_path}/run", "warmup=0"
     )
     output, errors = sweep.communicate()
     assert sweep.returncode == 0, errors + logs(tmp_path)
@@ -63,11 +63,11 @@ def test_a_job_that_meets_its_time_limit_is_requeued_and_goes_on(
     assert (tmp_path / "run" / "done").exists()
     records = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     keys = {(record["sample_id"], record["method"]) for record in records}
-    assert len(keys) == len(records) == 32
+    assert len(keys) == len(records) == 20
     assert all(record["error"] is None for record in records)
     resumed = json.loads((tmp_path / "run" / "provenance.json").read_text())["resumed"]
-    assert len(resumed) == int(restarts[1])
-    assert all(0 < entry["after_records"] < 32 for entry in resumed)
+    assert 1 <= len(resumed) <= int(restarts[1])  # a start that met its limit before a whole sample leaves no trace
+    assert all(0 < entry["after_records"] < 20 for entry in resumed)
 
 
 def test_shards_run_as_one_array_and_merge_while_failed_and_killed_jobs_are_named(

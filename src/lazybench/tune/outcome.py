@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.pruning.presets import PruningSpec
 from lazybench.runner import run
-from lazybench.store.files import FolderLock, write_atomically
+from lazybench.store.files import write_atomically
 from lazybench.store.reading import read_records
 from lazybench.store.record import Record
 from lazybench.tasks import build_task
@@ -67,40 +66,32 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
     """Write the preset, measure it on the samples left out, and write search.json.
 
     Returns:
-        the exit code of the measurement; 0 too when another job of the search is at it.
+        the exit code of the measurement.
     """
     settings = config.tune
     assert settings is not None
-    try:
-        lock = FolderLock(config.out)
-    except UserError:
-        print(f"another job of this search confirms its result in {config.out}", file=sys.stderr)
-        return 0
-    try:
-        write_atomically(config.out / "best.yaml", _preset(config, settings, best, method.pruning).encode())
-        shard = f"{confirming[0]}/{confirming[1]}"
-        confirmation = replace(
-            config,
-            tune=None,
-            methods=(Baseline(), method),
-            data=replace(config.data, shard=confirming),
-            fidelity=True,
-            scoring=True,
-            out=config.out / f"confirmation-of-trial-{best.number}",
-            resolved=config.resolved
-            | {"tune": None, "shard": shard, "pruning": method.variant, "methods": ["baseline", "lazyllm"]},
-        )
-        code = run(confirmation)
-        confirmed = _confirmed(read_records(confirmation.out / "samples.jsonl"), settings)
-        outcome = {
-            "best": _row(best),
-            "confirmation": confirmed,
-            "tuning_samples": _sample_ids(config, tuning),
-            "confirming_samples": _sample_ids(config, confirming),
-        }
-        write_atomically(config.out / "search.json", (json.dumps(outcome, indent=2) + "\n").encode())
-    finally:
-        lock.release()
+    write_atomically(config.out / "best.yaml", _preset(config, settings, best, method.pruning).encode())
+    shard = f"{confirming[0]}/{confirming[1]}"
+    confirmation = replace(
+        config,
+        tune=None,
+        methods=(Baseline(), method),
+        data=replace(config.data, shard=confirming),
+        fidelity=True,
+        scoring=True,
+        out=config.out / f"confirmation-of-trial-{best.number}",
+        resolved=config.resolved
+        | {"tune": None, "shard": shard, "pruning": method.variant, "methods": ["baseline", "lazyllm"]},
+    )
+    code = run(confirmation)
+    confirmed = _confirmed(read_records(confirmation.out / "samples.jsonl"), settings)
+    outcome = {
+        "best": _row(best),
+        "confirmation": confirmed,
+        "tuning_samples": _sample_ids(config, tuning),
+        "confirming_samples": _sample_ids(config, confirming),
+    }
+    write_atomically(config.out / "search.json", (json.dumps(outcome, indent=2) + "\n").encode())
     verdict = "confirmed" if confirmed["within_loss"] else "NOT confirmed"
     print(
         f"best schedule: {method.variant}; {verdict} on {confirmed['samples']} samples left out: "

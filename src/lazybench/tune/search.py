@@ -12,6 +12,7 @@ import json
 import sys
 import warnings
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.models import LoadedModel, load_model
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.runner import encode, request_for
+from lazybench.store.files import FolderLock
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
 from lazybench.tune.outcome import best_trial, confirm, write_trials
@@ -42,7 +44,8 @@ def tune(config: RunConfig) -> int:
     """Search until every trial is done, then write the Pareto front and the best schedule, and confirm it.
 
     Returns:
-        0 when the best schedule was measured on the samples left out, 1 when some of them failed.
+        0 when the best schedule was measured on the samples left out (by another job of the search, if one is
+        at it), 1 when some of them failed.
 
     Raises:
         UserError: bad input; no schedule within the loss; a folder that holds another search.
@@ -54,11 +57,19 @@ def tune(config: RunConfig) -> int:
     gc.collect()  # the search's model goes before the confirmation loads its own: a GPU need not hold two
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    trials = _completed(study)
-    write_trials(config, trials, {trial.number for trial in study.best_trials})
-    best = best_trial(settings, trials)
-    schedule = PruningSchedule(best.user_attrs["layers"], best.user_attrs["keep"])
-    return confirm(config, best, _with_schedule(method, schedule), TUNING, CONFIRMING)
+    try:
+        lock = FolderLock(config.out)
+    except UserError:
+        print(f"another job of this search confirms its result in {config.out}", file=sys.stderr)
+        return 0
+    try:
+        trials = _completed(study)
+        write_trials(config, trials, {trial.number for trial in study.best_trials})
+        best = best_trial(settings, trials)
+        schedule = PruningSchedule(best.user_attrs["layers"], best.user_attrs["keep"])
+        return confirm(config, best, _with_schedule(method, schedule), TUNING, CONFIRMING)
+    finally:
+        lock.release()
 
 
 def _search(config: RunConfig, settings: TuneSettings, method: LazyLLMMethod) -> Study:
@@ -218,8 +229,8 @@ class _TuningSamples:
             scores.append(self._score(one.task, one.sample, response.new_tokens))
             agreements.append(fidelity(method, one.request, one.reference)[0])
         baseline = sum(one.score for one in self.tried)
-        count = len(self.tried)
-        return sum(speedups) / count, sum(agreements) / count, sum(scores) / baseline if baseline else 1.0
+        relative = sum(scores) / baseline if baseline else 1.0  # where nothing scores, nothing is lost
+        return fmean(speedups), fmean(agreements), relative
 
     def _score(self, task: Task, sample: Sample, tokens: torch.Tensor) -> float:
         prediction = self.loaded.tokenizer.decode(tokens, skip_special_tokens=True)
