@@ -85,7 +85,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "falcon": HEADS_ALONE,
     "falcon_alibi": {**HEADS_ALONE, "alibi": True},
     "bloom": {**SPECIAL, "hidden_size": 32, "n_layer": 4, "n_head": 4},
-    "mpt": {**SPECIAL, "d_model": 32, "n_layers": 4, "n_heads": 4, "max_seq_len": 256, "expansion_ratio": 2},
+    "mpt": {
+        **SPECIAL,
+        "d_model": 32,
+        "n_layers": 4,
+        "n_heads": 4,
+        "max_seq_len": 256,
+        "expansion_ratio": 2,
+        "use_cache": True,
+    },
 }
 SINGLE_ONLY = {"mpt"}  # its attention bias is the same for every row of a batch, whatever the padding
 REFUSED: dict[str, dict[str, Any]] = {
@@ -131,7 +139,7 @@ def shared_model(family: str) -> PreTrainedModel:
 
 
 def generate_logits(model: PreTrainedModel, prompt: Tensor, new_tokens: int, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    """What ``model.generate`` writes greedily, and the logits of each step in the model's own precision.
+    """What ``model.generate`` writes greedily, and each step's output embedding in the model's precision.
 
     Args:
         prompt: (batch, prompt tokens).

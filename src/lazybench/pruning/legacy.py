@@ -33,10 +33,10 @@ def adapt_inputs(kwargs: dict[str, Any], step: Step, true_means_hidden: bool) ->
     if "attention_mask" in kwargs:
         adapted["attention_mask"] = _mask(kwargs["attention_mask"], step, true_means_hidden)
     alibi = kwargs.get("alibi")
-    if isinstance(alibi, Tensor):  # (batch * heads, 1, tokens)
-        by_head = alibi.view(len(place.counts), -1, *alibi.shape[1:])
-        index = selected[:, None, None].expand(-1, by_head.shape[1], by_head.shape[2], -1)
-        adapted["alibi"] = by_head.gather(3, index.to(alibi.device)).flatten(0, 1)
+    if isinstance(alibi, Tensor):  # (batch * heads, 1, tokens), or falcon's (batch, heads, 1, tokens)
+        by_head = alibi.view(len(place.counts), -1, 1, alibi.shape[-1])
+        gathered = _by_key(by_head, selected)
+        adapted["alibi"] = gathered if alibi.dim() == 4 else gathered.flatten(0, 1)
     bias = kwargs.get("position_bias")
     if isinstance(bias, Tensor):  # mpt: (heads, 1, longest), of which the last `tokens` count; no batch axis
         adapted["position_bias"] = bias[:, :, bias.shape[2] - step.tokens :][:, :, selected[0].to(bias.device)]
@@ -50,8 +50,15 @@ def _mask(original: Any, step: Step, true_means_hidden: bool) -> Tensor:
     allowed = allowed.to(original.device)
     if original.dtype == torch.bool:
         return ~allowed if true_means_hidden else allowed
-    hidden = torch.finfo(original.dtype).min
-    return torch.zeros(allowed.shape, dtype=original.dtype, device=allowed.device).masked_fill_(~allowed, hidden)
+    # the last token sees every other: its row holds what the family adds by key (falcon its ALiBi), zeros elsewhere
+    added = _by_key(original[:, :, -1:].expand(len(step.place.counts), -1, -1, -1), step.place.selected.clamp(min=0))
+    return torch.where(allowed, added, torch.finfo(original.dtype).min)
+
+
+def _by_key(values: Tensor, selected: Tensor) -> Tensor:
+    """The columns of ``values`` (batch, heads or 1, 1, tokens) at the ``selected`` positions (batch, keys)."""
+    index = selected[:, None, None].expand(-1, values.shape[1], -1, -1)
+    return values.gather(3, index.to(values.device))  # (batch, heads or 1, 1, keys)
 
 
 class AttentionWatch(TorchFunctionMode):

@@ -1,0 +1,286 @@
+"""What the engine promises, on a tiny model of every family that it supports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from recorder import dense_replay, recording
+from tiny_models import (
+    FAMILIES,
+    REFUSED,
+    SINGLE_ONLY,
+    generate_logits,
+    left_padded,
+    random_prompt,
+    shared_model,
+    tiny_model,
+)
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lazybench import LazyLLM, PruningSchedule, UserError
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+batched_family = pytest.mark.parametrize("family", sorted(set(FAMILIES) - SINGLE_ONLY))
+NOTHING_PRUNED = PruningSchedule((0, 2), (1.0, 1.0))
+PRUNED = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.6))
+PROMPTS = [random_prompt(tokens, seed) for seed, tokens in enumerate((17, 11, 14))]
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-4)
+
+
+def outputs(
+    model: PreTrainedModel, prompt: Tensor, schedule: PruningSchedule | None, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Tokens and logits of eight greedy steps, plain (``None``) or under the engine."""
+    if schedule is None:
+        return generate_logits(model, prompt, 8, **kwargs)
+    with LazyLLM(model, schedule):
+        return generate_logits(model, prompt, 8, **kwargs)
+
+
+@every_family
+def test_keep_ratio_1_is_the_plain_model(family):
+    model = shared_model(family)
+    plain_tokens, plain_logits = outputs(model, PROMPTS[0], None)
+    for schedule in (NOTHING_PRUNED, PruningSchedule((), ())):
+        tokens, logits = outputs(model, PROMPTS[0], schedule)
+        assert tokens.equal(plain_tokens)
+        close(logits, plain_logits)
+
+
+@batched_family
+def test_keep_ratio_1_is_the_plain_model_for_a_padded_batch_and_beams(family):
+    model = shared_model(family)
+    batch, mask = left_padded(PROMPTS)
+    plain_tokens, plain_logits = outputs(model, batch, None, attention_mask=mask)
+    tokens, logits = outputs(model, batch, NOTHING_PRUNED, attention_mask=mask)
+    assert tokens.equal(plain_tokens)
+    close(logits, plain_logits)
+    plain_beams = outputs(model, PROMPTS[0], None, num_beams=3)[0]
+    assert outputs(model, PROMPTS[0], NOTHING_PRUNED, num_beams=3)[0].equal(plain_beams)
+
+
+@batched_family
+def test_a_padded_batch_gives_what_each_prompt_gives_alone(family):
+    model = shared_model(family)
+    batch, mask = left_padded(PROMPTS)
+    tokens, logits = outputs(model, batch, PRUNED, attention_mask=mask)
+    for row, prompt in enumerate(PROMPTS):
+        tokens_alone, logits_alone = outputs(model, prompt, PRUNED)
+        assert tokens[row, batch.shape[1] :].equal(tokens_alone[0, prompt.shape[1] :])
+        close(logits[:, row], logits_alone[:, 0])
+
+
+@every_family
+def test_pruning_is_the_plain_model_that_sees_only_what_was_selected(family):
+    """And no token runs twice in a layer, selections nest, the last token stays, the counts are the schedule's."""
+    model, prompt = shared_model(family), PROMPTS[0]
+    with LazyLLM(model, PRUNED) as lazy, recording(lazy) as recorder:
+        tokens, logits = generate_logits(model, prompt, 8)
+    assert (logits - outputs(model, prompt, None)[1]).abs().max() > 1e-3  # pruning does change something
+
+    # falcon adds its ALiBi twice under eager attention; under SDPA its layers get their mask as a tensor too
+    plain = tiny_model(family, attn_implementation="sdpa" if family == "falcon_alibi" else "eager")
+    replayed = dense_replay(plain, layers_of(plain), tokens[:, :-1], recorder)
+    close(logits[:, 0], replayed[prompt.shape[1] - 1 :])
+
+    revived = 0
+    for layer in range(4):
+        computed = [token for step in recorder.computed for token in step[layer]]
+        assert len(computed) == len(set(computed))
+    for step, (computed, selected) in enumerate(zip(recorder.computed, recorder.selected, strict=True)):
+        last = prompt.shape[1] - 1 + step
+        count = last + 1
+        for layer in range(4):
+            assert len(set(selected[layer])) == len(selected[layer]) == count
+            assert last in selected[layer]
+            assert last in computed[layer]
+            assert set(computed[layer]) <= set(selected[layer])
+            assert layer == 0 or set(selected[layer]) <= set(selected[layer - 1])
+            revived += sum(token < last for token in computed[layer]) if step else 0
+            if layer < 3:
+                count = math.ceil(PRUNED.keep[layer] * count - 1e-9)
+    assert revived > 0
+
+
+def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
+    return next(
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == 4 and "expert" not in name
+    )
+
+
+def attachments(model: PreTrainedModel) -> list[Any]:
+    """All that the engine could leave behind on a model."""
+    return [
+        (
+            name,
+            sorted(vars(module)),
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            len(module._forward_hooks_with_kwargs),
+            len(module._forward_pre_hooks_with_kwargs),
+            getattr(getattr(module, "config", None), "_attn_implementation", None),
+            {key: value for key, value in vars(module).items() if callable(value)},
+        )
+        for name, module in model.named_modules()
+    ]
+
+
+def library_functions() -> list[set[str]]:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return [set(ALL_ATTENTION_FUNCTIONS.valid_keys()), set(ALL_MASK_ATTENTION_FUNCTIONS.valid_keys())]
+
+
+@every_family
+def test_leaving_the_context_restores_the_model_bit_for_bit(family):
+    model = shared_model(family)
+    before, library = attachments(model), library_functions()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = model.config.to_dict()
+    plain_tokens, plain_logits = outputs(model, PROMPTS[1], None)
+
+    outputs(model, PROMPTS[1], PRUNED)
+    hook = layers_of(model)[2].register_forward_hook(broken(after=1))
+    with pytest.raises(RuntimeError, match="broke here"):
+        outputs(model, PROMPTS[0], PRUNED)
+    hook.remove()
+
+    assert attachments(model) == before
+    assert library_functions() == library
+    assert model.config.to_dict() == config
+    assert all(tensor.equal(weights[name]) for name, tensor in model.state_dict().items())
+    tokens, logits = outputs(model, PROMPTS[1], None)
+    assert tokens.equal(plain_tokens)
+    assert logits.equal(plain_logits)
+
+
+def broken(after: int) -> Callable[..., None]:
+    calls = []
+
+    def hook(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) > after:
+            raise RuntimeError("broke here")
+
+    return hook
+
+
+@every_family
+def test_generations_in_one_context_do_not_leak_into_each_other(family):
+    model = shared_model(family)
+    alone = [outputs(model, prompt, PRUNED)[1] for prompt in PROMPTS[:2]]
+    with LazyLLM(model, PRUNED) as lazy:
+        for turn in (0, 1, 0):
+            logits = generate_logits(model, PROMPTS[turn], 8)[1]
+            assert logits.equal(alone[turn])
+            assert lazy.trace.prompt_tokens == PROMPTS[turn].shape[1]
+            assert len(lazy.trace.steps) == 8
+        hook = layers_of(model)[1].register_forward_hook(broken(after=2))
+        with pytest.raises(RuntimeError, match="broke here"):
+            generate_logits(model, PROMPTS[0], 8)
+        hook.remove()
+        assert generate_logits(model, PROMPTS[1], 8)[1].equal(alone[1])
+
+
+@batched_family
+def test_pruned_beam_search_runs_and_repeats(family):
+    model = shared_model(family)
+    first = outputs(model, PROMPTS[0], PRUNED, num_beams=3)[0]
+    assert first.shape == (1, PROMPTS[0].shape[1] + 8)
+    assert outputs(model, PROMPTS[0], PRUNED, num_beams=3)[0].equal(first)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
+def test_beams_of_one_follow_greedy_rows(family):
+    """Three rows of the same prompt, reordered as beams are, stay what one row alone is."""
+    model, prompt = shared_model(family), PROMPTS[0]
+    alone = outputs(model, prompt, PRUNED)[1]
+    rows = outputs(model, prompt.expand(3, -1).contiguous(), PRUNED)[1]
+    for row in range(3):
+        close(rows[:, row], alone[:, 0])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gptj"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_and_keeps_its_dtype(family, dtype):
+    model = tiny_model(family, dtype)
+    logits = outputs(model, PROMPTS[0], PRUNED)[1]
+    assert logits.dtype == dtype
+    assert logits.isfinite().all()
+    plain, unpruned = outputs(model, PROMPTS[0], None)[1], outputs(model, PROMPTS[0], NOTHING_PRUNED)[1]
+    assert (plain[0] - unpruned[0]).abs().max() < 0.05
+
+
+def call_of(**kwargs: Any) -> Callable[[PreTrainedModel], Any]:
+    return lambda model: model.generate(PROMPTS[0], attention_mask=torch.ones_like(PROMPTS[0]), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (call_of(max_new_tokens=2, prefill_chunk_size=4), "prefill_chunk_size"),
+        (call_of(max_new_tokens=4, prompt_lookup_num_tokens=2), "assisted"),
+        (call_of(max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True), "output_hidden_states"),
+        (call_of(max_new_tokens=2, use_cache=False), "use_cache"),
+        (lambda model: model(PROMPTS[0]), "logits_to_keep"),
+        (lambda model: model(PROMPTS[0], labels=PROMPTS[0]), "labels"),
+        (lambda model: model.generate(random_prompt(300, 0), max_new_tokens=1), "300"),
+        (
+            lambda model: model.generate(
+                PROMPTS[0],
+                attention_mask=torch.ones_like(PROMPTS[0]).index_fill(1, torch.tensor([16]), 0),
+                max_new_tokens=1,
+            ),
+            "left",
+        ),
+    ],
+    ids=[
+        "chunked prefill",
+        "assisted",
+        "hidden states",
+        "no cache",
+        "all logits",
+        "labels",
+        "too long",
+        "right padding",
+    ],
+)
+def test_calls_that_pruning_cannot_serve_are_refused_in_one_line(call, reason):
+    model = shared_model("llama")
+    with LazyLLM(model, PRUNED), pytest.raises(UserError, match=reason) as refused:
+        call(model)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_families_that_cannot_run_are_refused(family):
+    with pytest.raises(UserError, match=family), LazyLLM(tiny_model(family), PRUNED):
+        pass
+
+
+@pytest.mark.parametrize("family", sorted(SINGLE_ONLY))
+def test_batches_of_a_family_without_padding_are_refused(family):
+    model = shared_model(family)
+    batch, mask = left_padded(PROMPTS)
+    with LazyLLM(model, PRUNED), pytest.raises(UserError, match=family):
+        model.generate(batch, attention_mask=mask, max_new_tokens=1)
+
+
+def test_schedules_too_deep_and_nested_contexts_are_refused():
+    model = shared_model("llama")
+    with pytest.raises(UserError, match="model of 4 layers"), LazyLLM(model, PruningSchedule((3,), (0.5,))):
+        pass
+    with LazyLLM(model, PRUNED), pytest.raises(UserError), LazyLLM(model, PRUNED):
+        pass
+    assert outputs(model, PROMPTS[0], None)[0].shape[1] == PROMPTS[0].shape[1] + 8
