@@ -18,7 +18,7 @@ from lazybench.models.spec import LoadedModel, ModelSpec
 from lazybench.tasks import DataSettings, build_task
 from lazybench.tasks.base import Sample, Task
 from lazybench.tasks.categories import CHINESE, EXTENDED, LONGBENCH
-from lazybench.tasks.documents import PROMPTS, untemplated
+from lazybench.tasks.documents import PROMPTS, _from_archive, _from_parquet, untemplated
 from lazybench.tasks.prompting import encode_prompt, generation_kwargs, truncate_middle
 
 many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -305,6 +305,24 @@ def test_missing_folder_missing_file_and_bytes_that_are_not_text(tmp_path: Path)
     (tmp_path / "lcc.jsonl").write_bytes(b'{"a": "\xff"}\n')
     with pytest.raises(UserError, match=r"lcc\.jsonl line 1: not UTF-8"):
         build_task("lcc", DataSettings(root=tmp_path))
+
+
+def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
+    """The benchmark's archive and a copy's parquet file, as the hub holds them."""
+    import zipfile
+
+    from datasets import Dataset
+
+    rows = [row(0), row(1)]
+    write(tmp_path, "qasper", rows)
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.write(tmp_path / "qasper.jsonl", "data/qasper.jsonl")
+    name, content, read = _from_archive(tmp_path / "data.zip", "qasper")
+    assert (name, content, read) == ("data/qasper.jsonl", (tmp_path / "qasper.jsonl").read_bytes(), rows)
+    with pytest.raises(UserError, match=r"holds no data/trec\.jsonl"):
+        _from_archive(tmp_path / "data.zip", "trec")
+    Dataset.from_list(rows).to_parquet(tmp_path / "part.parquet")
+    assert _from_parquet(tmp_path / "part.parquet", "qasper/part.parquet")[2] == rows
 
 
 def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:

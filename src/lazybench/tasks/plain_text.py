@@ -18,7 +18,7 @@ CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of Englis
 
 @dataclass(frozen=True)
 class PlainText:
-    """The manual pages of ``pydoc_data.topics``, cut to ``prompt_tokens`` in turn; the generation has a fixed length."""
+    """The manual pages of ``pydoc_data.topics``, cut to ``prompt_tokens`` each; the generation has a fixed length."""
 
     settings: DataSettings
     name: str = "plain_text"
