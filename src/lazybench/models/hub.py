@@ -15,16 +15,16 @@ OTHERWISE = "or give a local copy with model.path=FOLDER_OR_GGUF"
 
 @dataclass(frozen=True)
 class Repository:
-    """A model on the hub at one commit, which is known even where the configuration pins none."""
+    """A model on the hub. A folder that it gives is named by the commit it holds."""
 
     hub_id: str
-    commit: str
+    revision: str | None
     online: bool  # False: what an earlier run downloaded
     weight_files: str  # glob of the weights, safetensors before anything else
 
     @staticmethod
     def find(hub_id: str, revision: str | None) -> Repository:
-        """Ask the hub which commit a revision is; without a network, ask the hub's cache.
+        """Ask the hub for a model; without a network, ask the hub's cache.
 
         Raises:
             UserError: no such repository or revision, gated, or neither the hub nor a cached copy in reach.
@@ -40,12 +40,14 @@ class Repository:
             if not _unreachable(error):
                 raise refusal(hub_id, revision, error) from error
             try:
-                folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+                folder = snapshot_download(
+                    hub_id, revision=revision, allow_patterns=[*SMALL_FILES], local_files_only=True
+                )
             except LocalEntryNotFoundError:
                 raise refusal(hub_id, revision, error) from error
-            return Repository(hub_id, folder.name, online=False, weight_files=_weights(os.listdir(folder)))
+            return Repository(hub_id, revision, online=False, weight_files=_weights(os.listdir(folder)))
         names = [sibling.rfilename for sibling in found.siblings or []]
-        return Repository(hub_id, str(found.sha), online=True, weight_files=_weights(names))
+        return Repository(hub_id, revision, online=True, weight_files=_weights(names))
 
     def small_files(self) -> Path:
         """The folder with configuration and tokenizer: enough to judge whether the weights fit."""
@@ -61,7 +63,7 @@ class Repository:
             return Path(
                 snapshot_download(
                     self.hub_id,
-                    revision=self.commit,
+                    revision=self.revision,  # by name: so a later start without a network finds it
                     allow_patterns=patterns,
                     ignore_patterns=["original/*", "metal/*", "onnx/*"],
                     local_files_only=not self.online,
@@ -69,7 +71,7 @@ class Repository:
                 )
             )
         except Exception as error:
-            raise refusal(self.hub_id, self.commit, error) from error
+            raise refusal(self.hub_id, self.revision, error) from error
 
 
 def refusal(hub_id: str, revision: str | None, error: Exception) -> UserError:

@@ -119,7 +119,7 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
     if spec.path is None and spec.embedded is None and spec.hub_id is not None:
         repository = Repository.find(spec.hub_id, spec.revision)
         folder = repository.small_files()
-        facts: dict[str, Any] = {"source": f"hub {spec.hub_id}", "revision": repository.commit}
+        facts: dict[str, Any] = {"source": f"hub {spec.hub_id}"}
     else:
         folder, facts = _local_checkpoint(spec)
     try:
@@ -128,6 +128,7 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         tokenizer = _tokenizer(spec, folder)
         if repository is not None:
             folder = repository.all_files()
+            facts["revision"] = folder.name  # the commit, also where the configuration pins none
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
     except UserError:
         raise
