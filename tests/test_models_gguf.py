@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -87,6 +88,20 @@ def test_a_torn_conversion_is_made_again(smollm2: LoadedModel, tmp_path: Path, m
     assert weights.stat().st_size == whole
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]  # nothing left of the making
     assert len(AutoTokenizer.from_pretrained(folder)) == 49152
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a small tmpfs needs root: {mounted.stderr.decode().strip()}")
+    try:
+        monkeypatch.setenv("LAZYBENCH_CACHE", str(tmp_path))
+        with pytest.raises(UserError, match="LAZYBENCH_CACHE") as caught:
+            converted(FILE)
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.iterdir())
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:
