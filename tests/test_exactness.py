@@ -93,12 +93,12 @@ def check_equal(
 def test_pruned_generation_equals_the_reference_in_float64():
     revived: list[int] = []
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(
         kind=st.sampled_from(sorted(KINDS)),
         model_seed=st.integers(0, 2),
         prompt_seed=st.integers(0, 10_000),
-        prompt_tokens=st.integers(1, 24),
+        prompt_tokens=st.sampled_from([1, 2, 5, 9, 13, 17, 21, 24]),
         schedule=schedules(),
     )
     def check(kind, model_seed, prompt_seed, prompt_tokens, schedule):

@@ -37,7 +37,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {**LLAMA, **HEAD_DIM},
     "qwen3_moe": {**LLAMA, **EXPERTS, **HEAD_DIM},
     "gemma": {**LLAMA, **HEAD_DIM},
-    "gemma2": {**LLAMA, **WINDOW, **HEAD_DIM, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0},
+    "gemma2": {
+        **LLAMA,
+        **WINDOW,
+        **HEAD_DIM,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": 2.0,
+        "attn_implementation": "eager",  # transformers 5.2 would take SDPA, which leaves the softcap out
+    },
     "gemma3_text": {
         **LLAMA,
         **WINDOW,
