@@ -23,7 +23,7 @@ def run_table(summary: pandas.DataFrame, drifts: dict[str, float | None]) -> str
         return "no samples measured yet\n"
     parts = []
     for model, rows in summary.groupby("model", sort=False):
-        parts.append(f"**{model}**\n\n" + markdown(_readable(rows)))
+        parts.append(f"**{model}**\n\n" + markdown(readable(rows)))
     notes = [
         "Brackets: 95% bootstrap interval. TTFT speedup: baseline over method, ratio of sums over the same samples of "
         "the same run (in parentheses: median of the paired ratios). Decoding step and memory: method over baseline. "
@@ -45,7 +45,8 @@ def drift_notes(drifts: dict[str, float | None]) -> list[str]:
     ]
 
 
-def _readable(rows: pandas.DataFrame) -> pandas.DataFrame:
+def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """A summary's rows as rounded text, with units in the column names."""
     table = pandas.DataFrame(
         {
             "task": [row.task or f"**{row.category}**" for row in rows.itertuples()],

@@ -65,11 +65,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write atomically, in the format that the name ends in, without a date: the same data gives the same file."""
-    kind = path.suffix[1:]
-    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
     buffer = io.BytesIO()
-    with styled():
-        figure.savefig(buffer, format=kind, metadata=metadata)
+    save_to(figure, buffer, path.suffix[1:])
     part = path.with_name(path.name + ".part")
     part.write_bytes(buffer.getvalue())
     os.replace(part, path)
+
+
+def save_to(figure: Figure, buffer: io.BytesIO, kind: str) -> None:
+    """Write to memory: ``png``, ``pdf`` or ``svg``."""
+    metadata: dict[str, Any] | None = {"CreationDate": None} if kind == "pdf" else None
+    with styled():
+        figure.savefig(buffer, format=kind, metadata=metadata)

@@ -1,0 +1,67 @@
+"""``python -m lazybench.report RESULTS_FOLDER...``: every table and figure that the results allow, and one page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lazybench.errors import UserError, unknown_name
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lazybench.report", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RESULTS_FOLDER", help="holds runs, at any depth")
+    parser.add_argument("--out", type=Path, help="where to write; default: report/ in the first folder")
+    parser.add_argument("--only", action="append", metavar="NAME", help="table1, fig5, ...; page and summary always")
+    parser.add_argument("--no-texts", action="store_true", help="leave prompt heads and answers out of the page")
+    parser.add_argument("--data-root", type=Path, help="LongBench-schema JSONL files, for prompts and answers")
+    options = parser.parse_args(arguments)
+    try:
+        build(options.folders, options.out, options.only, not options.no_texts, options.data_root)
+    except UserError as error:
+        print(f"lazybench: {error}", file=sys.stderr)
+        return UserError.exit_code
+    return 0
+
+
+def build(folders: list[Path], out: Path | None, only: list[str] | None, texts: bool, data_root: Path | None) -> None:
+    """Write everything and print where.
+
+    Raises:
+        UserError: nothing to report on, or an unknown artefact.
+    """
+    from lazybench.report import artefacts, write_run_report, write_text
+    from lazybench.report.page import write_page
+    from lazybench.report.results import load
+    from lazybench.report.tables import run_table
+
+    for name in only or ():
+        if name not in artefacts.NAMES:
+            raise unknown_name("table or figure", name, artefacts.NAMES)
+    results = load(folders)
+    wanted = tuple(only or artefacts.NAMES)
+    out = out or folders[0] / "report"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
+    for run in results.runs:
+        if len(run.folders) == 1 and not (run.folders[0] / "summary.csv").exists():
+            write_run_report(run.folders[0])
+    write_text(out / "summary.csv", results.summary.to_csv(index=False))
+    write_text(out / "table.md", run_table(results.summary, results.drifts))
+    tables = artefacts.build_tables(results, wanted)
+    for name, (caption, table) in tables.items():
+        artefacts.write_table(name, caption, table, out)
+    figures = list(artefacts.build_figures(results, wanted))
+    for name, _, figure in figures:
+        artefacts.write_figure(name, figure, out)
+    write_page(out / "index.html", results, tables, figures, texts, data_root)
+    print(f"{', '.join(['summary', *tables, *(name for name, _, _ in figures)])}: {out}")
+    print(f"page: {out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

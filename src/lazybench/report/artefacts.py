@@ -1,0 +1,76 @@
+"""Each table and figure of the paper by its name: what is drawn from the results, and written where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas
+from matplotlib.figure import Figure
+
+from lazybench.report import tables, write_text
+from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7
+from lazybench.report.figures.style import save
+from lazybench.report.paper import CATEGORY_TITLES, TITLE
+from lazybench.report.results import Results
+
+TABLES: dict[str, tuple[Callable[[pandas.DataFrame], pandas.DataFrame], str]] = {
+    "table1": (tables.table1, "Table 1: score and TTFT speedup (x), ours beside the paper's"),
+    "table2": (tables.table2, "Table 2: prompt tokens computed (%) and overall generation speedup (x) of LazyLLM"),
+}
+FIGURES = {
+    "fig1": "Figure 1: share of prefill and decoding in the generation time",
+    "fig2": "Figure 2: attention of the prompt's tokens with respect to the next token",
+    "fig5": "Figure 5: quality over TTFT speedup",
+    "fig6": "Figure 6: one pruning layer",
+    "fig7": "Figure 7: prompt tokens computed over the generation steps",
+}
+NAMES = (*TABLES, *FIGURES)
+
+
+def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[str, pandas.DataFrame]]:
+    """Name to caption and table, for those that the results allow."""
+    if results.summary.empty or not set(results.summary["category"]) & set(CATEGORY_TITLES):
+        return {}
+    return {name: (caption, build(results.summary)) for name, (build, caption) in TABLES.items() if name in wanted}
+
+
+def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:
+    """File name, caption and figure, for those that the results allow."""
+    for path in results.attention if "fig2" in wanted else ():
+        name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
+        yield name, FIGURES["fig2"], fig2.draw(fig2.read_attention(path), path.parent.name)
+    summary = results.summary
+    if summary.empty or "ttft_speedup" not in summary:
+        return
+    if "fig1" in wanted and len(fig1.shares(results.samples)):
+        yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
+    if "fig5" in wanted:
+        for model in results.models:
+            if set(summary[summary["model"] == model]["category"]) & set(CATEGORY_TITLES):
+                name = "fig5" if len(results.models) == 1 else f"fig5_{file_name(model)}"
+                yield name, f"{FIGURES['fig5']}, {model}", fig5.draw(summary, model)
+    if "fig6" in wanted and fig6.one_layer_rows(summary, results.layers)["depth"].notna().any():
+        yield "fig6", FIGURES["fig6"], fig6.draw(summary, results.layers)
+    if "fig7" in wanted:
+        figure = fig7.draw([record for records in results.records for record in records], results.layers)
+        if figure.axes:
+            yield "fig7", FIGURES["fig7"], figure
+
+
+def write_table(name: str, caption: str, table: pandas.DataFrame, out: Path) -> None:
+    """Markdown, CSV and LaTeX."""
+    write_text(out / f"{name}.md", f"{caption}. Paper: {TITLE}\n\n{tables.markdown(table)}")
+    write_text(out / f"{name}.csv", table.to_csv(index=False))
+    write_text(out / f"{name}.tex", tables.latex(table, caption, f"tab:{name}"))
+
+
+def write_figure(name: str, figure: Figure, out: Path) -> None:
+    """PNG and PDF."""
+    for kind in ("png", "pdf"):
+        save(figure, out / f"{name}.{kind}")
+
+
+def file_name(text: str) -> str:
+    """Safe in a file name."""
+    return "".join(character if character.isalnum() or character in "-_." else "_" for character in text)

@@ -1,0 +1,80 @@
+"""Figure 2: attention of the prompt's tokens with respect to the next token is sparse, in every layer."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lazybench.errors import UserError
+from lazybench.report.figures.style import BLUE, GREEN, ORANGE, VERMILION, new_figure, styled
+
+COLUMNS = 400  # of the heat map; longer prompts are averaged in bins
+MASSES = ((0.5, ORANGE, "-"), (0.9, GREEN, "--"), (0.99, VERMILION, ":"))
+
+
+def read_attention(path: Path) -> NDArray[numpy.float64]:
+    """The scores in an ``attention.npz`` or ``attention.json`` (key ``scores``).  # (layers, tokens)
+
+    Raises:
+        UserError: the file holds no such array.
+    """
+    try:
+        if path.suffix == ".json":
+            scores = numpy.asarray(json.loads(path.read_text(encoding="utf-8"))["scores"], dtype=float)
+        else:
+            with numpy.load(path) as stored:
+                scores = stored["scores"].astype(float)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} holds no attention scores: {error}; run experiments/fig2.py again") from error
+    if scores.ndim != 2:
+        raise UserError(f"{path}: scores have {scores.ndim} dimensions, 2 (layers, tokens) are needed")
+    return scores
+
+
+def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
+    """(a) heat map, layer by token index; (b) distribution of each token's mean score over layers.
+
+    Args:
+        scores: (layers, tokens), each row the attention of the last token, averaged over heads.
+    """
+    layers, tokens = scores.shape
+    edges = numpy.linspace(0, tokens, min(tokens, COLUMNS) + 1).astype(int)
+    binned = numpy.stack([scores[:, a:b].mean(axis=1) for a, b in pairwise(edges)], axis=1)
+    mean = scores.mean(axis=0)
+    floor = max(float(numpy.quantile(binned[binned > 0], 0.02)), float(binned.max()) * 1e-6)
+    with styled():
+        figure = new_figure(9, 3.6)
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left.grid(visible=False)
+        image = left.imshow(
+            binned.clip(floor),
+            aspect="auto",
+            cmap="cividis",
+            norm=LogNorm(floor, float(binned.max())),
+            extent=(0, tokens, layers + 0.5, 0.5),
+            interpolation="nearest",
+        )
+        figure.colorbar(image, ax=left, label="attention score")
+        left.set(title=f"(a) {title}", xlabel="prompt token index", ylabel="layer (from 1)")
+        positive = mean[mean > 0]
+        bins = numpy.geomspace(positive.min(), positive.max(), 41)
+        right.hist(positive, bins=bins, weights=numpy.full(len(positive), 100 / len(mean)), color=BLUE)
+        falling = numpy.sort(mean)[::-1]
+        mass = falling.cumsum() / falling.sum()
+        for share, colour, line in MASSES:
+            count = int(numpy.searchsorted(mass, share)) + 1
+            threshold = falling[min(count, len(falling)) - 1]
+            label = f"{share:.0%} of the attention: {count / tokens:.1%} of the tokens"
+            right.axvline(threshold, color=colour, linestyle=line, label=label)
+        right.set(
+            xscale="log", xlabel="mean attention score over layers", ylabel="tokens (%)", title="(b) distribution"
+        )
+        right.margins(y=0.35)
+        right.legend(fontsize=7, loc="upper right")
+    return figure

@@ -1,0 +1,41 @@
+"""Figure 5: relative score over TTFT speedup, a panel per category, a series per method."""
+
+from __future__ import annotations
+
+import pandas
+from matplotlib.figure import Figure
+
+from lazybench.report import paper
+from lazybench.report.figures.style import BLACK, new_figure, styled
+from lazybench.report.figures.tradeoff import draw_points, legend, quality
+from lazybench.report.tables import category_rows
+
+
+def draw(summary: pandas.DataFrame, model: str) -> Figure:
+    """Six panels of one model; stars are the points that the paper states for Llama 2 7B."""
+    rows = category_rows(summary)
+    rows = rows[rows["model"] == model]
+    name, label = quality(rows)
+    with styled():
+        figure = new_figure(9.5, 6.2)
+        panels = figure.subplots(2, 3)
+        for axes, (category, title) in zip(panels.flat, paper.CATEGORY_TITLES.items(), strict=True):
+            panel = rows[rows["category"] == category]
+            axes.set_title(f"{title} (n={panel['n'].max()})" if len(panel) else title)
+            if panel.empty:
+                axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="0.4")
+                axes.set(xticks=[], yticks=[])
+                continue
+            draw_points(axes, panel, name)
+            for anchor in paper.ANCHORS:
+                if anchor.category == category and name == "relative_score":
+                    point = (anchor.ttft_speedup, 100 * anchor.relative_score_at_least)
+                    axes.plot(*point, "*", color=BLACK, markersize=9)
+                    axes.annotate("paper", point, textcoords="offset points", xytext=(4, 5), fontsize=7)
+        for axes in panels[-1]:
+            axes.set_xlabel("TTFT speedup (x)")
+        for axes in panels[:, 0]:
+            axes.set_ylabel(label)
+        figure.suptitle(model)
+        legend(figure, rows["method"].unique())
+    return figure

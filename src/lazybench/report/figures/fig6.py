@@ -1,0 +1,65 @@
+"""Figure 6: one pruning layer only; the score over where it stands, one line per keep ratio."""
+
+from __future__ import annotations
+
+import re
+
+import pandas
+from matplotlib.figure import Figure
+
+from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
+from lazybench.report.figures.tradeoff import quality
+from lazybench.report.tables import category_rows
+
+ONE_LAYER = re.compile(r"(layers|depths)=([\d.]+) keep=([\d.]+)$")
+
+
+def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int]) -> pandas.DataFrame:
+    """LazyLLM's rows with a single pruning layer: model, ``depth`` (share), ``keep`` and the quality column.
+
+    The quality is the mean over the categories, so that each counts the same.
+
+    Args:
+        layers: a model's name to its number of layers, for schedules that name a layer's index.
+    """
+    rows = category_rows(summary)
+    name, _ = quality(rows)
+    name = "score" if name == "relative_score" else name
+    found = []
+    for (model, method, variant), group in rows.groupby(["model", "method", "variant"], sort=False):
+        match = ONE_LAYER.fullmatch(str(variant))
+        if method == "baseline":
+            found.append({"model": model, "keep": 1.0, "depth": None, name: group[name].mean()})
+        elif method == "lazyllm" and match and (match[1] == "depths" or model in layers):
+            place = float(match[2]) if match[1] == "depths" else (float(match[2]) + 1) / layers[str(model)]
+            found.append({"model": model, "keep": float(match[3]), "depth": place, name: group[name].mean()})
+    return pandas.DataFrame(found, columns=["model", "keep", "depth", name])
+
+
+def draw(summary: pandas.DataFrame, layers: dict[str, int]) -> Figure:
+    """A panel per model, the baseline as a horizontal line."""
+    rows = one_layer_rows(summary, layers)
+    name = rows.columns[-1]
+    models = [model for model, group in rows.groupby("model", sort=False) if group["depth"].notna().any()]
+    with styled():
+        figure = new_figure(4.4 * max(1, len(models)), 3.4)
+        for index, model in enumerate(models):
+            axes = figure.add_subplot(1, len(models), index + 1)
+            mine = rows[rows["model"] == model]
+            depth = layers.get(str(model))
+            lines = mine[mine["depth"].notna()].sort_values("depth")
+            ratios = sorted(lines["keep"].unique(), reverse=True)
+            for keep, (colour, marker, style) in zip(ratios, LINES, strict=False):
+                line = lines[lines["keep"] == keep]
+                places = [round(share * depth) for share in line["depth"]] if depth else 100 * line["depth"]
+                look = {"color": colour, "marker": marker, "linestyle": style}
+                axes.plot(places, 100 * line[name], label=f"keep {keep:.0%}", **look)
+            for value in mine[mine["depth"].isna()][name]:
+                axes.axhline(100 * value, color=BLACK, linewidth=1, label="baseline")
+            axes.set(
+                title=model,
+                xlabel=f"pruned after layer (of {depth})" if depth else "pruned after this share of layers (%)",
+                ylabel="score (mean over categories)" if name == "score" else "same token as baseline (%)",
+            )
+            axes.legend(fontsize=8)
+    return figure

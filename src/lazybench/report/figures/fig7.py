@@ -1,0 +1,75 @@
+"""Figure 7: cumulative share of the prompt's tokens computed, per stage, over the generation steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
+from lazybench.store.record import Record
+
+
+def mean_by_step(records: Sequence[Record]) -> NDArray[numpy.float64]:
+    """The mean over records of ``prompt_tokens_computed_by_step``; one that ended keeps its last shares.
+
+    Returns:
+        (steps, stages) shares; step 0 is the prefill.
+    """
+    traces = [numpy.asarray(record.prompt_tokens_computed_by_step) for record in records]
+    steps = max(len(trace) for trace in traces)
+    return numpy.mean([numpy.pad(trace, ((0, steps - len(trace)), (0, 0)), mode="edge") for trace in traces], axis=0)
+
+
+def stage_names(variant: str, stages: int, layers: int | None) -> list[str]:
+    """``["layers 1-9", "layers 10-19", ...]`` where the schedule and the depth are known, else stage numbers."""
+    match = re.match(r"(layers|depths)=([\d.,]+)", variant)
+    if match and layers:
+        values = [float(value) for value in match[2].split(",")]
+        last = [round(v * layers) if match[1] == "depths" else int(v) + 1 for v in values]
+        if len(last) == stages - 1:
+            bounds = [0, *last, layers]
+            return [f"layers {a + 1}-{b}" for a, b in pairwise(bounds)]
+    return [f"stage {index + 1}" for index in range(stages)]
+
+
+def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
+    """A panel per model and LazyLLM variant that was traced; the baseline computes everything in step 0."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        traced = record.method == "lazyllm" and record.error is None and record.prompt_tokens_computed_by_step
+        if traced and len(record.prompt_tokens_computed_by_step[0]) > 1:
+            groups.setdefault((record.model, record.variant), []).append(record)
+    with styled():
+        columns = min(3, max(1, len(groups)))
+        height = -(-len(groups) // columns) or 1
+        figure = new_figure(4.4 * columns, 3.3 * height)
+        for index, ((model, variant), group) in enumerate(groups.items()):
+            shares = mean_by_step(group)
+            axes = figure.add_subplot(height, columns, index + 1)
+            axes.axhline(100, color=BLACK, linewidth=1, label="baseline")
+            names = stage_names(variant, shares.shape[1], layers.get(model))
+            for stage, name in enumerate(names):
+                colour, marker, line = LINES[stage % len(LINES)]
+                every = max(1, len(shares) // 8)
+                axes.plot(
+                    *(range(len(shares)), 100 * shares[:, stage]),
+                    color=colour,
+                    marker=marker,
+                    markevery=every,
+                    markersize=4,
+                    linestyle=line,
+                    label=name,
+                )
+            axes.set(
+                title=f"{model}\n{variant} (n={len(group)})",
+                xlabel="generation step (0: prefill)",
+                ylabel="prompt tokens computed (%)",
+                ylim=(0, 105),
+            )
+            axes.legend(fontsize=7, loc="lower right")
+    return figure

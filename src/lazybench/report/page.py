@@ -1,0 +1,180 @@
+"""One HTML page with everything in it: it opens anywhere, without a network."""
+
+from __future__ import annotations
+
+import io
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas
+from huggingface_hub import constants
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+from yaml import safe_dump
+
+from lazybench.errors import UserError
+from lazybench.report import paper, write_text
+from lazybench.report.figures.style import save_to
+from lazybench.report.figures.tradeoff import tradeoff
+from lazybench.report.results import Results
+from lazybench.report.tables import drift_notes, method_title, readable
+from lazybench.store.reading import Run
+from lazybench.tasks import build_task
+from lazybench.tasks.base import DataSettings
+
+HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands
+PREDICTION_CHARACTERS = 1_500
+
+DEVIATIONS = (
+    "The paper's models ran in half precision on an A100; a smaller model or a CPU shows the method at work, "
+    "not the paper's numbers. Compare ratios within a run.",
+    "The paper does not say which layers count into its share of prompt tokens computed; here it is the mean over "
+    "the layers, and per stage in the records.",
+    "Static token pruning follows the authors' later description (arXiv 2410.08391): probe the first quarter of the "
+    "layers, drop, run again from the first layer; variant continue prunes once and goes on.",
+    "The paper does not say how its keep ratios were chosen; each row here names its own.",
+    "Fidelity (same token as the baseline, KL divergence) is not in the paper; it decides more than the score where "
+    "samples are few or the model is small.",
+)
+
+
+def write_page(
+    path: Path,
+    results: Results,
+    tables: dict[str, tuple[str, pandas.DataFrame]],
+    figures: list[tuple[str, str, Figure]],
+    texts: bool,
+    data_root: Path | None,
+) -> None:
+    """Write the page.
+
+    Args:
+        texts: show prompt heads, answers and predictions where the data is at hand.
+        data_root: folder of LongBench-schema JSONL files; None: where the run read them.
+    """
+    environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
+    summary = results.summary
+    shown = [(name, caption, _inline(figure)) for name, caption, figure in figures]
+    if len(summary):
+        shown.insert(0, ("tradeoff", "Quality over TTFT speedup, by model and category", _inline(tradeoff(summary))))
+    page = environment.get_template("page.html").render(
+        paper=paper.TITLE,
+        runs=[_run_facts(run) for run in results.runs],
+        summaries=[(model, readable(rows)) for model, rows in summary.groupby("model", sort=False)]
+        if len(summary)
+        else [],
+        notes=drift_notes(results.drifts),
+        failed=[record for records in results.records for record in records if record.error],
+        tables=[(caption, table) for caption, table in tables.values()],
+        figures=shown,
+        samples=_for_script(_browser(results, texts, data_root)),
+        texts=texts,
+        deviations=DEVIATIONS,
+    )
+    write_text(path, page)
+
+
+def _inline(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    save_to(figure, buffer, "png")
+    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    model, hardware = run.provenance.get("model") or {}, run.provenance.get("hardware") or {}
+    device = ", ".join(hardware.get("gpus") or [hardware.get("cpu") or "?"])
+    commit = str(run.provenance.get("commit") or "no commit")[:10]
+    return {
+        "name": ", ".join(folder.name for folder in run.folders),
+        "finished": run.finished,
+        "what": {
+            "model": run.config["model"]["name"],
+            "dtype": model.get("dtype", "?"),
+            "datasets": ", ".join(run.config["task"]["datasets"]),
+            "methods": ", ".join(dict.fromkeys(method_title(r.method, "") for r in run.records)),
+            "records": len(run.records),
+            "samples": len({(r.task, r.sample_id) for r in run.records}),
+            "hardware": f"{device}, {hardware.get('torch_threads', '?')} threads",
+            "started": run.provenance.get("started_at", "?"),
+            "code": commit + (" with uncommitted changes" if run.provenance.get("dirty") else ""),
+            "missing shards": ", ".join(run.missing_shards),
+        },
+        "provenance": json.dumps(run.provenance, indent=2, default=str),
+        "config": safe_dump(run.config, sort_keys=False),
+    }
+
+
+def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict[str, Any]]:
+    """One entry per sample: what it is, and each method's prediction and score (the first repeat)."""
+    entries: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    for index, (run, records) in enumerate(zip(results.runs, results.records, strict=True)):
+        documents = _documents(run, data_root) if texts else {}
+        for record in records:
+            if record.repeat:
+                continue
+            key = (record.model, record.task, record.sample_id, index)
+            entry = entries.setdefault(
+                key,
+                {
+                    "model": record.model,
+                    "task": record.task,
+                    "id": record.sample_id,
+                    "prompt_tokens": record.prompt_tokens,
+                    "text": documents.get((record.task, record.sample_id)),
+                    "methods": [],
+                },
+            )
+            entry["methods"].append(
+                {
+                    "method": method_title(record.method, record.variant),
+                    "prediction": record.prediction[:PREDICTION_CHARACTERS],
+                    "score": None if record.score is None else round(100 * record.score, 1),
+                    "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 3),
+                    "error": record.error,
+                }
+            )
+    return list(entries.values())
+
+
+def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """Prompt heads and answers of the run's samples, where the data is at hand."""
+    root = data_root or (run.config.get("data") or {}).get("root")
+    settings = DataSettings(
+        root=Path(root) if root else None,
+        limit=run.config.get("limit"),
+        seed=run.config.get("seed") or 0,
+        parameters=run.config["task"].get("parameters") or {},
+    )
+    found = {}
+    for name in run.config["task"]["datasets"]:
+        try:
+            with _offline():
+                samples = build_task(name, settings).samples()
+        except (UserError, OSError):  # not at hand: the sample stands there without its texts
+            continue
+        for sample in samples:
+            head = sample.prompt[:HEAD_CHARACTERS]
+            tail = sample.prompt[HEAD_CHARACTERS:][-HEAD_CHARACTERS:]
+            found[name, sample.sample_id] = {"head": head, "tail": tail, "answers": list(sample.answers)}
+    return found
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """A report downloads nothing: the hub's cache is read, the hub is not asked."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _for_script(value: Any) -> str:
+    """JSON that can stand in a script element whatever the texts hold."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
