@@ -30,6 +30,10 @@ class MaskRule:
     def is_causal(self, tokens: int) -> bool:
         return self.allowed is causal_mask_function or (self.window is not None and tokens <= self.window)
 
+    def contiguous(self) -> MaskRule:
+        """``generate`` asks this of the mask that it prepares for a static cache, which is refused later."""
+        return self
+
 
 CAUSAL = MaskRule()
 
