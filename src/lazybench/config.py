@@ -39,6 +39,7 @@ class RunConfig:
     tracker: str
     out: Path
     resolved: dict[str, Any]  # the configuration as plain data, for config.yaml
+    attention_map: bool = False  # keep figure 2's measurement of the first prompt
     tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
 
     def __post_init__(self) -> None:
@@ -101,6 +102,7 @@ def run_config(config: DictConfig, conf: Path) -> RunConfig:
         tracker=plain["tracker"],
         out=Path(plain["out"]) if plain["out"] else _default_folder(identity),
         resolved=identity,
+        attention_map=bool(plain["attention_map"]),
         tune=tune,
     )
 

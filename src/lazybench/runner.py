@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+import numpy
 import torch
 
 from lazybench.config import RunConfig
@@ -17,9 +19,11 @@ from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, fidelity, record_reference
 from lazybench.measure.protocol import measure, order_of_methods
 from lazybench.methods.base import Method, Request
+from lazybench.methods.baseline import Baseline
 from lazybench.models import LoadedModel, load_model
 from lazybench.progress import Progress
 from lazybench.store import provenance
+from lazybench.store.files import write_atomically
 from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
 from lazybench.tasks import build_task
@@ -59,6 +63,8 @@ def run(config: RunConfig) -> int:
         tracker = build_tracker(config.tracker)
         tracker.start(config.resolved, facts)
         _Run(config, loaded, folder, tracker).measure_all(tasks)
+        if config.attention_map:
+            _keep_attention_map(config, loaded, tasks[0])
         failed = folder.failed()
         from lazybench.report import write_run_report
 
@@ -73,6 +79,19 @@ def run(config: RunConfig) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task) -> None:
+    """attention.npz: ``scores`` of the first prompt, (layers, prompt_tokens) float32."""
+    path = config.out / "attention.npz"
+    if path.exists():
+        return
+    from lazybench.measure.attention_map import attention_map
+
+    scores = attention_map(loaded.model, encode(config, loaded, task, task.samples()[0]))
+    content = io.BytesIO()
+    numpy.savez_compressed(content, scores=scores.numpy())
+    write_atomically(path, content.getvalue())
 
 
 def encode(config: RunConfig, loaded: LoadedModel, task: Task, sample: Sample) -> torch.Tensor:
@@ -109,7 +128,11 @@ class _Run:
         self.warm = False
 
     def measure_all(self, tasks: list[Task]) -> None:
-        samples = [(task, index, sample) for task in tasks for index, sample in enumerate(task.samples())]
+        first, jobs = self.config.data.shard
+        # a sample's number is its place in the whole dataset: its seed and its order of methods don't hang on shards
+        samples = [
+            (task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())
+        ]
         with Progress(total=len(samples) * sum(self.repeats.values())) as progress:
             for task, index, sample in samples:
                 self._measure_sample(task, index, sample, progress)
@@ -133,12 +156,18 @@ class _Run:
                 progress.advance(group[-1])
             if self.config.fidelity and any(record.error is None for record in group):
                 request = request_for(self.config, self.loaded, task, prompt_ids, index, repeat)
-                if reference is None:
-                    reference = record_reference(self._baseline(), request)
                 by_name = {(method.name, method.variant): method for method in due}
-                group = [
-                    self._agree(record, by_name[record.method, record.variant], request, reference) for record in group
-                ]
+                for place, record in enumerate(group):
+                    if record.error is not None:
+                        continue
+                    try:
+                        if reference is None:
+                            reference = record_reference(Baseline(), request)
+                        group[place] = self._agree(record, by_name[record.method, record.variant], request, reference)
+                    except UserError:
+                        raise
+                    except Exception as error:
+                        group[place] = replace(record, error=f"fidelity: {_failure(error)}")
             for record in group:  # after timing and fidelity: a line is complete or absent
                 self.folder.append(record)
                 self.tracker.log(record)
@@ -149,8 +178,7 @@ class _Run:
         except UserError:
             raise
         except Exception as error:  # out of memory, say: this sample failed, the run goes on
-            _release_memory()
-            return replace(record, error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            return replace(record, error=_failure(error))
         response = measured.response
         prediction = str(self.loaded.tokenizer.decode(response.new_tokens, skip_special_tokens=True))
         score = None
@@ -170,19 +198,11 @@ class _Run:
             prompt_tokens_computed_by_step=response.prompt_tokens_computed_by_step,
             ideal_ttft_speedup=response.ideal_ttft_speedup,
             peak_memory_bytes=measured.peak_memory_bytes,
-            details=response.details or None,
+            details={**sample.details, **response.details} or None,
         )
 
     def _agree(self, record: Record, method: Method, request: Request, reference: Reference) -> Record:
-        if record.error is not None:
-            return record
-        try:
-            top1, divergence = fidelity(method, request, reference)
-        except UserError:
-            raise
-        except Exception as error:
-            _release_memory()
-            return replace(record, error=f"fidelity: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        top1, divergence = fidelity(method, request, reference)
         return replace(record, fidelity_top1=top1, fidelity_kl=divergence)
 
     def _warm_up(self, request: Request) -> None:
@@ -193,12 +213,12 @@ class _Run:
         short = replace(request, generate_kwargs={**request.generate_kwargs, "max_new_tokens": 2, "min_new_tokens": 2})
         for _ in range(self.config.warmup):
             for method in self.config.methods:
-                method.run(short)
-
-    def _baseline(self) -> Method:
-        from lazybench.methods.baseline import Baseline
-
-        return Baseline()
+                try:
+                    method.run(short)
+                except UserError:
+                    raise
+                except Exception as error:  # its measured run will fail too, and be recorded as failed
+                    _failure(error)
 
     def _blank_record(
         self, task: Task, sample: Sample, method: Method, repeat: int, prompt_tokens: int, order: int
@@ -216,9 +236,11 @@ class _Run:
         )
 
 
-def _release_memory() -> None:
+def _failure(error: Exception) -> str:
+    """One line on what went wrong; what it held on the device is free for the next method."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 @contextmanager
