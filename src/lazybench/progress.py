@@ -57,7 +57,8 @@ class Progress:
             self.scores[record.method].append(record.score)
         self.bar.update(self.row, advance=1, running=self._running())
         if not self.console.is_terminal and (self.count % max(1, self.total // 10) == 0 or self.count == self.total):
-            self.console.print(f"{self.count}/{self.total} {record.task} {record.method} {self._running()}", style=None)
+            line = f"{self.count}/{self.total} {record.task} {record.method} {self._running()}"
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _running(self) -> str:
         parts = []
