@@ -8,12 +8,12 @@ import sys
 
 import pytest
 import torch
+from tiny_models import random_prompt, tiny_model
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from tiny_models import random_prompt, tiny_model
 
 HALF = PruningSchedule(layers=(0, 2), keep=(0.6, 0.5))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from tiny_models import generate_logits, left_padded, random_prompt, tiny_model
@@ -65,7 +67,7 @@ def test_the_trace_adds_up(model):
     with LazyLLM(model, PRUNED) as lazy:
         model.generate(PROMPT, max_new_tokens=6, do_sample=False)
     trace = lazy.trace
-    assert trace.stages == (range(0, 1), range(1, 2), range(2, 3), range(3, 4))
+    assert trace.stages == (range(1), range(1, 2), range(2, 3), range(3, 4))
     assert trace.prompt_tokens == 20
     prefill, *decoding = trace.steps
     assert prefill.computed == prefill.selected == (20, 14, 9, 7)  # ceil of 0.7, 0.6 and 0.7 of what entered
@@ -76,10 +78,8 @@ def test_the_trace_adds_up(model):
         assert step.computed == tuple(1 + revived for revived in step.revived)
     shares = trace.prompt_tokens_computed
     assert shares[0] == (1.0, 0.7, 0.45, 0.35)
-    assert all(
-        after >= before for a, b in zip(shares, shares[1:], strict=False) for before, after in zip(a, b, strict=True)
-    )
-    assert all(1.0 >= early >= late for row in shares for early, late in zip(row, row[1:], strict=False))
+    assert all(after >= before for a, b in itertools.pairwise(shares) for before, after in zip(a, b, strict=True))
+    assert all(1.0 >= early >= late for row in shares for early, late in itertools.pairwise(row))
     assert trace.prompt_tokens_computed_by_stage == shares[-1]
     assert trace.prompt_tokens_computed_mean == pytest.approx(sum(shares[-1]) / 4)
 

@@ -178,5 +178,6 @@ class Stage:
     def reorder(self, index: Tensor) -> None:
         """Rows of the batch by ``index`` (beam search)."""
         if self.position is not None and self.slot is not None:
+            index = index.to(self.position.device)
             self.position, self.slot = self.position.index_select(0, index), self.slot.index_select(0, index)
             self.counts = [self.counts[row] for row in index.tolist()]
