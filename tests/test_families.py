@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,11 +70,21 @@ def test_keep_ratio_1_is_the_plain_model_for_a_padded_batch_and_beams(family):
 
 @batched_family
 def test_a_padded_batch_gives_what_each_prompt_gives_alone(family):
+    check_batch(family, PRUNED)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "bloom"])
+@pytest.mark.parametrize("options", [{"ratio_of": "context"}, {"generated": "kept"}, {"revive": False}], ids=str)
+def test_so_it_does_under_every_option(family, options):
+    check_batch(family, replace(PRUNED, **options))
+
+
+def check_batch(family: str, schedule: PruningSchedule) -> None:
     model = shared_model(family)
     batch, mask = left_padded(PROMPTS)
-    tokens, logits = outputs(model, batch, PRUNED, attention_mask=mask)
+    tokens, logits = outputs(model, batch, schedule, attention_mask=mask)
     for row, prompt in enumerate(PROMPTS):
-        tokens_alone, logits_alone = outputs(model, prompt, PRUNED)
+        tokens_alone, logits_alone = outputs(model, prompt, schedule)
         assert tokens[row, batch.shape[1] :].equal(tokens_alone[0, prompt.shape[1] :])
         close(logits[:, row], logits_alone[:, 0])
 
@@ -194,21 +205,39 @@ def test_generations_in_one_context_do_not_leak_into_each_other(family):
 
 
 @batched_family
-def test_pruned_beam_search_runs_and_repeats(family):
+def test_a_beam_scores_what_its_tokens_score_alone(family):
+    """Beams swap rows at every step: caches that did not follow would give another hypothesis's probabilities."""
     model = shared_model(family)
-    first = outputs(model, PROMPTS[0], PRUNED, num_beams=3)[0]
-    assert first.shape == (1, PROMPTS[0].shape[1] + 8)
-    assert outputs(model, PROMPTS[0], PRUNED, num_beams=3)[0].equal(first)
+    batch, mask = left_padded(PROMPTS)
+    with LazyLLM(model, PRUNED):
+        beams = model.generate(
+            batch,
+            attention_mask=mask,
+            max_new_tokens=8,
+            num_beams=3,
+            do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        for row, prompt in enumerate(PROMPTS):
+            written = beams.sequences[row, batch.shape[1] :]  # (8,)
+            expected = log_probability(model, prompt, written) / len(written)
+            torch.testing.assert_close(beams.sequences_scores[row], expected, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
-def test_beams_of_one_follow_greedy_rows(family):
-    """Three rows of the same prompt, reordered as beams are, stay what one row alone is."""
-    model, prompt = shared_model(family), PROMPTS[0]
-    alone = outputs(model, prompt, PRUNED)[1]
-    rows = outputs(model, prompt.expand(3, -1).contiguous(), PRUNED)[1]
-    for row in range(3):
-        close(rows[:, row], alone[:, 0])
+def log_probability(model: PreTrainedModel, prompt: Tensor, written: Tensor) -> Tensor:
+    forced = [*prompt[0].tolist(), *written.tolist()]
+    out = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=len(written),
+        do_sample=False,
+        prefix_allowed_tokens_fn=lambda _, so_far: [forced[len(so_far)]],
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    log_probabilities = torch.stack(out.logits, dim=1)[0].log_softmax(dim=-1)  # (8, vocabulary)
+    return log_probabilities.gather(1, written[:, None]).sum()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gptj"])
