@@ -75,7 +75,7 @@ def test_shards_run_as_one_array_and_merge_while_failed_and_killed_jobs_are_name
 ) -> None:
     """Two good shards, one that does not exist, one that is killed without warning."""
     sweep = start_sweep(
-        cluster, tiny_checkpoint, tmp_path, "limit=8", "shard=0/4,1/4,2/4,7/4", "max_new_tokens=1000", "warmup=0"
+        cluster, tiny_checkpoint, tmp_path, "limit=8", "max_new_tokens=1000", "warmup=0", "shard=0/4,1/4,2/4,7/4"
     )
     killed = kill_third_job(cluster, tmp_path)
     output, errors = sweep.communicate()
