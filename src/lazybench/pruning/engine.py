@@ -249,13 +249,13 @@ class LazyLLM(AbstractContextManager):
 
     def _finish(self, cache: LazyCache, hidden: Tensor) -> Tensor:
         """The last token's hidden state where the model expects it; the pruned have none, so they get NaN."""
-        assert cache.step is not None
-        new = cache.step.new
-        cache.seen += new
+        step = cache.step
+        assert step is not None
+        cache.seen += step.new
         cache.step = None
-        if hidden.shape[1] == new:
+        if step.is_first_stage:  # nothing was pruned
             return hidden
-        padded = hidden.new_full((hidden.shape[0], new, hidden.shape[2]), float("nan"))
+        padded = hidden.new_full((hidden.shape[0], step.new, hidden.shape[2]), float("nan"))
         padded[:, -1] = hidden[:, -1]
         return padded
 
