@@ -65,7 +65,7 @@ def summarise_runs(runs: Sequence[Sequence[Record]]) -> pandas.DataFrame:
         samples["ideal_ttft_s"] = samples["baseline_ttft_s"] / samples["ideal_ttft_speedup"]
     rows = []
     for (model, category), tasks in _tasks_of_categories(failed).items():
-        levels = [("task", (task,)) for task in tasks]
+        levels: list[tuple[str, tuple[str, ...]]] = [("task", (task,)) for task in tasks]
         if len(tasks) > 1:
             levels.append(("category", tuple(tasks)))
         for level, names in levels:
@@ -135,7 +135,8 @@ def _pairs(stratum: pandas.DataFrame) -> NDArray[numpy.float64]:
         values[index, 0] = stratum[above]
         if below is not None:
             values[index, 1] = stratum[below]
-    values[numpy.isnan(values).any(axis=1).nonzero()[0], :, numpy.isnan(values).any(axis=1).nonzero()[1]] = numpy.nan
+    lacking = numpy.asarray(numpy.isnan(values).any(axis=1))  # (statistics, samples)
+    values[numpy.broadcast_to(lacking[:, None, :], values.shape)] = numpy.nan
     return values
 
 
@@ -208,7 +209,7 @@ def _columns(summary: pandas.DataFrame) -> pandas.DataFrame:
         ]
     ]
     if "score" not in summary or summary["score"].isna().all():
-        scores = [c for c in summary if c.removesuffix("_low").removesuffix("_high") in SCORE_COLUMNS]
+        scores = [c for c in summary if str(c).removesuffix("_low").removesuffix("_high") in SCORE_COLUMNS]
         summary = summary.drop(columns=scores)
     return summary
 

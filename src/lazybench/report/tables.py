@@ -49,9 +49,11 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
     """A summary's rows as rounded text, with units in the column names."""
     table = pandas.DataFrame(
         {
-            "task": [row.task or f"**{row.category}**" for row in rows.itertuples()],
-            "method": [method_title(row.method, row.variant) for row in rows.itertuples()],
-            "n": [str(row.n) for row in rows.itertuples()],
+            "task": [task or f"**{category}**" for task, category in zip(rows["task"], rows["category"], strict=True)],
+            "method": [
+                method_title(method, variant) for method, variant in zip(rows["method"], rows["variant"], strict=True)
+            ],
+            "n": [str(n) for n in rows["n"]],
         }
     )
     if "score" in rows:
@@ -63,8 +65,10 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
         table["KL nats"] = _with_interval(rows, "fidelity_kl", 1, 3)
     if "ttft_speedup" in rows:
         table["TTFT s (quartiles)"] = [
-            f"{number(row.ttft_median_s, 3)} ({number(row.ttft_quartile1_s, 3)} to {number(row.ttft_quartile3_s, 3)})"
-            for row in rows.itertuples()
+            f"{number(median, 3)} ({number(low, 3)} to {number(high, 3)})"
+            for median, low, high in zip(
+                rows["ttft_median_s"], rows["ttft_quartile1_s"], rows["ttft_quartile3_s"], strict=True
+            )
         ]
         medians = [number(value, 2) for value in rows["ttft_speedup_median"]]
         speedups = _with_interval(rows, "ttft_speedup", 1, 2)
@@ -84,14 +88,14 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
 
 def table1(summary: pandas.DataFrame) -> pandas.DataFrame:
     """Table 1, category by method: score (0..100) and TTFT speedup, each model of ours, then the paper's two."""
-    theirs = paper.table1().set_index(["category", "method"])
+    theirs = {(row["category"], row["method"]): row for row in paper.table1().to_dict("records")}
     ours = category_rows(summary)
     keys = list(dict.fromkeys([*zip(ours["category"], ours["method"], ours["variant"], strict=True)]))
     lines = []
     for category in paper.CATEGORY_TITLES:
         for method in paper.METHOD_TITLES:
             variants = [v for c, m, v in keys if (c, m) == (category, method)]
-            if not variants and (category, method) not in theirs.index:
+            if not variants and (category, method) not in theirs:
                 continue
             for variant in variants or [""]:
                 line = {
@@ -108,8 +112,8 @@ def table1(summary: pandas.DataFrame) -> pandas.DataFrame:
                     line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
                     line[f"{model} score"] = _cell(match, "score", 100, 2)
                     line[f"{model} TTFT speedup"] = _cell(match, "ttft_speedup", 1, 2)
-                if (category, method) in theirs.index:
-                    known = theirs.loc[(category, method)]
+                if (category, method) in theirs:
+                    known = theirs[category, method]
                     line["paper Llama 2 score"] = f"{known['llama2_score']:.2f}"
                     line["paper Llama 2 TTFT speedup"] = f"{known['llama2_ttft_speedup']:.2f}"
                     line["paper XGen score"] = f"{known['xgen_score']:.2f}"
@@ -123,7 +127,7 @@ def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
 
     The paper does not say which layers count; ours is the mean over layers.
     """
-    theirs = paper.table2().set_index("category")
+    theirs = {row["category"]: row for row in paper.table2().to_dict("records")}
     ours = category_rows(summary)
     ours = ours[ours["method"] == "lazyllm"]
     lines = []
@@ -136,7 +140,7 @@ def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
                 line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
                 line[f"{model} prompt computed %"] = _cell(match, "prompt_tokens_computed", 100, 2)
                 line[f"{model} generation speedup"] = _cell(match, "generation_speedup", 1, 2)
-            known = theirs.loc[category]
+            known = theirs[category]
             line["paper Llama 2 prompt computed %"] = f"{known['llama2_prompt_tokens_computed']:.2f}"
             line["paper Llama 2 generation speedup"] = f"{known['llama2_generation_speedup']:.2f}"
             line["paper XGen prompt computed %"] = f"{known['xgen_prompt_tokens_computed']:.2f}"

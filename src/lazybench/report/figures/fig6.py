@@ -52,8 +52,8 @@ def draw(summary: pandas.DataFrame, layers: dict[str, int]) -> Figure:
             for keep, (colour, marker, style) in zip(ratios, LINES, strict=False):
                 line = lines[lines["keep"] == keep]
                 places = [round(share * depth) for share in line["depth"]] if depth else 100 * line["depth"]
-                look = {"color": colour, "marker": marker, "linestyle": style}
-                axes.plot(places, 100 * line[name], label=f"keep {keep:.0%}", **look)
+                label = f"keep {keep:.0%}"
+                axes.plot(places, 100 * line[name], label=label, color=colour, marker=marker, linestyle=style)
             for value in mine[mine["depth"].isna()][name]:
                 axes.axhline(100 * value, color=BLACK, linewidth=1, label="baseline")
             axes.set(

@@ -32,7 +32,7 @@ LINES = (
     (PURPLE, "v", "-"),
     (SKY, "P", "--"),
 )
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {  # matplotlib types its keys one by one
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
