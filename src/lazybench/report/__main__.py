@@ -15,7 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="RESULTS_FOLDER", help="holds runs, at any depth")
     parser.add_argument("--out", type=Path, help="where to write; default: report/ in the first folder")
     parser.add_argument("--only", action="append", metavar="NAME", help="table1, fig5, ...; page and summary always")
-    parser.add_argument("--no-texts", action="store_true", help="leave prompt heads and answers out of the page")
+    parser.add_argument(
+        "--no-texts", action="store_true", help="leave prompt heads and answers out of the page (predictions stay)"
+    )
     parser.add_argument("--data-root", type=Path, help="LongBench-schema JSONL files, for prompts and answers")
     options = parser.parse_args(arguments)
     try:

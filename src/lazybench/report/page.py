@@ -53,7 +53,7 @@ def write_page(
     """Write the page.
 
     Args:
-        texts: show prompt heads, answers and predictions where the data is at hand.
+        texts: show prompt heads and answers where the data is at hand; predictions always stand.
         data_root: folder of LongBench-schema JSONL files; None: where the run read them.
     """
     environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
@@ -103,9 +103,20 @@ def _run_facts(run: Run) -> dict[str, Any]:
             "code": commit + (" with uncommitted changes" if run.provenance.get("dirty") else ""),
             "missing shards": ", ".join(run.missing_shards),
         },
-        "provenance": json.dumps(run.provenance, indent=2, default=str),
-        "config": safe_dump(run.config, sort_keys=False),
+        "provenance": json.dumps(_without_folders(run.provenance), indent=2, default=str),
+        "config": safe_dump(_without_folders(run.config), sort_keys=False),
     }
+
+
+def _without_folders(value: Any) -> Any:
+    """The same, with the last part alone of every absolute path: a page is passed on, a machine's folders are not."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and value.startswith(("/", "~/")):
+        return Path(value).name
+    return value
 
 
 def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict[str, Any]]:

@@ -158,7 +158,9 @@ def _interval(arrays: list[NDArray[numpy.float64]]) -> tuple[NDArray[numpy.float
     def statistic(*drawn: NDArray[numpy.int_], axis: int = -1) -> NDArray[numpy.float64]:
         return _statistics(arrays, [numpy.atleast_2d(indices) for indices in drawn])
 
-    with numpy.errstate(invalid="ignore"):
+    with warnings.catch_warnings(), numpy.errstate(invalid="ignore"):
+        # a statistic that was not measured has no spread: its bounds are empty, which says it
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             [numpy.arange(array.shape[-1]) for array in arrays],  # samples are drawn whole: pairs stay pairs
             statistic,

@@ -1,0 +1,78 @@
+"""The page: self-contained, no machine's folders, no stray warnings."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import replace
+
+import pytest
+from synthetic_results import made_up_records, write_run
+
+from lazybench.report.__main__ import build
+from lazybench.report.summary import summarise, verdict
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    records = [record for record in made_up_records(2) if record.task in ("qasper", "hotpotqa")]
+    write_run(root / "run", records, data={"root": "/home/someone/longbench"}, out="/scratch/someone/run")
+    build([root], None, ["table1", "fig5"], True, None)
+    return root
+
+
+def test_page_needs_no_other_file_and_names_no_folder(page):
+    html = (page / "report" / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", html)
+    assert "/home/someone" not in html
+    assert "/scratch/someone" not in html
+    assert "root: longbench" in html
+    assert html.count("data:image/png;base64,") == 2
+    assert "<b>baseline</b>" not in html  # a prediction is text, never markup
+
+
+def test_paper_numbers_stand_beside_ours(page):
+    table = (page / "report" / "table1.md").read_text(encoding="utf-8")
+    line = next(line for line in table.splitlines() if "Multi-document QA" in line and "LazyLLM" in line)
+    assert all(number in line for number in ("22.31", "2.34", "20.68", "2.65"))
+    assert (page / "report" / "table.md").read_text(encoding="utf-8").count("LazyLLM") >= 2
+
+
+def record(method, sample, ttft, score, task="qasper", **more):
+    like = next(r for r in made_up_records(1) if (r.task, r.method) == (task, method))
+    return replace(like, sample_id=sample, ttft_s=ttft, score=score, **more)
+
+
+def test_speedup_is_ratio_of_sums_over_the_same_samples():
+    records = [
+        *(record("baseline", "a", 1.0, 0.5), record("baseline", "b", 5.0, 0.5), record("baseline", "c", 99.0, 0.5)),
+        *(record("random_drop", "a", 1.0, 0.25), record("random_drop", "b", 2.0, 0.5)),
+        record("random_drop", "c", None, None, error="out of memory"),
+    ]
+    row = summarise(records).set_index("method").loc["random_drop"]
+    assert (row["n"], row["failed"]) == (2, 1)
+    assert row["ttft_speedup"] == pytest.approx(6 / 3)
+    assert row["ttft_speedup_median"] == pytest.approx((1.0 + 2.5) / 2)
+    assert row["relative_score"] == pytest.approx(0.75)
+
+
+def test_unscored_records_leave_scores_out_and_warn_nobody():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = summarise([replace(r, score=None) for r in made_up_records(2) if r.task == "qasper"])
+    assert "score" not in summary
+    assert "verdict" not in summary
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "said"),
+    [
+        (0.995, 1.1, 10, "within 1%"),
+        (0.5, 0.9, 10, "worse"),
+        (0.9, 1.1, 10, "undecided at n=10"),
+        (1.0, 1.0, 3, "undecided at n=3"),
+    ],
+)
+def test_verdict(low, high, n, said):
+    assert verdict(low, high, n) == said
