@@ -32,8 +32,8 @@ class Progress:
         self.console = console
         self.row = self.bar.add_task("starting", total=total, running="")
         self.total, self.count = total, 0
-        self.ttft_s: dict[str, list[float]] = defaultdict(list)
-        self.scores: dict[str, list[float]] = defaultdict(list)
+        self.ttft_s: dict[tuple[str, str], list[float]] = defaultdict(list)  # by method and variant
+        self.scores: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def __enter__(self) -> Progress:
         self.bar.start()
@@ -52,9 +52,9 @@ class Progress:
         """One sample of one method is done, now or in an earlier run."""
         self.count += 1
         if record.ttft_s is not None:
-            self.ttft_s[record.method].append(record.ttft_s)
+            self.ttft_s[record.method, record.variant].append(record.ttft_s)
         if record.score is not None:
-            self.scores[record.method].append(record.score)
+            self.scores[record.method, record.variant].append(record.score)
         self.bar.update(self.row, advance=1, running=self._running())
         if not self.console.is_terminal and (self.count % max(1, self.total // 10) == 0 or self.count == self.total):
             line = f"{self.count}/{self.total} {record.task} {record.method} {self._running()}"
@@ -62,12 +62,13 @@ class Progress:
 
     def _running(self) -> str:
         parts = []
-        plain = self.ttft_s.get("baseline")
-        for method, times in self.ttft_s.items():
-            text = method
+        plain = next((times for (method, _), times in self.ttft_s.items() if method == "baseline"), None)
+        methods = [method for method, _ in self.ttft_s]
+        for (method, variant), times in self.ttft_s.items():
+            text = method if methods.count(method) == 1 else f"{method} {variant}"
             if plain and method != "baseline":
                 text += f" {fmean(plain) / fmean(times):.2f}x"
-            if self.scores[method]:
-                text += f" score {100 * fmean(self.scores[method]):.1f}"
+            if scores := self.scores[method, variant]:
+                text += f" score {100 * fmean(scores):.1f}"
             parts.append(text)
         return " | ".join(parts)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lazybench.report import tables, write_text
 from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7
 from lazybench.report.figures.style import save
-from lazybench.report.paper import CATEGORY_TITLES, TITLE
+from lazybench.report.paper import TITLE
 from lazybench.report.results import Results
 
 TABLES: dict[str, tuple[Callable[[pandas.DataFrame], pandas.DataFrame], str]] = {
@@ -30,7 +30,7 @@ NAMES = (*TABLES, *FIGURES)
 
 def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[str, pandas.DataFrame]]:
     """Name to caption and table, for those that the results allow."""
-    if results.summary.empty or not set(results.summary["category"]) & set(CATEGORY_TITLES):
+    if results.summary.empty:
         return {}
     return {name: (caption, build(results.summary)) for name, (build, caption) in TABLES.items() if name in wanted}
 
@@ -47,9 +47,8 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
         yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
     if "fig5" in wanted:
         for model in results.models:
-            if set(summary[summary["model"] == model]["category"]) & set(CATEGORY_TITLES):
-                name = "fig5" if len(results.models) == 1 else f"fig5_{file_name(model)}"
-                yield name, f"{FIGURES['fig5']}, {model}", fig5.draw(summary, model)
+            name = "fig5" if len(results.models) == 1 else f"fig5_{file_name(model)}"
+            yield name, f"{FIGURES['fig5']}, {model}", fig5.draw(summary, model)
     if "fig6" in wanted and fig6.one_layer_rows(summary, results.layers)["depth"].notna().any():
         yield "fig6", FIGURES["fig6"], fig6.draw(summary, results.layers)
     if "fig7" in wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lazybench.errors import unknown_name
 from lazybench.tasks.base import DataSettings, Sample, Task
 from lazybench.tasks.categories import CATEGORIES, CHINESE, EMBEDDED, EXTENDED, LONGBENCH, category_scores
@@ -36,8 +38,8 @@ def build_task(name: str, settings: DataSettings) -> Task:
         from lazybench.tasks.needle import Needle
 
         return Needle(settings)
-    if name == "plain_text":
+    if (length := re.fullmatch(r"plain_text_([1-9]\d*)", name)) is not None:
         from lazybench.tasks.plain_text import PlainText
 
-        return PlainText(settings)
-    raise unknown_name("task", name, [*LONGBENCH, *CHINESE, *EXTENDED, *EMBEDDED])
+        return PlainText(settings, int(length[1]))
+    raise unknown_name("task", name, [*LONGBENCH, *CHINESE, *EXTENDED, *EMBEDDED, "plain_text_3500"])

@@ -32,7 +32,6 @@ EMBEDDED = {
     "stdlib_code": "embedded_code",
     "stdlib_retrieval": "embedded_retrieval",
     "needle": "embedded_needle",
-    "plain_text": "latency",
 }
 
 CATEGORIES: dict[str, str] = {  # dataset -> category

@@ -18,15 +18,22 @@ CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of Englis
 
 @dataclass(frozen=True)
 class PlainText:
-    """The manual pages of ``pydoc_data.topics``, cut to ``prompt_tokens`` each; the generation has a fixed length."""
+    """The manual pages of ``pydoc_data.topics``, cut to ``prompt_tokens`` each; the generation has a fixed length.
+
+    Named ``plain_text_<prompt_tokens>``; ``parameters.prompts`` says how many stretches of the text.
+    """
 
     settings: DataSettings
-    name: str = "plain_text"
+    prompt_tokens: int
     category: str = "latency"
     max_new_tokens: int = 64
     stop_at_newline: bool = False
     chat_format: bool = False
     source: str = "pydoc_data.topics of the running Python"
+
+    @property
+    def name(self) -> str:
+        return f"plain_text_{self.prompt_tokens}"
 
     @property
     def min_new_tokens(self) -> int:
@@ -44,20 +51,18 @@ class PlainText:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def samples(self) -> Sequence[Sample]:
-        lengths = self.settings.parameters.get("prompt_tokens", [3500])
-        prompts = int(self.settings.parameters.get("prompts", 1))
-        for length in lengths:
-            if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-                raise UserError(f"task.parameters.prompt_tokens={length!r} must be whole numbers of tokens, from 1")
-        samples = [self._sample(length, number) for length in lengths for number in range(prompts)]
+        prompts = self.settings.parameters.get("prompts", 1)
+        if isinstance(prompts, bool) or not isinstance(prompts, int) or prompts < 1:
+            raise UserError(f"task.parameters.prompts={prompts!r} must be a whole number of prompts, at least 1")
+        samples = [self._sample(number) for number in range(prompts)]
         index, count = self.settings.shard
         return samples[: self.settings.limit][index::count]
 
-    def _sample(self, prompt_tokens: int, number: int) -> Sample:
+    def _sample(self, number: int) -> Sample:
         start = (self.settings.seed + number) * 50_021 % len(self.text)  # another stretch of the text for each
-        needed = prompt_tokens * CHARACTERS_PER_TOKEN
+        needed = self.prompt_tokens * CHARACTERS_PER_TOKEN
         text = (self.text[start:] + self.text * (1 + needed // len(self.text)))[:needed]
-        return Sample(f"{prompt_tokens}-tokens-{number}", text, (), details={"prompt_tokens": prompt_tokens})
+        return Sample(f"stretch-{number}", text, (), details={"prompt_tokens": self.prompt_tokens})
 
     def score(self, prediction: str, sample: Sample) -> float:
         raise UserError("task=plain_text has no score; run it with scoring=false, as experiment=latency does")
@@ -73,9 +78,9 @@ def exact_prompt(tokenizer: PreTrainedTokenizerBase, sample: Sample, window_toke
     if length + new_tokens > window_tokens:
         raise UserError(
             f"a prompt of {length} tokens and {new_tokens} new ones exceed the model's window of {window_tokens}; "
-            "choose shorter ones with task.parameters.prompt_tokens=[...]"
+            "choose shorter ones, as in task.datasets=[plain_text_1000]"
         )
     ids: Tensor = tokenizer(sample.prompt, return_tensors="pt").input_ids[:, :length]
     if ids.shape[1] < length:
-        raise UserError(f"the text gives {ids.shape[1]} tokens, fewer than prompt_tokens={length}")
+        raise UserError(f"the text gives {ids.shape[1]} tokens, fewer than the {length} asked for")
     return ids

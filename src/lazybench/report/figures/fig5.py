@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas
 from matplotlib.figure import Figure
 
 from lazybench.report import paper
 from lazybench.report.figures.style import BLACK, new_figure, styled
 from lazybench.report.figures.tradeoff import draw_points, legend, quality
-from lazybench.report.tables import category_rows
+from lazybench.report.tables import category_rows, category_titles
 
 
 def draw(summary: pandas.DataFrame, model: str) -> Figure:
@@ -17,9 +19,16 @@ def draw(summary: pandas.DataFrame, model: str) -> Figure:
     rows = rows[rows["model"] == model]
     name, label = quality(rows)
     with styled():
-        figure = new_figure(9.5, 6.2)
-        panels = figure.subplots(2, 3)
-        for axes, (category, title) in zip(panels.flat, paper.CATEGORY_TITLES.items(), strict=True):
+        titles = category_titles(rows)
+        if not set(rows["category"]) & set(paper.CATEGORY_TITLES):  # none of the paper's: no empty panels for them
+            titles = {category: title for category, title in titles.items() if category not in paper.CATEGORY_TITLES}
+        columns = min(3, len(titles))
+        lines = math.ceil(len(titles) / columns)
+        figure = new_figure(3.2 * columns, 3.1 * lines)
+        panels = figure.subplots(lines, columns, squeeze=False)
+        for axes in panels.flat[len(titles) :]:
+            axes.set_axis_off()
+        for axes, (category, title) in zip(panels.flat, titles.items(), strict=False):
             panel = rows[rows["category"] == category]
             axes.set_title(f"{title} (n={panel['n'].max()})" if len(panel) else title)
             if panel.empty:
