@@ -17,11 +17,15 @@ FOLDER = Path(__file__).parent.parent / "conf" / "model"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 # as the model cards state them
 PARAMETERS = {
+    "gemma3_1b": 999_885_952,
+    "gemma3_4b": 3_880_263_168,  # its text model: the 64 rows of the image tokens included, the vision tower not
     "llama2": 6_738_415_616,
     "llama3_1": 8_030_261_248,
     "llama3_2_1b": 1_235_814_400,
     "llama3_2_3b": 3_212_749_824,
     "mistral": 7_248_023_552,
+    "phi3": 3_821_079_552,
+    "phi4": 14_659_507_200,
     "qwen2_5_0_5b": 494_032_768,
     "qwen2_5_1_5b": 1_543_714_304,
     "qwen2_5_7b": 7_615_616_512,

@@ -10,9 +10,12 @@ from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
 
 from lazybench.pruning.importance import last_query_importance
+from lazybench.pruning.masks import Visibility
 from lazybench.pruning.step import LayerView
 
-_QUERY_BLOCK = 256  # queries per block where scores are materialised: no N x N matrix is ever built
+# queries per block, where scores or masks are materialised: no N x N matrix is ever built
+_SCORE_BLOCK = 256
+_MASK_BLOCK = 1024
 _FOLD_LIMIT = 256  # queries up to which a masked call folds the groups into the query axis off the CPU
 
 
@@ -39,11 +42,22 @@ def lazy_attention(
         view.step.importance = last_query_importance(query, key, scaling, view.step.valid_on(key), softcap, s_aux)
     visibility = view.visibility
     if softcap or s_aux is not None:
-        output = _blockwise(query, key, value, visibility.allowed().to(query.device), scaling, softcap, s_aux)
-    else:
+        output = _scores_by_block(query, key, value, visibility, scaling, softcap, s_aux)
+    elif visibility.unmasked or query.shape[2] <= _MASK_BLOCK:
         mask = visibility.mask(query.device, query.dtype if query.shape[2] <= _FOLD_LIMIT else None)
         output = _attend(query, key, value, mask, visibility.is_causal, scaling)
+    else:
+        output = _masks_by_block(query, key, value, visibility, scaling)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _masks_by_block(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility, scaling: float) -> Tensor:
+    """A long prompt in a padded batch or beyond its sliding window: a mask per block, only the keys it can see."""
+    outputs = []
+    for rows, keys in visibility.blocks(_MASK_BLOCK):
+        allowed = visibility.allowed(rows, keys).to(query.device)
+        outputs.append(_attend(query[:, :, rows], key[:, :, keys], value[:, :, keys], allowed, False, scaling))
+    return torch.cat(outputs, dim=2)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scaling: float) -> Tensor:
@@ -65,30 +79,30 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_c
     )
 
 
-def _blockwise(
+def _scores_by_block(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    allowed: Tensor,
+    visibility: Visibility,
     scaling: float,
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Softcapped scores or attention sinks, which SDPA does not know: block by block of queries."""
+    """Softcapped scores or attention sinks, which SDPA does not know."""
     heads = query.shape[1]
     groups = heads // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    blocks = []
-    for start in range(0, query.shape[2], _QUERY_BLOCK):
-        rows = slice(start, start + _QUERY_BLOCK)
-        scores = query[:, :, rows] @ key.transpose(2, 3) * scaling  # (batch, heads, block, keys)
+    outputs = []
+    for rows, keys in visibility.blocks(_SCORE_BLOCK):
+        scores = query[:, :, rows] @ key[:, :, keys].transpose(2, 3) * scaling  # (batch, heads, block, seen keys)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if softcap:
             scores = torch.tanh(scores / softcap) * softcap
-        scores = scores.masked_fill(~allowed[:, :, rows], float("-inf"))
+        scores = scores.masked_fill(~visibility.allowed(rows, keys).to(scores.device), float("-inf"))
+        seen = scores.shape[-1]
         if sinks is not None:
             column = sinks.to(scores.dtype).view(1, heads, 1, 1).expand(*scores.shape[:3], 1)
             scores = torch.cat([scores, column], dim=-1)
-        weights = scores.softmax(dim=-1)[..., : key.shape[2]]
-        blocks.append(weights.to(value.dtype) @ value)
-    return torch.cat(blocks, dim=2)
+        weights = scores.softmax(dim=-1)[..., :seen]
+        outputs.append(weights.to(value.dtype) @ value[:, :, keys])
+    return torch.cat(outputs, dim=2)

@@ -8,7 +8,7 @@ only where a mask is needed at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,16 +59,26 @@ class Visibility:
     def __init__(
         self, rule: MaskRule, current: Tensor, selected: Tensor, valid: Tensor | None, square: bool, tokens: int
     ) -> None:
-        self.rule, self.current, self.selected, self.valid = rule, current, selected, valid
+        self.rule, self.current, self.selected, self.valid, self.square = rule, current, selected, valid, square
         self.causal = rule.is_causal(tokens)
         # one query that is the newest token sees every key; a square of tokens in order needs only the flag
         self.unmasked = valid is None and self.causal and (square or current.shape[1] == 1)
         self.is_causal = self.unmasked and current.shape[1] > 1
         self._masks: dict[tuple[torch.dtype | None, torch.device], Tensor] = {}
 
-    def allowed(self) -> Tensor:
-        """(batch, 1, queries, keys) True where attention is allowed, never all False in a row."""
-        query, key = self.current[:, None, :, None], self.selected[:, None, None, :]
+    def blocks(self, size: int) -> Iterator[tuple[slice, slice]]:
+        """Queries, ``size`` at a time, and the keys that they can see at most."""
+        for start in range(0, self.current.shape[1], size):
+            end = min(start + size, self.current.shape[1])
+            if self.square:  # query i is key i, and positions rise at least as fast as their places in the row
+                first = max(0, start - self.rule.window) if self.rule.window is not None else 0
+                yield slice(start, end), slice(first, end)
+            else:
+                yield slice(start, end), slice(None)
+
+    def allowed(self, rows: slice = slice(None), keys: slice = slice(None)) -> Tensor:
+        """(batch, 1, rows, keys) True where attention is allowed, never all False in a row."""
+        query, key = self.current[:, None, rows, None], self.selected[:, None, None, keys]
         if self.causal:
             allowed = key <= query
         else:
@@ -76,7 +86,7 @@ class Visibility:
             allowed = self.rule.allowed(batch, torch.zeros_like(batch), query.clamp(min=0), key.clamp(min=0))
         if self.valid is not None:
             # padding and fillers see something, so that no NaN arises; nothing sees them
-            allowed = (allowed & self.valid[:, None, None, :]) | (query == key) | (query < 0)
+            allowed = (allowed & self.valid[:, None, None, keys]) | (query == key) | (query < 0)
         return allowed
 
     def mask(self, device: torch.device, dtype: torch.dtype | None = None) -> Tensor | None:

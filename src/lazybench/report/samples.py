@@ -69,7 +69,8 @@ def baseline_drift(records: Sequence[Record]) -> float | None:
     """How much the baseline's TTFT changed between the first and last quarter of a run, as a share (0.1: 10% slower).
 
     Prompts differ in length, so the quarters are compared at equal length: ordinary least squares of log TTFT on
-    log prompt tokens and the quarter. None with fewer than eight baseline records.
+    log prompt tokens and the quarter. None with fewer than eight baseline records, or where the
+    lengths changed with the quarters.
     """
     timed = [r for r in records if r.method == "baseline" and r.error is None and r.ttft_s and r.prompt_tokens]
     if len(timed) < LEAST_DRIFT_RECORDS:
@@ -78,7 +79,9 @@ def baseline_drift(records: Sequence[Record]) -> float | None:
     length = numpy.log([record.prompt_tokens for record in timed])
     factors = numpy.column_stack([length - length.mean(), *(quarter == index for index in range(4))])
     logs = numpy.log([float(record.ttft_s or 0.0) for record in timed])
-    fit = numpy.linalg.lstsq(factors.astype(float), logs, rcond=None)[0]
+    fit, _, rank, _ = numpy.linalg.lstsq(factors.astype(float), logs, rcond=None)
+    if rank < factors.shape[1] and numpy.ptp(length) > 1e-6:  # lengths changed with the quarters
+        return None
     return float(numpy.exp(fit[4] - fit[1]) - 1.0)
 
 

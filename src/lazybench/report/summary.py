@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -93,6 +94,8 @@ def summarise_runs(runs: Sequence[Sequence[Record]]) -> pandas.DataFrame:
 
 def verdict(low: float, high: float, n: int) -> str:
     """What a paired interval of the relative score allows to say about a loss of 1%."""
+    if not math.isfinite(low):  # against a baseline that scores nothing there is no share to lose
+        return f"undecided at n={n}"
     if n >= LEAST_SAMPLES and low > 1 - ALLOWED_LOSS:
         return "within 1%"
     if n >= LEAST_SAMPLES and high < 1 - ALLOWED_LOSS:

@@ -10,6 +10,8 @@ import pandas
 from lazybench.report import paper
 
 DRIFT_WORTH_TELLING = 0.10
+# the baseline's are one by definition: an interval there would say nothing
+AGAINST_BASELINE = ("relative_score", "fidelity_top1", "fidelity_kl", "ttft_speedup", "generation_speedup")
 
 
 def run_table(summary: pandas.DataFrame, drifts: dict[str, float | None]) -> str:
@@ -72,7 +74,10 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
         ]
         medians = [number(value, 2) for value in rows["ttft_speedup_median"]]
         speedups = _with_interval(rows, "ttft_speedup", 1, 2)
-        table["TTFT speedup"] = [f"{a} ({b})" if b else a for a, b in zip(speedups, medians, strict=True)]
+        table["TTFT speedup"] = [
+            f"{speedup} ({median})" if median and method != "baseline" else speedup
+            for speedup, median, method in zip(speedups, medians, rows["method"], strict=True)
+        ]
         table["ideal"] = [number(value, 2) for value in rows["ideal_ttft_speedup"]]
         table["efficiency"] = [number(value, 2) for value in rows["efficiency"]]
         table["generation speedup"] = _with_interval(rows, "generation_speedup", 1, 2)
@@ -229,5 +234,7 @@ def _with_interval(rows: pandas.DataFrame, name: str, factor: float, digits: int
     for _, row in rows.iterrows():
         point = number(factor * row[name], digits)
         low, high = (number(factor * row.get(f"{name}_{side}", math.nan), digits) for side in ("low", "high"))
+        if row["method"] == "baseline" and name in AGAINST_BASELINE:
+            low = high = ""
         cells.append(f"{point} [{low}, {high}]" if point and low and high else point)
     return cells
