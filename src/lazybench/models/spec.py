@@ -28,6 +28,7 @@ class ModelSpec:
     weights: WeightsKind = "pretrained"
     config: Mapping[str, Any] = field(default_factory=dict)  # the true shape, for weights=random without a hub
     num_layers: int | None = None  # reduced depth, weights=random only
+    window_tokens: int | None = None  # weights=random only: room for longer prompts than the true shape's
     dtype: str = "auto"  # auto: float32 on CPU, bfloat16 on a GPU
     device: str = "auto"
     device_map: str | None = None
@@ -38,6 +39,8 @@ class ModelSpec:
     prompt_limit_tokens: int | None = None  # LongBench's max_length; None: the model's window less the generation
 
     def __post_init__(self) -> None:
+        if self.path is not None:
+            object.__setattr__(self, "path", Path(self.path))  # configs give text
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.weights not in ("pretrained", "random"):
@@ -46,6 +49,8 @@ class ModelSpec:
             raise UserError(f"model.num_layers={self.num_layers} must be at least 1")
         if self.num_layers is not None and self.weights != "random":
             raise UserError("model.num_layers cuts a model's depth and needs model.weights=random")
+        if self.window_tokens is not None and self.weights != "random":
+            raise UserError("model.window_tokens widens a model's window and needs model.weights=random")
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,21 @@ class LoadedModel:
     wrap_chat: Callable[[str], str]  # puts a prompt into the chat format; identity for "none"
     postprocess: Callable[[str], str]  # XGen: strip and remove "Assistant:"; identity otherwise
     provenance: Mapping[str, Any]  # revision or file hash, dtype, attention, device, parameter count
+
+    @property
+    def label(self) -> str:
+        """The model's name in records, tables and plots; it says where the weights are random."""
+        spec = self.spec
+        name = spec.name
+        if spec.path is not None and (name == "custom" or spec.embedded is not None):
+            name = spec.path.name.removesuffix(".gguf")  # not the checkpoint that the config is named for
+        elif spec.hub_id is not None and name == "custom":
+            name = spec.hub_id.split("/")[-1]
+        if spec.weights == "pretrained":
+            return name
+        layers = self.model.config.get_text_config().num_hidden_layers
+        cut = f", {layers} layers" if spec.num_layers is not None else ""
+        return f"{name}, random weights{cut}"
 
     @property
     def scores_mean_something(self) -> bool:

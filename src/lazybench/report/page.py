@@ -92,7 +92,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "name": ", ".join(folder.name for folder in run.folders),
         "finished": run.finished,
         "what": {
-            "model": run.config["model"]["name"],
+            "model": run.records[0].model if run.records else run.config["model"]["name"],
             "dtype": model.get("dtype", "?"),
             "datasets": ", ".join(run.config["task"]["datasets"]),
             "methods": ", ".join(dict.fromkeys(method_title(r.method, "") for r in run.records)),

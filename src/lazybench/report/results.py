@@ -32,7 +32,7 @@ class Results:
         settings: dict[str, list[str]] = {}
         keys = []
         for run in self.runs:
-            name = run.config["model"]["name"]
+            name = run.records[0].model if run.records else run.config["model"]["name"]
             key = json.dumps(
                 [
                     {k: v for k, v in run.config.items() if k in ("model", "seed", "max_new_tokens", "threads")},

@@ -1,0 +1,71 @@
+"""experiment=latency: prompts of exact lengths, every method generating the same number of tokens, no score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import RunPy
+
+from lazybench.errors import UserError
+from lazybench.store.reading import read_records
+from lazybench.tasks import DataSettings, build_task
+
+SHAPE = "+model.config={model_type: llama, vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2, max_position_embeddings: 64}"  # noqa: E501
+
+
+def latency(run_py: RunPy, out: Path, lengths: str, *more: str):
+    return run_py("experiment=latency", f"task.datasets=[{lengths}]", "repeats=1", f"out={out}", *more)
+
+
+def test_prompts_have_exactly_the_length_asked_for(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    done = latency(run_py, tmp_path, "plain_text_100,plain_text_333", f"model.path={tiny_checkpoint}")
+    assert done.returncode == 0, done.stderr
+    records = read_records(tmp_path / "samples.jsonl")
+    assert {(record.task, record.prompt_tokens) for record in records} == {
+        ("plain_text_100", 100),
+        ("plain_text_333", 333),
+    }
+    assert {record.output_tokens for record in records} == {64}
+    assert {(record.method, record.variant != "") for record in records} == {("baseline", False), ("lazyllm", True)}
+    assert all(record.score is None for record in records)
+    assert "score" not in done.stdout
+    for part in ("TTFT speedup", "ideal", "efficiency", "decoding step x", "generation speedup", "peak memory x"):
+        assert part in done.stdout
+
+
+def test_a_prompt_beyond_the_window_is_refused_in_one_line(
+    tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path
+) -> None:
+    done = latency(run_py, tmp_path, "plain_text_2000", f"model.path={tiny_checkpoint}")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "2000 tokens and 64 new ones" in line
+    assert "2048" in line
+
+
+def test_random_weights_have_room_for_any_length(run_py: RunPy, tmp_path: Path) -> None:
+    random = ("model=custom", "model.weights=random", SHAPE)
+    done = latency(run_py, tmp_path, "plain_text_100", *random, "task.parameters.prompts=1")
+    assert done.returncode == 0, done.stderr
+    facts = yaml.safe_load((tmp_path / "provenance.json").read_text())
+    assert facts["model"]["window_tokens"] == 164
+    assert "random weights" in (tmp_path / "table.md").read_text()
+
+
+def test_every_stretch_is_another_text() -> None:
+    samples = build_task("plain_text_50", DataSettings(parameters={"prompts": 3})).samples()
+    assert len({sample.prompt for sample in samples}) == 3
+
+
+@pytest.mark.parametrize("prompts", [0, 1.5, True])
+def test_a_number_of_prompts_that_is_none_is_refused(prompts: object) -> None:
+    with pytest.raises(UserError, match="whole number of prompts"):
+        build_task("plain_text_50", DataSettings(parameters={"prompts": prompts})).samples()
+
+
+@pytest.mark.parametrize("name", ["plain_text", "plain_text_0", "plain_text_x"])
+def test_a_length_that_is_none_is_an_unknown_task(name: str) -> None:
+    with pytest.raises(UserError, match="plain_text_3500"):
+        build_task(name, DataSettings())
