@@ -131,6 +131,7 @@ def test_kept_is_the_exact_ceiling(entered, percent, context):
         ({"kind": "linear", "r1": 0}, "0"),
         ({"kind": "linear", "start": 0.9, "end": 0.3}, "start=0.9"),
         ({"kind": "linear", "start": "early"}, "early"),
+        ({"kind": "linear", "layers": [3], "keep": [0.5]}, "start, end, r0 and r1"),
     ],
 )
 def test_bad_schedules_are_refused_in_one_line_that_names_the_value(fields, named):

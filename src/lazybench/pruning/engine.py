@@ -30,8 +30,8 @@ from lazybench.pruning import checks, legacy
 from lazybench.pruning.attention import lazy_attention
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.masks import MaskRule, mask_rule
-from lazybench.pruning.rows import take_rows
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.selection import most_important
 from lazybench.pruning.stage import Stage
 from lazybench.pruning.step import LayerView, Step
 from lazybench.pruning.trace import StepTrace, Trace
@@ -194,44 +194,13 @@ class LazyLLM(AbstractContextManager):
         if not self._selects(step):
             step.enter(stage.extend(step.place.current))
             return hidden
-        chosen, counts = self._most_important(cache, self._boundary[layer])
+        chosen, counts = most_important(cache, self.schedule, self._boundary[layer])
         cache.put_aside(hidden)
         step.enter(stage.select(chosen, counts, step.tokens))
         return cache.fetch()
 
     def _selects(self, step: Step) -> bool:
         return self.schedule.revive or step.start == 0
-
-    def _most_important(self, cache: LazyCache, boundary: int) -> tuple[Tensor, list[int]]:
-        """The top-k percentile of the tokens that entered the pruning layer.
-
-        Returns:
-            (batch, keys) their positions, -1 where a row keeps fewer than another, and each row's number.
-        """
-        step = cache.step
-        assert step is not None
-        assert step.importance is not None
-        place, last = step.place, step.tokens - 1
-        importance = step.importance.to(place.selected.device)
-        always_from, spared = last, 0
-        if self.schedule.generated == "kept":
-            # generated tokens stand outside the percentile
-            spared = step.tokens - cache.prompt_end
-            always_from = min(last, cache.prompt_end)
-        counts = [
-            self.schedule.kept(boundary, entered - spared, context - spared) + spared
-            for entered, context in zip(place.counts, cache.candidates, strict=True)
-        ]
-        importance = importance.masked_fill(place.selected >= always_from, float("inf"))
-        if place.valid is not None:
-            importance = importance.masked_fill(~place.valid, -1.0)
-        keys = max(counts)
-        top = importance.topk(keys, dim=1).indices
-        chosen = take_rows(place.selected, top)
-        if min(counts) < keys:
-            rank = torch.arange(keys, device=chosen.device)
-            chosen = chosen.masked_fill(rank >= torch.tensor(counts, device=chosen.device)[:, None], -1)
-        return chosen, counts
 
     @staticmethod
     def _revived(step: Step) -> int:

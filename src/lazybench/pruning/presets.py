@@ -56,6 +56,10 @@ class PruningSpec:
                 raise UserError(f"pruning.{name}={value!r} must be a number, a share between 0 and 1")
         if self.kind == "steps" and self.layers is None and self.depths is None:
             raise UserError("pruning.layers and pruning.depths are both empty; give one, or choose pruning=none")
+        if self.kind == "linear" and (self.layers or self.depths or self.keep):
+            raise UserError(
+                "pruning.kind=linear goes with start, end, r0 and r1; layers, depths and keep are for pruning=paper"
+            )
         self.build(1000)  # a model deep enough for any depths: what fails here fails for every model
 
     def build(self, num_layers: int) -> PruningSchedule:
