@@ -39,7 +39,7 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
     """File name, caption and figure, for those that the results allow."""
     for path in results.attention if "fig2" in wanted else ():
         name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
-        yield name, FIGURES["fig2"], fig2.draw(fig2.read_attention(path), path.parent.name)
+        yield name, FIGURES["fig2"], fig2.draw(fig2.read_attention(path), fig2.title_of(path))
     summary = results.summary
     if summary.empty or "ttft_speedup" not in summary:
         return

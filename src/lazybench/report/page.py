@@ -21,7 +21,7 @@ from lazybench.report import paper, write_text
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.results import Results
-from lazybench.report.tables import drift_notes, method_title, readable
+from lazybench.report.tables import category_rows, drift_notes, method_title, readable
 from lazybench.store.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
@@ -64,9 +64,7 @@ def write_page(
     page = environment.get_template("page.html").render(
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
-        summaries=[(model, readable(rows)) for model, rows in summary.groupby("model", sort=False)]
-        if len(summary)
-        else [],
+        summaries=_summaries(summary),
         notes=drift_notes(results.drifts),
         failed=[record for records in results.records for record in records if record.error],
         tables=[(caption, table) for caption, table in tables.values()],
@@ -82,6 +80,15 @@ def _inline(figure: Figure) -> str:
     buffer = io.BytesIO()
     save_to(figure, buffer, "png")
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+
+
+def _summaries(summary: pandas.DataFrame) -> list[tuple[str, pandas.DataFrame, pandas.DataFrame | None]]:
+    """For each model its categories, and every row where a category has several tasks."""
+    found = []
+    for model, rows in summary.groupby("model", sort=False) if len(summary) else ():
+        categories = category_rows(rows)
+        found.append((str(model), readable(categories), readable(rows) if len(categories) < len(rows) else None))
+    return found
 
 
 def _run_facts(run: Run) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def draw(samples: pandas.DataFrame) -> Figure:
             left.text(100 * share - 1, index, f"{share:.0%}", va="center", ha="right", color="white")
         left.set(xlabel="share of generation time (%)", xlim=(0, 100))
         left.invert_yaxis()
+        for axes in (left, right):
+            axes.grid(visible=False, axis="y")
         bars = right.barh(names, steps, color=BLUE)
         right.bar_label(bars, [f" {step:.1f}x" for step in steps])
         right.set(xlabel="TTFT over one decoding step (x)", xlim=(0, 1.18 * max(steps)))

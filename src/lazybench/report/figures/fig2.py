@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy
+import yaml
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -37,6 +38,15 @@ def read_attention(path: Path) -> NDArray[numpy.float64]:
     return scores
 
 
+def title_of(path: Path) -> str:
+    """Model and dataset of the run that the file lies in; else its folder's name."""
+    settings = path.with_name("config.yaml")
+    if not settings.is_file():
+        return path.parent.name
+    config = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    return f"{config['model']['name']}, {config['task']['datasets'][0]}"
+
+
 def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
     """(a) heat map, layer by token index; (b) distribution of each token's mean score over layers.
 
@@ -49,7 +59,7 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
     mean = scores.mean(axis=0)
     floor = max(float(numpy.quantile(binned[binned > 0], 0.02)), float(binned.max()) * 1e-6)
     with styled():
-        figure = new_figure(9, 3.6)
+        figure = new_figure(9, 3.9)
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         left.grid(visible=False)
         image = left.imshow(
@@ -75,6 +85,5 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
         right.set(
             xscale="log", xlabel="mean attention score over layers", ylabel="tokens (%)", title="(b) distribution"
         )
-        right.margins(y=0.35)
-        right.legend(fontsize=7, loc="upper right")
+        figure.legend(fontsize=8, loc="outside lower right", ncols=len(MASSES))
     return figure

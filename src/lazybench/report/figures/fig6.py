@@ -42,7 +42,7 @@ def draw(summary: pandas.DataFrame, layers: dict[str, int]) -> Figure:
     name = rows.columns[-1]
     models = [model for model, group in rows.groupby("model", sort=False) if group["depth"].notna().any()]
     with styled():
-        figure = new_figure(4.4 * max(1, len(models)), 3.4)
+        figure = new_figure(5.2 * max(1, len(models)), 3.4)
         for index, model in enumerate(models):
             axes = figure.add_subplot(1, len(models), index + 1)
             mine = rows[rows["model"] == model]
@@ -61,5 +61,5 @@ def draw(summary: pandas.DataFrame, layers: dict[str, int]) -> Figure:
                 xlabel=f"pruned after layer (of {depth})" if depth else "pruned after this share of layers (%)",
                 ylabel="score (mean over categories)" if name == "score" else "same token as baseline (%)",
             )
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -14,6 +14,9 @@ from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.store.record import Record
 
 
+PANELS = 6
+
+
 def mean_by_step(records: Sequence[Record]) -> NDArray[numpy.float64]:
     """The mean over records of ``prompt_tokens_computed_by_step``; one that ended keeps its last shares.
 
@@ -37,17 +40,25 @@ def stage_names(variant: str, stages: int, layers: int | None) -> list[str]:
     return [f"stage {index + 1}" for index in range(stages)]
 
 
+def _most_telling(groups: dict[tuple[str, str], list[Record]]) -> dict[tuple[str, str], list[Record]]:
+    """The schedules with most stages, and of those the first few: a sweep has dozens."""
+    stages = {key: len(group[0].prompt_tokens_computed_by_step[0]) for key, group in groups.items()}
+    most = max(stages.values(), default=0)
+    return dict([(key, group) for key, group in groups.items() if stages[key] == most][:PANELS])
+
+
 def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
-    """A panel per model and LazyLLM variant that was traced; the baseline computes everything in step 0."""
+    """A panel per model and LazyLLM schedule that was traced; the baseline computes everything in step 0."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         traced = record.method == "lazyllm" and record.error is None and record.prompt_tokens_computed_by_step
         if traced and len(record.prompt_tokens_computed_by_step[0]) > 1:
             groups.setdefault((record.model, record.variant), []).append(record)
+    groups = _most_telling(groups)
     with styled():
         columns = min(3, max(1, len(groups)))
         height = -(-len(groups) // columns) or 1
-        figure = new_figure(4.4 * columns, 3.3 * height)
+        figure = new_figure(5 * columns, 3.3 * height)
         for index, ((model, variant), group) in enumerate(groups.items()):
             shares = mean_by_step(group)
             axes = figure.add_subplot(height, columns, index + 1)
@@ -71,5 +82,5 @@ def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
                 ylabel="prompt tokens computed (%)",
                 ylim=(0, 105),
             )
-            axes.legend(fontsize=7, loc="lower right")
+            axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
