@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.store.record import Record
 
-
 PANELS = 6
 
 
