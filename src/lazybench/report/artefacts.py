@@ -37,14 +37,15 @@ def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[s
 
 def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:
     """File name, caption and figure, for those that the results allow."""
+    summary = results.summary
+    timed = not summary.empty and "ttft_speedup" in summary
+    if timed and "fig1" in wanted and len(fig1.shares(results.samples)):
+        yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
     for path in results.attention if "fig2" in wanted else ():
         name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
         yield name, FIGURES["fig2"], fig2.draw(fig2.read_attention(path), fig2.title_of(path))
-    summary = results.summary
-    if summary.empty or "ttft_speedup" not in summary:
+    if not timed:
         return
-    if "fig1" in wanted and len(fig1.shares(results.samples)):
-        yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
     if "fig5" in wanted:
         for model in results.models:
             name = "fig5" if len(results.models) == 1 else f"fig5_{file_name(model)}"
