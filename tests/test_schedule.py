@@ -144,8 +144,20 @@ def test_bad_schedules_are_refused_in_one_line_that_names_the_value(fields, name
 def test_a_model_too_shallow_is_refused():
     with pytest.raises(UserError, match=r"31 is out of range for a model of 32 layers.*0 to 30"):
         PruningSchedule((31,), (0.5,)).check_depth(32)
-    with pytest.raises(UserError, match="a model of 3 layers"):
-        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.7, 0.7)).build(3)
+    with pytest.raises(UserError, match="1 layer"):
+        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.7, 0.7)).build(1).check_depth(1)
+
+
+def test_depths_that_fall_on_one_layer_prune_there_for_all_of_them():
+    spec = PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4))
+    assert spec.build(2).layers == (0,)
+    assert spec.build(2).keep == (pytest.approx(0.14),)
+    assert spec.build(3).layers == (0, 1)
+    assert spec.build(3).keep == (pytest.approx(0.35), 0.4)
+    of_context = PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4), ratio_of="context").build(3)
+    assert (of_context.keep, of_context.ratio_of) == ((0.5, 0.4), "context")
+    with pytest.raises(UserError, match="2"):
+        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5))
 
 
 def test_explicit_layers_win_over_the_depths_of_a_preset():

@@ -66,17 +66,16 @@ class PruningSpec:
         """The schedule for a model of ``num_layers`` layers.
 
         Raises:
-            UserError: the model is too shallow for the depths. Layers that it does not have are refused by
+            UserError: what ``PruningSchedule`` refuses. Layers that the model does not have are refused by
                 ``PruningSchedule.check_depth``.
         """
         options: dict[str, Any] = {"generated": self.generated, "sliding_window": self.sliding_window}
         if self.kind == "linear":
             return replace(PruningSchedule.linear(num_layers, self.start, self.end, self.r0, self.r1), **options)
-        options["ratio_of"] = self.ratio_of
         if self.layers is not None:
-            return PruningSchedule(self.layers, self.keep, **options)
+            return PruningSchedule(self.layers, self.keep, ratio_of=self.ratio_of, **options)
         assert self.depths is not None
-        return replace(PruningSchedule.at_depths(self.depths, self.keep, num_layers), **options)
+        return replace(PruningSchedule.at_depths(self.depths, self.keep, num_layers, self.ratio_of), **options)
 
     @property
     def label(self) -> str:

@@ -116,11 +116,16 @@ class PruningSchedule:
         return cls.at_depths((0.3, 0.6, 0.9), keep, num_layers)
 
     @classmethod
-    def at_depths(cls, depths: Sequence[float], keep: Sequence[float], num_layers: int) -> PruningSchedule:
+    def at_depths(
+        cls, depths: Sequence[float], keep: Sequence[float], num_layers: int, ratio_of: RatioOf = "entered"
+    ) -> PruningSchedule:
         """Prune once ``floor(depth * num_layers)`` layers have run, for each share of the depth in (0, 1).
 
+        In a model so shallow that several depths fall on one layer, that layer prunes for all of them: down to the
+        same share of the tokens, at once.
+
         Raises:
-            UserError: shares outside (0, 1) or not rising, or a model so shallow that two fall on one layer.
+            UserError: shares outside (0, 1) or not rising, a keep ratio outside (0, 1], more or fewer of them.
         """
         for depth in depths:
             if isinstance(depth, bool) or not isinstance(depth, int | float) or not 0.0 < depth < 1.0:
@@ -128,12 +133,13 @@ class PruningSchedule:
         if any(after <= before for before, after in pairwise(depths)):
             raise UserError(f"pruning.depths={list(depths)} must rise strictly")
         layers = tuple(max(0, _layers_run(depth, num_layers) - 1) for depth in depths)
-        if len(set(layers)) < len(layers):
-            raise UserError(
-                f"pruning.depths={list(depths)} name one layer twice in a model of {num_layers} layers "
-                f"({list(layers)}); give pruning.layers and pruning.keep instead"
-            )
-        return cls(layers, tuple(keep))
+        if len(set(layers)) == len(layers) or len(keep) != len(layers):
+            return cls(layers, tuple(keep), ratio_of=ratio_of)
+        cls(tuple(range(len(keep))), tuple(keep), ratio_of=ratio_of)  # refuses bad ratios before they are multiplied
+        together: dict[int, float] = {}
+        for layer, ratio in zip(layers, keep, strict=True):
+            together[layer] = ratio if ratio_of == "context" else together.get(layer, 1.0) * ratio
+        return cls(tuple(together), tuple(together.values()), ratio_of=ratio_of)
 
     @classmethod
     def linear(
