@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,7 +46,10 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str) -> None:
     """Points with intervals on both axes, a line along each method's points, the Pareto front in grey."""
     if "ttft_speedup" not in rows:
         return
-    rows = rows[rows[name].notna() & rows["ttft_speedup"].notna()]
+    rows = rows[numpy.isfinite(rows[name]) & rows["ttft_speedup"].notna()]
+    if rows.empty:
+        axes.text(0.5, 0.5, "the baseline scores 0", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        return
     front = pareto_front(rows, name)
     axes.plot(front["ttft_speedup"], 100 * front[name], color="0.75", linewidth=5, zorder=0, solid_capstyle="round")
     axes.axhline(100, color="0.5", linewidth=0.8, linestyle=":")
