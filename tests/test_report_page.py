@@ -28,8 +28,15 @@ def test_page_needs_no_other_file_and_names_no_folder(page):
     assert "/home/someone" not in html
     assert "/scratch/someone" not in html
     assert "root: longbench" in html
-    assert html.count("data:image/png;base64,") == 2
+    assert html.count("data:image/png;base64,") == 1  # figure 5; quality over speedup is not drawn twice
     assert "<b>baseline</b>" not in html  # a prediction is text, never markup
+
+
+def test_quality_over_speedup_is_shown_without_figure_5_too(page):
+    build([page / "run"], page / "another", ["table1"], True, None)
+    html = (page / "another" / "index.html").read_text(encoding="utf-8")
+    assert "Quality over TTFT speedup, by model and category" in html
+    assert "Quality over TTFT speedup, by model and category" not in (page / "report" / "index.html").read_text()
 
 
 def test_paper_numbers_stand_beside_ours(page):

@@ -61,7 +61,7 @@ def test_every_stretch_is_another_text() -> None:
 
 @pytest.mark.parametrize("prompts", [0, 1.5, True])
 def test_a_number_of_prompts_that_is_none_is_refused(prompts: object) -> None:
-    with pytest.raises(UserError, match="whole number of prompts"):
+    with pytest.raises(UserError, match=r"prompts=.* must be a whole number"):
         build_task("plain_text_50", DataSettings(parameters={"prompts": prompts})).samples()
 
 

@@ -55,6 +55,13 @@ class RunConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name}={value} must be a whole number of at least {least}")
+        for name, switch in (
+            ("fidelity", self.fidelity),
+            ("scoring", self.scoring),
+            ("attention_map", self.attention_map),
+        ):
+            if not isinstance(switch, bool):
+                raise UserError(f"{name}={switch} must be true or false")
         if self.tracker not in ("none", "wandb"):
             raise unknown_name("tracker", str(self.tracker), ["none", "wandb"])
         labels = [(method.name, method.variant) for method in self.methods]
@@ -96,13 +103,13 @@ def run_config(config: DictConfig, conf: Path) -> RunConfig:
         warmup=plain["warmup"],
         max_new_tokens=plain["max_new_tokens"],
         seed=plain["seed"],
-        fidelity=bool(plain["fidelity"]),
-        scoring=bool(plain["scoring"]),
+        fidelity=plain["fidelity"],
+        scoring=plain["scoring"],
         threads=plain["threads"],
         tracker=plain["tracker"],
         out=Path(plain["out"]) if plain["out"] else _default_folder(identity),
         resolved=identity,
-        attention_map=bool(plain["attention_map"]),
+        attention_map=plain["attention_map"],
         tune=tune,
     )
 

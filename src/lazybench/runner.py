@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -28,7 +29,7 @@ from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
-from lazybench.tasks.plain_text import PlainText, exact_prompt
+from lazybench.tasks.plain_text import PlainText, check_room, exact_prompt
 from lazybench.tasks.prompting import encode_prompt, generation_kwargs
 from lazybench.tracking import build_tracker
 
@@ -49,6 +50,7 @@ def run(config: RunConfig) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     tasks = [build_task(name, config.data) for name in config.datasets]
+    samples = _numbered_samples(config, tasks)
     loaded = load_model(_with_room_for(tasks, config))
     for method in config.methods:
         check = getattr(method, "check_model", None)
@@ -62,7 +64,7 @@ def run(config: RunConfig) -> int:
     with _sigterm_interrupts(), RunFolder.open(config.out, config.resolved, facts) as folder:
         tracker = build_tracker(config.tracker)
         tracker.start(config.resolved, facts)
-        _Run(config, loaded, folder, tracker).measure_all(tasks)
+        _Run(config, loaded, folder, tracker).measure_all(samples)
         if config.attention_map:
             _keep_attention_map(config, loaded, tasks[0])
         failed = folder.failed()
@@ -93,8 +95,14 @@ def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
     return replace(config.model, window_tokens=max(lengths))
 
 
+def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
+    """Every sample of this job with its place in the whole dataset: seeds and orders don't hang on shards."""
+    first, jobs = config.data.shard
+    return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+
+
 def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task) -> None:
-    """attention.npz: ``scores`` of the first prompt, (layers, prompt_tokens) float32."""
+    """attention.npz: ``scores`` of the first prompt, (layers, prompt_tokens) float32; and what was run by name."""
     path = config.out / "attention.npz"
     if path.exists():
         return
@@ -102,15 +110,16 @@ def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task) -> N
 
     scores = attention_map(loaded.model, encode(config, loaded, task, task.samples()[0]))
     content = io.BytesIO()
-    numpy.savez_compressed(content, scores=scores.numpy())
+    numpy.savez_compressed(content, scores=scores.numpy(), model=loaded.label, task=task.name)
     write_atomically(path, content.getvalue())
 
 
 def encode(config: RunConfig, loaded: LoadedModel, task: Task, sample: Sample) -> torch.Tensor:
     """The prompt's token ids on the model's device.  # (1, prompt_tokens)"""
-    if "prompt_tokens" in sample.details:  # timing alone: an exact length, whatever the model's prompt limit
+    if isinstance(task, PlainText):  # timing alone: an exact length, whatever the model's prompt limit
         new_tokens = config.max_new_tokens or task.max_new_tokens
-        ids = exact_prompt(loaded.tokenizer, sample, loaded.window_tokens, new_tokens)
+        check_room(task.prompt_tokens, new_tokens, loaded.window_tokens)
+        ids = exact_prompt(loaded.tokenizer, sample.prompt, task.prompt_tokens)
     else:
         ids = encode_prompt(loaded, task, sample)
     return ids.to(loaded.model.device)
@@ -139,12 +148,7 @@ class _Run:
         self.repeats = {(method.name, method.variant): max(config.repeats, method.repeats) for method in config.methods}
         self.warm = False
 
-    def measure_all(self, tasks: list[Task]) -> None:
-        first, jobs = self.config.data.shard
-        # a sample's number is its place in the whole dataset: its seed and its order of methods don't hang on shards
-        samples = [
-            (task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())
-        ]
+    def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
         with Progress(total=len(samples) * sum(self.repeats.values())) as progress:
             for task, index, sample in samples:
                 self._measure_sample(task, index, sample, progress)
@@ -152,7 +156,11 @@ class _Run:
     def _measure_sample(self, task: Task, index: int, sample: Sample, progress: Progress) -> None:
         """Every method on one sample, in alternating order; only what the folder does not hold yet."""
         prompt_ids = encode(self.config, self.loaded, task, sample)
-        reference: Reference | None = None
+
+        @cache  # recorded when the first method asks for it, and once
+        def reference() -> Reference:
+            return record_reference(Baseline(), request_for(self.config, self.loaded, task, prompt_ids, index))
+
         for repeat in range(max(self.repeats.values())):
             group: list[Record] = []
             due = [method for method in self.config.methods if repeat < self.repeats[method.name, method.variant]]
@@ -166,23 +174,12 @@ class _Run:
                 progress.show(task.name, method.name)
                 group.append(self._time(record, method, request, task, sample))
                 progress.advance(group[-1])
-            if self.config.fidelity and any(record.error is None for record in group):
+            if self.config.fidelity:
                 request = request_for(self.config, self.loaded, task, prompt_ids, index, repeat)
                 by_name = {(method.name, method.variant): method for method in due}
-                for place, record in enumerate(group):
-                    if record.error is not None:
-                        continue
-                    if record.method == Baseline.name:  # the reference itself: another pass could only find it
-                        group[place] = replace(record, fidelity_top1=1.0, fidelity_kl=0.0)
-                        continue
-                    try:
-                        if reference is None:
-                            reference = record_reference(Baseline(), request)
-                        group[place] = self._agree(record, by_name[record.method, record.variant], request, reference)
-                    except UserError:
-                        raise
-                    except Exception as error:
-                        group[place] = replace(record, error=f"fidelity: {_failure(error)}")
+                group = [
+                    self._agree(record, by_name[record.method, record.variant], request, reference) for record in group
+                ]
             for record in group:  # after timing and fidelity: a line is complete or absent
                 self.folder.append(record)
                 self.tracker.log(record)
@@ -216,8 +213,18 @@ class _Run:
             details={**sample.details, **response.details} or None,
         )
 
-    def _agree(self, record: Record, method: Method, request: Request, reference: Reference) -> Record:
-        top1, divergence = fidelity(method, request, reference)
+    def _agree(self, record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
+        """The record with its fidelity; a method that failed has none."""
+        if record.error is not None:
+            return record
+        if record.method == Baseline.name:  # the reference itself: another pass could only find it
+            return replace(record, fidelity_top1=1.0, fidelity_kl=0.0)
+        try:
+            top1, divergence = fidelity(method, request, reference())
+        except UserError:
+            raise
+        except Exception as error:
+            return replace(record, error=f"fidelity: {_failure(error)}")
         return replace(record, fidelity_top1=top1, fidelity_kl=divergence)
 
     def _warm_up(self, request: Request) -> None:

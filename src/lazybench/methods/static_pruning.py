@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,7 +14,7 @@ from lazybench.methods.lazyllm import response_of_trace
 from lazybench.methods.probe import probe_importance
 from lazybench.methods.shortening import check_share, generate, kept_tokens, most_important
 from lazybench.pruning.engine import LazyLLM
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.schedule import PruningSchedule, layers_run
 
 Reading = Literal["rerun", "continue"]
 
@@ -90,8 +89,7 @@ class StaticPruning:
         return PruningSchedule((self._first_layers(model) - 1,), (self.keep,), revive=False)
 
     def _first_layers(self, model: PreTrainedModel) -> int:
-        layers = model.config.get_text_config().num_hidden_layers
-        return max(1, math.floor(self.depth * layers + 1e-9))
+        return layers_run(self.depth, model.config.get_text_config().num_hidden_layers)
 
 
 def static_pruning(variant: Reading = "rerun", keep: float = 0.5, depth: float = 0.25) -> StaticPruning:

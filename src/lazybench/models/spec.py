@@ -45,8 +45,10 @@ class ModelSpec:
             raise UserError(f"model.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.weights not in ("pretrained", "random"):
             raise UserError(f"model.weights={self.weights!r} is not one of pretrained, random")
-        if self.num_layers is not None and self.num_layers < 1:
-            raise UserError(f"model.num_layers={self.num_layers} must be at least 1")
+        for name in ("num_layers", "window_tokens", "prompt_limit_tokens"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UserError(f"model.{name}={value} must be a whole number of at least 1")
         if self.num_layers is not None and self.weights != "random":
             raise UserError("model.num_layers cuts a model's depth and needs model.weights=random")
         if self.window_tokens is not None and self.weights != "random":

@@ -132,7 +132,7 @@ class PruningSchedule:
                 raise UserError(f"pruning depth {depth!r} must be a share of the model's depth, between 0 and 1")
         if any(after <= before for before, after in pairwise(depths)):
             raise UserError(f"pruning.depths={list(depths)} must rise strictly")
-        layers = tuple(max(0, _layers_run(depth, num_layers) - 1) for depth in depths)
+        layers = tuple(layers_run(depth, num_layers) - 1 for depth in depths)
         if len(set(layers)) == len(layers) or len(keep) != len(layers):
             return cls(layers, tuple(keep), ratio_of=ratio_of)
         cls(tuple(range(len(keep))), tuple(keep), ratio_of=ratio_of)  # refuses bad ratios before they are multiplied
@@ -156,15 +156,18 @@ class PruningSchedule:
             raise UserError(
                 f"pruning.r1={r1} must not be above pruning.r0={r0}: a pruned token comes back in a later step only"
             )
-        first, last = (max(1, _layers_run(depth, num_layers)) for depth in (start, end))
+        first, last = (layers_run(depth, num_layers) for depth in (start, end))
         span = max(1, last - first)
         layers = tuple(range(first - 1, last))
         return cls(layers, tuple(r0 + (r1 - r0) * i / span for i in range(len(layers))), ratio_of="context")
 
 
-def _layers_run(depth: float, num_layers: int) -> int:
-    # exact on the decimal that was written: 0.3 * 30 is 9, whatever the float product says
-    return math.floor(Fraction(str(depth)) * num_layers)
+def layers_run(depth: float, num_layers: int) -> int:
+    """How many whole layers a share ``depth`` of a model's layers holds, at least one.
+
+    Exact on the decimal that was written: 0.3 of 30 layers is 9, whatever the float product says.
+    """
+    return max(1, math.floor(Fraction(str(depth)) * num_layers))
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from lazybench.store.files import write_atomically
 
 
 def write_run_report(folder: Path) -> None:
@@ -29,7 +30,5 @@ def write_run_report(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file at once or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    """Write a file at once or not at all; see ``write_atomically``."""
+    write_atomically(path, text.encode("utf-8"))

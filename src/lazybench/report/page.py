@@ -59,7 +59,7 @@ def write_page(
     environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
     summary = results.summary
     shown = [(name, caption, _inline(figure)) for name, caption, figure in figures]
-    if len(summary):
+    if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
         shown.insert(0, ("tradeoff", "Quality over TTFT speedup, by model and category", _inline(tradeoff(summary))))
     page = environment.get_template("page.html").render(
         paper=paper.TITLE,
@@ -99,7 +99,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "name": ", ".join(folder.name for folder in run.folders),
         "finished": run.finished,
         "what": {
-            "model": run.records[0].model if run.records else run.config["model"]["name"],
+            "model": run.model,
             "dtype": model.get("dtype", "?"),
             "datasets": ", ".join(run.config["task"]["datasets"]),
             "methods": ", ".join(dict.fromkeys(method_title(r.method, "") for r in run.records)),

@@ -32,7 +32,6 @@ class Results:
         settings: dict[str, list[str]] = {}
         keys = []
         for run in self.runs:
-            name = run.records[0].model if run.records else run.config["model"]["name"]
             key = json.dumps(
                 [
                     {k: v for k, v in run.config.items() if k in ("model", "seed", "max_new_tokens", "threads")},
@@ -41,10 +40,10 @@ class Results:
                 sort_keys=True,
                 default=str,
             )
-            known = settings.setdefault(name, [])
+            known = settings.setdefault(run.model, [])
             if key not in known:
                 known.append(key)
-            keys.append((name, key))
+            keys.append((run.model, key))
         renamed = []
         for run, (name, key) in zip(self.runs, keys, strict=True):
             label = name if len(settings[name]) == 1 else f"{name} #{settings[name].index(key) + 1}"

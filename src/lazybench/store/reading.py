@@ -26,6 +26,11 @@ class Run:
     finished: bool  # every folder has its ``done`` marker
 
     @property
+    def model(self) -> str:
+        """The model's name as its records have it; as the configuration has it, while there is none."""
+        return self.records[0].model if self.records else str(self.config["model"]["name"])
+
+    @property
     def missing_shards(self) -> tuple[str, ...]:
         """The shards of this run whose folders are not here."""
         count = int(self.shards[0].split("/")[1])

@@ -38,7 +38,7 @@ def build_task(name: str, settings: DataSettings) -> Task:
         from lazybench.tasks.needle import Needle
 
         return Needle(settings)
-    if (length := re.fullmatch(r"plain_text_([1-9]\d*)", name)) is not None:
+    if (length := re.fullmatch(r"plain_text_([1-9]\d{0,6})", name)) is not None:
         from lazybench.tasks.plain_text import PlainText
 
         return PlainText(settings, int(length[1]))

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lazybench.errors import UserError
 from lazybench.tasks.base import DataSettings, Sample
+from lazybench.tasks.embedded import documentation, whole_number
 
 CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of English prose, so the cut is always exact
 
@@ -42,18 +43,14 @@ class PlainText:
 
     @cached_property
     def text(self) -> str:
-        from pydoc_data.topics import topics
-
-        return "\n\n".join(topics[name] for name in sorted(topics))
+        return "\n\n".join(documentation().values())
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def samples(self) -> Sequence[Sample]:
-        prompts = self.settings.parameters.get("prompts", 1)
-        if isinstance(prompts, bool) or not isinstance(prompts, int) or prompts < 1:
-            raise UserError(f"task.parameters.prompts={prompts!r} must be a whole number of prompts, at least 1")
+        prompts = whole_number(self.settings.parameters, "prompts", 1)
         samples = [self._sample(number) for number in range(prompts)]
         index, count = self.settings.shard
         return samples[: self.settings.limit][index::count]
@@ -62,25 +59,32 @@ class PlainText:
         start = (self.settings.seed + number) * 50_021 % len(self.text)  # another stretch of the text for each
         needed = self.prompt_tokens * CHARACTERS_PER_TOKEN
         text = (self.text[start:] + self.text * (1 + needed // len(self.text)))[:needed]
-        return Sample(f"stretch-{number}", text, (), details={"prompt_tokens": self.prompt_tokens})
+        return Sample(f"stretch-{number}", text, ())
 
     def score(self, prediction: str, sample: Sample) -> float:
         raise UserError("task=plain_text has no score; run it with scoring=false, as experiment=latency does")
 
 
-def exact_prompt(tokenizer: PreTrainedTokenizerBase, sample: Sample, window_tokens: int, new_tokens: int) -> Tensor:
-    """The sample's text as exactly ``details["prompt_tokens"]`` ids.  # (1, prompt_tokens)
+def check_room(prompt_tokens: int, new_tokens: int, window_tokens: int) -> None:
+    """Refuse a prompt that does not fit the model's window together with its generation.
 
     Raises:
-        UserError: the prompt and its generation don't fit the model's window.
+        UserError: it does not.
     """
-    length = sample.details["prompt_tokens"]
-    if length + new_tokens > window_tokens:
+    if prompt_tokens + new_tokens > window_tokens:
         raise UserError(
-            f"a prompt of {length} tokens and {new_tokens} new ones exceed the model's window of {window_tokens}; "
-            "choose shorter ones, as in task.datasets=[plain_text_1000]"
+            f"a prompt of {prompt_tokens} tokens and {new_tokens} new ones exceed the model's window of "
+            f"{window_tokens}; choose shorter ones, as in task.datasets=[plain_text_1000]"
         )
-    ids: Tensor = tokenizer(sample.prompt, return_tensors="pt").input_ids[:, :length]
-    if ids.shape[1] < length:
-        raise UserError(f"the text gives {ids.shape[1]} tokens, fewer than the {length} asked for")
+
+
+def exact_prompt(tokenizer: PreTrainedTokenizerBase, text: str, prompt_tokens: int) -> Tensor:
+    """The text's first ``prompt_tokens`` ids.  # (1, prompt_tokens)
+
+    Raises:
+        UserError: the text is too short.
+    """
+    ids: Tensor = tokenizer(text, return_tensors="pt").input_ids[:, :prompt_tokens]
+    if ids.shape[1] < prompt_tokens:
+        raise UserError(f"the text gives {ids.shape[1]} tokens, fewer than the {prompt_tokens} asked for")
     return ids

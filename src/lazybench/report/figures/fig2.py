@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy
-import yaml
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -39,12 +38,12 @@ def read_attention(path: Path) -> NDArray[numpy.float64]:
 
 
 def title_of(path: Path) -> str:
-    """Model and dataset of the run that the file lies in; else its folder's name."""
-    settings = path.with_name("config.yaml")
-    if not settings.is_file():
-        return path.parent.name
-    config = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    return f"{config['model']['name']}, {config['task']['datasets'][0]}"
+    """Model and dataset that the scores are of, as the file says; else its folder's name."""
+    if path.suffix == ".npz":
+        with numpy.load(path) as stored:
+            if "model" in stored and "task" in stored:
+                return f"{stored['model']}, {stored['task']}"
+    return path.parent.name
 
 
 def draw(scores: NDArray[numpy.float64], title: str) -> Figure:

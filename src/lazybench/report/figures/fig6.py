@@ -7,6 +7,7 @@ import re
 import pandas
 from matplotlib.figure import Figure
 
+from lazybench.pruning.schedule import layers_run
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.figures.tradeoff import quality
 from lazybench.report.tables import category_rows
@@ -31,9 +32,17 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int]) -> pandas.
         if method == "baseline":
             found.append({"model": model, "keep": 1.0, "depth": None, name: group[name].mean()})
         elif method == "lazyllm" and match and (match[1] == "depths" or model in layers):
-            place = float(match[2]) if match[1] == "depths" else (float(match[2]) + 1) / layers[str(model)]
-            found.append({"model": model, "keep": float(match[3]), "depth": place, name: group[name].mean()})
+            depth = _share(match[1], float(match[2]), layers.get(str(model)))
+            found.append({"model": model, "keep": float(match[3]), "depth": depth, name: group[name].mean()})
     return pandas.DataFrame(found, columns=["model", "keep", "depth", name])
+
+
+def _share(kind: str, value: float, layers: int | None) -> float:
+    """The share of the layers that have run when tokens are pruned: of whole layers, where their number is known."""
+    if layers is None:
+        return value
+    run = layers_run(value, layers) if kind == "depths" else value + 1  # a layer's index counts from 0
+    return run / layers
 
 
 def draw(summary: pandas.DataFrame, layers: dict[str, int]) -> Figure:

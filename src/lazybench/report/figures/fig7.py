@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.store.record import Record
 
@@ -32,10 +32,14 @@ def stage_names(variant: str, stages: int, layers: int | None) -> list[str]:
     match = re.match(r"(layers|depths)=([\d.,]+)", variant)
     if match and layers:
         values = [float(value) for value in match[2].split(",")]
-        last = [round(v * layers) if match[1] == "depths" else int(v) + 1 for v in values]
-        if len(last) == stages - 1:
-            bounds = [0, *last, layers]
-            return [f"layers {a + 1}-{b}" for a, b in pairwise(bounds)]
+        nothing_pruned = [1.0] * len(values)
+        schedule = (
+            PruningSchedule.at_depths(values, nothing_pruned, layers)
+            if match[1] == "depths"
+            else PruningSchedule(tuple(map(int, values)), tuple(nothing_pruned))
+        )
+        if len(runs := schedule.stages(layers)) == stages:
+            return [f"layers {run.start + 1}-{run.stop}" for run in runs]
     return [f"stage {index + 1}" for index in range(stages)]
 
 

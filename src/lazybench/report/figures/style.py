@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from lazybench.store.files import write_atomically
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -68,9 +69,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write atomically, in the format that the name ends in, without a date: the same data gives the same file."""
     buffer = io.BytesIO()
     save_to(figure, buffer, path.suffix[1:])
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(buffer.getvalue())
-    os.replace(part, path)
+    write_atomically(path, buffer.getvalue())
 
 
 def save_to(figure: Figure, buffer: io.BytesIO, kind: str) -> None:

@@ -1,0 +1,60 @@
+"""What the figures say about a schedule: stages by their layers, pruning layers by their number, models by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+from synthetic_results import made_up_records
+
+from lazybench.pruning.schedule import PruningSchedule
+from lazybench.report.figures import fig2, fig6, fig7
+from lazybench.report.summary import summarise
+
+PAPER = "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"
+
+
+def test_stages_of_a_model_of_32_layers_are_the_papers() -> None:
+    """Figure 7 of the paper: 1-9, 10-19, 20-28, 29-32."""
+    assert fig7.stage_names(PAPER, 4, 32) == ["layers 1-9", "layers 10-19", "layers 20-28", "layers 29-32"]
+
+
+@pytest.mark.parametrize("layers", range(4, 81))
+def test_stages_are_those_that_the_schedule_runs(layers: int) -> None:
+    schedule = PruningSchedule.paper(layers)
+    by_index = f"layers={','.join(map(str, schedule.layers))} keep=0.7,0.7,0.7"
+    stages = schedule.stages(layers)
+    expected = [f"layers {stage.start + 1}-{stage.stop}" for stage in stages]
+    assert fig7.stage_names(PAPER, len(stages), layers) == expected
+    assert fig7.stage_names(by_index, len(stages), layers) == expected
+
+
+def test_stages_are_numbered_where_the_depth_is_unknown() -> None:
+    assert fig7.stage_names(PAPER, 4, None) == ["stage 1", "stage 2", "stage 3", "stage 4"]
+    assert fig7.stage_names("linear 0.3..0.9 keep=0.75..0.25", 2, 32) == ["stage 1", "stage 2"]
+
+
+def one_layer_summary(variant: str) -> pandas.DataFrame:
+    return summarise(made_up_records(samples=1, methods=[("baseline", ""), ("lazyllm", variant)]))
+
+
+@pytest.mark.parametrize(("variant", "run"), [("depths=0.3 keep=0.5", 9), ("layers=8 keep=0.5", 9)])
+def test_a_pruning_layer_stands_where_the_schedule_prunes(variant: str, run: int) -> None:
+    rows = fig6.one_layer_rows(one_layer_summary(variant), {"made-up": 32})
+    assert rows["depth"].dropna().tolist() == [run / 32]
+
+
+def test_a_share_of_the_depth_stands_as_it_is_where_the_depth_is_unknown() -> None:
+    rows = fig6.one_layer_rows(one_layer_summary("depths=0.3 keep=0.5"), {})
+    assert rows["depth"].dropna().tolist() == [0.3]
+
+
+def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> None:
+    path = tmp_path / "attention.npz"
+    scores = numpy.full((2, 3), 0.5, dtype=numpy.float32)
+    numpy.savez_compressed(path, scores=scores, model="llama2, random weights, 2 layers", task="qasper")
+    assert fig2.title_of(path) == "llama2, random weights, 2 layers, qasper"
+    numpy.savez_compressed(path, scores=scores)
+    assert fig2.title_of(path) == tmp_path.name
