@@ -134,6 +134,7 @@ def test_probe_leaves_the_model_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: RandomDrop(0.5, repeats=0), "random_drop.repeats=0 must be a whole number of at least 1"),
         (lambda: RandomDrop(0.0), "random_drop.keep=0.0 must be above 0 and at most 1"),
         (lambda: static_pruning(keep=1.5), "static_pruning.keep=1.5 must be above 0 and at most 1"),
         (lambda: static_pruning(depth=True), "static_pruning.depth=True must be above 0 and at most 1"),

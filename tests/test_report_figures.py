@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
-from synthetic_results import made_up_records
+from synthetic_results import made_up_records, write_results
 
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.report import artefacts
 from lazybench.report.figures import fig2, fig6, fig7
+from lazybench.report.results import load
 from lazybench.report.summary import summarise
 
 PAPER = "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"
@@ -49,6 +51,11 @@ def test_a_pruning_layer_stands_where_the_schedule_prunes(variant: str, run: int
 def test_a_share_of_the_depth_stands_as_it_is_where_the_depth_is_unknown() -> None:
     rows = fig6.one_layer_rows(one_layer_summary("depths=0.3 keep=0.5"), {})
     assert rows["depth"].dropna().tolist() == [0.3]
+
+
+def test_figures_5_and_6_are_drawn_by_score_and_by_fidelity(tmp_path: Path) -> None:
+    names = [name for name, _, _ in artefacts.build_figures(load([write_results(tmp_path)]), ("fig5", "fig6"))]
+    assert names == ["fig5", "fig5_fidelity", "fig6", "fig6_fidelity"]
 
 
 def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> None:

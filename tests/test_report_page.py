@@ -28,7 +28,7 @@ def test_page_needs_no_other_file_and_names_no_folder(page):
     assert "/home/someone" not in html
     assert "/scratch/someone" not in html
     assert "root: longbench" in html
-    assert html.count("data:image/png;base64,") == 1  # figure 5; quality over speedup is not drawn twice
+    assert html.count("data:image/png;base64,") == 2  # figure 5 by score and by fidelity, and no third of the kind
     assert "<b>baseline</b>" not in html  # a prediction is text, never markup
 
 

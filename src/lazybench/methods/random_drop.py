@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from lazybench.errors import UserError
 from lazybench.methods.base import Request, Response
 from lazybench.methods.shortening import answer_from, check_share, kept_tokens
 
@@ -24,15 +25,18 @@ class RandomDrop:
 
     Args:
         keep: share of the prompt's tokens that stays, in (0, 1].
+        repeats: draws per sample, each measured: the paper's five.
     """
 
     keep: float = 0.5
+    repeats: int = 5
 
     name: ClassVar[str] = "random_drop"
-    repeats: ClassVar[int] = 5
 
     def __post_init__(self) -> None:
         check_share("random_drop.keep", self.keep)
+        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
+            raise UserError(f"random_drop.repeats={self.repeats} must be a whole number of at least 1")
 
     @property
     def variant(self) -> str:

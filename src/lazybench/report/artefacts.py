@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lazybench.report import tables, write_text
 from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7
 from lazybench.report.figures.style import save
+from lazybench.report.figures.tradeoff import qualities
 from lazybench.report.paper import TITLE
 from lazybench.report.results import Results
 
@@ -49,13 +50,24 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
     if "fig5" in wanted:
         for model in results.models:
             name = "fig5" if len(results.models) == 1 else f"fig5_{file_name(model)}"
-            yield name, f"{FIGURES['fig5']}, {model}", fig5.draw(summary, model)
+            for suffix, told, column in _qualities(summary[summary["model"] == model]):
+                yield name + suffix, f"{FIGURES['fig5']}, {model}{told}", fig5.draw(summary, model, column)
     if "fig6" in wanted and fig6.one_layer_rows(summary, results.layers)["depth"].notna().any():
-        yield "fig6", FIGURES["fig6"], fig6.draw(summary, results.layers)
+        for suffix, told, column in _qualities(summary):
+            yield f"fig6{suffix}", FIGURES["fig6"] + told, fig6.draw(summary, results.layers, column)
     if "fig7" in wanted:
         figure = fig7.draw([record for records in results.records for record in records], results.layers)
         if figure.axes:
             yield "fig7", FIGURES["fig7"], figure
+
+
+def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str, str | None]]:
+    """File name's end, caption's end and column of each quality: few samples are told apart by fidelity alone."""
+    measured = qualities(summary)
+    if not measured:
+        return [("", "", None)]
+    first, *others = measured
+    return [("", "", first), *(("_fidelity", ", fidelity for quality", column) for column in others)]
 
 
 def write_table(name: str, caption: str, table: pandas.DataFrame, out: Path) -> None:

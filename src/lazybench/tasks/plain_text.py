@@ -84,7 +84,7 @@ def exact_prompt(tokenizer: PreTrainedTokenizerBase, text: str, prompt_tokens: i
     Raises:
         UserError: the text is too short.
     """
-    ids: Tensor = tokenizer(text, return_tensors="pt").input_ids[:, :prompt_tokens]
+    ids: Tensor = tokenizer(text, return_tensors="pt", verbose=False).input_ids[:, :prompt_tokens]
     if ids.shape[1] < prompt_tokens:
         raise UserError(f"the text gives {ids.shape[1]} tokens, fewer than the {prompt_tokens} asked for")
     return ids

@@ -9,15 +9,19 @@ from matplotlib.figure import Figure
 
 from lazybench.report import paper
 from lazybench.report.figures.style import BLACK, new_figure, styled
-from lazybench.report.figures.tradeoff import draw_points, legend, quality
+from lazybench.report.figures.tradeoff import QUALITIES, draw_points, legend, quality
 from lazybench.report.tables import category_rows, category_titles
 
 
-def draw(summary: pandas.DataFrame, model: str) -> Figure:
-    """Six panels of one model; stars are the points that the paper states for Llama 2 7B."""
+def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figure:
+    """Six panels of one model; stars are the points that the paper states for Llama 2 7B.
+
+    Args:
+        name: the column that stands for quality; None: the first that was measured.
+    """
     rows = category_rows(summary)
     rows = rows[rows["model"] == model]
-    name, label = quality(rows)
+    name, label = (name, QUALITIES[name]) if name else quality(rows)
     with styled():
         titles = category_titles(rows)
         if not set(rows["category"]) & set(paper.CATEGORY_TITLES):  # none of the paper's: no empty panels for them

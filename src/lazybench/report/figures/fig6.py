@@ -15,16 +15,17 @@ from lazybench.report.tables import category_rows
 ONE_LAYER = re.compile(r"(layers|depths)=([\d.]+) keep=([\d.]+)$")
 
 
-def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int]) -> pandas.DataFrame:
+def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str | None = None) -> pandas.DataFrame:
     """LazyLLM's rows with a single pruning layer: model, ``depth`` (share), ``keep`` and the quality column.
 
     The quality is the mean over the categories, so that each counts the same.
 
     Args:
         layers: a model's name to its number of layers, for schedules that name a layer's index.
+        name: the column that stands for quality; None: the first that was measured.
     """
     rows = category_rows(summary)
-    name, _ = quality(rows)
+    name = name or quality(rows)[0]
     name = "score" if name == "relative_score" else name
     found = []
     for (model, method, variant), group in rows.groupby(["model", "method", "variant"], sort=False):
@@ -45,9 +46,9 @@ def _share(kind: str, value: float, layers: int | None) -> float:
     return run / layers
 
 
-def draw(summary: pandas.DataFrame, layers: dict[str, int]) -> Figure:
+def draw(summary: pandas.DataFrame, layers: dict[str, int], name: str | None = None) -> Figure:
     """A panel per model, the baseline as a horizontal line."""
-    rows = one_layer_rows(summary, layers)
+    rows = one_layer_rows(summary, layers, name)
     name = rows.columns[-1]
     models = [model for model, group in rows.groupby("model", sort=False) if group["depth"].notna().any()]
     with styled():

@@ -31,14 +31,21 @@ def tradeoff(summary: pandas.DataFrame) -> Figure:
     return figure
 
 
+QUALITIES = {  # column and axis label
+    "relative_score": "score relative to baseline (%)",
+    "fidelity_top1": "same token as baseline (%)",
+}
+
+
+def qualities(rows: pandas.DataFrame) -> list[str]:
+    """The columns that stand for quality, of those that were measured: the score first."""
+    return [name for name in QUALITIES if name in rows and rows[name].notna().any()]
+
+
 def quality(rows: pandas.DataFrame) -> tuple[str, str]:
-    """The column that stands for quality, and its axis label."""
-    for name, label in (
-        ("relative_score", "score relative to baseline (%)"),
-        ("fidelity_top1", "same token as baseline (%)"),
-    ):
-        if name in rows and rows[name].notna().any():
-            return name, label
+    """The first column that stands for quality, and its axis label."""
+    for name in qualities(rows):
+        return name, QUALITIES[name]
     return "generation_speedup", "generation speedup (%)"
 
 
