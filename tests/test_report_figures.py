@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -11,7 +12,7 @@ from synthetic_results import made_up_records, write_results
 
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report import artefacts
-from lazybench.report.figures import fig2, fig6, fig7
+from lazybench.report.figures import fig2, fig5, fig6, fig7
 from lazybench.report.results import load
 from lazybench.report.summary import summarise
 
@@ -51,6 +52,18 @@ def test_a_pruning_layer_stands_where_the_schedule_prunes(variant: str, run: int
 def test_a_share_of_the_depth_stands_as_it_is_where_the_depth_is_unknown() -> None:
     rows = fig6.one_layer_rows(one_layer_summary("depths=0.3 keep=0.5"), {})
     assert rows["depth"].dropna().tolist() == [0.3]
+
+
+def test_an_interval_without_an_upper_bound_runs_off_the_panel() -> None:
+    scores = {("baseline", 0): 0.0, ("baseline", 1): 0.5}  # a draw of the first sample alone leaves no baseline
+    records = [
+        replace(record, score=scores.get((record.method, int(record.sample_id[-1])), 0.3))
+        for record in made_up_records(samples=2, methods=[("baseline", ""), ("random_drop", "keep=0.7")])
+        if record.task == "qasper"
+    ]
+    (panel,) = (axes for axes in fig5.draw(summarise(records), "made-up").axes if axes.collections)
+    tops = [path.vertices[:, 1].max() for bars in panel.collections for path in bars.get_paths() if len(path.vertices)]
+    assert max(tops) > panel.get_ylim()[1] > 120  # the point itself stands at 120%
 
 
 def test_figures_5_and_6_are_drawn_by_score_and_by_fidelity(tmp_path: Path) -> None:

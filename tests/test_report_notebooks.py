@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,13 @@ def results(tmp_path_factory):
 
 def test_one_per_figure_and_one_for_the_tables():
     assert [path.stem for path in NOTEBOOKS] == ["fig1", "fig2", "fig5", "fig6", "fig7", "tables"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_reads_what_is_published_by_default(path):
+    named = re.search(r'"results" / "published" / "(\w+)"', nbformat.read(path, as_version=4).cells[1].source)
+    assert named
+    assert list((path.parents[1] / "results" / "published" / named[1]).rglob("samples.jsonl"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -50,25 +50,31 @@ def quality(rows: pandas.DataFrame) -> tuple[str, str]:
 
 
 def draw_points(axes: Axes, rows: pandas.DataFrame, name: str) -> None:
-    """Points with intervals on both axes, a line along each method's points, the Pareto front in grey."""
+    """Points with intervals on both axes, a line along each method's points, the Pareto front in grey.
+
+    A relative score has no upper bound where draws of samples leave the baseline nothing: its bar runs off the panel.
+    """
     if "ttft_speedup" not in rows:
         return
     rows = rows[numpy.isfinite(rows[name]) & rows["ttft_speedup"].notna()]
     if rows.empty:
         axes.text(0.5, 0.5, "the baseline scores 0", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        axes.set(xticks=[], yticks=[])
         return
     front = pareto_front(rows, name)
     axes.plot(front["ttft_speedup"], 100 * front[name], color="0.75", linewidth=5, zorder=0, solid_capstyle="round")
     axes.axhline(100, color="0.5", linewidth=0.8, linestyle=":")
     axes.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
+    highs = rows[f"{name}_high"] if f"{name}_high" in rows else rows[name]
+    ceiling = 1.05 * max(rows[name].max(), highs[numpy.isfinite(highs)].max())
     for method, points in rows.groupby("method", sort=False):
         points = points.sort_values("ttft_speedup")
         colour, marker = method_style(str(method))
         axes.errorbar(
             points["ttft_speedup"],
             100 * points[name],
-            xerr=_reach(points, "ttft_speedup", 1),
-            yerr=_reach(points, name, 100),
+            xerr=_reach(points, "ttft_speedup", 1, math.inf),
+            yerr=_reach(points, name, 100, ceiling),
             color=colour,
             marker=marker,
             markersize=6,
@@ -76,6 +82,8 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str) -> None:
             elinewidth=0.7,
             capsize=2,
         )
+    if numpy.isposinf(highs).any():
+        axes.set_ylim(top=100 * ceiling)
 
 
 def pareto_front(rows: pandas.DataFrame, name: str) -> pandas.DataFrame:
@@ -96,8 +104,9 @@ def legend(figure: Figure, methods: object) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
 
 
-def _reach(points: pandas.DataFrame, name: str, factor: float) -> list[pandas.Series]:
-    """Distances from the point to its interval's bounds."""
+def _reach(points: pandas.DataFrame, name: str, factor: float, ceiling: float) -> list[pandas.Series]:
+    """Distances from the point to its interval's bounds, an upper one that is infinite taken beyond the ceiling."""
     low = (points[name] - points[f"{name}_low"]).clip(lower=0).fillna(0) * factor
-    high = (points[f"{name}_high"] - points[name]).clip(lower=0).fillna(0) * factor
+    bound = points[f"{name}_high"].replace(math.inf, 2 * ceiling)
+    high = (bound - points[name]).clip(lower=0).fillna(0) * factor
     return [low, high]
