@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError, check_whole_number, unknown_name
 from lazybench.methods.base import Method
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
@@ -51,10 +51,8 @@ class RunConfig:
             ("max_new_tokens", self.max_new_tokens, 1),
             ("threads", self.threads, 1),
         ):
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UserError(f"{name}={value} must be a whole number of at least {least}")
+            if value is not None:
+                check_whole_number(name, value, least)
         for name, switch in (
             ("fidelity", self.fidelity),
             ("scoring", self.scoring),

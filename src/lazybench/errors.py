@@ -16,6 +16,16 @@ class UserError(ValueError):
     exit_code = 2
 
 
+def check_whole_number(name: str, value: object, least: int = 1) -> None:
+    """Refuse a setting that is no whole number of at least ``least``; ``True`` is none.
+
+    Raises:
+        UserError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name}={value} must be a whole number of at least {least}")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with its close matches first.
 

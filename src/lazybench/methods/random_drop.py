@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from lazybench.errors import UserError
+from lazybench.errors import check_whole_number
 from lazybench.methods.base import Request, Response
 from lazybench.methods.shortening import answer_from, check_share, kept_tokens
 
@@ -35,8 +35,7 @@ class RandomDrop:
 
     def __post_init__(self) -> None:
         check_share("random_drop.keep", self.keep)
-        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
-            raise UserError(f"random_drop.repeats={self.repeats} must be a whole number of at least 1")
+        check_whole_number("random_drop.repeats", self.repeats)
 
     @property
     def variant(self) -> str:

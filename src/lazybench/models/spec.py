@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, check_whole_number
 
 ChatFormat = Literal["none", "tokenizer", "llama2", "xgen"]
 WeightsKind = Literal["pretrained", "random"]
@@ -47,8 +47,8 @@ class ModelSpec:
             raise UserError(f"model.weights={self.weights!r} is not one of pretrained, random")
         for name in ("num_layers", "window_tokens", "prompt_limit_tokens"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UserError(f"model.{name}={value} must be a whole number of at least 1")
+            if value is not None:
+                check_whole_number(f"model.{name}", value)
         if self.num_layers is not None and self.weights != "random":
             raise UserError("model.num_layers cuts a model's depth and needs model.weights=random")
         if self.window_tokens is not None and self.weights != "random":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError, check_whole_number, unknown_name
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         for name, value, least in (("trials", self.trials, 1), ("stages", self.stages, 1), ("job", self.job, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UserError(f"tune.{name}={value} must be a whole number of at least {least}")
+            check_whole_number(f"tune.{name}", value, least)
         for name, share in (("loss", self.loss), ("least_keep", self.least_keep)):
             if not isinstance(share, int | float) or not 0 <= share < 1:
                 raise UserError(f"tune.{name}={share} must be a share from 0 to below 1, as in tune.{name}=0.1")
