@@ -1,0 +1,128 @@
+"""A policy: everything that tells one method of this field from another.
+
+**Where** tokens are pruned (placement), **by what** score (scorer), **how many** stay (budget), in what **units**
+(tokens or chunks of them), what comes **back** in decoding (revival), and what of the KV cache is kept (retention).
+None of these parts calls another; the engine asks each in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lazybench.errors import UserError, check_whole_number
+from lazybench.pruning.budgets import Budget, Mass
+from lazybench.pruning.placement import At, Placement
+from lazybench.pruning.retention import Retention
+from lazybench.pruning.scorers import AttentionScorer, Scorer
+
+
+@dataclass(frozen=True)
+class Revival:
+    """What a decoding step brings back from the Aux Cache.
+
+    Args:
+        most: at most so many tokens per stage and step, the best-scored. None: all that the budget selects (the
+            paper); 0: none, and the decoding goes on with what the prefill kept.
+        attend: ``"selected"``: a step attends to what the budget selects in it (the paper). ``"computed"``: to
+            all that has keys and values; the budget only says what is revived.
+        every: a step selects anew in every n-th decoding step; between them it goes on with what it has.
+        memory: weight of the past in a running mean of the scores over steps, in [0, 1). 0: each step by itself.
+        padded: always ``most`` rows to compute per stage, fillers among them: shapes are fixed, and no step waits
+            for the device.
+
+    Raises:
+        UserError: a negative ``most``, ``padded`` without ``most`` or without ``attend="computed"``.
+    """
+
+    most: int | None = None
+    attend: Literal["selected", "computed"] = "selected"
+    every: int = 1
+    memory: float = 0.0
+    padded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.most is not None:
+            check_whole_number("revival.most", self.most, 0)
+        check_whole_number("revival.every", self.every)
+        if self.attend not in ("selected", "computed"):
+            raise UserError(f"revival.attend={self.attend!r} is not one of selected, computed")
+        if not 0.0 <= self.memory < 1.0:
+            raise UserError(f"revival.memory={self.memory} must be at least 0 and below 1")
+        if self.padded and (not self.most or self.attend != "computed"):
+            raise UserError("revival.padded=true needs revival.most of at least 1 and revival.attend=computed")
+
+
+NEVER = Revival(most=0)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way to choose the tokens that go on, layer by layer.
+
+    Args:
+        placement: where tokens are pruned.
+        scorer: what they are ranked by.
+        budget: how many stay; one for all prunings, or one each.
+        first: tokens at the beginning of the prompt that always stay (attention sinks).
+        last: newest tokens that always stay. LazyLLM keeps the last alone, which asks.
+        last_share: and at least this share of the prompt beside them (PyramidInfer).
+        chunk: tokens that stay or go together.
+        chunk_score: a chunk's score, the sum or the mean over its tokens.
+        look_back: how many layers' scores a pruning layer considers, its own included.
+        over_layers: how they are reduced.
+        generated: whether generated tokens are ranked like the prompt's (``"pruned"``), or every one of them is
+            kept and the budget counts prompt tokens alone (``"kept"``).
+        before_mlp: tokens are dropped after the attention of the pruning layer, before its MLP, which is saved.
+        revival: what comes back in decoding.
+        retention: what of each layer's keys and values is kept after the prefill; None: all.
+
+    Raises:
+        UserError: parts that contradict each other.
+    """
+
+    placement: Placement
+    scorer: Scorer = field(default_factory=AttentionScorer)
+    budget: Budget | Mass | Sequence[Budget | Mass] = ()
+    first: int = 0
+    last: int = 1
+    last_share: float = 0.0
+    chunk: int = 1
+    chunk_score: Literal["sum", "mean"] = "sum"
+    look_back: int = 1
+    over_layers: Literal["max", "mean"] = "max"
+    generated: Literal["pruned", "kept"] = "pruned"
+    before_mlp: bool = False
+    revival: Revival = NEVER
+    retention: Retention | None = None
+
+    def __post_init__(self) -> None:
+        check_whole_number("first", self.first, 0)
+        check_whole_number("last", self.last, 0)
+        check_whole_number("chunk", self.chunk)
+        check_whole_number("look_back", self.look_back)
+        layers = self.placement.fixed
+        if layers is not None and isinstance(self.budget, Sequence) and len(self.budget) != len(layers):
+            raise UserError(f"{len(layers)} pruning layers need as many budgets, not {len(self.budget)}")
+        if self.revives and (self.retention or self.before_mlp or not self.last):
+            raise UserError(
+                "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "
+                "stays; set revival.most=0"
+            )
+        if self.revives and layers is None:
+            raise UserError("a placement that each prompt decides anew revives nothing; set revival.most=0")
+
+    @property
+    def revives(self) -> bool:
+        """Whether decoding steps select anew; if not, they run as the plain model does."""
+        return self.revival.most != 0 and self.placement.fixed != ()
+
+    def recent(self, prompt_tokens: int) -> int:
+        """How many of the newest tokens always stay in a prefill of ``prompt_tokens``."""
+        return self.last + int(self.last_share * prompt_tokens)
+
+    @classmethod
+    def nothing_pruned(cls, **options: Any) -> Policy:
+        """Every token through every layer; ``options``: a retention, say."""
+        return cls(At(()), **options)
