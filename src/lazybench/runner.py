@@ -18,7 +18,7 @@ import torch
 from lazybench.config import RunConfig
 from lazybench.contract import Method, Request
 from lazybench.errors import UserError
-from lazybench.measure.fidelity import Reference, fidelity, record_reference
+from lazybench.measure.fidelity import EXACT, Fidelity, Reference, fidelity, record_reference
 from lazybench.measure.protocol import measure, order_of_methods
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
@@ -224,14 +224,14 @@ class _Run:
         if record.error is not None:
             return record
         if record.method == Baseline.name:  # the reference itself: another pass could only find it
-            return replace(record, fidelity_top1=1.0, fidelity_kl=0.0)
+            return _with_fidelity(record, EXACT)
         try:
-            top1, divergence = fidelity(method, request, reference())
+            judged = fidelity(method, request, reference())
         except UserError:
             raise
         except Exception as error:
             return replace(record, error=f"fidelity: {_failure(error)}")
-        return replace(record, fidelity_top1=top1, fidelity_kl=divergence)
+        return _with_fidelity(record, judged)
 
     def _warm_up(self, request: Request) -> None:
         """Untimed runs of every method on the first prompt that is measured: kernels, allocator, caches."""
@@ -262,6 +262,16 @@ class _Run:
             prompt_tokens=prompt_tokens,
             order=order,
         )
+
+
+def _with_fidelity(record: Record, judged: Fidelity) -> Record:
+    return replace(
+        record,
+        fidelity_top1=judged.top1,
+        fidelity_kl=judged.kl,
+        fidelity_first_top1=judged.first_top1,
+        fidelity_first_kl=judged.first_kl,
+    )
 
 
 def _failure(error: Exception) -> str:
