@@ -31,8 +31,11 @@ class Record:
     prompt_tokens_computed_by_step: tuple[tuple[float, ...], ...] = ()  # cumulative, (steps, stages)
     ideal_ttft_speedup: float | None = None
     peak_memory_bytes: int | None = None
-    fidelity_top1: float | None = None
+    fidelity_top1: float | None = None  # mean over the output_tokens of the baseline, as is fidelity_kl
     fidelity_kl: float | None = None  # nats
+    # of the first token alone, which the prefill decides; the mean of the later n - 1 is (n * mean - first) / (n - 1)
+    fidelity_first_top1: float | None = None
+    fidelity_first_kl: float | None = None
     order: int = 0  # place of this method among the methods of this sample, from 0
     error: str | None = None  # "OutOfMemoryError: ..." when the sample failed
     details: dict[str, object] | None = None
