@@ -92,9 +92,12 @@ def _scores_by_block(
     heads = query.shape[1]
     groups = heads // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if query.dtype == torch.float16:  # ends at 65,504, which scores may exceed
+        query, key = query.float(), key.float()
+    query = query * scaling
     outputs = []
     for rows, keys in visibility.blocks(_SCORE_BLOCK):
-        scores = query[:, :, rows] @ key[:, :, keys].transpose(2, 3) * scaling  # (batch, heads, block, seen keys)
+        scores = query[:, :, rows] @ key[:, :, keys].transpose(2, 3)  # (batch, heads, block, seen keys)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if softcap:
             scores = torch.tanh(scores / softcap) * softcap

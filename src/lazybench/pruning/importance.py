@@ -33,9 +33,11 @@ def last_query_importance(
     """
     batch, heads, _, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
-    last = query[:, :, -1].reshape(batch, kv_heads, heads // kv_heads, head_dim)
-    scores = last @ key.transpose(2, 3)  # (batch, kv_heads, heads per kv_head, keys)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).reshape(batch, heads, keys) * scaling
+    # in float32 from the start: float16 ends at 65,504, which scores may exceed
+    wide = torch.promote_types(query.dtype, torch.float32)
+    last = query[:, :, -1].to(wide).reshape(batch, kv_heads, heads // kv_heads, head_dim) * scaling
+    scores = last @ key.to(wide).transpose(2, 3)  # (batch, kv_heads, heads per kv_head, keys)
+    scores = scores.reshape(batch, heads, keys)
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
     if valid is not None:

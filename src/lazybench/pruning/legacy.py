@@ -88,7 +88,7 @@ class AttentionWatch(TorchFunctionMode):
 def _importance_with_mask(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
     if mask is None:
         return last_query_importance(query, key, scaling)
-    scores = (query[:, :, -1:] @ key.transpose(2, 3)).float() * scaling
+    scores = query[:, :, -1:].float() * scaling @ key.float().transpose(2, 3)
     last = mask[:, :, -1:]
     scores = scores.masked_fill(~last, float("-inf")) if last.dtype == torch.bool else scores + last
     return scores.softmax(dim=-1)[:, :, 0].mean(dim=1)
