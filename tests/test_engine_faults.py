@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from tiny_models import random_prompt, tiny_model
+from tiny_models import random_prompt, shared_model, tiny_model
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.attention import lazy_attention
@@ -17,6 +19,13 @@ from lazybench.pruning.stage import Placement, Stage
 from lazybench.pruning.step import LayerView, Step
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
+PROMPT = random_prompt(20, seed=3)
+
+
+def generate(model: PreTrainedModel, prompt: Tensor, new_tokens: int, cache: Cache | None = None) -> Any:
+    """``model.generate``, greedy, with its cache in what it returns."""
+    kwargs = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": new_tokens, "do_sample": False}
+    return model.generate(prompt, past_key_values=cache, return_dict_in_generate=True, **kwargs)
 
 
 # ---- float16
@@ -63,7 +72,7 @@ def test_families_with_ready_made_masks_do_not_overflow_either():
         assert torch.equal(half.topk(20).indices, single.topk(20).indices)
 
 
-def selections(model: PreTrainedModel, prompt: Tensor, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+def selections(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The positions that each pruning of the prefill keeps, sorted."""
     chosen_at: list[list[int]] = []
     select = Stage.select
@@ -74,7 +83,7 @@ def selections(model: PreTrainedModel, prompt: Tensor, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch, LazyLLM(model, PRUNED):
         patch.setattr(Stage, "select", noted)
-        model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=1)
+        generate(model, PROMPT, 1)
     return chosen_at
 
 
@@ -87,5 +96,28 @@ def test_a_float16_model_with_large_key_biases_keeps_what_its_float32_twin_keeps
             attention.bias.data[column] = 512.0
     single = tiny_model("gpt2")
     single.load_state_dict(half.state_dict())
-    prompt = random_prompt(20, seed=3)
-    assert selections(half, prompt, monkeypatch) == selections(single, prompt, monkeypatch)
+    assert selections(half, monkeypatch) == selections(single, monkeypatch)
+
+
+# ---- ragged batches
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "falcon"])
+def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
+    model = shared_model(family)
+    alike = torch.cat([random_prompt(20, seed) for seed in (3, 4, 5)])
+    computed: list[list[int]] = []
+    select = Stage.select
+
+    def noted(stage: Stage, *args: object) -> Placement:
+        place = select(stage, *args)
+        computed.append(place.computed)
+        return place
+
+    with pytest.MonkeyPatch.context() as patch, LazyLLM(model, PRUNED):
+        patch.setattr(Stage, "select", noted)
+        cache = generate(model, alike, 8).past_key_values
+    assert any(len(set(counts)) > 1 for counts in computed)
+    for layer in range(4):
+        assert cache._keys[layer].isfinite().all()
+        assert cache._values[layer].isfinite().all()

@@ -84,9 +84,11 @@ class Visibility:
         else:
             batch = torch.arange(query.shape[0], device=query.device)[:, None, None, None]
             allowed = self.rule.allowed(batch, torch.zeros_like(batch), query.clamp(min=0), key.clamp(min=0))
+        # give padding and filler queries a key to see, else softmax returns NaN; nothing sees them
         if self.valid is not None:
-            # padding and fillers see something, so that no NaN arises; nothing sees them
-            allowed = (allowed & self.valid[:, None, None, keys]) | (query == key) | (query < 0)
+            allowed = (allowed & self.valid[:, None, None, keys]) | (query == key)
+        if query.shape[0] > 1:  # rows that revive different numbers fill up, also where all select as many
+            allowed = allowed | (query < 0)
         return allowed
 
     def mask(self, device: torch.device, dtype: torch.dtype | None = None) -> Tensor | None:
