@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 
 from lazybench.errors import UserError
-from lazybench.pruning.rows import put_rows, room_for, take_rows
+from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Stage
 from lazybench.pruning.step import Step
 from lazybench.pruning.trace import Trace
@@ -103,7 +103,7 @@ class LazyCache(Cache):
         # heads before tokens: a decoding step reads each head's keys in one stretch, twice as fast as every third row
         rows = max(place.rows.stop, self.step.tokens)
         buffer = buffers[layer] = room_for(buffers.get(layer), rows, states, dim=2)
-        buffer[:, :, place.rows] = states
+        buffer[:, :, place.rows] = states.detach()
         if place.moves is not None:
             destination, source = (index.to(buffer.device) for index in place.moves)
             put_rows(buffer, destination, take_rows(buffer, source, dim=2), dim=2)
@@ -113,7 +113,7 @@ class LazyCache(Cache):
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
         assert self.step is not None
         self._aux = room_for(self._aux, self.step.tokens, hidden)
-        put_rows(self._aux, self.step.place.current.to(hidden.device), hidden)
+        put_rows(self._aux, self.step.place.current.to(hidden.device), hidden.detach())
 
     def fetch(self) -> Tensor:
         """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next."""
@@ -146,7 +146,7 @@ class LazyCache(Cache):
             known = step.inputs[id(value)] = (name, value)
             rows = value.expand(batch, *value.shape[1:])
             buffer = self._inputs[name] = room_for(self._inputs.get(name), step.tokens, rows)
-            buffer[:, step.start : step.tokens] = rows
+            buffer[:, step.start : step.tokens] = rows.detach()
         if step.is_first_stage:
             return value
         source = known[0]
@@ -200,18 +200,14 @@ class LazyCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows of the batch by ``beam_idx`` (batch,), as beam search asks for it."""
-
-        def pick(tensor: Tensor) -> Tensor:
-            return tensor.index_select(0, beam_idx.to(tensor.device))
-
-        self._keys = {layer: pick(buffer) for layer, buffer in self._keys.items()}
-        self._values = {layer: pick(buffer) for layer, buffer in self._values.items()}
-        self._inputs = {name: pick(buffer) for name, buffer in self._inputs.items()}
-        self._aux = None if self._aux is None else pick(self._aux)
+        self._keys = {layer: pick_batch(buffer, beam_idx) for layer, buffer in self._keys.items()}
+        self._values = {layer: pick_batch(buffer, beam_idx) for layer, buffer in self._values.items()}
+        self._inputs = {name: pick_batch(buffer, beam_idx) for name, buffer in self._inputs.items()}
+        self._aux = None if self._aux is None else pick_batch(self._aux, beam_idx)
         for stage in set(self.stage_of_layer):
             stage.reorder(beam_idx)
         if self.padding is not None:
-            self.padding = pick(self.padding)
+            self.padding = pick_batch(self.padding, beam_idx)
         self.candidates = [self.candidates[row] for row in beam_idx.tolist()]
 
     def batch_select_indices(self, indices: Tensor) -> None:

@@ -35,6 +35,12 @@ def _expand(index: Tensor, buffer: Tensor, dim: int) -> Tensor:
     return index.remainder(buffer.shape[dim]).view(flat).expand(shape)
 
 
+@torch.inference_mode(False)  # what is made in inference mode could not be written to outside
+def pick_batch(buffer: Tensor, rows: Tensor) -> Tensor:
+    """``buffer`` (batch, ...) with the batch's ``rows`` (new batch,), in that order."""
+    return buffer.index_select(0, rows.to(buffer.device))
+
+
 def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: int | None = None, dim: int = 1) -> Tensor:
     """``buffer`` with at least ``rows`` rows and the bin, grown with room to spare if it has fewer.
 
@@ -47,7 +53,8 @@ def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: int | None = 
         return buffer
     shape = [*like.shape[:dim], rows + rows // _SPARE_SHARE + _SPARE_ROWS, *like.shape[dim + 1 :]]
     may_be_empty = fill is None and like.shape[0] == 1
-    grown = like.new_empty(shape) if may_be_empty else like.new_full(shape, fill or 0)
+    with torch.inference_mode(False):  # see pick_batch
+        grown = like.new_empty(shape) if may_be_empty else like.new_full(shape, fill or 0)
     if buffer is not None:
         kept = buffer.shape[dim] - 1
         grown.narrow(dim, 0, kept).copy_(buffer.narrow(dim, 0, kept))

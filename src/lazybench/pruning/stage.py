@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lazybench.pruning.rows import largest, put_rows, room_for, take_rows
+from lazybench.pruning.rows import largest, pick_batch, put_rows, room_for, take_rows
 
 
 @dataclass
@@ -178,6 +178,5 @@ class Stage:
     def reorder(self, index: Tensor) -> None:
         """Rows of the batch by ``index`` (beam search)."""
         if self.position is not None and self.slot is not None:
-            index = index.to(self.position.device)
-            self.position, self.slot = self.position.index_select(0, index), self.slot.index_select(0, index)
+            self.position, self.slot = pick_batch(self.position, index), pick_batch(self.slot, index)
             self.counts = [self.counts[row] for row in index.tolist()]
