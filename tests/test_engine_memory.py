@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from tiny_models import random_prompt, tiny_model
 from torch import Tensor
-from transformers import PreTrainedModel
+from torch._subclasses import FakeTensor, FakeTensorMode
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.cache import LazyCache
@@ -81,3 +83,50 @@ def test_beams_kept_in_inference_mode_go_on_outside_it(model):
         with torch.inference_mode():
             first = model.generate(PROMPT, **beams)
         assert not any(buffer.is_inference() for buffer in buffers_of(first.past_key_values))
+
+
+# ---- several devices
+
+
+def spread_over_two_devices(model: PreTrainedModel) -> PreTrainedModel:
+    """``model`` as a device map spreads it, layers 0 and 1 on one device, 2 and 3 on another.
+
+    FakeTensorMode makes the devices up; of all types, "lazy" is the one that needs no driver and has indices.
+    """
+    decoder = model.model
+    places = dict.fromkeys((decoder.embed_tokens, decoder.rotary_emb, *decoder.layers[:2]), "lazy:0")
+    places |= dict.fromkeys((*decoder.layers[2:], decoder.norm, model.lm_head), "lazy:1")
+    for module, device in places.items():
+        for part in module.modules():  # Module.to can't swap fake tensors in place
+            for tensors in (part._parameters, part._buffers):
+                tensors.update({name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
+        add_hook_to_module(module, AlignDevicesHook(torch.device(device)))
+    return model
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("schedule", [PRUNED, PruningSchedule((1, 2), (0.5, 0.5))])
+@pytest.mark.parametrize("padded", [False, True], ids=["alike", "padded"])
+def test_every_buffer_lies_where_the_layer_that_uses_it_lies(family, schedule, padded, monkeypatch):
+    def start_batch(cache: LazyCache, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
+        cache.candidates = [tokens, tokens - 3, tokens - 5]
+        cache.padding = torch.ones(batch, tokens, dtype=torch.bool, device="lazy:0")
+
+    # fake tensors have no values to read: say how many tokens are padding, and that in the decoding step each row
+    # revives one token and has all of them to move to the front
+    if padded:
+        monkeypatch.setattr(LazyCache, "start_batch", start_batch)
+    monkeypatch.setattr(FakeTensor, "tolist", lambda sums: [[2] * 3, [0] * 3])
+    config = tiny_model(family).config
+    with FakeTensorMode(), torch.no_grad():
+        model = spread_over_two_devices(AutoModelForCausalLM.from_config(config).eval())
+        prompt = torch.ones(3, 20, dtype=torch.long, device="lazy:0")
+        with LazyLLM(model, schedule):
+            cache = model(prompt, use_cache=True, logits_to_keep=1).past_key_values
+            logits = model(prompt[:, :1], past_key_values=cache).logits
+    assert logits.device == torch.device("lazy:1")
+    for layer in range(4):
+        expected = torch.device("lazy", layer // 2)
+        assert cache._keys[layer].device == cache._values[layer].device == expected
+    assert cache._aux.keys() == {torch.device("lazy", layer // 2) for layer in schedule.layers}
+    assert {buffer.device for buffer in cache._inputs.values()} == {torch.device("lazy:0")}  # the layers move them

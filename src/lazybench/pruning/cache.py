@@ -23,6 +23,7 @@ class LazyCache(Cache):
     stages, and one hidden state, at its frontier, in the Aux Cache. That is all it needs to go on from there,
     and the frontier only grows: no token is computed twice in a layer. One Aux buffer serves all stages,
     because the selections nest: a token left out by one pruning layer isn't there to be left out by the next.
+    (Where the layers lie on several devices, each device has its own.)
 
     Example: four layers, pruning after layer 1, so two stages; a prompt of four tokens, keep ratio 0.5::
 
@@ -63,7 +64,7 @@ class LazyCache(Cache):
         self.padding: Tensor | None = None  # (batch, prompt tokens) False for left padding; None without
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._aux: Tensor | None = None
+        self._aux: dict[torch.device, Tensor] = {}  # a pruning layer reads what it wrote itself, on its own device
         self._inputs: dict[tuple, Tensor] = {}
 
     def start_batch(self, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
@@ -112,14 +113,18 @@ class LazyCache(Cache):
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
         assert self.step is not None
-        self._aux = room_for(self._aux, self.step.tokens, hidden)
-        put_rows(self._aux, self.step.place.current.to(hidden.device), hidden.detach())
+        device = hidden.device
+        buffer = self._aux[device] = room_for(self._aux.get(device), self.step.tokens, hidden)
+        put_rows(buffer, self.step.place.current.to(device), hidden.detach())
 
-    def fetch(self) -> Tensor:
-        """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next."""
+    def fetch(self, device: torch.device) -> Tensor:
+        """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next.
+
+        Args:
+            device: where the pruning layer left them.
+        """
         assert self.step is not None
-        assert self._aux is not None
-        return take_rows(self._aux, self.step.place.current.to(self._aux.device))
+        return take_rows(self._aux[device], self.step.place.current.to(device))
 
     def token_inputs(self, name: tuple, value: Any) -> Any:
         """A layer's input with the rows of the current tokens, wherever it has one row per token.
@@ -203,7 +208,7 @@ class LazyCache(Cache):
         self._keys = {layer: pick_batch(buffer, beam_idx) for layer, buffer in self._keys.items()}
         self._values = {layer: pick_batch(buffer, beam_idx) for layer, buffer in self._values.items()}
         self._inputs = {name: pick_batch(buffer, beam_idx) for name, buffer in self._inputs.items()}
-        self._aux = None if self._aux is None else pick_batch(self._aux, beam_idx)
+        self._aux = {device: pick_batch(buffer, beam_idx) for device, buffer in self._aux.items()}
         for stage in set(self.stage_of_layer):
             stage.reorder(beam_idx)
         if self.padding is not None:

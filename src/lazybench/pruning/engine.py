@@ -197,7 +197,7 @@ class LazyLLM(AbstractContextManager):
         chosen, counts = most_important(cache, self.schedule, self._boundary[layer])
         cache.put_aside(hidden)
         step.enter(stage.select(chosen, counts, step.tokens))
-        return cache.fetch()
+        return cache.fetch(hidden.device)
 
     def _selects(self, step: Step) -> bool:
         return self.schedule.revive or step.start == 0
