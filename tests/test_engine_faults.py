@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from tiny_models import random_prompt, shared_model, tiny_model
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, GenerationConfig, PreTrainedModel
 
-from lazybench import LazyLLM, PruningSchedule
+from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.pruning.attention import lazy_attention
 from lazybench.pruning.importance import last_query_importance
 from lazybench.pruning.legacy import _importance_with_mask
@@ -121,3 +122,162 @@ def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
     for layer in range(4):
         assert cache._keys[layer].isfinite().all()
         assert cache._values[layer].isfinite().all()
+
+
+# ---- whose cache it is, and what is prompt
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def with_turn(output: Any, turn: Tensor) -> Tensor:
+    return torch.cat([output.sequences, turn], dim=1)
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 1, 2), (0, 2)], ids=["shallower", "deeper", "elsewhere"])
+def test_a_cache_of_another_schedule_is_refused(layers):
+    model = shared_model("llama")
+    with LazyLLM(model, PruningSchedule((0, 1), (0.6, 0.5))):
+        first = generate(model, PROMPT, 4)
+    other = PruningSchedule(layers, (0.6,) * len(layers))
+    with LazyLLM(model, other):
+        said = refused(lambda: generate(model, with_turn(first, PROMPT), 2, first.past_key_values))
+    assert "layers=0,1 keep=0.6,0.5" in said
+    assert other.label in said
+
+
+def test_a_cache_of_another_model_is_refused():
+    model, other = shared_model("llama"), tiny_model("llama", seed=1)
+    with LazyLLM(model, PRUNED), LazyLLM(other, PRUNED):
+        first = generate(model, PROMPT, 4)
+        said = refused(lambda: generate(other, with_turn(first, PROMPT), 2, first.past_key_values))
+    assert "another model" in said
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon"])
+def test_a_cache_on_the_plain_model_is_refused(family):
+    model = shared_model(family)
+    with LazyLLM(model, PRUNED):
+        first = generate(model, PROMPT, 4)
+    longer = with_turn(first, PROMPT)
+    assert "under LazyLLM" in refused(lambda: generate(model, longer, 2, first.past_key_values))
+    with LazyLLM(model, PRUNED):  # and is none the worse for it
+        assert generate(model, longer, 2, first.past_key_values).sequences.shape == (1, 46)
+
+
+def test_a_cache_that_a_failed_pass_left_incomplete_is_refused_everywhere():
+    model = tiny_model("llama")
+    with LazyLLM(model, PRUNED):
+        first = generate(model, PROMPT, 4)
+    longer, cache = with_turn(first, PROMPT), first.past_key_values
+    layer = model.model.layers[2]
+    with LazyLLM(model, PRUNED):
+        failing = layer.mlp.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            generate(model, longer, 2, cache)
+        failing.remove()
+        generate(model, PROMPT, 2)
+        assert "failed halfway" in refused(lambda: generate(model, longer, 2, cache))
+    assert "under LazyLLM" in refused(lambda: generate(model, longer, 2, cache))
+
+
+@pytest.mark.parametrize("turn", [random_prompt(9, seed=5), random_prompt(1, seed=5)], ids=["nine tokens", "one token"])
+def test_a_conversation_goes_on_after_a_one_token_answer(turn):
+    model = shared_model("llama")
+    with LazyLLM(model, PRUNED) as lazy:
+        first = generate(model, PROMPT, 1)
+        generate(model, with_turn(first, turn), 3, first.past_key_values)
+    steps = lazy.trace.steps
+    assert [(step.new, step.is_prompt) for step in steps] == [
+        (20, True),
+        (1 + turn.shape[1], True),
+        (1, False),
+        (1, False),
+    ]
+    with LazyLLM(model, PruningSchedule((0, 2), (1.0, 1.0))):
+        first = generate(model, PROMPT, 1)
+        second = generate(model, with_turn(first, turn), 3, first.past_key_values)
+    assert torch.equal(second.sequences, generate(model, with_turn(first, turn), 3).sequences)
+
+
+def test_a_one_token_turn_is_prompt_and_a_generation_taken_up_again_is_not():
+    model = shared_model("llama")
+    turn = random_prompt(1, seed=5)
+    kept = PruningSchedule((1,), (0.3,), generated="kept")
+    with LazyLLM(model, kept) as lazy:
+        whole = generate(model, PROMPT, 6)
+        expected = lazy.trace
+        first = generate(model, PROMPT, 3)
+        again = generate(model, first.sequences, 3, first.past_key_values)
+        assert torch.equal(again.sequences, whole.sequences)
+        assert lazy.trace == expected
+        first = generate(model, PROMPT, 3)
+        assert not torch.equal(turn, first.sequences[:, -1:])
+        replaced = torch.cat([first.sequences[:, :-1], turn], dim=1)  # the user's token in place of the last generated
+        generate(model, replaced, 2, first.past_key_values)
+    assert [step.is_prompt for step in lazy.trace.steps] == [True, False, False, True, False]
+    assert lazy.trace.prompt_tokens == 21
+    assert first.past_key_values.prompt_end == 23
+
+
+def test_a_prompt_in_pieces_is_still_refused():
+    model = tiny_model("llama")
+    with LazyLLM(model, PRUNED), torch.no_grad():
+        call = {"attention_mask": torch.ones_like(PROMPT), "max_new_tokens": 2}
+        for size in (1, 8, 19):  # 19 leaves a last piece of one token
+            config = GenerationConfig(prefill_chunk_size=size)
+            for refusal in (
+                refused(lambda: model.generate(PROMPT, prefill_chunk_size=size, **call)),  # noqa: B023
+                refused(lambda: model.generate(PROMPT, config, **call)),  # noqa: B023
+                refused(lambda: model.generate(PROMPT, generation_config=config, **call)),  # noqa: B023
+            ):
+                assert f"prefill_chunk_size={size}" in refusal
+        cache = model(PROMPT[:, :8], logits_to_keep=1).past_key_values
+        said = refused(lambda: model(PROMPT[:, 8:], past_key_values=cache, logits_to_keep=1))
+        assert "pass the prompt at once" in said
+        model.generation_config.prefill_chunk_size = 8
+        assert "prefill_chunk_size=8" in refused(lambda: model.generate(PROMPT, **call))
+
+
+def test_a_cache_continued_in_another_context_keeps_its_trace():
+    model = shared_model("llama")
+    with LazyLLM(model, PRUNED):
+        first = generate(model, PROMPT, 4)
+    with LazyLLM(model, PRUNED) as lazy:
+        generate(model, PROMPT, 2)
+        assert len(lazy.trace.steps) == 2
+        generate(model, with_turn(first, PROMPT), 3, first.past_key_values)
+    assert [step.new for step in lazy.trace.steps] == [20, 1, 1, 1, 21, 1, 1]
+    assert lazy.trace.prompt_tokens == 41
+    assert 0.3 < lazy.trace.prompt_tokens_computed_mean <= 1.0
+
+
+# ---- what is put back
+
+
+def test_two_models_of_one_config_may_not_both_run():
+    config = tiny_model("llama").config
+    models = [AutoModelForCausalLM.from_config(config).eval() for _ in range(2)]
+    with LazyLLM(models[0], PRUNED):
+        assert "its own copy" in refused(lambda: LazyLLM(models[1], PRUNED).__enter__())
+        generate(models[0], PROMPT, 2)
+    assert config._attn_implementation == "sdpa"
+    with LazyLLM(models[1], PRUNED):
+        generate(models[1], PROMPT, 2)
+    assert config._attn_implementation == "sdpa"
+
+
+def test_generate_is_put_back_whoever_wrapped_it_before():
+    model = tiny_model("llama")
+    with LazyLLM(model, PRUNED):
+        assert "generate" in vars(model)
+    assert "generate" not in vars(model)
+    mine = model.generate
+    model.generate = mine
+    with LazyLLM(model, PRUNED):
+        assert vars(model)["generate"] is not mine
+    assert vars(model)["generate"] is mine

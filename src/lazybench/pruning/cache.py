@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from lazybench.errors import UserError
 from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.stage import Stage
 from lazybench.pruning.step import Step
 from lazybench.pruning.trace import Trace
@@ -45,6 +48,8 @@ class LazyCache(Cache):
     Args:
         stage_of_layer: the stage of each layer; layers of one stage share the object.
         trace: where the steps are noted.
+        model: whose keys and values these are.
+        schedule: what decided who has them.
     """
 
     layers: Any = ()
@@ -54,10 +59,15 @@ class LazyCache(Cache):
     is_initialized = True
     is_croppable = False
 
-    def __init__(self, stage_of_layer: list[Stage], trace: Trace) -> None:
+    def __init__(
+        self, stage_of_layer: list[Stage], trace: Trace, model: PreTrainedModel, schedule: PruningSchedule
+    ) -> None:
         self.stage_of_layer = stage_of_layer
         self.trace = trace
+        self.model, self.schedule = ref(model), schedule
         self.step: Step | None = None
+        self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
+        self.unseen: Tensor | None = None  # (batch, 1) the last token that was generated, which no pass has read yet
         self.seen = 0  # tokens so far, padding included
         self.prompt_end = 0  # generated tokens start here
         self.candidates: list[int] = []  # tokens so far of each row of the batch, padding left out
@@ -66,6 +76,27 @@ class LazyCache(Cache):
         self._values: dict[int, Tensor] = {}
         self._aux: dict[torch.device, Tensor] = {}  # a pruning layer reads what it wrote itself, on its own device
         self._inputs: dict[tuple, Tensor] = {}
+
+    def check_owner(self, model: PreTrainedModel, schedule: PruningSchedule) -> None:
+        """Raises: UserError for a cache of another model or schedule, or one that a failed pass left incomplete."""
+        if self.model() is not model:
+            raise UserError("past_key_values comes from another model; leave it out to start from the prompt")
+        if self.schedule != schedule:
+            raise UserError(
+                f"past_key_values was filled under {self.schedule.label}, which {schedule.label} can't go on with; "
+                "leave it out to start from the prompt"
+            )
+        if self.failed:
+            raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
+
+    def abandon_step(self) -> None:
+        """No forward pass is under way any more; one that was has failed."""
+        self.failed = self.failed or self.step is not None
+        self.step = None
+
+    def goes_on(self, inputs: Tensor) -> bool:
+        """Whether ``inputs`` (batch, tokens) are the last generated token: a generation taken up where it stopped."""
+        return self.unseen is not None and torch.equal(self.unseen.to(inputs.device), inputs)
 
     def start_batch(self, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
         """The first prompt: (batch, tokens), with ``attention_mask`` 0 at its left padding."""
@@ -90,8 +121,15 @@ class LazyCache(Cache):
 
         Returns:
             (batch, kv_heads, selected tokens, head_dim), views of the buffers in slot order.
+
+        Raises:
+            UserError: the model does not run under LazyLLM.
         """
-        assert self.step is not None
+        if self.step is None:
+            raise UserError(
+                "past_key_values was filled under LazyLLM and only goes on inside that context; enter it again, "
+                "or leave past_key_values out"
+            )
         keys = self._store(self._keys, layer_idx, key_states)
         values = self._store(self._values, layer_idx, value_states)
         if self.step.place.square:

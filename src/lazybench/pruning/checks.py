@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import Module, ModuleList
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from lazybench.errors import UserError
@@ -82,6 +82,19 @@ def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool) -> N
                 f"logits_to_keep={wanted} asks for logits of pruned tokens (as assisted decoding does); "
                 "only the last token has them: pass logits_to_keep=1"
             )
+
+
+def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Refuse a ``generate`` call that runs its prompt in pieces.
+
+    Args:
+        defaults: the model's own generation config.
+        args: of ``generate``, with ``kwargs``.
+    """
+    configs = [defaults, kwargs.get("generation_config"), *args]
+    size = kwargs.get("prefill_chunk_size") or max(getattr(config, "prefill_chunk_size", 0) or 0 for config in configs)
+    if size:
+        raise UserError(f"LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size={size} out")
 
 
 def check_prompt(config: Any, tokens: int) -> None:

@@ -29,6 +29,7 @@ from lazybench.errors import UserError
 from lazybench.pruning import checks, legacy
 from lazybench.pruning.attention import lazy_attention
 from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.calls import GenerateCalls
 from lazybench.pruning.masks import MaskRule, mask_rule
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.selection import most_important
@@ -70,6 +71,7 @@ class LazyLLM(AbstractContextManager):
         self._model_inputs = tuple(inspect.signature(model.forward).parameters)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
+        self._calls = GenerateCalls(model, self._generated)
         self._watch: legacy.AttentionWatch | None = None
         self.trace = Trace(self.schedule.stages(config.num_hidden_layers))
 
@@ -83,6 +85,7 @@ class LazyLLM(AbstractContextManager):
             undo.callback(_active.discard, self.model)
             if not self._legacy:
                 self._register(undo)
+            self._calls.attach(undo)
             undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
             undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
             for index, layer in enumerate(self._layers):
@@ -95,12 +98,24 @@ class LazyLLM(AbstractContextManager):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._cache = None
+        if self._cache is not None:
+            self._cache.abandon_step()
+            self._cache = None
         self.stop_watching()
         self._undo.close()
 
+    def _generated(self, tokens: Tensor) -> None:
+        """Remember the last token of what ``generate`` returned, (batch, tokens): no pass has read it yet."""
+        cache = self._cache
+        if cache is not None and tokens.shape == (cache.batch_size, cache.seen + 1):
+            cache.unseen = tokens[:, -1:]
+
     def _register(self, undo: ExitStack) -> None:
         configs = {id(config): config for module in self.model.modules() if (config := getattr(module, "config", None))}
+        if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs.values()):
+            raise UserError(
+                "this model shares its config with one that runs under LazyLLM; build each from its own copy"
+            )
         for config in configs.values():
             undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
             config._attn_implementation_internal = IMPLEMENTATION
@@ -133,8 +148,11 @@ class LazyLLM(AbstractContextManager):
         if not isinstance(cache, LazyCache):
             checks.check_cache(cache)
             cache = self._new_cache()
-        self._cache = cache
         self.stop_watching()
+        if self._cache is not None:
+            self._cache.abandon_step()
+        cache.check_owner(self.model, self.schedule)
+        self._cache, self.trace = cache, cache.trace
         inputs = args[0] if args else kwargs.get("input_ids")
         inputs = kwargs["inputs_embeds"] if inputs is None else inputs
         self._begin(cache, inputs, kwargs.get("attention_mask"))
@@ -148,8 +166,7 @@ class LazyLLM(AbstractContextManager):
             # where nothing is pruned the stage goes on
             if self._prunes_after(layer):
                 stages.append(Stage())
-        self.trace = Trace(self.trace.stages)
-        return LazyCache(stage_of_layer, self.trace)
+        return LazyCache(stage_of_layer, Trace(self.trace.stages), self.model, self.schedule)
 
     def _prunes_after(self, layer: int) -> bool:
         return layer in self._boundary and self.schedule.keep[self._boundary[layer]] < 1.0
@@ -158,12 +175,15 @@ class LazyLLM(AbstractContextManager):
         """Every token is a candidate again; the new ones are computed by the first stage."""
         batch, new = inputs.shape[:2]
         start, tokens = cache.seen, cache.seen + new
-        if cache.step is not None:
-            raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
-        is_prompt = new > 1 or start == 0
+        call_begins = self._calls.begins()
+        is_prompt = new > 1 or start == 0 or (call_begins and not cache.goes_on(inputs))
+        cache.unseen = None
         if is_prompt:
-            if start and cache.trace.steps[-1].is_prompt:
-                raise UserError("LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size out")
+            if start and not call_begins and cache.trace.steps[-1].is_prompt:
+                raise UserError(
+                    "LazyLLM prunes by the whole prompt's last token; pass the prompt at once, "
+                    "or go on with a conversation through generate()"
+                )
             checks.check_prompt(self.config, tokens)
             checks.check_padding(attention_mask, start, new)
             cache.prompt_end = tokens
