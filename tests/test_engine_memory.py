@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from tiny_models import random_prompt, tiny_model
 from torch import Tensor
 from torch._subclasses import FakeTensor, FakeTensorMode
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.cache import LazyCache
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
 PROMPT = random_prompt(20, seed=3)
+SWITCH = GenerationMixin._optimize_model_for_decode
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,54 @@ def test_beams_kept_in_inference_mode_go_on_outside_it(model):
         with torch.inference_mode():
             first = model.generate(PROMPT, **beams)
         assert not any(buffer.is_inference() for buffer in buffers_of(first.past_key_values))
+
+
+# ---- mixtures of experts
+
+
+@contextmanager
+def decode_as_on_a_gpu(model: PreTrainedModel) -> Iterator[None]:
+    """transformers' own switch of the expert kernel, which looks whether the model lies on a CPU."""
+    switch = SWITCH(model)
+    with patch.object(type(model), "device", torch.device("cuda")):
+        switch.__enter__()
+    yield
+    switch.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_experts_keep_the_kernel_whose_memory_does_not_grow_with_revived_tokens(family, monkeypatch):
+    model = tiny_model(family)
+    model.set_experts_implementation("grouped_mm")
+    used = []
+    for name in ("batched_mm", "grouped_mm"):
+
+        def noted(*args: object, name: str = name, kernel: Callable = ALL_EXPERTS_FUNCTIONS[name]) -> Tensor:
+            used.append(name)
+            return kernel(*args)
+
+        monkeypatch.setitem(ALL_EXPERTS_FUNCTIONS._global_mapping, name, noted)
+    monkeypatch.setattr(type(model), "_optimize_model_for_decode", decode_as_on_a_gpu)
+    plain = model.generate(PROMPT, max_new_tokens=4, do_sample=False)
+    assert used == ["grouped_mm"] * 4 + ["batched_mm"] * 12
+    used.clear()
+    with LazyLLM(model, PRUNED) as lazy:
+        model.generate(PROMPT, max_new_tokens=4, do_sample=False)
+    assert any(sum(step.revived) for step in lazy.trace.steps)
+    assert used == ["grouped_mm"] * 16
+    assert model.config._experts_implementation == "grouped_mm"
+    used.clear()
+    assert torch.equal(model.generate(PROMPT, max_new_tokens=4, do_sample=False), plain)
+    assert used == ["grouped_mm"] * 4 + ["batched_mm"] * 12
+
+
+@pytest.mark.parametrize("chosen", ["eager", "batched_mm"])
+def test_an_expert_kernel_that_was_chosen_stays(chosen):
+    model = tiny_model("mixtral")
+    model.set_experts_implementation(chosen)
+    with LazyLLM(model, PRUNED):
+        model.generate(PROMPT, max_new_tokens=2, do_sample=False)
+        assert model.config._experts_implementation == chosen
 
 
 # ---- several devices

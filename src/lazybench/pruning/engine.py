@@ -21,7 +21,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 from torch.nn import Module
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
@@ -65,6 +65,7 @@ class LazyLLM(AbstractContextManager):
         schedule.check_depth(config.num_hidden_layers)
         self.model, self.config = model, config
         self.schedule = replace(schedule, layers=checks.resolve_windows(schedule, config))
+        self._grouped: list[PreTrainedConfig] = []  # of them, those whose experts run as a grouped product
         self._boundary = {layer: index for index, layer in enumerate(self.schedule.layers)}
         self._decoder, self._layers = checks.find_layers(model)
         self._legacy = not model._can_set_attn_implementation()
@@ -116,6 +117,7 @@ class LazyLLM(AbstractContextManager):
             raise UserError(
                 "this model shares its config with one that runs under LazyLLM; build each from its own copy"
             )
+        self._grouped = [config for config in configs.values() if _experts_of(config) == "grouped_mm"]
         for config in configs.values():
             undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
             config._attn_implementation_internal = IMPLEMENTATION
@@ -137,6 +139,10 @@ class LazyLLM(AbstractContextManager):
     # ---- one forward pass
     def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
         checks.check_mode(module)
+        for config in self._grouped:
+            # generate decodes with "batched_mm" on a GPU, which copies a token's experts for each token: too many here,
+            # where a step computes its revived tokens too
+            config._experts_implementation_internal = "grouped_mm"
         named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
         prunes = any(ratio < 1.0 for ratio in self.schedule.keep)
         checks.check_call(named, self.model.config, "logits_to_keep" in self._model_inputs and prunes)
@@ -299,6 +305,10 @@ class _LayerHooks:
         if self.is_last:
             hidden = self.engine._finish(cache, hidden)
         return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+
+
+def _experts_of(config: PreTrainedConfig) -> str | None:
+    return getattr(config, "_experts_implementation_internal", None)
 
 
 def _unregister_when_last() -> None:
