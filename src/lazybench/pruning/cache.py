@@ -67,6 +67,8 @@ class LazyCache(Cache):
     ) -> None:
         self.policy, self.look, self.trace, self.owner = policy, look, trace, owner
         self.step: Step | None = None
+        self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
+        self.unseen: Tensor | None = None  # (batch, 1) the last token that was generated, which no pass has read yet
         self.seen = 0  # tokens so far, padding included
         self.prompt_end = 0  # generated tokens start here
         self.decoded = 0  # decoding steps since the last prompt
@@ -82,6 +84,15 @@ class LazyCache(Cache):
         edges = None if fixed is None else [0, *(layer + 1 for layer in fixed), len(devices)]
         # where each prompt decides, stages are opened on the way
         self.stages = [Stage()] if edges is None else [Stage(range(*edges[i : i + 2])) for i in range(len(edges) - 1)]
+
+    def abandon_step(self) -> None:
+        """No forward pass is under way any more; one that was has failed."""
+        self.failed = self.failed or self.step is not None
+        self.step = None
+
+    def goes_on(self, inputs: Tensor) -> bool:
+        """Whether ``inputs`` (batch, tokens) are the last generated token: a generation taken up where it stopped."""
+        return self.unseen is not None and torch.equal(self.unseen.to(inputs.device), inputs)
 
     def start_batch(self, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
         """The first prompt: (batch, tokens), with ``attention_mask`` 0 at its left padding."""
@@ -196,8 +207,8 @@ class LazyCache(Cache):
     def _running_step(self) -> Step:
         if self.step is None:
             raise UserError(
-                "this past_key_values was made under LazyLLM and runs inside its context only; "
-                "enter it again, or start from the prompt"
+                "past_key_values was filled under LazyLLM and only goes on inside that context; enter it again, "
+                "or leave past_key_values out"
             )
         return self.step
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import Module
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from lazybench.errors import UserError
@@ -79,14 +79,18 @@ def check_batch(policy: Policy, config: Any, batch: int, padding: Tensor | None)
         raise UserError("this policy's window is a share of the prompt; give prompts of equal length, or one at a time")
 
 
-def check_owner(cache: LazyCache, run: Any) -> None:
-    """Refuse a cache that another model or another policy filled."""
-    model, policy = cache.owner
-    if model() is not run.model or policy != run.policy:
+def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> None:
+    """Refuse a cache that another model or policy filled, or that a failed pass left incomplete."""
+    filled_by, under = cache.owner
+    if filled_by() is not model:
+        raise UserError("past_key_values comes from another model; leave it out to start from the prompt")
+    if under != policy:
         raise UserError(
-            "this past_key_values comes from another model or another pruning policy, whose stages differ; "
-            "go on with the same ones, or start from the prompt"
+            "past_key_values was filled under another pruning policy, which this one can't go on with; "
+            "leave it out to start from the prompt"
         )
+    if cache.failed:
+        raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
 
 
 def windowed_layers(config: Any) -> frozenset[int]:
@@ -116,6 +120,19 @@ def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool) -> N
                 f"logits_to_keep={wanted} asks for logits of pruned tokens (as assisted decoding does); "
                 "only the last token has them: pass logits_to_keep=1"
             )
+
+
+def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Refuse a ``generate`` call that runs its prompt in pieces.
+
+    Args:
+        defaults: the model's own generation config.
+        args: of ``generate``, with ``kwargs``.
+    """
+    configs = [defaults, kwargs.get("generation_config"), *args]
+    size = kwargs.get("prefill_chunk_size") or max(getattr(config, "prefill_chunk_size", 0) or 0 for config in configs)
+    if size:
+        raise UserError(f"LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size={size} out")
 
 
 def check_prompt(config: Any, tokens: int) -> None:

@@ -22,33 +22,29 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet, ref
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
-from transformers.modeling_utils import AttentionInterface
 
 from lazybench.errors import UserError
 from lazybench.pruning import checks, legacy, masks
-from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.attach import Attachment
 from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.calls import GenerateCalls
 from lazybench.pruning.choosing import chosen_tokens
 from lazybench.pruning.layers import find_layers, find_mlp
 from lazybench.pruning.look import Look, Watch
-from lazybench.pruning.masks import mask_rule
 from lazybench.pruning.placement import BEFORE_THE_FIRST
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.rows import take_rows
+from lazybench.pruning.saved_mlp import SavedMlp
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.scorers import Seen
 from lazybench.pruning.step import Step
 from lazybench.pruning.trace import StepTrace, Trace
-
-IMPLEMENTATION = "lazyllm"  # transformers matches implementation names by substring: avoid "sdpa", "flash", "flex"
-_active: WeakSet[Module] = WeakSet()
-_Hook = tuple[Module, Callable[..., Any]]
 
 
 class Pruned(AbstractContextManager):
@@ -83,6 +79,7 @@ class Pruned(AbstractContextManager):
         self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
+        self._attachment, self._calls = Attachment(model, self._legacy), GenerateCalls(model, self._generated)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
@@ -90,14 +87,9 @@ class Pruned(AbstractContextManager):
 
     # ---- attaching and detaching
     def __enter__(self) -> Self:
-        if self.model in _active:
-            raise UserError("this model runs under LazyLLM already; leave that context before entering another")
         with ExitStack() as undo:  # whatever fails on the way in, what was attached until then is taken off
-            undo.callback(_unregister_when_last)
-            _active.add(self.model)
-            undo.callback(_active.discard, self.model)
-            if not self._legacy:
-                self._register(undo)
+            self._attachment.enter(undo)
+            self._calls.attach(undo)
             undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
             undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
             for index, layer in enumerate(self._layers):
@@ -113,28 +105,27 @@ class Pruned(AbstractContextManager):
         if index in self._may_prune or index == len(self._layers) - 1 or self._legacy:
             undo.callback(layer.register_forward_hook(self._after_layer(index)).remove)
         if self.policy.before_mlp and index in self._may_prune and (mlp := find_mlp(layer)) is not None:
-            undo.callback(mlp.register_forward_pre_hook(self._before_mlp(index)).remove)
-            undo.callback(mlp.register_forward_hook(self._after_mlp).remove)
+            SavedMlp(self._rows_before_mlp(index)).attach(mlp, undo)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._cache = None
+        if self._cache is not None:
+            self._cache.abandon_step()
+            self._cache = None
         self._stop_watching()
         self._undo.close()
 
-    def _register(self, undo: ExitStack) -> None:
-        configs = {id(config): config for module in self.model.modules() if (config := getattr(module, "config", None))}
-        for config in configs.values():
-            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
-            config._attn_implementation_internal = IMPLEMENTATION
-        for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
-            if IMPLEMENTATION not in interface._global_mapping:
-                interface.register(IMPLEMENTATION, function)
+    def _generated(self, tokens: Tensor) -> None:
+        """Remember the last token of what ``generate`` returned, (batch, tokens): no pass has read it yet."""
+        cache = self._cache
+        if cache is not None and tokens.shape == (cache.batch_size, cache.seen + 1):
+            cache.unseen = tokens[:, -1:]
 
     # ---- one forward pass
     def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
         checks.check_mode(module)
+        self._attachment.keep_experts_grouped()
         named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
         checks.check_call(named, self.model.config, "logits_to_keep" in self._model_inputs and bool(self._may_prune))
 
@@ -144,12 +135,14 @@ class Pruned(AbstractContextManager):
         cache = kwargs.get("past_key_values")
         if not isinstance(cache, LazyCache):
             checks.check_cache(cache)
-            self.trace = Trace()
-            cache = LazyCache(self.policy, self._devices, self._look, self.trace, (ref(self.model), self.policy))
-        checks.check_owner(cache, self)
+            owner = (ref(self.model), self.policy)
+            cache = LazyCache(self.policy, self._devices, self._look, Trace(), owner)
+        self._stop_watching()
+        if self._cache is not None:
+            self._cache.abandon_step()
+        checks.check_owner(cache, self.model, self.policy)
         self._cache, self.trace = cache, cache.trace
         masks.running.set(cache)
-        self._stop_watching()
         inputs = args[0] if args else kwargs.get("input_ids")
         inputs = kwargs["inputs_embeds"] if inputs is None else inputs
         self._begin(cache, inputs, kwargs.get("attention_mask"))
@@ -159,12 +152,15 @@ class Pruned(AbstractContextManager):
         """Every token is a candidate again; the new ones are computed by the first stage."""
         batch, new = inputs.shape[:2]
         start, tokens = cache.seen, cache.seen + new
-        if cache.step is not None:
-            raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
-        is_prompt = new > 1 or start == 0
+        call_begins = self._calls.begins()
+        is_prompt = new > 1 or start == 0 or (call_begins and not cache.goes_on(inputs))
+        cache.unseen = None
         if is_prompt:
-            if start and cache.trace.steps[-1].is_prompt:
-                raise UserError("LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size out")
+            if start and not call_begins and cache.trace.steps[-1].is_prompt:
+                raise UserError(
+                    "LazyLLM prunes by the whole prompt's last token; pass the prompt at once, "
+                    "or go on with a conversation through generate()"
+                )
             checks.check_prompt(self.config, tokens)
             checks.check_padding(attention_mask, start, new)
             cache.prompt_end = tokens
@@ -175,24 +171,15 @@ class Pruned(AbstractContextManager):
         if start:
             cache.candidates = [count + new for count in cache.candidates]
         position = torch.arange(tokens, device=inputs.device).expand(batch, -1)
-        cache.step = Step(start, new, self._selects(cache, is_prompt, start), self.policy.placement.begin())
+        selects = start == 0 or self.policy.revives
+        cache.step = Step(start, new, selects, self.policy.placement.begin())
         cache.trace.steps.append(StepTrace(sum(min(new, count) for count in cache.candidates), is_prompt))
         first = cache.stages[0].append(new, position, cache.real_tokens(tokens), cache.candidates)
         cache.enter(cache.stages[0], first)
-        if cache.step.selects and BEFORE_THE_FIRST in self._may_prune:
-            cache.step.scores.append((self._given(cache), first.selected))
+        if selects and BEFORE_THE_FIRST in self._may_prune:
+            seen = Seen(BEFORE_THE_FIRST, None, None, first.selected, first.current)
+            cache.step.scores.append((self.policy.scorer(seen), first.selected))
             self._choose(cache)
-
-    def _selects(self, cache: LazyCache, is_prompt: bool, start: int) -> bool:
-        return start == 0 or self.policy.revives
-
-    def _given(self, cache: LazyCache) -> Tensor:
-        """Scores of the tokens that no layer has seen."""
-        step = cache.step
-        assert step is not None
-        from lazybench.pruning.scorers import Seen
-
-        return self.policy.scorer(Seen(BEFORE_THE_FIRST, None, None, step.plan.selected, step.plan.current))
 
     def _choose(self, cache: LazyCache) -> None:
         """Paper, sections 3.2 and 3.3: choose the tokens of the next stage, and enter it."""
@@ -283,16 +270,15 @@ class Pruned(AbstractContextManager):
         """
         step = cache.step
         assert step is not None
-        if step.chosen_before_mlp is None and not step.decide(layer, step.scores[-1][0]):
-            return hidden
-        if self.policy.revives:
-            cache.put_aside(hidden)
-            self._choose(cache)
-            return cache.fetch(hidden.device)
-        rows = step.chosen_before_mlp
+        rows, step.rows_that_go_on = step.rows_that_go_on, None  # chosen before the layer's MLP
         if rows is None:
+            if not step.decide(layer, step.scores[-1][0]):
+                return hidden
+            if self.policy.revives:
+                cache.put_aside(hidden)
+                self._choose(cache)
+                return cache.fetch(hidden.device)
             rows = self._choose_rows(cache)
-        step.chosen_before_mlp = None
         return take_rows(hidden, rows.to(hidden.device))
 
     def _choose_rows(self, cache: LazyCache) -> Tensor:
@@ -302,32 +288,17 @@ class Pruned(AbstractContextManager):
         self._choose(cache)
         return torch.searchsorted(entered.contiguous(), cache.step.plan.current.contiguous())
 
-    def _before_mlp(self, layer: int) -> Callable[..., Any]:
-        def before(module: Module, args: tuple) -> tuple | None:
+    def _rows_before_mlp(self, layer: int) -> Callable[[Tensor], Tensor | None]:
+        def rows(whole: Tensor) -> Tensor | None:
             cache, step = self._running()
-            whole = args[0]
-            scored = step.scores and step.layer == layer
+            scored = step.layer == layer and step.scores
             if not (step.selects and scored and whole.shape[:2] == step.plan.current.shape):
                 return None
-            if not step.decide(layer, step.scores[-1][0]):
-                return None
-            step.chosen_before_mlp = self._choose_rows(cache)
-            step.whole = whole
+            step.rows_that_go_on = self._choose_rows(cache)
             cache.trace.steps[-1].mlp_saved = True
-            return (take_rows(whole, step.chosen_before_mlp.to(whole.device)), *args[1:])
+            return step.rows_that_go_on
 
-        return before
-
-    def _after_mlp(self, module: Module, args: tuple, output: Any) -> Any:
-        """The rows of the tokens that go on, where the layer expects them; the others' are dropped after the layer."""
-        _, step = self._running()
-        if step.chosen_before_mlp is None or step.whole is None:
-            return output
-        part = output if isinstance(output, Tensor) else output[0]
-        whole = torch.zeros(*step.whole.shape[:2], part.shape[-1], dtype=part.dtype, device=part.device)
-        whole.scatter_(1, step.chosen_before_mlp.to(part.device)[..., None].expand_as(part), part)
-        step.whole = None
-        return whole if isinstance(output, Tensor) else (whole, *output[1:])
+        return rows
 
     def _running(self) -> tuple[LazyCache, Step]:
         assert self._cache is not None
@@ -363,9 +334,3 @@ class LazyLLM(Pruned):
             schedule = PruningSchedule.preset(schedule)
         self.schedule = schedule.resolved(model.config.get_text_config())
         super().__init__(model, self.schedule.policy())
-
-
-def _unregister_when_last() -> None:
-    if not _active:
-        for interface in (AttentionInterface, AttentionMaskInterface):
-            interface._global_mapping.pop(IMPLEMENTATION, None)

@@ -32,9 +32,7 @@ class Step:
         self.prunings = 0
         self.scores: list[tuple[Tensor, Tensor]] = []
         self.stages_entered = 0
-        # between a pruning layer's attention and its end, where its MLP is saved: which rows go on, and the MLP's input
-        self.chosen_before_mlp: Tensor | None = None
-        self.whole: Tensor | None = None
+        self.rows_that_go_on: Tensor | None = None  # chosen before the pruning layer's MLP, to be used after it
         # by id: what layers share, with the tensor itself so that its id stays its own
         self.inputs: dict[int, tuple[tuple, Tensor]] = {}
 
