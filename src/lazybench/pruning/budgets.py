@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, cos, pi
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -68,6 +68,46 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class FallingRatio:
+    """A share of the older tokens that falls from layer to layer (PyramidInfer, arXiv 2405.12532, and its code).
+
+    Older are the tokens that entered the layer, less the recent ones, which all stay. Pruning at every layer, the
+    shares multiply. Nothing is pruned where ``least`` or fewer would be left, or where no older token is to go.
+
+    Args:
+        keep: the share that layer number ``layers`` would keep, in (0, 1].
+        layer: 0-based index of the pruning layer.
+        layers: layers of the model.
+        decay: from all in layer 0 to ``keep``, along half a ``"cosine"`` or in a ``"linear"`` way; ``"constant"``:
+            ``keep`` everywhere, which the published code does under the name linear.
+        least: older tokens below which a layer prunes nothing.
+
+    Raises:
+        UserError: a share outside (0, 1], a layer that is not there.
+    """
+
+    keep: float
+    layer: int
+    layers: int
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    least: int = 64
+
+    def __post_init__(self) -> None:
+        check_share("keep", self.keep)
+        check_whole_number("layer", self.layer, 0)
+        check_whole_number("layers", self.layers, self.layer + 1)
+        check_whole_number("least", self.least, 0)
+        if self.decay not in ("cosine", "linear", "constant"):
+            raise UserError(f"decay={self.decay!r} is not one of cosine, linear, constant")
+
+    def count(self, entered: int, context: int, recent: int) -> int:
+        depth = self.layer / self.layers
+        left = {"cosine": (cos(pi * depth) + 1.0) / 2.0, "linear": 1.0 - depth, "constant": 0.0}[self.decay]
+        stay = share_of((1.0 - self.keep) * left + self.keep, entered - recent, "down")
+        return entered if stay <= min(self.least, context - recent) else recent + stay
+
+
+@dataclass(frozen=True)
 class Mass:
     """As many of the best units as hold a share of the whole score (top-p; UniPrefill).
 
@@ -89,9 +129,10 @@ class Mass:
 
     def counts(self, ranked: Tensor) -> list[int]:
         """For each row of ``ranked`` (batch, units), scores that fall and are not negative: how many units stay."""
-        shares = ranked / ranked.sum(dim=1, keepdim=True)
+        ranked = ranked.double()
+        shares = ranked / ranked.sum(dim=1, keepdim=True).clamp(min=1e-300)
         held = shares.cumsum(dim=1)  # inclusive
-        within = (held - shares if self.crossing else held) <= self.share
+        within = (held - shares if self.crossing else held) <= self.share + 1e-9  # all of them at a share of 1
         counts: list[int] = within.sum(dim=1).clamp(min=1).tolist()
         return counts
 

@@ -104,7 +104,7 @@ class AttentionScorer:
             raise UserError(f"pool={self.pool} must be odd, so that a token lies in the middle of its pool")
 
     def queries(self, prompt_tokens: int) -> int:
-        return max(self.window, self.window + int(self.window_share * prompt_tokens))
+        return self.window + int(self.window_share * prompt_tokens)
 
     def __call__(self, seen: Seen) -> Tensor:
         by_head = self.by_kv_head(seen)  # (batch, kv_heads, keys)
@@ -116,21 +116,24 @@ class AttentionScorer:
     def by_kv_head(self, seen: Seen) -> Tensor:
         """(batch, kv_heads, keys): summed over the window, pooled per query head, summed over each group."""
         scores = self._summed_over_window(seen)  # (batch, heads, keys)
-        context = None if self.own_columns else seen.position < _of(seen.query_position)[:, :1]  # (batch, keys)
-        if context is not None:
-            scores = scores * context[:, None]
+        counted = seen.valid  # (batch, keys) who takes part; None: all
+        if not self.own_columns:
+            context = seen.position < seen.query_position[:, :1]
+            counted = context if counted is None else counted & context
         if self.pool > 1:
-            scores = pooled(scores, self.pool, self.pool_by, None if seen.in_order else seen.position)
+            scores = pooled(scores, self.pool, self.pool_by, None if seen.in_order else seen.position, counted)
+        if counted is not None:
+            scores = scores.masked_fill(~counted[:, None], 0.0)
         batch, heads, keys = scores.shape
         scores = scores.view(batch, seen.kv_heads, heads // seen.kv_heads, keys).sum(dim=2)
-        return standardised(scores, seen.valid, context) if self.standardise else scores
+        return standardised(scores, counted) if self.standardise else scores
 
     def _summed_over_window(self, seen: Seen) -> Tensor:
         queries = seen.query_position.shape[1]
         if queries == 1:
             (row,) = attention_rows(seen, self.products)
             return row[:, :, 0]
-        weights = torch.linspace(1.0, self.newest_weight, queries, device=seen.position.device)
+        weights = torch.linspace(1.0, self.newest_weight, queries, device=seen.position.device, dtype=torch.float64)
         total: Tensor | float = 0.0
         start = 0
         for block in attention_rows(seen, self.products):  # (batch, heads, queries of the block, keys)
@@ -145,7 +148,7 @@ class Given:
     """Scores from elsewhere, by original position: a draft model's, an answer's, a random draw's.
 
     Args:
-        scores: (batch, prompt tokens). Generated tokens, which have none, score highest.
+        scores: (batch, prompt tokens), finite. Generated tokens, which have none, score highest.
     """
 
     scores: Tensor
@@ -156,8 +159,10 @@ class Given:
     def __call__(self, seen: Seen) -> Tensor:
         scores = self.scores.to(seen.position.device)
         known = scores.shape[1]
-        at = scores.expand(seen.position.shape[0], -1).gather(1, seen.position.clamp(0, known - 1))
-        return at.masked_fill(seen.position >= known, torch.inf)
+        by_row = scores.repeat_interleave(len(seen.position) // len(scores), dim=0)  # beams of one prompt share them
+        at = by_row.gather(1, seen.position.clamp(0, known - 1))
+        # the largest number, not infinity: tokens that always stay must still come first
+        return at.masked_fill(seen.position >= known, torch.finfo(at.dtype).max)
 
 
 def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
@@ -214,12 +219,22 @@ def _hidden(seen: Seen, rows: slice) -> Tensor | None:
     return hidden if seen.valid is None else hidden | ~seen.valid[:, None, None, :]
 
 
-def pooled(scores: Tensor, length: int, by: Literal["mean", "max"], position: Tensor | None = None) -> Tensor:
-    """``scores`` (batch, heads, keys) pooled over ``length`` neighbours in the text, zeros beyond its ends.
+def pooled(
+    scores: Tensor,
+    length: int,
+    by: Literal["mean", "max"],
+    position: Tensor | None = None,
+    counted: Tensor | None = None,
+) -> Tensor:
+    """``scores`` (batch, heads, keys) pooled over ``length`` neighbours in the text.
 
     Args:
+        by: ``"mean"`` divides by ``length`` everywhere, with zeros beyond the ends; ``"max"`` looks at what is there.
         position: (batch, keys) original positions where the keys do not lie in the text's order.
+        counted: (batch, keys) False for keys that count as lying beyond the ends; None: all count.
     """
+    if counted is not None:
+        scores = scores.masked_fill(~counted[:, None], 0.0 if by == "mean" else -torch.inf)
     order = None
     if position is not None:
         order = position.argsort(dim=1)[:, None].expand_as(scores)
@@ -229,18 +244,15 @@ def pooled(scores: Tensor, length: int, by: Literal["mean", "max"], position: Te
     return scores if order is None else torch.zeros_like(scores).scatter(2, order, scores)
 
 
-def standardised(scores: Tensor, valid: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+def standardised(scores: Tensor, counted: Tensor | None = None) -> Tensor:
     """``scores`` (batch, kv_heads, keys) less their mean, over their standard deviation plus 1e-8, along the text.
 
     Args:
-        valid, context: (batch, keys) which keys count; None: all.
+        counted: (batch, keys) which keys count, the others get 0; None: all.
     """
-    counted = torch.ones_like(scores[:, 0], dtype=torch.bool)
-    for mask in (valid, context):
-        counted = counted if mask is None else counted & mask
-    counts = counted.sum(dim=1)[:, None, None]
-    weights = counted[:, None].to(scores.dtype)
-    mean = (scores * weights).sum(dim=2, keepdim=True) / counts
+    weights = torch.ones_like(scores[:, :1]) if counted is None else counted[:, None].to(scores.dtype)
+    counts = weights.sum(dim=2, keepdim=True)
+    mean = (scores * weights).sum(dim=2, keepdim=True) / counts.clamp(min=1)
     variance = ((scores - mean) ** 2 * weights).sum(dim=2, keepdim=True) / (counts - 1).clamp(min=1)
     return (scores - mean) / (variance.sqrt() + 1e-8) * weights
 

@@ -51,6 +51,7 @@ def choose_chunks(
     chunk: int,
     reduce: Literal["sum", "mean"],
     valid: Tensor | None = None,
+    context: Sequence[int] | None = None,
 ) -> tuple[Tensor, list[int]]:
     """The best chunks of ``chunk`` tokens each, which stay or go together, and the tokens of ``always``.
 
@@ -59,7 +60,9 @@ def choose_chunks(
     not (SpecPrefill). Chunks that hold tokens of ``always`` are ranked like the others.
 
     Args:
+        budget: how many chunks; the best one always stays.
         chunk: 1: tokens by themselves (for a ``Mass`` of tokens).
+        context: tokens that each row has had so far, for a share of the context; None: those that are here.
 
     Returns:
         (batch, most kept) positions, -1 in front where a row keeps fewer, rising otherwise; and each row's number.
@@ -84,7 +87,9 @@ def choose_chunks(
     if isinstance(budget, Mass):
         counts = budget.counts(ranked.masked_fill(ranked == -torch.inf, 0.0))
     else:
-        counts = [budget.count(number, number, 0) for number in chunks.tolist()]
+        entering = chunks.tolist()
+        so_far = entering if context is None else [-(-tokens // chunk) for tokens in context]
+        counts = [max(1, budget.count(*both, 0)) for both in zip(entering, so_far, strict=True)]
     taken = torch.arange(most, device=order.device) < torch.tensor(counts, device=order.device)[:, None]
     kept_chunk = torch.zeros_like(exists).scatter_(1, best, taken & exists.gather(1, best))
     kept = (kept_chunk.gather(1, own) | always) & real
