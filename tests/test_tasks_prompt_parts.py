@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from conftest import save_tiny_checkpoint
+from chat_models import FORMATS, chat_models
 from test_tasks_longbench import task_like
-from tiny_checkpoints import save_llama2, save_xgen
 
 from lazybench.errors import UserError
-from lazybench.models import LoadedModel, ModelSpec, load_model
-from lazybench.models.chat import XGEN_HEADER, wrap
+from lazybench.models import LoadedModel
+from lazybench.models.chat import wrap
 from lazybench.tasks import DataSettings, build_task
-from lazybench.tasks.base import Prompt, Sample, place_of
+from lazybench.tasks.base import Sample, place_of
 from lazybench.tasks.prompting import encode_prompt
 
-# SmolLM2's and Qwen2.5's form: a default system turn, and the generation prompt
-CHATML = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
-    "<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-STRIPPING = "[INST] {{ messages[0]['content'] | trim }} [/INST]"
 DOCUMENT = "A tree has roots.\nIts leaves fall in autumn. "
 PROMPT = f"Read the text.\n\n{DOCUMENT}\n\nWhat falls?\nAnswer:"
-FORMATS = {
-    "chatml": (
-        "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\n",
-        "<|im_end|>\n<|im_start|>assistant\n",
-    ),
-    "stripping": ("[INST] ", " [/INST]"),
-    "llama2": ("[INST]", "[/INST]"),
-    "xgen": (f"{XGEN_HEADER} ### Human: ", "\n###"),
-    "none": ("", ""),
-}  # fmt: skip
-
-
-def save_chat(folder: Path, template: str) -> Path:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(save_tiny_checkpoint(folder))
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
-    root = tmp_path_factory.mktemp("checkpoints")
-    specs = {
-        "chatml": ModelSpec("tiny", path=save_chat(root / "chatml", CHATML)),
-        "stripping": ModelSpec("tiny", path=save_chat(root / "stripping", STRIPPING)),
-        "llama2": ModelSpec("tiny", path=save_llama2(root / "llama2"), chat_format="llama2"),
-        "xgen": ModelSpec("tiny", path=save_xgen(root / "xgen"), chat_format="xgen", tokenizer="xgen"),
-        "none": ModelSpec("tiny", path=root / "llama2", chat_format="none"),
-    }
-    return {name: load_model(spec) for name, spec in specs.items()}
-
-
-def text_of(loaded: LoadedModel, prompt: Prompt, of: object) -> str:
-    return str(loaded.tokenizer.decode(prompt.ids[0, of]))
+    return chat_models(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.mark.parametrize("text", [PROMPT, f"  {PROMPT}\n", "x"], ids=["plain", "white space around", "one letter"])

@@ -50,4 +50,5 @@ class Record:
 
     def completes(self, earlier: Record) -> bool:
         """Whether this is ``earlier`` with its fidelity, or with what went wrong there: a later line replaces it."""
-        return self != earlier and replace(self, fidelity_top1=None, fidelity_kl=None, error=None) == earlier
+        timed = replace(self, fidelity_top1=None, fidelity_kl=None, error=None, details=earlier.details)
+        return self != earlier and timed == earlier

@@ -3,7 +3,7 @@
 config.yaml              what was asked; a folder never mixes two configurations
 provenance.json          code, libraries, hardware, model and data, written before the first sample
 samples.jsonl            one line a record, appended and synchronised one by one; a record that was timed gets
-                         its fidelity by a second line, which replaces the first
+                         its fidelity by a second line, which replaces the first (a finished run keeps that alone)
 samples.failed.jsonl     lines of samples that failed and were tried again
 samples.malformed.jsonl  lines that could not be read, as they were found
 done                     written last: every sample was measured, or is named as failed
@@ -43,6 +43,7 @@ class RunFolder:
         self.done: dict[RecordKey, Record] = {}
         self._lock = lock
         self._samples = -1
+        self._completed = False  # samples.jsonl holds lines that later ones replace
         self._resume: dict[str, Any] | None = None  # facts of this process, to be noted before its first sample
 
     @classmethod
@@ -90,8 +91,10 @@ class RunFolder:
         """
         line = to_line(record)
         stored = from_line(line)
-        if record.key in self.done and not stored.completes(self.done[record.key]):
-            raise ValueError(f"{record.key} was appended before")
+        if record.key in self.done:
+            if not stored.completes(self.done[record.key]):
+                raise ValueError(f"{record.key} was appended before")
+            self._completed = True
         self._note_resume()
         append_whole(self._samples, line, self.path / "samples.jsonl")
         self.done[record.key] = stored
@@ -106,6 +109,12 @@ class RunFolder:
 
     def finish(self) -> None:
         """Write the marker that says that nothing is left to measure. The last thing a run does."""
+        if self._completed:
+            content = b"".join(map(to_line, self.done.values()))
+            write_atomically(self.path / "samples.jsonl", content)
+            os.close(self._samples)  # of the file that was
+            self._samples = self._open(self.path / "samples.jsonl")
+            self._completed = False
         counts = {"records": len(self.done), "failed": len(self.failed())}
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
@@ -133,8 +142,12 @@ class RunFolder:
             self._repair(samples)
         elif not samples.exists():
             write_atomically(samples, b"")
+        self._samples = self._open(samples)
+
+    @staticmethod
+    def _open(samples: Path) -> int:
         try:
-            self._samples = os.open(samples, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            return os.open(samples, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
             raise write_error(samples, error) from error
 
@@ -158,6 +171,7 @@ class RunFolder:
                 malformed.append(line)
             else:
                 kept.append(line)
+                self._completed |= record.key in self.done
                 self.done[record.key] = record
         repaired = b"".join(line + b"\n" for line in kept)
         if repaired == content:
