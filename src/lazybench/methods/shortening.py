@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from lazybench.contract import Request, Response, Work
 from lazybench.pruning.selection import choose
+
+Part = Literal["context", "prompt"]
 
 
 def best_positions(scores: Tensor, kept: int, last: int = 0) -> Tensor:
@@ -19,6 +23,31 @@ def best_positions(scores: Tensor, kept: int, last: int = 0) -> Tensor:
     tokens = scores.shape[1]
     position = torch.arange(tokens, device=scores.device)[None]
     return choose(scores, position, position >= tokens - last, [min(kept, tokens)])[0].sort().values
+
+
+def droppable(request: Request, part: Part) -> Tensor:
+    """Which of the prompt's tokens a method may drop that works on text: no special token, none of the chat format's.
+
+    Args:
+        part: ``"context"``: of these the document's alone.
+
+    Returns:
+        (prompt_tokens,) bool, on the CPU.
+
+    Raises:
+        UserError: the task does not tell its document from the rest.
+    """
+    may_go = ~torch.isin(request.prompt_ids[0].cpu(), torch.tensor(request.tokenizer.all_special_ids, dtype=torch.long))
+    if request.template is not None:
+        may_go &= ~request.template
+    if part == "prompt":
+        return may_go
+    if request.context is None:
+        raise UserError(
+            "prompt_compression.part=context: this task does not say which part of its prompt is the context; "
+            "choose part=prompt"
+        )
+    return may_go & request.context
 
 
 def generate(request: Request, prompt_ids: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.models import LoadedModel, load_model
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.runner import encode, request_for
+from lazybench.requests import encode, request_for
 from lazybench.store.files import FolderLock
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
