@@ -1,4 +1,4 @@
-"""A schedule as a config names it, before the model's depth is known; the presets are the files of conf/pruning."""
+"""A schedule as a config names it, before the model's depth is known; the presets are in published.py."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class PruningSpec:
         ratio_of: steps: what a keep ratio is relative to; linear is always of the context.
         generated: see ``PruningSchedule``.
         sliding_window: see ``PruningSchedule``.
+        revive: see ``PruningSchedule``.
 
     Raises:
         UserError: what ``PruningSchedule`` refuses, neither layers nor depths, an unknown kind.
@@ -44,6 +45,7 @@ class PruningSpec:
     ratio_of: RatioOf = "entered"
     generated: Literal["pruned", "kept"] = "pruned"
     sliding_window: Literal["ignored", "moved"] = "ignored"
+    revive: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in ("steps", "linear"):
@@ -54,6 +56,8 @@ class PruningSpec:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"pruning.{name}={value!r} must be a number, a share between 0 and 1")
+        if not isinstance(self.revive, bool):
+            raise UserError(f"pruning.revive={self.revive!r} must be true or false")
         if self.kind == "steps" and self.layers is None and self.depths is None:
             raise UserError("pruning.layers and pruning.depths are both empty; give one, or choose pruning=none")
         if self.kind == "linear" and (self.layers or self.depths or self.keep):
@@ -69,7 +73,7 @@ class PruningSpec:
             UserError: what ``PruningSchedule`` refuses. Layers that the model does not have are refused by
                 ``PruningSchedule.check_depth``.
         """
-        options: dict[str, Any] = {"generated": self.generated, "sliding_window": self.sliding_window}
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("generated", "sliding_window", "revive")}
         if self.kind == "linear":
             return replace(PruningSchedule.linear(num_layers, self.start, self.end, self.r0, self.r1), **options)
         if self.layers is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lazybench.config import RunConfig
+from lazybench.config import RunConfig, TuneSettings
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, fidelity, record_reference
 from lazybench.methods.base import Method, Request
@@ -30,7 +30,6 @@ from lazybench.store.files import FolderLock
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
 from lazybench.tune.outcome import best_trial, confirm, write_trials
-from lazybench.tune.settings import TuneSettings
 from lazybench.tune.space import check_stages, parameters_of, suggest_schedule
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lazybench.errors import UserError
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.tune.settings import TuneSettings
+from lazybench.config import TuneSettings
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
