@@ -23,7 +23,7 @@ from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
 
 if TYPE_CHECKING:
-    from lazybench.methods.base import Method
+    from lazybench.contract import Method
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class RunConfig:
                 raise UserError(f"{name}={switch} must be true or false")
         if self.tracker not in ("none", "wandb"):
             raise unknown_name("tracker", str(self.tracker), ["none", "wandb"])
-        labels = [(method.name, method.variant) for method in self.methods]
+        labels = [(method.name, method.label) for method in self.methods]
         for label in labels:
             if labels.count(label) > 1:
                 raise UserError(f"methods names {' '.join(label).strip()!r} twice; each may stand once in a run")

@@ -16,10 +16,11 @@ import numpy
 import torch
 
 from lazybench.config import RunConfig
+from lazybench.contract import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, fidelity, record_reference
 from lazybench.measure.protocol import measure, order_of_methods
-from lazybench.methods.base import Method, Request
+from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.progress import Progress
@@ -53,9 +54,7 @@ def run(config: RunConfig) -> int:
     samples = _numbered_samples(config, tasks)
     loaded = load_model(_with_room_for(tasks, config))
     for method in config.methods:
-        check = getattr(method, "check_model", None)
-        if check is not None:
-            check(loaded.model)
+        method.prepare(loaded.model)
     facts = provenance.collect(
         model=loaded.provenance,
         tasks={task.name: {"fingerprint": task.fingerprint, "source": task.source} for task in tasks},
@@ -145,7 +144,7 @@ class _Run:
         self.loaded = loaded
         self.folder = folder
         self.tracker = tracker
-        self.repeats = {(method.name, method.variant): max(config.repeats, method.repeats) for method in config.methods}
+        self.repeats = {(method.name, method.label): max(config.repeats, method.repeats) for method in config.methods}
         self.warm = False
 
     def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
@@ -163,7 +162,7 @@ class _Run:
 
         for repeat in range(max(self.repeats.values())):
             group: list[Record] = []
-            due = [method for method in self.config.methods if repeat < self.repeats[method.name, method.variant]]
+            due = [method for method in self.config.methods if repeat < self.repeats[method.name, method.label]]
             for order, method in enumerate(order_of_methods(index + repeat, due)):
                 record = self._blank_record(task, sample, method, repeat, prompt_ids.shape[1], order)
                 if record.key in self.folder.done:
@@ -176,7 +175,7 @@ class _Run:
                 progress.advance(group[-1])
             if self.config.fidelity:
                 request = request_for(self.config, self.loaded, task, prompt_ids, index, repeat)
-                by_name = {(method.name, method.variant): method for method in due}
+                by_name = {(method.name, method.label): method for method in due}
                 group = [
                     self._agree(record, by_name[record.method, record.variant], request, reference) for record in group
                 ]
@@ -192,6 +191,8 @@ class _Run:
         except Exception as error:  # out of memory, say: this sample failed, the run goes on
             return replace(record, error=_failure(error))
         response = measured.response
+        shares = shares_of(response.work, request)
+        revived = response.work.revived_tokens_per_step
         prediction = str(self.loaded.tokenizer.decode(response.new_tokens, skip_special_tokens=True))
         score = None
         if self.config.scoring and self.loaded.scores_mean_something:
@@ -205,12 +206,17 @@ class _Run:
             overhead_s=response.overhead_s,
             score=score,
             prediction=prediction,
-            prompt_tokens_computed=response.prompt_tokens_computed,
-            prompt_tokens_computed_by_stage=response.prompt_tokens_computed_by_stage,
-            prompt_tokens_computed_by_step=response.prompt_tokens_computed_by_step,
-            ideal_ttft_speedup=response.ideal_ttft_speedup,
+            prompt_tokens_computed=shares.prompt_tokens_computed,
+            prompt_tokens_computed_by_stage=shares.by_stage,
+            prompt_tokens_computed_by_step=shares.by_step,
+            ideal_ttft_speedup=shares.flops_ratio,
             peak_memory_bytes=measured.peak_memory_bytes,
-            details={**sample.details, **response.details} or None,
+            details={
+                **sample.details,
+                **response.details,
+                **({} if revived is None else {"revived_tokens_per_step": revived}),
+            }
+            or None,
         )
 
     def _agree(self, record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
@@ -250,7 +256,7 @@ class _Run:
             task=task.name,
             category=task.category,
             method=method.name,
-            variant=method.variant,
+            variant=method.label,
             sample_id=sample.sample_id,
             repeat=repeat,
             prompt_tokens=prompt_tokens,

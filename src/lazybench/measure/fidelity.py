@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from lazybench.methods.base import Method, Request
+from lazybench.contract import Method, Request
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from lazybench.contract import Method, Request, Response
 from lazybench.measure.clock import Clock, synchronizer
 from lazybench.measure.memory import PeakMemory
-from lazybench.methods.base import Method, Request, Response
 
 T = TypeVar("T")
 

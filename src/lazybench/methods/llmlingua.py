@@ -9,17 +9,17 @@ our tokens that remains is near ``keep``, not equal to it.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
 
 import torch
 
+from lazybench.contract import Request
 from lazybench.errors import UserError
-from lazybench.measure.flops import prefill_flops
-from lazybench.methods.base import Request
 from lazybench.methods.selective_context import Compressed
+from lazybench.models.flops import full_prefill_flops
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
 WINDOW_TOKENS = 512  # the classifier reads the prompt in pieces of this length
@@ -36,7 +36,7 @@ def check_installed() -> None:
 
 def compress(request: Request, keep: float, model: str) -> Compressed:
     """The prompt in LLMLingua-2's words."""
-    compressor = _load(model, request.prompt_ids.device.type)
+    compressor = load(model, request.prompt_ids.device.type)
     special = set(request.tokenizer.all_special_ids)
     ids: list[int] = []
     read_tokens = 0
@@ -49,14 +49,13 @@ def compress(request: Request, keep: float, model: str) -> Compressed:
         read_tokens += len(compressor.tokenizer(text).input_ids)
         short = compressor.compress_prompt([text], rate=keep, force_tokens=["\n"])["compressed_prompt"]
         ids += request.tokenizer(short, add_special_tokens=False).input_ids
-    config = compressor.model.config
-    flops_per_window = prefill_flops(config, [WINDOW_TOKENS] * config.num_hidden_layers)
-    return Compressed(request.prompt_ids.new_tensor([ids]), flops_per_window * read_tokens / WINDOW_TOKENS)
+    flops = full_prefill_flops(compressor.model.config, WINDOW_TOKENS) * read_tokens / WINDOW_TOKENS
+    return Compressed(request.prompt_ids.new_tensor([ids]), other_flops=flops)
 
 
-@lru_cache(maxsize=1)
-def _load(model: str, device: str) -> Any:
-    """Loaded once (in a warm-up run, not inside the clock). The package seeds torch: that is undone."""
+@cache
+def load(model: str, device: str) -> Any:
+    """Loaded once, by ``prepare``, and kept. The package seeds torch: that is undone."""
     from llmlingua import PromptCompressor
 
     state = torch.get_rng_state()

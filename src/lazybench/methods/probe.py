@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
-from lazybench.measure.flops import decoder_layers
+from lazybench.pruning.checks import find_layers
 from lazybench.pruning.importance import last_query_importance
 
 
@@ -61,8 +61,7 @@ def probe_importance(model: PreTrainedModel, prompt_ids: Tensor, layers: int) ->
         raise _EnoughLayers
 
     watch = _WatchAttention(prompt_ids.shape[1])
-    every = decoder_layers(model, model.config.get_text_config().num_hidden_layers)
-    hook = every[layers - 1].register_forward_hook(stop)
+    hook = find_layers(model)[1][layers - 1].register_forward_hook(stop)
     try:
         with watch:
             model(prompt_ids, use_cache=False)

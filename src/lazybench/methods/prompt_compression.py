@@ -8,16 +8,15 @@ from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
+from lazybench.contract import Method, Request, Response
 from lazybench.errors import UserError
-from lazybench.measure.flops import prefill_flops
 from lazybench.methods import llmlingua, selective_context
-from lazybench.methods.base import Request, Response
 from lazybench.methods.lexical_units import Unit, check_unit
-from lazybench.methods.shortening import check_share, generate, kept_tokens
+from lazybench.methods.shortening import answer, check_share, kept_tokens
 
 
 @dataclass(frozen=True)
-class PromptCompression:
+class PromptCompression(Method):
     """Hand the model a prompt that a compressor has shortened; its own time is part of the TTFT.
 
     Source: LazyLLM's table 1 (arXiv 2407.14057), "prompt compression": Selective Context, Li et al. 2023
@@ -50,7 +49,6 @@ class PromptCompression:
     compressor: Literal["selective_context", "llmlingua"] = "selective_context"
 
     name: ClassVar[str] = "prompt_compression"
-    repeats: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_share("prompt_compression.keep", self.keep)
@@ -64,28 +62,36 @@ class PromptCompression:
             )
 
     @property
-    def variant(self) -> str:
+    def label(self) -> str:
         how = self.unit if self.compressor == "selective_context" else self.compressor
         return f"{how} keep={self.keep:g}" + (f" by={self.language_model}" if self.language_model else "")
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Load the model that reads, where it is another one."""
+        if self.compressor == "llmlingua":
+            llmlingua.load(self._llmlingua_model, model.device.type)
+        elif self.language_model is not None:
+            selective_context.load(self.language_model, model.device)
 
     def run(self, request: Request) -> Response:
         tokens = request.prompt_ids.shape[1]
         if kept_tokens(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
-            return Response(generate(request, request.prompt_ids), 1.0, (1.0,), 1.0)
+            return answer(request, request.prompt_ids)
         started = time.perf_counter()
         if self.compressor == "llmlingua":
-            short = llmlingua.compress(request, self.keep, self.language_model or llmlingua.DEFAULT_MODEL)
+            short = llmlingua.compress(request, self.keep, self._llmlingua_model)
         else:
             short = selective_context.compress(request, self.keep, self.unit, self.language_model)
         request.synchronize()
         overhead_s = time.perf_counter() - started
-        new_tokens = generate(request, short.prompt_ids)
-        kept = short.prompt_ids.shape[1]
-        reads_itself = self.compressor == "selective_context" and self.language_model is None
-        share = kept / tokens + (1.0 if reads_itself else 0.0)
-        speedup = _prefill(request.model, tokens) / (short.reader_flops + _prefill(request.model, kept))
-        return Response(new_tokens, share, (share,), speedup, overhead_s)
+        return answer(
+            request,
+            short.prompt_ids,
+            layer_runs_before=short.layer_runs,
+            other_flops=short.other_flops,
+            overhead_s=overhead_s,
+        )
 
-
-def _prefill(model: PreTrainedModel, tokens: int) -> float:
-    return prefill_flops(model.config, [tokens] * model.config.get_text_config().num_hidden_layers)
+    @property
+    def _llmlingua_model(self) -> str:
+        return self.language_model or llmlingua.DEFAULT_MODEL

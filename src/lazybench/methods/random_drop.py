@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import torch
 
+from lazybench.contract import Method, Request, Response
 from lazybench.errors import check_whole_number
-from lazybench.methods.base import Request, Response
-from lazybench.methods.shortening import answer_from, check_share, kept_tokens
+from lazybench.methods.shortening import answer, check_share, kept_tokens
 
 
 @dataclass(frozen=True)
-class RandomDrop:
+class RandomDrop(Method):
     """Drop prompt tokens at random, each with the same chance, before the model sees them.
 
     Source: LazyLLM's table 1 (arXiv 2407.14057), "random token drop", mean of 5 runs, after Yao et al. 2022
@@ -38,10 +38,11 @@ class RandomDrop:
         check_whole_number("random_drop.repeats", self.repeats)
 
     @property
-    def variant(self) -> str:
+    def label(self) -> str:
         return f"keep={self.keep:g}"
 
     def run(self, request: Request) -> Response:
         tokens = request.prompt_ids.shape[1]
         draw = torch.randperm(tokens, generator=torch.Generator().manual_seed(request.seed))
-        return answer_from(request, draw[: kept_tokens(self.keep, tokens)].sort().values)
+        positions = draw[: kept_tokens(self.keep, tokens)].sort().values
+        return answer(request, request.prompt_ids[:, positions.to(request.prompt_ids.device)])

@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from lazybench.contract import Request, Response, Work
 from lazybench.errors import UserError
-from lazybench.measure.flops import ideal_ttft_speedup
-from lazybench.methods.base import Request, Response
 
 
 def check_share(name: str, share: float) -> None:
@@ -46,14 +45,25 @@ def generate(request: Request, prompt_ids: Tensor) -> Tensor:
     return output[0, prompt_ids.shape[1] :]
 
 
-def answer_from(request: Request, positions: Tensor) -> Response:
-    """Generate from the prompt's tokens at ``positions`` alone: the model sees a shorter prompt, numbered anew.
+def answer(
+    request: Request,
+    prompt_ids: Tensor,
+    *,
+    layer_runs_before: tuple[int, ...] = (),
+    other_flops: float = 0.0,
+    by_stage: tuple[float, ...] = (),
+    overhead_s: float = 0.0,
+) -> Response:
+    """Generate from a shorter prompt with the plain model, and say what that and what came before it ran.
 
     Args:
-        positions: (kept,) long, rising.
+        prompt_ids: (1, kept) what the model sees, numbered anew from 0.
+        layer_runs_before: tokens of each layer that this model ran before, to choose what to keep.
+        other_flops: see ``Work``.
+        by_stage: see ``Work``.
+        overhead_s: see ``Response``.
     """
-    tokens, kept = request.prompt_ids.shape[1], len(positions)
-    new_tokens = generate(request, request.prompt_ids[:, positions.to(request.prompt_ids.device)])
     layers = request.model.config.get_text_config().num_hidden_layers
-    speedup = ideal_ttft_speedup(request.model.config, tokens, [kept] * layers)
-    return Response(new_tokens, kept / tokens, (kept / tokens,), speedup)
+    runs = layer_runs_before + (prompt_ids.shape[1],) * layers
+    work = Work(runs, other_flops=other_flops, by_stage=by_stage)
+    return Response(generate(request, prompt_ids), work, overhead_s)

@@ -80,7 +80,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
         scoring=True,
         out=config.out / f"confirmation-of-trial-{best.number}",
         resolved=config.resolved
-        | {"tune": None, "shard": shard, "pruning": method.variant, "methods": ["baseline", "lazyllm"]},
+        | {"tune": None, "shard": shard, "pruning": method.label, "methods": ["baseline", "lazyllm"]},
     )
     code = run(confirmation)
     confirmed = _confirmed(read_records(confirmation.out / "samples.jsonl"), settings)
@@ -93,7 +93,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
     write_atomically(config.out / "search.json", (json.dumps(outcome, indent=2) + "\n").encode())
     verdict = "confirmed" if confirmed["within_loss"] else "NOT confirmed"
     print(
-        f"best schedule: {method.variant}; {verdict} on {confirmed['samples']} samples left out: "
+        f"best schedule: {method.label}; {verdict} on {confirmed['samples']} samples left out: "
         f"ideal TTFT speedup {confirmed['ideal_ttft_speedup']}, measured {confirmed['ttft_speedup']}, "
         f"relative score {confirmed['relative_score']}, fidelity {confirmed['fidelity_top1']}\n"
         f"preset: {config.out / 'best.yaml'} (copy it to conf/pruning/NAME.yaml and use pruning=NAME)"

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lazybench.config import RunConfig, TuneSettings
+from lazybench.contract import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, fidelity, record_reference
-from lazybench.methods.base import Method, Request
+from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.models import LoadedModel, load_model
@@ -224,7 +225,7 @@ class _TuningSamples:
         scores: list[float] = []
         for one in self.tried:
             response = method.run(one.request)
-            speedups.append(response.ideal_ttft_speedup)
+            speedups.append(shares_of(response.work, one.request).flops_ratio)
             scores.append(self._score(one.task, one.sample, response.new_tokens))
             agreements.append(fidelity(method, one.request, one.reference)[0])
         baseline = sum(one.score for one in self.tried)
