@@ -4,7 +4,7 @@ import sys
 
 from lazybench import __version__
 
-OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and the methods that cut the time to first token of long prompts
+OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts
 
   lazybench KEY=VALUE ...                  measure methods on a task (in a checkout also: python run.py ...)
   lazybench --help                         its keys; --help tasks, models, methods, pruning: what they can be

@@ -30,13 +30,14 @@ def main() -> int:
     from lazybench.choices import prepare
     from lazybench.listing import answer_help
 
+    arguments = sys.argv[1:]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own error and exit with 1; the line below is ours
     try:
-        if (text := answer_help(sys.argv[1:])) is not None:
+        if (text := answer_help(arguments)) is not None:
             print(text)
             return 0
         register()
-        sys.argv[1:] = overrides = prepare(sys.argv[1:])
+        sys.argv[1:] = prepare(arguments)
         _hydra_job()
     except UserError as error:
         return _complain(error)
@@ -47,7 +48,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     if len(_jobs) > 1:
-        _end_of_sweep(overrides)
+        _end_of_sweep(arguments)
     return max(_jobs.values(), default=0)
 
 
@@ -87,14 +88,16 @@ def _run(config: DictConfig, sweep: bool) -> int:
             return dry_run(checked)
         if (checked.out / "done").exists():
             counts = json.loads((checked.out / "done").read_text(encoding="utf-8"))
-            again = f"its {counts['failed']} failed samples are tried again" if counts["failed"] else "here is its table"
+            again = (
+                f"its {counts['failed']} failed samples are tried again" if counts["failed"] else "here is its table"
+            )
             print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
         if checked.tune is not None:
             from lazybench.tune.search import tune
 
             return tune(checked)
-        from lazybench.runner import run
         from lazybench.run_index import write_index
+        from lazybench.runner import run
 
         code = run(checked)
         write_index(checked.out)
@@ -108,11 +111,11 @@ def _run(config: DictConfig, sweep: bool) -> int:
         return 130
 
 
-def _end_of_sweep(overrides: Sequence[str]) -> None:
+def _end_of_sweep(arguments: Sequence[str]) -> None:
     """One table of all jobs, and the names of those that failed."""
     from lazybench.sweep import print_table, run_folders
 
-    print_table(run_folders(overrides))
+    print_table(run_folders(arguments))
     failed = [f"{job} (exit code {code})" for job, code in _jobs.items() if code]
     if failed:
         print(f"lazybench: {len(failed)} of {len(_jobs)} jobs failed: {'; '.join(failed)}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """One table or figure of the paper in one command: its sweep, then its artefact.
 
-    python -m lazybench.experiment fig5 mini [overrides of run.py]
+python -m lazybench.experiment fig5 mini [overrides of run.py]
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _keys() -> list[str]:
 
 def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
     for name in node:
-        key = f"{prefix}{name}"
+        key = prefix + str(name)
         value: Any = node._get_node(name)
         if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
             yield from _dotted(value, f"{key}.")

@@ -14,7 +14,19 @@ import yaml
 from lazybench.store.files import write_atomically
 
 RUNS = Path("results/runs")
-COLUMNS = ("folder", "model", "task", "methods", "limit", "seed", "records", "failed", "finished", "started_at", "commit")
+COLUMNS = (
+    "folder",
+    "model",
+    "task",
+    "methods",
+    "limit",
+    "seed",
+    "records",
+    "failed",
+    "finished",
+    "started_at",
+    "commit",
+)
 
 
 def write_index(run: Path) -> None:

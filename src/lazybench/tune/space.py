@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazybench.config import TuneSettings
 from lazybench.errors import UserError
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.config import TuneSettings
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
