@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lazybench.pruning.importance import last_query_importance
+from lazybench.pruning.scorers import AttentionScorer, Seen
 from tiny_models import random_prompt, shared_model, tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Cache, GenerationConfig, PreTrainedModel

@@ -148,7 +148,7 @@ def _node(kind: type[Any]) -> dict[str, Any]:
     for field in fields(kind):
         if field.default is not MISSING:
             default: Any = field.default
-            node[field.name] = asdict(default) if is_dataclass(default) else default
+            node[field.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
         else:
             node[field.name] = "???" if field.default_factory is MISSING else field.default_factory()
     return node
