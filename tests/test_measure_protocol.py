@@ -12,9 +12,9 @@ import pytest
 import torch
 from tiny_requests import tiny_request
 
+from lazybench.contract import Request, Response
 from lazybench.measure.memory import CLEAR_REFS, PeakMemory
 from lazybench.measure.protocol import measure, order_of_methods
-from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 
 

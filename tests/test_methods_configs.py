@@ -16,6 +16,7 @@ from tiny_requests import tiny_request
 import lazybench.methods
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure
+from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 
 CONFIGS = sorted((ROOT / "conf/method").glob("*.yaml"))
@@ -31,19 +32,22 @@ def test_every_config_runs_under_the_clock_and_is_judged(path: Path) -> None:
     method = build(path)
     assert path.stem.startswith(method.name)
     request = tiny_request()
+    method.prepare(request.model)
     measured = measure(method, request)
     response = measured.response
     assert len(response.new_tokens) == 6
     assert 0 < measured.ttft_s < measured.generation_s
-    assert 0 < response.prompt_tokens_computed < 2
-    assert len(response.prompt_tokens_computed_by_stage) >= 1
-    top1, divergence = fidelity(method, request, record_reference(Baseline(), request))
-    assert 0 <= top1 <= 1
-    assert divergence >= 0
+    shares = shares_of(response.work, request)
+    assert 0 < shares.prompt_tokens_computed < 2
+    assert shares.flops_ratio > 0
+    assert len(shares.by_stage) >= 1
+    judged = fidelity(method, request, record_reference(Baseline(), request))
+    assert 0 <= judged.top1 <= 1
+    assert judged.kl >= 0
 
 
-def test_names_and_variants_tell_the_methods_apart() -> None:
-    labels = [(method.name, method.variant) for method in map(build, CONFIGS)]
+def test_names_and_labels_tell_the_methods_apart() -> None:
+    labels = [(method.name, method.label) for method in map(build, CONFIGS)]
     assert len(set(labels)) == len(labels)
 
 
@@ -62,4 +66,4 @@ def test_the_documented_method_works_as_written(tmp_path: Path, monkeypatch: pyt
     shorter = torch.cat([ids[:, :15], ids[:, 45:]], dim=1)
     plain = request.model.generate(shorter, **request.generate_kwargs)
     assert torch.equal(response.new_tokens, plain[0, 30:])
-    assert response.prompt_tokens_computed == 0.5
+    assert shares_of(response.work, request).prompt_tokens_computed == 0.5

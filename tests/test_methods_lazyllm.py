@@ -8,14 +8,14 @@ from tiny_requests import tiny_request
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from lazybench.contract import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
-from lazybench.measure.flops import ideal_ttft_speedup
 from lazybench.measure.protocol import measure
-from lazybench.methods.base import Method, Request
+from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
-from lazybench.methods.static_pruning import static_pruning
+from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.presets import PruningSpec
 from lazybench.pruning.schedule import PruningSchedule
@@ -47,15 +47,15 @@ def logits_of(method: Method, request: Request) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
 @pytest.mark.parametrize(
-    "method", [lazyllm([2, 5], [1.0, 1.0]), static_pruning("continue", 1.0)], ids=["lazyllm", "continue"]
+    "method", [lazyllm([2, 5], [1.0, 1.0]), StaticPruning("continue", 1.0)], ids=["lazyllm", "continue"]
 )
 def test_keep_one_is_the_baseline(method: Method, family: str) -> None:
     request = tiny_request(family)
     reference = record_reference(Baseline(), request)
     assert torch.equal(method.run(request).new_tokens, reference.tokens)
-    top1, divergence = fidelity(method, request, reference)
-    assert top1 == 1.0
-    assert divergence == pytest.approx(0.0, abs=1e-5)
+    judged = fidelity(method, request, reference)
+    assert judged.top1 == 1.0
+    assert judged.kl == pytest.approx(0.0, abs=1e-5)
 
 
 def test_lazyllm_reports_its_trace() -> None:
@@ -65,11 +65,14 @@ def test_lazyllm_reports_its_trace() -> None:
     with LazyLLM(request.model, schedule) as lazy:
         tokens = request.model.generate(request.prompt_ids, **request.generate_kwargs)[0, 60:]
     assert torch.equal(response.new_tokens, tokens)
-    assert response.prompt_tokens_computed == lazy.trace.prompt_tokens_computed_mean
-    assert response.prompt_tokens_computed_by_step[0] == (1.0, 0.5, 0.25)
-    assert response.prompt_tokens_computed_by_stage == response.prompt_tokens_computed_by_step[-1]
-    expected = ideal_ttft_speedup(request.model.config, 60, [60] * 3 + [30] * 3 + [15] * 2)
-    assert response.ideal_ttft_speedup == pytest.approx(expected)
+    work, shares = response.work, shares_of(response.work, request)
+    assert work.tokens_of_layer_runs == (60,) * 3 + (30,) * 3 + (15,) * 2
+    assert shares.prompt_tokens_computed == lazy.trace.prompt_tokens_computed_mean
+    assert shares.by_step[0] == (1.0, 0.5, 0.25)
+    assert shares.by_stage == shares.by_step[-1]
+    revived = sum(sum(step.revived) for step in lazy.trace.steps)
+    assert revived > 0
+    assert work.revived_tokens_per_step == revived / 5
 
 
 def replay(request: Request, tokens: Tensor, kept: Tensor, first: int) -> Tensor:
@@ -97,7 +100,7 @@ def replay(request: Request, tokens: Tensor, kept: Tensor, first: int) -> Tensor
 @torch.no_grad()
 def test_continue_prunes_once_and_never_revives(keep: float) -> None:
     request = tiny_request()
-    logits, tokens = logits_of(static_pruning("continue", keep, depth=0.25), request)
+    logits, tokens = logits_of(StaticPruning("continue", keep, depth=0.25), request)
     request.model.set_attn_implementation("eager")
     attention = request.model(request.prompt_ids, output_attentions=True).attentions[1][0, :, -1].mean(0)
     attention[-1] = torch.inf
@@ -107,16 +110,17 @@ def test_continue_prunes_once_and_never_revives(keep: float) -> None:
 
 
 def test_continue_counts_what_it_computed() -> None:
-    response = static_pruning("continue", 0.5, depth=0.25).run(tiny_request())
-    assert response.prompt_tokens_computed_by_stage == (1.0, 0.5)
-    assert response.prompt_tokens_computed == pytest.approx((2 * 1.0 + 6 * 0.5) / LAYERS)
-    assert set(response.prompt_tokens_computed_by_step) == {(1.0, 0.5)}
+    request = tiny_request()
+    shares = shares_of(StaticPruning("continue", 0.5, depth=0.25).run(request).work, request)
+    assert shares.by_stage == (1.0, 0.5)
+    assert shares.prompt_tokens_computed == pytest.approx((2 * 1.0 + 6 * 0.5) / LAYERS)
+    assert set(shares.by_step) == {(1.0, 0.5)}
 
 
 def test_engine_methods_under_the_clock_leave_the_model_plain() -> None:
     request = tiny_request()
     before = Baseline().run(request).new_tokens
-    for method in (lazyllm([2], [0.5]), static_pruning("continue")):
+    for method in (lazyllm([2], [0.5]), StaticPruning("continue")):
         measured = measure(method, request)
         assert 0 < measured.ttft_s < measured.generation_s
     assert torch.equal(Baseline().run(request).new_tokens, before)
@@ -124,6 +128,6 @@ def test_engine_methods_under_the_clock_leave_the_model_plain() -> None:
 
 def test_a_schedule_too_deep_is_refused_before_anything_runs() -> None:
     with pytest.raises(UserError, match="pruning layer 9 is out of range for a model of 8 layers"):
-        lazyllm([9], [0.5]).check_model(tiny_request().model)
+        lazyllm([9], [0.5]).prepare(tiny_request().model)
     with pytest.raises(UserError, match="out of range"):
-        static_pruning("continue", depth=1.0).check_model(tiny_request().model)
+        StaticPruning("continue", depth=1.0).prepare(tiny_request().model)

@@ -11,6 +11,7 @@ from tiny_requests import byte_tokenizer, tiny_request
 
 from lazybench.errors import UserError
 from lazybench.measure.protocol import measure
+from lazybench.measure.work import shares_of
 from lazybench.methods import selective_context
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lexical_units import lexical_units, token_texts
@@ -66,7 +67,7 @@ def test_keep_one_is_the_baseline(unit) -> None:
     request = tiny_request()
     response = PromptCompression(1.0, unit).run(request)
     assert torch.equal(response.new_tokens, Baseline().run(request).new_tokens)
-    assert response.prompt_tokens_computed == 1.0
+    assert shares_of(response.work, request).prompt_tokens_computed == 1.0
 
 
 def test_tokens_are_dropped_to_an_exact_ratio_and_the_special_one_stays() -> None:
@@ -76,8 +77,10 @@ def test_tokens_are_dropped_to_an_exact_ratio_and_the_special_one_stays() -> Non
     best = information[1:].topk(23).indices + 1
     kept = torch.cat([torch.tensor([0]), best.sort().values])
     assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept]))
-    assert response.prompt_tokens_computed == pytest.approx(1 + 24 / 60)
-    assert response.ideal_ttft_speedup < 1  # reading the prompt costs as much as the prefill it shortens
+    assert shares_of(response.work, request).prompt_tokens_computed == pytest.approx(1 + 24 / 60)
+    assert (
+        shares_of(response.work, request).flops_ratio < 1
+    )  # reading the prompt costs as much as the prefill it shortens
 
 
 def test_compression_is_inside_ttft() -> None:
@@ -90,17 +93,22 @@ def test_a_separate_reader_with_another_tokenizer(tmp_path) -> None:
     request = tiny_request()
     request.model.save_pretrained(tmp_path)
     request.tokenizer.save_pretrained(tmp_path)
-    text = replace(request, prompt_ids=request.prompt_ids[:, 1:])  # no special token: both read the same ids
+    ids, context = request.prompt_ids[:, 1:], request.context[1:]  # no special token: both read the same ids
+    text = replace(request, prompt_ids=ids, context=context)
+    reader = PromptCompression(0.5, "token", language_model=str(tmp_path))
+    reader.prepare(text.model)
     own = PromptCompression(0.5, "token").run(text)
-    other = PromptCompression(0.5, "token", language_model=str(tmp_path)).run(text)
+    other = reader.run(text)
     assert torch.equal(own.new_tokens, other.new_tokens)
-    assert other.prompt_tokens_computed == pytest.approx(own.prompt_tokens_computed - 1)  # the reader is another model
-    assert other.ideal_ttft_speedup == pytest.approx(own.ideal_ttft_speedup)
+    assert shares_of(other.work, text).prompt_tokens_computed == pytest.approx(
+        shares_of(own.work, text).prompt_tokens_computed - 1
+    )  # the reader is another model
+    assert shares_of(other.work, text).flops_ratio == pytest.approx(shares_of(own.work, text).flops_ratio)
 
 
 def test_a_missing_reader_is_named(tmp_path) -> None:
     with pytest.raises(UserError, match=r"language_model=.*can't be loaded"):
-        PromptCompression(0.5, "token", language_model=str(tmp_path / "none")).run(tiny_request())
+        PromptCompression(0.5, "token", language_model=str(tmp_path / "none")).prepare(tiny_request().model)
 
 
 @pytest.mark.skipif(find_spec("spacy") is not None, reason="spaCy is installed")
@@ -140,11 +148,11 @@ def test_llmlingua_shortens_the_text_between_special_tokens(tmp_path, monkeypatc
     encoding = tiktoken.Encoding("bytes", pat_str=".", mergeable_ranks=ranks, special_tokens={})
     monkeypatch.setattr(tiktoken, "encoding_for_model", lambda name: encoding)
     request = tiny_request(prompt_tokens=200)
-    method = PromptCompression(0.5, language_model=str(folder), compressor="llmlingua")
+    method = PromptCompression(0.5, language_model=str(folder), compressor="llmlingua", part="prompt")
     response = method.run(request)
     assert len(response.new_tokens) == 6
-    assert 0.2 < response.prompt_tokens_computed < 0.8
-    assert response.ideal_ttft_speedup > 0
+    assert 0.2 < shares_of(response.work, request).prompt_tokens_computed < 0.8
+    assert shares_of(response.work, request).flops_ratio > 0
 
 
 def test_noun_phrases_stay_whole() -> None:
@@ -155,4 +163,4 @@ def test_noun_phrases_stay_whole() -> None:
     assert units == [-1, 0, 0, 0, 1, 2, 2, 2, 2, 3]
     request = tiny_request(prompt_tokens=200)
     response = PromptCompression(0.5, "phrase").run(request)
-    assert 1.5 <= response.prompt_tokens_computed < 1.6
+    assert 1.5 <= shares_of(response.work, request).prompt_tokens_computed < 1.6

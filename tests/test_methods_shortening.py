@@ -11,13 +11,14 @@ from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from lazybench.contract import Method, Request
 from lazybench.errors import UserError
-from lazybench.methods.base import Method, Request
+from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.probe import probe_importance
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.shortening import generate, most_important
-from lazybench.methods.static_pruning import static_pruning
+from lazybench.methods.static_pruning import StaticPruning
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +41,16 @@ def test_baseline_is_plain_generate(request_: Request) -> None:
     response = Baseline().run(request_)
     plain = request_.model.generate(request_.prompt_ids, **request_.generate_kwargs)
     assert torch.equal(response.new_tokens, plain[0, request_.prompt_ids.shape[1] :])
-    assert (response.prompt_tokens_computed, response.ideal_ttft_speedup) == (1.0, 1.0)
+    shares = shares_of(response.work, request_)
+    assert (shares.prompt_tokens_computed, shares.by_stage, shares.flops_ratio) == (1.0, (1.0,), 1.0)
 
 
-@pytest.mark.parametrize("method", [RandomDrop(1.0), static_pruning(keep=1.0)], ids=["random_drop", "rerun"])
+@pytest.mark.parametrize("method", [RandomDrop(1.0), StaticPruning(keep=1.0)], ids=["random_drop", "rerun"])
 def test_keep_one_is_the_baseline(method: Method, request_: Request) -> None:
     response = method.run(request_)
     assert torch.equal(response.new_tokens, Baseline().run(request_).new_tokens)
-    assert response.prompt_tokens_computed == 1.0
-    assert response.ideal_ttft_speedup == 1.0
+    shares = shares_of(response.work, request_)
+    assert (shares.prompt_tokens_computed, shares.flops_ratio) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.33, 0.5, 0.9])
@@ -58,7 +60,7 @@ def test_random_drop_keeps_an_exact_count_in_order(keep: float, request_: Reques
     seen = prompt_seen(RandomDrop(keep), numbered)[0].tolist()
     assert len(seen) == count
     assert seen == sorted(set(seen))
-    assert RandomDrop(keep).run(request_).prompt_tokens_computed == count / 60
+    assert shares_of(RandomDrop(keep).run(request_).work, request_).prompt_tokens_computed == count / 60
 
 
 def test_random_drop_draws_by_seed_alone() -> None:
@@ -112,15 +114,17 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
     request = tiny_request(family)
-    response = static_pruning("rerun", keep=0.4).run(request)
+    response = StaticPruning("rerun", keep=0.4).run(request)
     kept = most_important(probe_importance(request.model, request.prompt_ids, 2), 0.4)
     assert len(kept) == 24
     assert kept[-1] == 59
     assert torch.equal(kept, kept.unique())
     assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept]))
-    assert response.prompt_tokens_computed == pytest.approx(0.25 + 0.4)
-    assert response.prompt_tokens_computed_by_stage == pytest.approx((1.4, 0.4))
-    assert 1.0 < response.ideal_ttft_speedup < 1 / 0.6
+    assert response.work.tokens_of_layer_runs == (60, 60) + (24,) * 8
+    shares = shares_of(response.work, request)
+    assert shares.prompt_tokens_computed == pytest.approx(0.25 + 0.4)
+    assert shares.by_stage == pytest.approx((1.4, 0.4))
+    assert 1.0 < shares.flops_ratio < 1 / 0.6
 
 
 def test_probe_leaves_the_model_as_it_was() -> None:
@@ -136,9 +140,9 @@ def test_probe_leaves_the_model_as_it_was() -> None:
     [
         (lambda: RandomDrop(0.5, repeats=0), "random_drop.repeats=0 must be a whole number of at least 1"),
         (lambda: RandomDrop(0.0), "random_drop.keep=0.0 must be above 0 and at most 1"),
-        (lambda: static_pruning(keep=1.5), "static_pruning.keep=1.5 must be above 0 and at most 1"),
-        (lambda: static_pruning(depth=True), "static_pruning.depth=True must be above 0 and at most 1"),
-        (lambda: static_pruning("again"), "static_pruning.variant='again' is not one of rerun, continue"),
+        (lambda: StaticPruning(keep=1.5), "static_pruning.keep=1.5 must be above 0 and at most 1"),
+        (lambda: StaticPruning(depth=True), "static_pruning.depth=True must be above 0 and at most 1"),
+        (lambda: StaticPruning("again"), "static_pruning.variant='again' is not one of rerun, continue"),
     ],
 )
 def test_bad_parameters_are_named(build, message: str) -> None:

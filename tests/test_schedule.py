@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazybench.errors import UserError
-from lazybench.pruning.presets import PruningSpec
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.schedule import PruningSchedule
 
 PRESETS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pruning").glob("*.yaml"))
@@ -136,7 +136,7 @@ def test_kept_is_the_exact_ceiling(entered, percent, context):
 )
 def test_bad_schedules_are_refused_in_one_line_that_names_the_value(fields, named):
     with pytest.raises(UserError) as refused:
-        PruningSpec(**fields)
+        PruningSchedule(**fields)
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -145,23 +145,23 @@ def test_a_model_too_shallow_is_refused():
     with pytest.raises(UserError, match=r"31 is out of range for a model of 32 layers.*0 to 30"):
         PruningSchedule((31,), (0.5,)).check_depth(32)
     with pytest.raises(UserError, match="1 layer"):
-        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.7, 0.7)).build(1).check_depth(1)
+        PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.7, 0.7)).build(1).check_depth(1)
 
 
 def test_depths_that_fall_on_one_layer_prune_there_for_all_of_them():
-    spec = PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4))
+    spec = PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4))
     assert spec.build(2).layers == (0,)
     assert spec.build(2).keep == (pytest.approx(0.14),)
     assert spec.build(3).layers == (0, 1)
     assert spec.build(3).keep == (pytest.approx(0.35), 0.4)
-    of_context = PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4), ratio_of="context").build(3)
+    of_context = PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4), ratio_of="context").build(3)
     assert (of_context.keep, of_context.ratio_of) == ((0.5, 0.4), "context")
     with pytest.raises(UserError, match="2"):
-        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5))
+        PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5))
 
 
 def test_explicit_layers_win_over_the_depths_of_a_preset():
-    spec = PruningSpec(layers=(9, 19), depths=(0.3, 0.6, 0.9), keep=(0.5, 0.4))
+    spec = PruningSchedule(layers=(9, 19), depths=(0.3, 0.6, 0.9), keep=(0.5, 0.4))
     assert spec.build(32) == PruningSchedule((9, 19), (0.5, 0.4))
     assert spec.label == "layers=9,19 keep=0.5,0.4"
 
@@ -179,10 +179,10 @@ def test_labels_tell_specs_apart():
         {"kind": "linear"},
         {"kind": "linear", "r1": 0.1},
     ]
-    assert len({PruningSpec(**field).label for field in fields}) == len(fields)
+    assert len({PruningSchedule(**field).label for field in fields}) == len(fields)
 
 
-def preset(name: str) -> PruningSpec:
+def preset(name: str) -> PruningSchedule:
     pytest.importorskip("hydra")
     from hydra.utils import instantiate
     from omegaconf import OmegaConf

@@ -72,7 +72,7 @@ def test_malformed_lines_are_put_aside_and_measured_again(tmp_path: Path, capsys
     lines[4] = b'{"model": "tiny"}'
     (tmp_path / "samples.jsonl").write_bytes(b"\n".join([*lines, lines[0]]) + b"\n")
     with open_folder(tmp_path) as folder:
-        assert folder.done == {record(0).key, record(5).key}
+        assert set(folder.done) == {record(0).key, record(5).key}
         assert folder.records() == [record(0), record(5)]
         for number in (1, 2, 3, 4):
             folder.append(record(number))
@@ -91,7 +91,7 @@ def test_failed_samples_are_tried_again(tmp_path: Path) -> None:
         folder.finish()
         assert [found.sample_id for found in folder.failed()] == ["s1"]
     with open_folder(tmp_path) as folder:
-        assert folder.done == {record(0).key, record(2).key}
+        assert set(folder.done) == {record(0).key, record(2).key}
         assert folder.failed() == []
         assert not (tmp_path / "done").exists()
         folder.append(record(1))

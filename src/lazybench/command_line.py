@@ -9,11 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
+from lazybench.unused_settings import unused_settings
 
 _jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
 
@@ -57,7 +58,7 @@ def run_job(config: DictConfig, conf: Path) -> int:
 
     hydra = HydraConfig.get()
     try:
-        code = _run(config, conf)
+        code = _run(config, conf, hydra.overrides.task, sweep=hydra.mode is RunMode.MULTIRUN)
     except Exception:
         if hydra.mode is not RunMode.MULTIRUN:
             raise
@@ -72,9 +73,14 @@ def note_job(overrides: Sequence[str], code: int) -> None:
     _jobs[" ".join(overrides)] = code
 
 
-def _run(config: DictConfig, conf: Path) -> int:
+def _run(config: DictConfig, conf: Path, overrides: Sequence[str], sweep: bool) -> int:
     try:
         OmegaConf.resolve(config)
+        unused = unused_settings(overrides, cast(dict[str, Any], OmegaConf.to_container(config)))
+        if unused and not sweep:
+            raise UserError("; ".join(unused) + "; leave it out")
+        for line in unused:  # another job of the sweep may read it
+            print(f"lazybench: {line}", file=sys.stderr)
         # after the names are known to be good: importing torch takes seconds
         from lazybench.config import run_config
 
@@ -88,8 +94,9 @@ def _run(config: DictConfig, conf: Path) -> int:
         return run(checked)
     except UserError as error:
         return _complain(error)
-    except KeyboardInterrupt:
-        print("interrupted; what was measured is kept, the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        kept = str(interrupt) or "what was finished is kept"
+        print(f"interrupted; {kept}; the same command goes on from there", file=sys.stderr)
         if len(sys.argv) > 1 and ("-m" in sys.argv or "--multirun" in sys.argv):
             raise  # ends the sweep, not only this job
         return 130

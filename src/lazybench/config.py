@@ -13,8 +13,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lazybench.contract import Method
 from lazybench.errors import UserError, check_whole_number, unknown_name
-from lazybench.methods.base import Method
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
 from lazybench.tune.settings import TuneSettings
@@ -62,7 +62,7 @@ class RunConfig:
                 raise UserError(f"{name}={switch} must be true or false")
         if self.tracker not in ("none", "wandb"):
             raise unknown_name("tracker", str(self.tracker), ["none", "wandb"])
-        labels = [(method.name, method.variant) for method in self.methods]
+        labels = [(method.name, method.label) for method in self.methods]
         for label in labels:
             if labels.count(label) > 1:
                 raise UserError(f"methods names {' '.join(label).strip()!r} twice; each may stand once in a run")

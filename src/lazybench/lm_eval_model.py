@@ -94,11 +94,11 @@ def schedule_of(pruning: str, num_layers: int) -> PruningSchedule:
     import yaml
 
     from lazybench.experiment import CONF
-    from lazybench.pruning.presets import PruningSpec
+    from lazybench.pruning.schedule import PruningSchedule
 
     presets = {path.stem: path for path in (CONF / "pruning").glob("*.yaml")}
     if pruning not in presets:
         raise unknown_name("pruning", pruning, presets)
     fields = yaml.safe_load(presets[pruning].read_text(encoding="utf-8"))
     del fields["_target_"]
-    return PruningSpec(**fields).build(num_layers)
+    return PruningSchedule(**fields).build(num_layers)

@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lazybench.methods.base import Request, Response
-from lazybench.methods.shortening import generate
+from lazybench.contract import Method, Request, Response
+from lazybench.methods.shortening import answer
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(Method):
     """Plain ``model.generate``, untouched: what every speedup and every relative score refers to.
 
     Source: the baseline row of LazyLLM's table 1 (arXiv 2407.14057). No deviation.
     """
 
     name: ClassVar[str] = "baseline"
-    repeats: ClassVar[int] = 1
-    variant: ClassVar[str] = ""
 
     def run(self, request: Request) -> Response:
-        new_tokens = generate(request, request.prompt_ids)
-        return Response(new_tokens, 1.0, (1.0,), 1.0)
+        return answer(request, request.prompt_ids)

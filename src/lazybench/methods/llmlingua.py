@@ -3,23 +3,26 @@
 The package's first method (LLMLingua, arXiv 2310.05736) reads the KV cache of transformers 4 and fails on
 transformers 5; the second, a classifier that labels each word "keep" or "drop", runs.
 
-Deviations: the prompt is compressed between its special tokens, which stay; as text, so that the share of
-our tokens that remains is near ``keep``, not equal to it.
+Deviations: only what may go is compressed, stretch by stretch; as text, so that the share of our tokens that
+remains is near ``keep``, not equal to it.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lazybench.contract import Request
 from lazybench.errors import UserError
-from lazybench.measure.flops import prefill_flops
-from lazybench.methods.base import Request
 from lazybench.methods.selective_context import Compressed
+from lazybench.models.flops import full_prefill_flops
+from lazybench.pruning.budgets import share_of
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
 WINDOW_TOKENS = 512  # the classifier reads the prompt in pieces of this length
@@ -34,29 +37,33 @@ def check_installed() -> None:
         )
 
 
-def compress(request: Request, keep: float, model: str) -> Compressed:
-    """The prompt in LLMLingua-2's words."""
-    compressor = _load(model, request.prompt_ids.device.type)
-    special = set(request.tokenizer.all_special_ids)
+def compress(request: Request, may_go: Tensor, keep: float, model: str) -> Compressed:
+    """The prompt in LLMLingua-2's words.
+
+    Args:
+        may_go: (prompt_tokens,) bool, see ``shortening.droppable``.
+    """
+    compressor = load(model, request.prompt_ids.device.type)
+    prompt, total = request.prompt_ids[0].tolist(), int(may_go.sum())
+    rate = max(share_of(keep, len(prompt)) - (len(prompt) - total), 0) / max(total, 1)
     ids: list[int] = []
     read_tokens = 0
-    for is_special, run in groupby(request.prompt_ids[0].tolist(), key=lambda token: token in special):
-        tokens = list(run)
-        if is_special:
+    for goes, run in groupby(zip(may_go.tolist(), prompt, strict=True), key=itemgetter(0)):
+        tokens = [token for _, token in run]
+        if not goes:
             ids += tokens
             continue
         text = request.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
         read_tokens += len(compressor.tokenizer(text).input_ids)
-        short = compressor.compress_prompt([text], rate=keep, force_tokens=["\n"])["compressed_prompt"]
+        short = compressor.compress_prompt([text], rate=rate, force_tokens=["\n"])["compressed_prompt"]
         ids += request.tokenizer(short, add_special_tokens=False).input_ids
-    config = compressor.model.config
-    flops_per_window = prefill_flops(config, [WINDOW_TOKENS] * config.num_hidden_layers)
-    return Compressed(request.prompt_ids.new_tensor([ids]), flops_per_window * read_tokens / WINDOW_TOKENS)
+    flops = full_prefill_flops(compressor.model.config, WINDOW_TOKENS) * read_tokens / WINDOW_TOKENS
+    return Compressed(request.prompt_ids.new_tensor([ids]), other_flops=flops)
 
 
-@lru_cache(maxsize=1)
-def _load(model: str, device: str) -> Any:
-    """Loaded once (in a warm-up run, not inside the clock). The package seeds torch: that is undone."""
+@cache
+def load(model: str, device: str) -> Any:
+    """Loaded once, by ``prepare``, and kept. The package seeds torch: that is undone."""
     from llmlingua import PromptCompressor
 
     state = torch.get_rng_state()

@@ -8,16 +8,16 @@ from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
+from lazybench.contract import Method, Request, Response
 from lazybench.errors import UserError
-from lazybench.measure.flops import prefill_flops
 from lazybench.methods import llmlingua, selective_context
-from lazybench.methods.base import Request, Response
 from lazybench.methods.lexical_units import Unit, check_unit
-from lazybench.methods.shortening import check_share, generate, kept_tokens
+from lazybench.methods.shortening import Part, answer, droppable
+from lazybench.pruning.budgets import check_share, share_of
 
 
 @dataclass(frozen=True)
-class PromptCompression:
+class PromptCompression(Method):
     """Hand the model a prompt that a compressor has shortened; its own time is part of the TTFT.
 
     Source: LazyLLM's table 1 (arXiv 2407.14057), "prompt compression": Selective Context, Li et al. 2023
@@ -32,12 +32,18 @@ class PromptCompression:
       code takes a percentile of the units;
     - dropped tokens leave the prompt's ids: the rest is not joined to text and tokenised again, white space
       not normalised;
-    - special tokens (begin of text, chat roles) are always kept.
+    - the chat format's tokens and special tokens are never dropped: a model that loses its role words answers
+      with them, whatever the text.
+
+    Which ``part`` gives way: its authors compress the context alone, so that the instruction and the question
+    reach the model word for word. LazyLLM does not say which part it compressed.
 
     The compressor's time, ``Response.overhead_s``, is inside the clock on every prompt.
 
     Args:
-        keep: share of the prompt's tokens that stays, in (0, 1].
+        keep: share of the prompt's tokens that stays, in (0, 1]; what is never dropped is among them. Where that
+            alone is more, it is all that stays.
+        part: ``"context"``, the document alone, or ``"prompt"``, all but the chat format.
         unit: ``"phrase"`` (spaCy's noun phrases, other words alone), ``"sentence"`` or ``"token"``.
         language_model: hub id or folder of the model that reads; None: the model under test itself
             (llmlingua: its own default).
@@ -48,12 +54,14 @@ class PromptCompression:
     unit: Unit = "phrase"
     language_model: str | None = None
     compressor: Literal["selective_context", "llmlingua"] = "selective_context"
+    part: Part = "context"
 
     name: ClassVar[str] = "prompt_compression"
-    repeats: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_share("prompt_compression.keep", self.keep)
+        if self.part not in ("context", "prompt"):
+            raise UserError(f"prompt_compression.part={self.part!r} is not one of context, prompt")
         if self.compressor == "selective_context":
             check_unit(self.unit)
         elif self.compressor == "llmlingua":
@@ -64,28 +72,38 @@ class PromptCompression:
             )
 
     @property
-    def variant(self) -> str:
+    def label(self) -> str:
         how = self.unit if self.compressor == "selective_context" else self.compressor
-        return f"{how} keep={self.keep:g}" + (f" by={self.language_model}" if self.language_model else "")
+        by = f" by={self.language_model}" if self.language_model else ""
+        return f"{how} keep={self.keep:g} part={self.part}{by}"
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Load the model that reads, where it is another one."""
+        if self.compressor == "llmlingua":
+            llmlingua.load(self._llmlingua_model, model.device.type)
+        elif self.language_model is not None:
+            selective_context.load(self.language_model, model.device)
 
     def run(self, request: Request) -> Response:
         tokens = request.prompt_ids.shape[1]
-        if kept_tokens(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
-            return Response(generate(request, request.prompt_ids), 1.0, (1.0,), 1.0)
+        if share_of(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
+            return answer(request, request.prompt_ids)
         started = time.perf_counter()
+        may_go = droppable(request, self.part)
         if self.compressor == "llmlingua":
-            short = llmlingua.compress(request, self.keep, self.language_model or llmlingua.DEFAULT_MODEL)
+            short = llmlingua.compress(request, may_go, self.keep, self._llmlingua_model)
         else:
-            short = selective_context.compress(request, self.keep, self.unit, self.language_model)
+            short = selective_context.compress(request, may_go, self.keep, self.unit, self.language_model)
         request.synchronize()
         overhead_s = time.perf_counter() - started
-        new_tokens = generate(request, short.prompt_ids)
-        kept = short.prompt_ids.shape[1]
-        reads_itself = self.compressor == "selective_context" and self.language_model is None
-        share = kept / tokens + (1.0 if reads_itself else 0.0)
-        speedup = _prefill(request.model, tokens) / (short.reader_flops + _prefill(request.model, kept))
-        return Response(new_tokens, share, (share,), speedup, overhead_s)
+        return answer(
+            request,
+            short.prompt_ids,
+            layer_runs_before=short.layer_runs,
+            other_flops=short.other_flops,
+            overhead_s=overhead_s,
+        )
 
-
-def _prefill(model: PreTrainedModel, tokens: int) -> float:
-    return prefill_flops(model.config, [tokens] * model.config.get_text_config().num_hidden_layers)
+    @property
+    def _llmlingua_model(self) -> str:
+        return self.language_model or llmlingua.DEFAULT_MODEL

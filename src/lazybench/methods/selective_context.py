@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from lazybench.contract import Request
 from lazybench.errors import UserError
-from lazybench.measure.flops import prefill_flops
-from lazybench.methods.base import Request
 from lazybench.methods.lexical_units import Unit, lexical_units, token_texts
-from lazybench.methods.shortening import kept_tokens
+from lazybench.models.flops import full_prefill_flops
+from lazybench.pruning.budgets import share_of
 
 CHUNK_TOKENS = 512  # logits held at a time: (chunk, vocabulary)
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """A shorter prompt and what making it cost."""
+    """A shorter prompt and what making it took, as ``Work`` counts it."""
 
     prompt_ids: Tensor  # (1, kept)
-    reader_flops: float
+    layer_runs: tuple[int, ...] = ()  # of the model under test, when it is the reader
+    other_flops: float = 0.0
 
 
-def compress(request: Request, keep: float, unit: Unit, language_model: str | None) -> Compressed:
-    """The prompt without its least informative units. See ``PromptCompression``."""
+def compress(request: Request, may_go: Tensor, keep: float, unit: Unit, language_model: str | None) -> Compressed:
+    """The prompt without its least informative units. See ``PromptCompression``.
+
+    Args:
+        may_go: (prompt_tokens,) bool, see ``shortening.droppable``.
+    """
     ids = request.prompt_ids
     texts = token_texts(request.tokenizer, ids[0])
-    unit_of_token = lexical_units(texts, unit)
+    unit_of_token = lexical_units(texts, unit).where(may_go, torch.tensor(-1))
     if language_model is None:
         reader, read_tokens = request.model, ids.shape[1]
         information = self_information(reader, ids)[0]
     else:
-        reader, tokenizer = _load(language_model, ids.device)
+        reader, tokenizer = load(language_model, ids.device)
         information, read_tokens = _by_characters(reader, tokenizer, texts)
     positions = keep_informative(information, unit_of_token, keep).to(ids.device)
     config = reader.config.get_text_config()
-    flops = prefill_flops(reader.config, [read_tokens] * config.num_hidden_layers)
     # unlike in a prefill, the output embedding runs for every token
-    flops += 2.0 * config.hidden_size * config.vocab_size * read_tokens
-    return Compressed(ids[:, positions], flops)
+    flops = 2.0 * config.hidden_size * config.vocab_size * read_tokens
+    if language_model is None:
+        return Compressed(ids[:, positions], (read_tokens,) * config.num_hidden_layers, flops)
+    return Compressed(ids[:, positions], other_flops=flops + full_prefill_flops(reader.config, read_tokens))
 
 
 @torch.no_grad()
@@ -87,15 +93,15 @@ def keep_informative(information: Tensor, unit_of_token: Tensor, keep: float) ->
     sums = torch.zeros(units, dtype=torch.float64, device=information.device)
     sums.index_add_(0, unit_of_token[lexical], information[lexical].double())
     ascending = (sums / sizes.clamp(min=1)).argsort(stable=True)
-    spare = len(information) - kept_tokens(keep, len(information))
+    spare = len(information) - share_of(keep, len(information))
     dropped = ascending[sizes[ascending].cumsum(0) <= spare]
     gone = torch.isin(unit_of_token, dropped)
     return (~gone).nonzero()[:, 0]
 
 
-@lru_cache(maxsize=1)
-def _load(name: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The separate reader, loaded once (in a warm-up run, not inside the clock)."""
+@cache
+def load(name: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The separate reader, loaded once, by ``prepare``, and kept: no later call may load inside the clock."""
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map=device).eval()
         return model, AutoTokenizer.from_pretrained(name)

@@ -8,12 +8,12 @@ None of these parts calls another; the engine asks each in turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from lazybench.errors import UserError, check_whole_number
 from lazybench.pruning.budgets import Budget, Mass
-from lazybench.pruning.placement import At, Placement
+from lazybench.pruning.placement import BEFORE_THE_FIRST, At, Placement
 from lazybench.pruning.retention import Retention
 from lazybench.pruning.scorers import AttentionScorer, Scorer
 
@@ -53,7 +53,15 @@ class Revival:
         if self.padded and (not self.most or self.attend != "computed"):
             raise UserError("revival.padded=true needs revival.most of at least 1 and revival.attend=computed")
 
+    @property
+    def label(self) -> str:
+        """What differs from the paper, ``" most=8 attend=computed"``; empty where nothing does."""
+        parts = [f" {name}={getattr(self, name)}" for name in ("most", "attend", "every", "memory", "padded")]
+        plain = [f" {field.name}={field.default}" for field in fields(self)]
+        return "".join(part for part in parts if part not in plain)
 
+
+THE_PAPERS = Revival()
 NEVER = Revival(most=0)
 
 
@@ -110,13 +118,26 @@ class Policy:
                 "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "
                 "stays; set revival.most=0"
             )
-        if self.revives and layers is None:
-            raise UserError("a placement that each prompt decides anew revives nothing; set revival.most=0")
+        if layers is None and (self.revival.most != 0 or self.before_mlp):
+            raise UserError("a placement that each prompt decides anew revives nothing and saves no MLP")
 
     @property
     def revives(self) -> bool:
         """Whether decoding steps select anew; if not, they run as the plain model does."""
         return self.revival.most != 0 and self.placement.fixed != ()
+
+    def check_depth(self, num_layers: int) -> None:
+        """Refuse pruning layers that a model of ``num_layers`` does not have, the last one included.
+
+        Raises:
+            UserError: after the last layer there is nothing left to save.
+        """
+        for layer in self.placement.fixed or ():
+            if not BEFORE_THE_FIRST <= layer <= num_layers - 2:
+                raise UserError(
+                    f"pruning layer {layer} is out of range for a model of {num_layers} layers; "
+                    f"allowed are the 0-based indices 0 to {num_layers - 2} (pruning after the last saves nothing)"
+                )
 
     def recent(self, prompt_tokens: int) -> int:
         """How many of the newest tokens always stay in a prefill of ``prompt_tokens``."""

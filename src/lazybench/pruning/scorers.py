@@ -143,7 +143,7 @@ class AttentionScorer:
         return total if isinstance(total, Tensor) else torch.empty(0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Given:
     """Scores from elsewhere, by original position: a draft model's, an answer's, a random draw's.
 

@@ -17,6 +17,7 @@ def choose(
     always: Tensor,
     counts: list[int],
     valid: Tensor | None = None,
+    best_first: bool = False,
 ) -> Tensor:
     """The ``counts`` best-scored tokens of each row, those of ``always`` first of all.
 
@@ -28,13 +29,14 @@ def choose(
         valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
 
     Returns:
-        (batch, max(counts)) positions in no particular order; -1 where a row keeps fewer than another.
+        (batch, max(counts)) positions, the best first if asked, else in no particular order; -1 where a row keeps
+        fewer than another.
     """
     ranked = score.masked_fill(always, torch.inf)
     if valid is not None:
         ranked = ranked.masked_fill(~valid, -torch.inf)
     keys = max(counts)
-    chosen = position.gather(1, ranked.topk(keys, dim=1, sorted=min(counts) < keys).indices)
+    chosen = position.gather(1, ranked.topk(keys, dim=1, sorted=best_first or min(counts) < keys).indices)
     if min(counts) < keys:
         rank = torch.arange(keys, device=chosen.device)
         chosen = chosen.masked_fill(rank >= torch.tensor(counts, device=chosen.device)[:, None], -1)

@@ -19,7 +19,7 @@ from lazybench.config import RunConfig
 from lazybench.errors import UserError
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
-from lazybench.pruning.presets import PruningSpec
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.runner import run
 from lazybench.store.files import write_atomically
 from lazybench.store.reading import read_records
@@ -81,7 +81,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
         scoring=True,
         out=config.out / f"confirmation-of-trial-{best.number}",
         resolved=config.resolved
-        | {"tune": None, "shard": shard, "pruning": method.variant, "methods": ["baseline", "lazyllm"]},
+        | {"tune": None, "shard": shard, "pruning": method.label, "methods": ["baseline", "lazyllm"]},
     )
     code = run(confirmation)
     confirmed = _confirmed(read_records(confirmation.out / "samples.jsonl"), settings)
@@ -94,7 +94,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
     write_atomically(config.out / "search.json", (json.dumps(outcome, indent=2) + "\n").encode())
     verdict = "confirmed" if confirmed["within_loss"] else "NOT confirmed"
     print(
-        f"best schedule: {method.variant}; {verdict} on {confirmed['samples']} samples left out: "
+        f"best schedule: {method.label}; {verdict} on {confirmed['samples']} samples left out: "
         f"ideal TTFT speedup {confirmed['ideal_ttft_speedup']}, measured {confirmed['ttft_speedup']}, "
         f"relative score {confirmed['relative_score']}, fidelity {confirmed['fidelity_top1']}\n"
         f"preset: {config.out / 'best.yaml'} (copy it to conf/pruning/NAME.yaml and use pruning=NAME)"
@@ -114,14 +114,14 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial, pruning: PruningSpec) -> str:
+def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial, pruning: PruningSchedule) -> str:
     row = _row(best)
     return (
         f"# The fastest of {settings.trials} schedules within {settings.loss:.1%} loss of {settings.loss_of}: "
         f"{config.model.name} on {config.task_name}.\n"
         f"# On the tuning samples: ideal TTFT speedup {row['ideal_ttft_speedup']:.2f}, "
         f"relative score {row['relative_score']:.3f}, fidelity {row['fidelity_top1']:.3f}.\n"
-        "_target_: lazybench.pruning.presets.PruningSpec\n"
+        "_target_: lazybench.pruning.schedule.PruningSchedule\n"
         "kind: steps\n"
         f"layers: {list(pruning.layers or ())} # 0-based layers after which tokens are pruned\n"
         "depths: null\n"

@@ -1,12 +1,14 @@
-"""The ideal speedup: the paper's own figures, and the architecture's weights counted right."""
+"""FLOPs of a prefill: as torch counts them, the paper's own figures, and the architecture's weights."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoConfig, LlamaConfig, PretrainedConfig
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
-from lazybench.measure.flops import attention_share, ideal_ttft_speedup, prefill_flops
+from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops
+from lazybench.pruning.layers import find_layers
 
 
 def llama2_7b() -> LlamaConfig:
@@ -20,7 +22,8 @@ def stepped(layers_run: tuple[int, ...], keep: float, tokens: int, layers: int =
 
 @pytest.mark.parametrize(("tokens", "percent"), [(3500, 6.6), (7500, 13.2), (16000, 24.5)])
 def test_attention_is_a_small_share_of_llama_2(tokens: int, percent: float) -> None:
-    assert 100 * attention_share(llama2_7b(), tokens) == pytest.approx(percent, abs=0.06)
+    attention = 2 * attention_width(llama2_7b()) * tokens**2 * 32
+    assert 100 * attention / full_prefill_flops(llama2_7b(), tokens) == pytest.approx(percent, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +36,14 @@ def test_attention_is_a_small_share_of_llama_2(tokens: int, percent: float) -> N
 )
 def test_ideal_speedups_of_llama_2(layers_run: tuple[int, ...], keep: float, speedups: tuple[float, ...]) -> None:
     for tokens, expected in zip((3500, 7500, 16000), speedups, strict=True):
-        found = ideal_ttft_speedup(llama2_7b(), tokens, stepped(layers_run, keep, tokens))
+        pruned = prefill_flops(llama2_7b(), stepped(layers_run, keep, tokens))
+        found = full_prefill_flops(llama2_7b(), tokens) / pruned
         assert found == pytest.approx(expected, abs=0.006)
 
 
 def test_a_rerun_costs_its_probe() -> None:
     """KV Prediction's 1 / (0.25 + r), with attention's small part on top."""
-    speedup = ideal_ttft_speedup(llama2_7b(), 64, [64] * 8 + [32] * 32)
+    speedup = full_prefill_flops(llama2_7b(), 64) / prefill_flops(llama2_7b(), [64] * 8 + [32] * 32)
     assert speedup == pytest.approx(1 / (0.25 + 0.5), rel=0.002)
 
 
@@ -73,6 +77,37 @@ def test_weights_that_a_token_meets(config: PretrainedConfig, weights: int) -> N
     tokens = 10
     attention = 2 * 32 * tokens**2
     assert prefill_flops(config, [tokens]) == 2 * weights * tokens + attention
+
+
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny("llama"),
+        tiny("phi", num_key_value_heads=4),
+        tiny("falcon"),
+        AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4),
+        tiny("deepseek_v3", num_key_value_heads=4, first_k_dense_replace=2, **LATENT),
+    ],
+    ids=["llama", "phi", "falcon", "gpt2", "deepseek_v3"],
+)
+def test_torch_counts_the_same(config: PretrainedConfig) -> None:
+    """Layer by layer, attention and MLP apart; torch counts full products where the causal half is counted here."""
+    tokens = 20
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.arange(tokens)[None])
+    _, layers = find_layers(model)
+    prefix = next(f"{type(model).__name__}.{name}." for name, module in model.named_modules() if module is layers)
+    totals = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
+    layer, mlp = totals[f"{prefix}0"], totals[f"{prefix}0.mlp"]
+    half = 2 * attention_width(config) * tokens**2
+    assert prefill_flops(config, [tokens]) == layer - half
+    assert prefill_flops(config, [tokens], [0]) == layer - mlp - half
+    assert prefill_flops(config, [tokens, tokens], [tokens, 5]) == 2 * (layer - half) - mlp * (tokens - 5) / tokens
 
 
 def test_counting_leaves_the_random_state_alone() -> None:
