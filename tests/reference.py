@@ -79,6 +79,7 @@ class Reference:
         for token, token_id in zip(new, new_ids, strict=True):
             self.layers.embed(token, token_id)
         self.tokens += len(new)
+        self.new = len(new)
         before = self.selected[-1] if self.selected else []
         self.selected.append([])
         self.computed.append([])
@@ -107,8 +108,8 @@ class Reference:
     # ---- scores
     def _groups(self, scorer: AttentionScorer, layer: int, computed: list[int], using: list[int]) -> list[Scores]:
         """Each key-value head's scores, by the newest tokens that the layer computed."""
-        window = scorer.window + int(scorer.window_share * self.prompt_tokens) if not self.decoded else 1
-        queries = computed[-window:]
+        window = scorer.window + int(scorer.window_share * self.prompt_tokens)
+        queries = computed[-min(window, self.new) :]
         groups = []
         for kv_head in range(self.layers.kv_heads):
             heads = []
@@ -135,7 +136,7 @@ class Reference:
     def _given(self, using: list[int]) -> Scores:
         assert isinstance(self.policy.scorer, Given)
         given = self.policy.scorer.scores[0].tolist()
-        return {token: given[token] if token < len(given) else float("inf") for token in using}
+        return {token: given[token] if token < len(given) else 1e100 for token in using}
 
     def _is_scored(self, layer: int) -> bool:
         placement = self.policy.placement
@@ -154,14 +155,14 @@ class Reference:
         budget = budgets[self.prunings] if isinstance(budgets, Sequence) else budgets
         self.prunings += 1
         chosen = choose(self.policy, budget, score, using, self.tokens, self.prompt_tokens, self.near)
-        if not self.decoded:
-            return chosen
         has = self.layers.keys[layer + 1]
+        if not has:  # the first prompt
+            return chosen
         absent = [token for token in chosen if token not in has and token not in new]
         most = len(absent) if self.policy.revival.most is None else self.policy.revival.most
         revived = best(score, absent, most, self.near)
         if self.policy.revival.attend == "computed":
-            return sorted({*has, *revived, *new})
+            return sorted({*has, *revived, *(token for token in new if token in chosen)})
         return [token for token in chosen if token not in absent or token in revived]
 
     def _remembered(self, layer: int, using: list[int]) -> Scores:

@@ -128,7 +128,7 @@ def choose(
         tokens: those that entered the pruning layer.
         total: tokens so far, of which the first ``prompt_tokens`` are the prompt's.
     """
-    recent = policy.last + int(policy.last_share * prompt_tokens)
+    recent = policy.last + (int(policy.last_share * total) if total == prompt_tokens else 0)
     spared = [token for token in tokens if policy.generated == "kept" and token >= prompt_tokens]
     always = {token for token in tokens if token < policy.first or token >= total - recent} | set(spared)
     if policy.chunk > 1 or isinstance(budget, Mass):
@@ -159,9 +159,9 @@ def _in_chunks(
 def _within_mass(budget: Mass, values: Sequence[float], margin: Margin) -> int:
     if budget.share == 1.0:
         return len(values)
-    before, count = 0.0, 0
+    before, count, total = 0.0, 0, sum(values) or 1.0
     for value in values:
-        share = value / sum(values)
+        share = value / total
         held = before if budget.crossing else before + share
         margin.smallest = min(margin.smallest, abs(held - budget.share))
         count += held <= budget.share

@@ -21,7 +21,8 @@ class PlainLayers:
         hidden: ``hidden[layer][token]`` is the token's state that enters ``layer``; there is none where the
             token has not been computed that far. A token that was pruned after ``layer - 1`` has its last one
             here: that is the Aux Cache.
-        keys: ``keys[layer][token][head]``, for exactly the tokens that were computed in ``layer``.
+        keys: ``keys[layer][token][head]``, for exactly the tokens that were computed in ``layer``; ``values`` and
+            ``queries`` alike.
         evicted: ``evicted[layer][head]``, tokens that this key-value head no longer attends to.
     """
 
@@ -29,6 +30,7 @@ class PlainLayers:
     hidden: list[dict[int, Tensor]] = field(default_factory=list)
     keys: list[dict[int, list[Tensor]]] = field(default_factory=list)
     values: list[dict[int, list[Tensor]]] = field(default_factory=list)
+    queries: list[dict[int, list[Tensor]]] = field(default_factory=list)
     evicted: list[list[set[int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -40,6 +42,7 @@ class PlainLayers:
         self.hidden = [{} for _ in range(self.num_layers + 1)]
         self.keys = [{} for _ in range(self.num_layers)]
         self.values = [{} for _ in range(self.num_layers)]
+        self.queries = [{} for _ in range(self.num_layers)]
         self.evicted = [[set() for _ in range(self.kv_heads)] for _ in range(self.num_layers)]
 
     def embed(self, token: int, token_id: int) -> None:
@@ -107,10 +110,12 @@ class PlainLayers:
         self.values[layer][token] = self._heads(attention.v_proj(normed), None)
 
     def _query(self, layer: int, token: int) -> list[Tensor]:
-        attention = self.model.model.layers[layer].self_attn
-        normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
-        queries = self._heads(attention.q_proj(normed), getattr(attention, "q_norm", None))
-        return [self._rotated(query, token) for query in queries]
+        if token not in self.queries[layer]:
+            attention = self.model.model.layers[layer].self_attn
+            normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
+            queries = self._heads(attention.q_proj(normed), getattr(attention, "q_norm", None))
+            self.queries[layer][token] = [self._rotated(query, token) for query in queries]
+        return self.queries[layer][token]
 
     def _heads(self, projected: Tensor, norm: torch.nn.Module | None) -> list[Tensor]:
         heads = list(projected.split(self.model.model.layers[0].self_attn.head_dim))

@@ -39,7 +39,8 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
     always = ends(position, policy.first, max(last, spared), tokens, padding)
     budget = per_boundary(policy.budget, step.prunings - 1)
     if policy.chunk > 1 or isinstance(budget, Mass):
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid)
+        units = policy.chunk, policy.chunk_score
+        return choose_chunks(score, position, always, budget, *units, valid, cache.candidates)
     counts = []
     for entered, context in zip(plan.counts, cache.candidates, strict=True):
         kept = budget.count(entered - spared, context - spared, last) + spared

@@ -65,7 +65,7 @@ def choose_chunks(
         context: tokens that each row has had so far, for a share of the context; None: those that are here.
 
     Returns:
-        (batch, most kept) positions, -1 in front where a row keeps fewer, rising otherwise; and each row's number.
+        (batch, most kept) positions, the best first, -1 where a row keeps fewer; and each row's number.
         Waits for the device: how many tokens stay depends on the scores.
     """
     batch = score.shape[0]
@@ -94,7 +94,7 @@ def choose_chunks(
     kept_chunk = torch.zeros_like(exists).scatter_(1, best, taken & exists.gather(1, best))
     kept = (kept_chunk.gather(1, own) | always) & real
     numbers: list[int] = kept.sum(dim=1).tolist()
-    return position.masked_fill(~kept, -1).sort(dim=1).values[:, order.shape[1] - max(numbers) :], numbers
+    return choose(score, position, always, numbers, kept, best_first=True), numbers
 
 
 def ends(position: Tensor, first: int, last: int, tokens: int, padding: Sequence[int] | None = None) -> Tensor:
