@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from lazybench.pruning.scorers import AttentionScorer, Seen
 from tiny_models import random_prompt, shared_model, tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Cache, GenerationConfig, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.pruning.attention import lazy_attention
-from lazybench.pruning.importance import last_query_importance
 from lazybench.pruning.legacy import _importance_with_mask
 from lazybench.pruning.masks import CAUSAL, Visibility
 from lazybench.pruning.stage import Placement, Stage

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from lazybench.methods.base import Request, Response
 from tiny_requests import tiny_request
 from torch import Tensor
 from transformers.generation import utils
 
 from lazybench.measure.clock import Clock
 from lazybench.measure.protocol import measure
-from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule

@@ -62,7 +62,7 @@ def plain(model) -> Operations:
         (PruningSchedule.paper(32, (1.0, 1.0, 1.0)), 1.004, 1.004, 0),
         (PruningSchedule(PAPER.layers, PAPER.keep, revive=False), 1.075, 1.016, 0),
         (PAPER, 1.075, 1.25, 3),  # one wait at each pruning layer: how many tokens it revives
-        (PruningSchedule.linear(32), 1.47, 2.2, 20),
+        (PruningSchedule(kind="linear").build(32), 1.47, 2.2, 20),
     ],
     ids=["nothing pruned", "never revived", "paper", "linear"],
 )

@@ -1,20 +1,18 @@
-"""Where tokens are pruned and how many stay: the schedule, what it refuses, and the presets of conf/pruning."""
+"""Where tokens are pruned and how many stay: the schedule, what it refuses, and the published presets."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lazybench.errors import UserError
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.published import PRESETS
 from lazybench.pruning.schedule import PruningSchedule
 
-PRESETS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pruning").glob("*.yaml"))
 TABLE_1_TTFT_SPEEDUPS = {  # paper, table 1: Llama 2 7B, XGen 7B
     "single_doc": (1.36, 1.96),
     "multi_doc": (2.34, 2.65),
@@ -178,16 +176,13 @@ def test_labels_tell_specs_apart():
         {"layers": (1, 2, 3, 5, 9), "keep": (0.5,) * 5},
         {"kind": "linear"},
         {"kind": "linear", "r1": 0.1},
+        {"layers": (1,), "keep": (0.5,), "revive": False},
     ]
     assert len({PruningSchedule(**field).label for field in fields}) == len(fields)
 
 
 def preset(name: str) -> PruningSchedule:
-    pytest.importorskip("hydra")
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    return instantiate(OmegaConf.load(Path(__file__).parent.parent / "conf" / "pruning" / f"{name}.yaml"))
+    return PruningSchedule(**PRESETS[name])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lazybench.contract import Request, Response, Work
+from lazybench.errors import UserError
 from lazybench.pruning.selection import choose
 
 Part = Literal["context", "prompt"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, cos, pi
-from typing import Literal, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from lazybench.errors import UserError, check_whole_number
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Budget(Protocol):

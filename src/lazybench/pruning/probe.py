@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -39,9 +40,6 @@ def probe(model: PreTrainedModel, prompt_ids: Tensor, layers: Sequence[int], sco
             raise EnoughSeen
 
     watch = Watch(frozenset(layers), see, max(1, scorer.queries(prompt_ids.shape[1])))
-    with Pruned(model, Policy.nothing_pruned(), watch):
-        try:
-            model(prompt_ids)
-        except EnoughSeen:
-            pass
+    with Pruned(model, Policy.nothing_pruned(), watch), suppress(EnoughSeen):
+        model(prompt_ids)
     return torch.stack(scores)

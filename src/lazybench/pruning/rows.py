@@ -14,7 +14,7 @@ _SPARE_ROWS = 128
 
 
 def take_rows(buffer: Tensor, index: Tensor, dim: int = 1, batch: int = 0) -> Tensor:
-    """(batch, n, ...) the rows ``index`` (batch, n) of ``buffer``, whose axes of rows and batch are ``dim``, ``batch``."""
+    """(batch, n, ...) the rows ``index`` (batch, n) of ``buffer``, whose rows lie along ``dim``."""
     if buffer.shape[batch] == 1:
         return buffer.index_select(dim, index[0])
     return buffer.gather(dim, _expand(index, buffer, dim, batch))

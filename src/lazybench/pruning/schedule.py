@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.pruning.budgets import Ratio, check_share
-from lazybench.pruning.layers import full_attention_layers
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import NEVER, THE_PAPERS, Policy, Revival
+from lazybench.pruning.revival import NEVER, THE_PAPERS, Revival
+
+if TYPE_CHECKING:
+    from lazybench.pruning.policy import Policy
+from lazybench.pruning.published import PRESETS
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class PruningSchedule:
         _one_of("ratio_of", self.ratio_of, ("entered", "context"))
         _one_of("generated", self.generated, ("pruned", "kept"))
         _one_of("sliding_window", self.sliding_window, ("ignored", "moved"))
+        if not isinstance(self.revive, bool):
+            raise UserError(f"pruning.revive={self.revive!r} must be true or false")
         if self.kind == "linear":
             self._check_linear()
         elif self.layers is None and self.depths is None:
@@ -141,9 +145,11 @@ class PruningSchedule:
         """
         built = self.build(config.num_hidden_layers)
         built.check_depth(config.num_hidden_layers)
-        layers = built.layers or ()
+        layers = built.pruning_layers
         if self.sliding_window == "ignored" or not layers:
             return built
+        from lazybench.pruning.layers import full_attention_layers  # imports torch, which takes seconds
+
         targets = [layer for layer in full_attention_layers(config) if layer <= config.num_hidden_layers - 2]
         if not targets:
             raise UserError("pruning.sliding_window=moved needs a full-attention layer before the last; use 'ignored'")
@@ -157,8 +163,7 @@ class PruningSchedule:
 
     def check_depth(self, num_layers: int) -> None:
         """Refuse layers that a model of ``num_layers`` does not have, the last one included."""
-        policy = self.build(num_layers).policy(prune_nothing=True)
-        policy.check_depth(num_layers)
+        self.build(num_layers).policy(prune_nothing=True).check_depth(num_layers)
 
     def policy(self, prune_nothing: bool = False, **options: Any) -> Policy:
         """The policy of a schedule with ``layers``; places that keep everything are left out.
@@ -167,9 +172,12 @@ class PruningSchedule:
             prune_nothing: leave them in.
             options: further fields of ``Policy``.
         """
+        from lazybench.pruning.placement import At  # imports torch, which takes seconds
+        from lazybench.pruning.policy import Policy
+
         places = [
             (layer, Ratio(ratio, self.ratio_of))
-            for layer, ratio in zip(self.layers or (), self.keep, strict=True)
+            for layer, ratio in zip(self.pruning_layers, self.keep, strict=True)
             if ratio < 1.0 or prune_nothing
         ]
         return Policy(
@@ -180,9 +188,14 @@ class PruningSchedule:
             **options,
         )
 
+    @property
+    def pruning_layers(self) -> tuple[int, ...]:
+        """``layers``, of a schedule that has them."""
+        return self.layers or ()
+
     def stages(self, num_layers: int) -> tuple[range, ...]:
         """The runs of layers between prunings: ``(range(0, 9), range(9, 18), ...)``."""
-        edges = [0, *(layer + 1 for layer in self.build(num_layers).layers or ()), num_layers]
+        edges = [0, *(layer + 1 for layer in self.build(num_layers).pruning_layers), num_layers]
         return tuple(range(start, stop) for start, stop in pairwise(edges))
 
     @property
@@ -210,7 +223,7 @@ class PruningSchedule:
 
     @classmethod
     def preset(cls, name: str) -> PruningSchedule:
-        """A schedule by its name in ``PRESETS``, for a model of any depth.
+        """A schedule by its name in ``published.PRESETS``, for a model of any depth.
 
         Raises:
             UserError: an unknown name.
@@ -218,13 +231,6 @@ class PruningSchedule:
         if name not in PRESETS:
             raise unknown_name("pruning", name, PRESETS)
         return cls(**PRESETS[name])
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "none": {"layers": ()},
-    "paper": {"depths": (0.3, 0.6, 0.9), "keep": (0.7, 0.7, 0.7)},
-    "authors_linear": {"kind": "linear"},
-}
 
 
 def layers_run(depth: float, num_layers: int) -> int:

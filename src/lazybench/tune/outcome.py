@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lazybench.config import RunConfig
+from lazybench.config import RunConfig, TuneSettings
 from lazybench.errors import UserError
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
@@ -25,7 +25,6 @@ from lazybench.store.files import write_atomically
 from lazybench.store.reading import read_records
 from lazybench.store.record import Record
 from lazybench.tasks import build_task
-from lazybench.tune.settings import TuneSettings
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
