@@ -1,176 +1,210 @@
-"""LazyLLM (arXiv 2407.14057, sections 3.2 to 3.4) as slowly and plainly as it can be written, for Llama-class models.
+"""Any policy's prefill and decoding as slowly and plainly as they can be written, for Llama-class models.
 
-One token, one layer, one head at a time, on plain lists; no batch, no cache class, no tensor operation that
-runs over tokens. It takes the weights from the model's modules and shares no code with the engine.
+One token, one layer, one head at a time, on plain lists: no batch, no cache class, no tensor operation that runs
+over tokens, no code of the engine's.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import torch
+from reference_choice import (
+    Margin,
+    Scores,
+    best,
+    choose,
+    count_of,
+    over_layers,
+    rank_variance,
+    score_of_group,
+    score_of_head,
+    score_of_layer,
+)
+from reference_layers import PlainLayers
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from lazybench.pruning.placement import At, WhereRanksSettle
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.retention import PerHead
+from lazybench.pruning.scorers import AttentionScorer, Given
 
 
 @dataclass
 class Reference:
-    """The state of one sequence.
+    """One sequence under a policy.
 
     Attributes:
-        hidden: ``hidden[layer][token]`` is the token's state that enters ``layer``; there is none where the
-            token has not been computed that far. A token that was pruned after ``layer - 1`` has its last one
-            here: that is the Aux Cache.
-        keys: ``keys[layer][token][head]``, for exactly the tokens that were computed in ``layer``.
         selected: per step, the tokens that each layer used.
         computed: per step, the tokens that each layer computed.
-        margin: the smallest relative difference in importance between a token that was kept and one that
-            was pruned; a rounding error may swap the two where it is tiny.
+        margin: how near any choice came to another one; a rounding error may turn it where this is tiny.
     """
 
     model: PreTrainedModel
-    layers: tuple[int, ...]  # after which tokens are pruned
-    keep: tuple[Fraction, ...]
-    ratio_of: str = "entered"
-    generated: str = "pruned"
-    revive: bool = True
-    prompt_tokens: int = 0
+    policy: Policy
     tokens: int = 0
-    hidden: list[dict[int, Tensor]] = field(default_factory=list)
-    keys: list[dict[int, list[Tensor]]] = field(default_factory=list)
-    values: list[dict[int, list[Tensor]]] = field(default_factory=list)
+    prompt_tokens: int = 0
+    decoded: int = 0
     selected: list[list[list[int]]] = field(default_factory=list)
     computed: list[list[list[int]]] = field(default_factory=list)
-    margin: float = math.inf
+    memory: dict[int, Scores] = field(default_factory=dict)  # by pruning layer: the running mean of the scores
+    reference_variance: float | None = None
+    prunings: int = 0
 
     def __post_init__(self) -> None:
-        config = self.model.config
-        self.num_layers = config.num_hidden_layers
-        self.query_heads = config.num_attention_heads
-        self.group = config.num_attention_heads // config.num_key_value_heads
-        self.hidden = [{} for _ in range(self.num_layers + 1)]
-        self.keys = [{} for _ in range(self.num_layers)]
-        self.values = [{} for _ in range(self.num_layers)]
+        self.layers = PlainLayers(self.model)
+        self.near = Margin()
+
+    @property
+    def margin(self) -> float:
+        return self.near.smallest
 
     def prefill(self, prompt: list[int]) -> Tensor:
         """The logits of the first new token, (vocabulary,)."""
-        self.prompt_tokens = len(prompt)
+        self.prompt_tokens = self.tokens + len(prompt)
+        self.decoded = 0
         return self._step(prompt)
 
     def decode(self, token: int) -> Tensor:
         """The logits that follow ``token``, (vocabulary,)."""
+        self.decoded += 1
         return self._step([token])
 
     @torch.no_grad()
     def _step(self, new_ids: list[int]) -> Tensor:
-        is_prefill = self.tokens == 0
-        for token_id in new_ids:
-            self.hidden[0][self.tokens] = self.model.model.embed_tokens.weight[token_id]
-            self.tokens += 1
-        last = self.tokens - 1
+        first = self.tokens == 0
+        new = list(range(self.tokens, self.tokens + len(new_ids)))
+        for token, token_id in zip(new, new_ids, strict=True):
+            self.layers.embed(token, token_id)
+        self.tokens += len(new)
+        self.new = len(new)
+        before = self.selected[-1] if self.selected else []
         self.selected.append([])
         self.computed.append([])
+        in_turn = not self.decoded or (self.decoded - 1) % self.policy.revival.every == 0
+        selects = first or (self.policy.revives and in_turn)
+        self.scored: dict[int, Scores] = {}
+        self.prunings = 0
 
-        using = list(range(self.tokens))  # every step starts with all tokens as candidates
-        for layer in range(self.num_layers):
-            missing = [token for token in using if token not in self.keys[layer]]
+        using = self._after(-1, list(range(self.tokens)), new) if selects else []
+        for layer in range(self.layers.num_layers):
+            if not self.policy.revives and not first:  # what is there, and the new
+                using = sorted({*self.layers.keys[layer], *new})
+            elif not selects:  # the last selection, and what came since
+                using = [*before[layer], *new]
+            missing = [token for token in using if token not in self.layers.keys[layer]]
             self.selected[-1].append(using)
             self.computed[-1].append(missing)
-            for token in missing:
-                self._make_key_and_value(layer, token)
-            for token in missing:
-                self._run_layer(layer, token, [other for other in using if other <= token])
-            if layer in self.layers:
-                if not self.revive and not is_prefill:
-                    using = [token for token in using if token in self.keys[layer + 1] or token == last]
-                else:
-                    using = self._select(layer, using, last)
-        return self.model.lm_head.weight @ self.model.model.norm(self.hidden[self.num_layers][last])
+            self.layers.compute(layer, missing, using)
+            if first:
+                self._evict(layer, using)
+            if selects:
+                self._score(layer, missing, using)
+                using = self._after(layer, using, new)
+        return self.layers.logits(self.computed[-1][-1][-1])
 
-    def _select(self, layer: int, using: list[int], last: int) -> list[int]:
-        importance = dict.fromkeys(using, 0.0)
-        query = self._query(layer, last)
-        for head in range(self.query_heads):
-            # a sliding window is ignored here: outside it every token would tie at zero
-            for token, probability in zip(using, self._probabilities(layer, head, query, using), strict=True):
-                importance[token] += float(probability) / self.query_heads
+    # ---- scores
+    def _groups(self, scorer: AttentionScorer, layer: int, computed: list[int], using: list[int]) -> list[Scores]:
+        """Each key-value head's scores, by the newest tokens that the layer computed."""
+        window = scorer.window + int(scorer.window_share * self.prompt_tokens)
+        queries = computed[-min(window, self.new) :]
+        groups = []
+        for kv_head in range(self.layers.kv_heads):
+            heads = []
+            for head in range(kv_head * self.layers.group, (kv_head + 1) * self.layers.group):
+                rows = []
+                for query in queries:
+                    seen = [token for token in using if token <= query]
+                    values = self.layers.scores(layer, query, head, seen, scorer.products)
+                    rows.append(dict(zip(seen, values, strict=True)))
+                heads.append(score_of_head(scorer, rows, queries, using))
+            groups.append(score_of_group(scorer, heads, queries, using))
+        return groups
 
-        ranked_over, always = using, [last]
-        context = self.tokens
-        if self.generated == "kept":
-            ranked_over = [token for token in using if token < self.prompt_tokens]
-            always += [token for token in using if token >= self.prompt_tokens]
-            context = self.prompt_tokens
-        of = len(ranked_over) if self.ratio_of == "entered" else context
-        count = min(math.ceil(self.keep[self.layers.index(layer)] * of), len(ranked_over))
-        count = max(count, 1)
+    def _score(self, layer: int, computed: list[int], using: list[int]) -> None:
+        if not self._is_scored(layer):
+            return
+        if isinstance(self.policy.scorer, Given):
+            self.scored[layer] = self._given(using)
+            return
+        assert isinstance(self.policy.scorer, AttentionScorer)
+        groups = self._groups(self.policy.scorer, layer, computed, using)
+        self.scored[layer] = score_of_layer(self.policy.scorer, groups, self.layers.query_heads)
 
-        forced = [token for token in ranked_over if token in always]
-        rest = sorted((token for token in ranked_over if token not in always), key=lambda token: -importance[token])
-        kept, pruned = rest[: count - len(forced)], rest[count - len(forced) :]
-        if kept and pruned:
-            self.margin = min(self.margin, 1.0 - importance[pruned[0]] / importance[kept[-1]])
-        return sorted({*always, *kept})
+    def _given(self, using: list[int]) -> Scores:
+        assert isinstance(self.policy.scorer, Given)
+        given = self.policy.scorer.scores[0].tolist()
+        return {token: given[token] if token < len(given) else 1e100 for token in using}
 
-    def _run_layer(self, layer: int, token: int, visible: list[int]) -> None:
-        block = self.model.model.layers[layer]
-        if (window := self._window(layer)) is not None:
-            visible = [other for other in visible if token - other < window]
-        query = self._query(layer, token)
-        outputs = []
-        for head in range(self.query_heads):
-            probabilities = self._probabilities(layer, head, query, visible)
-            output = torch.zeros_like(query[head])
-            for other, probability in zip(visible, probabilities, strict=True):
-                output = output + probability * self.values[layer][other][head // self.group]
-            outputs.append(output)
-        state = self.hidden[layer][token] + block.self_attn.o_proj(torch.cat(outputs))
-        mlp, normed = block.mlp, block.post_attention_layernorm(state)
-        gate = mlp.gate_proj(normed)
-        self.hidden[layer + 1][token] = state + mlp.down_proj(gate * torch.sigmoid(gate) * mlp.up_proj(normed))
+    def _is_scored(self, layer: int) -> bool:
+        placement = self.policy.placement
+        if isinstance(placement, At):
+            return any(at - self.policy.look_back < layer <= at for at in placement.layers)
+        assert isinstance(placement, WhereRanksSettle)
+        return placement.first - placement.observed < layer <= placement.last
 
-    def _probabilities(self, layer: int, head: int, query: list[Tensor], tokens: list[int]) -> list[Tensor]:
-        scores = []
-        for token in tokens:
-            key = self.keys[layer][token][head // self.group]
-            scores.append(torch.dot(query[head], key) / math.sqrt(len(key)))
-        highest = max(scores)
-        exponentials = [torch.exp(score - highest) for score in scores]
-        return [exponential / sum(exponentials) for exponential in exponentials]
+    # ---- prunings
+    def _after(self, layer: int, using: list[int], new: list[int]) -> list[int]:
+        """The tokens that the next layer uses."""
+        if not self._prunes(layer):
+            return using
+        score = self._given(using) if layer == -1 else self._remembered(layer, using)
+        budgets = self.policy.budget
+        budget = budgets[self.prunings] if isinstance(budgets, Sequence) else budgets
+        self.prunings += 1
+        chosen = choose(self.policy, budget, score, using, self.tokens, self.prompt_tokens, self.near)
+        has = self.layers.keys[layer + 1]
+        if not has:  # the first prompt
+            return chosen
+        absent = [token for token in chosen if token not in has and token not in new]
+        most = len(absent) if self.policy.revival.most is None else self.policy.revival.most
+        revived = best(score, absent, most, self.near)
+        if self.policy.revival.attend == "computed":
+            return sorted({*has, *revived, *(token for token in new if token in chosen)})
+        return [token for token in chosen if token not in absent or token in revived]
 
-    def _make_key_and_value(self, layer: int, token: int) -> None:
-        attention = self.model.model.layers[layer].self_attn
-        normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
-        keys = self._heads(attention.k_proj(normed), getattr(attention, "k_norm", None))
-        self.keys[layer][token] = [self._rotated(key, token) for key in keys]
-        self.values[layer][token] = self._heads(attention.v_proj(normed), None)
+    def _remembered(self, layer: int, using: list[int]) -> Scores:
+        earliest = max(0, layer - self.policy.look_back + 1)
+        rows = [self.scored[at] for at in range(earliest, layer + 1) if at in self.scored]
+        score = over_layers(self.policy, rows, using)
+        past, weight = self.memory.setdefault(layer, {}), self.policy.revival.memory
+        for token in using:
+            past[token] = weight * past[token] + (1.0 - weight) * score[token] if token in past else score[token]
+        return {token: past[token] for token in using}
 
-    def _query(self, layer: int, token: int) -> list[Tensor]:
-        attention = self.model.model.layers[layer].self_attn
-        normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
-        queries = self._heads(attention.q_proj(normed), getattr(attention, "q_norm", None))
-        return [self._rotated(query, token) for query in queries]
+    def _prunes(self, layer: int) -> bool:
+        placement = self.policy.placement
+        if isinstance(placement, At):
+            return layer in placement.layers
+        assert isinstance(placement, WhereRanksSettle)
+        if self.prunings or not placement.first <= layer <= placement.last:
+            return False
+        observed = [self.scored[at] for at in range(layer - placement.observed + 1, layer + 1)]
+        variance = rank_variance(placement, observed, self.near)
+        if layer == placement.first:
+            self.reference_variance = variance
+        assert self.reference_variance is not None
+        threshold = placement.below * self.reference_variance
+        if variance or threshold:
+            self.near.between(variance, threshold)
+        return variance < threshold
 
-    def _heads(self, projected: Tensor, norm: torch.nn.Module | None) -> list[Tensor]:
-        heads = list(projected.split(self.model.model.layers[0].self_attn.head_dim))
-        return heads if norm is None else [norm(head) for head in heads]
-
-    def _rotated(self, head: Tensor, position: int) -> Tensor:
-        """Rotary embedding (arXiv 2104.09864): element i and i + half turn by position * 10000^(-2i / size)."""
-        size = len(head)
-        half = size // 2
-        turned = torch.empty_like(head)
-        for i in range(half):
-            angle = position * 10_000.0 ** (-2 * i / size)
-            turned[i] = head[i] * math.cos(angle) - head[i + half] * math.sin(angle)
-            turned[i + half] = head[i + half] * math.cos(angle) + head[i] * math.sin(angle)
-        return turned
-
-    def _window(self, layer: int) -> int | None:
-        types = getattr(self.model.config, "layer_types", None)
-        window = getattr(self.model.config, "sliding_window", None)
-        if types is None:
-            return window
-        return window if types[layer] == "sliding_attention" else None
+    # ---- retention
+    def _evict(self, layer: int, using: list[int]) -> None:
+        """After the attention of the prefill: what each key-value head no longer sees."""
+        retention = self.policy.retention
+        if retention is None or self.layers.window(layer) is not None:
+            return
+        assert isinstance(retention, PerHead)
+        if retention.budget is None or layer < retention.first_layers:
+            return
+        count = max(retention.last, count_of(retention.budget, len(using), self.prompt_tokens, retention.last))
+        if count >= len(using):
+            return
+        newest = using[len(using) - retention.last :]
+        older = using[: len(using) - retention.last]
+        for head, score in enumerate(self._groups(retention.scorer, layer, using, using)):
+            kept = {*newest, *best(score, older, count - len(newest), self.near)}
+            self.layers.evicted[layer][head] = set(using) - kept

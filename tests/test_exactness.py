@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -16,6 +15,9 @@ from tiny_models import float64_model, generate_logits, random_prompt, tiny_mode
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.pruning.budgets import Ratio
+from lazybench.pruning.placement import At
+from lazybench.pruning.policy import NEVER, Policy, Revival
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "one key head per query head": ("llama", {"num_key_value_heads": 4}),
@@ -48,8 +50,10 @@ def schedules(draw: st.DrawFn) -> PruningSchedule:
 
 
 def reference_for(model: PreTrainedModel, schedule: PruningSchedule) -> Reference:
-    keep = tuple(Fraction(round(ratio * 100), 100) for ratio in schedule.keep)
-    return Reference(model, schedule.layers, keep, schedule.ratio_of, schedule.generated, schedule.revive)
+    """The schedule in a policy's words, written out here: the engine's own translation is under test."""
+    budget = tuple(Ratio(ratio, schedule.ratio_of) for ratio in schedule.keep)
+    revival = Revival() if schedule.revive else NEVER
+    return Reference(model, Policy(At(schedule.layers), budget=budget, generated=schedule.generated, revival=revival))
 
 
 def replay(reference: Reference, prompt: list[int], generated: list[int]) -> torch.Tensor:
@@ -122,13 +126,13 @@ def test_pruned_generation_equals_the_reference_in_float32(kind):
 def test_the_reference_without_pruning_is_the_plain_model(kind):
     model, prompt = exact_model(kind, 0), random_prompt(15, 0)
     tokens, logits = generate_logits(model, prompt, 4)
-    expected = replay(Reference(model, (), ()), prompt[0].tolist(), tokens[0, 15:].tolist())
+    expected = replay(Reference(model, Policy.nothing_pruned()), prompt[0].tolist(), tokens[0, 15:].tolist())
     torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["grouped queries", "sliding window in two layers, biases"])
 def test_the_reference_computes_no_token_twice_and_nests_its_selections(kind):
-    reference = Reference(exact_model(kind, 0), (0, 2), (Fraction(1, 2), Fraction(1, 2)))
+    reference = Reference(exact_model(kind, 0), Policy(At((0, 2)), budget=Ratio(0.5), revival=Revival()))
     replay(reference, random_prompt(20, 3)[0].tolist(), [5, 6, 7, 8, 9, 10])
     for layer in range(NUM_LAYERS):
         computed = [token for step in reference.computed for token in step[layer]]

@@ -137,7 +137,7 @@ def test_given_scores_go_by_original_position_and_generated_tokens_come_first():
     scores = given(Seen(-1, None, None, position, position[:, :0]))
     assert scores[0, 1:3].tolist() == pytest.approx([0.2, 0.3])
     assert scores[1, 1:3].tolist() == pytest.approx([0.1, 0.2])
-    assert (scores[0, [0, 3]] > 1e30).all()
+    assert (scores[0, [0, 3]] > 1e18).all()
     assert torch.isfinite(scores).all()  # infinity is for tokens that always stay
 
 

@@ -59,7 +59,9 @@ def test_chunks_stay_or_go_together_alone_as_in_a_batch(seed, chunk, reduce, dat
         kept = tokens(chosen[row])
         assert len(kept) == counts[row]
         assert kept >= set(position[row][always[row] & real].tolist())
-        assert chosen[row].tolist() == sorted(chosen[row].tolist())
+        places = [position[row].tolist().index(token) for token in chosen[row, : counts[row]].tolist()]
+        ranked = [2.0 if always[row, place] else float(score[row, place]) for place in places]
+        assert ranked == sorted(ranked, reverse=True)  # the best first
         alone, count = choose_chunks(
             score[row][real][None], position[row][real][None], always[row][real][None], budget, chunk, reduce
         )
@@ -79,14 +81,14 @@ def test_chunks_do_not_depend_on_the_order_of_the_slots(seed, chunk):
     order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
     expected = choose_chunks(score, position, always, Ratio(0.5), chunk, "mean")
     shuffled = choose_chunks(score[:, order], position[:, order], always[:, order], Ratio(0.5), chunk, "mean")
-    assert shuffled[0].tolist() == expected[0].tolist()
+    assert tokens(shuffled[0][0]) == tokens(expected[0][0])
     assert shuffled[1] == expected[1]
 
 
 def test_a_short_last_chunk_counts_for_less_by_its_sum_and_not_by_its_mean():
     score = torch.tensor([[0.2, 0.2, 0.1, 0.1, 0.3]])
     position, nothing = torch.arange(5)[None], torch.zeros(1, 5, dtype=torch.bool)
-    assert choose_chunks(score, position, nothing, Tokens(1), 2, "sum")[0][0].tolist() == [0, 1]
+    assert choose_chunks(score, position, nothing, Tokens(1), 2, "sum")[0][0].tolist() in ([0, 1], [1, 0])
     assert choose_chunks(score, position, nothing, Tokens(1), 2, "mean")[0][0].tolist() == [4]
 
 
@@ -102,7 +104,7 @@ def test_the_best_chunk_stays_whatever_the_budget():
     score, position = torch.arange(6.0)[None], torch.arange(6)[None]
     nothing = torch.zeros(1, 6, dtype=torch.bool)
     budget = Ratio(0.1, rounding="down")
-    assert choose_chunks(score, position, nothing, budget, 2, "sum")[0].tolist() == [[4, 5]]
+    assert choose_chunks(score, position, nothing, budget, 2, "sum")[0].tolist() == [[5, 4]]
 
 
 def test_a_token_that_always_stays_outranks_any_score():

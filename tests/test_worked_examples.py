@@ -40,7 +40,7 @@ def kept(score: Tensor, count: int, first: int = 0, last: int = 2) -> set[int]:
 
 def chunks_kept(score: Tensor, budget: Ratio | Mass, reduce: str, first: int = 0, last: int = 0) -> list[int]:
     position = torch.arange(8)[None]
-    return choose_chunks(score, position, ends(position, first, last, 8), budget, 2, reduce)[0][0].tolist()  # type: ignore[arg-type]
+    return sorted(choose_chunks(score, position, ends(position, first, last, 8), budget, 2, reduce)[0][0].tolist())  # type: ignore[arg-type]
 
 
 def close(actual: Tensor, expected: list[float], digits: int = 4) -> None:

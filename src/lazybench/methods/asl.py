@@ -69,8 +69,8 @@ class ASL(PolicyMethod):
         first = layers_run(self.depth, layers) - 1
         if first < self.observed - 1 or first > layers - 2:
             raise UserError(
-                f"asl.depth={self.depth:g} is layer {first} of {layers}; it compares {self.observed} layers and must leave "
-                f"one: choose from {self.observed / layers:.2f} to {(layers - 1) / layers:.2f}, or observe fewer"
+                f"asl.depth={self.depth:g} is layer {first} of {layers}; it compares {self.observed} layers and must "
+                f"leave one: choose from {self.observed / layers:.2f} to {(layers - 1) / layers:.2f}, or observe fewer"
             )
         top = self.tokens - self.window if self.keep is None else self.window
         return Policy(

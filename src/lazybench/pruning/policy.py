@@ -74,6 +74,8 @@ class Policy:
                 "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "
                 "stays; set revival.most=0"
             )
+        if self.revives and BEFORE_THE_FIRST in (layers or ()):
+            raise UserError("tokens dropped before the first layer have no state to come back with; set revival.most=0")
         if layers is None and (self.revival.most != 0 or self.before_mlp):
             raise UserError("a placement that each prompt decides anew revives nothing and saves no MLP")
 

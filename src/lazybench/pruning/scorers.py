@@ -165,12 +165,13 @@ class Given:
         return 0
 
     def __call__(self, seen: Seen) -> Tensor:
-        scores = self.scores.to(seen.position.device)
+        precision = torch.promote_types(self.scores.dtype, torch.float32)
+        scores = self.scores.to(seen.position.device, precision)
         known = scores.shape[1]
         by_row = scores.repeat_interleave(len(seen.position) // len(scores), dim=0)  # beams of one prompt share them
         at = by_row.gather(1, seen.position.clamp(0, known - 1))
-        # the largest number, not infinity: tokens that always stay must still come first
-        return at.masked_fill(seen.position >= known, torch.finfo(at.dtype).max)
+        # no infinity: tokens that always stay must still come first, and a chunk's sum be finite
+        return at.masked_fill(seen.position >= known, torch.finfo(precision).max ** 0.5)
 
 
 def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:

@@ -67,7 +67,7 @@ def choose_chunks(
         ends_kept: chunks at the beginning and at the end that stay whatever their score.
 
     Returns:
-        (batch, most kept) positions, -1 in front where a row keeps fewer, rising otherwise; and each row's number.
+        (batch, most kept) positions, the best first, -1 where a row keeps fewer; and each row's number.
         Waits for the device: how many tokens stay depends on the scores.
     """
     batch = score.shape[0]
@@ -98,7 +98,7 @@ def choose_chunks(
     kept_chunk |= (place < ends_kept[0]) | (place >= chunks[:, None] - ends_kept[1])
     kept = (kept_chunk.gather(1, own) | always) & real
     numbers: list[int] = kept.sum(dim=1).tolist()
-    return position.masked_fill(~kept, -1).sort(dim=1).values[:, order.shape[1] - max(numbers) :], numbers
+    return choose(score, position, always, numbers, kept, best_first=True), numbers
 
 
 def ends(position: Tensor, first: int, last: int, tokens: int, padding: Sequence[int] | None = None) -> Tensor:
