@@ -53,5 +53,13 @@ class Record:
 
     def completes(self, earlier: Record) -> bool:
         """Whether this is ``earlier`` with its fidelity, or with what went wrong there: a later line replaces it."""
-        timed = replace(self, fidelity_top1=None, fidelity_kl=None, error=None, details=earlier.details)
+        timed = replace(
+            self,
+            fidelity_top1=None,
+            fidelity_kl=None,
+            fidelity_first_top1=None,
+            fidelity_first_kl=None,
+            error=None,
+            details=earlier.details,
+        )
         return self != earlier and timed == earlier
