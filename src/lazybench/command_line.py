@@ -14,17 +14,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
+from lazybench.tasks.long_context import CHOICES
 
 _jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
 
 
 def register_methods(conf: Path) -> None:
-    """Mount every file of conf/method under ``method.<name>``, so that a new method is one file and one config."""
+    """Store what has no file of its own: the choices of ``long_context`` for ``task=``, and every method.
+
+    Every file of conf/method is mounted under ``method.<name>``, so that a new method is one file and one config.
+    """
     from hydra.core.config_store import ConfigStore
 
     names = sorted(path.stem for path in (conf / "method").glob("*.yaml"))
     defaults: list[Any] = [{f"method@method.{name}": name} for name in names]
     ConfigStore.instance().store(name="every_method", node={"defaults": [*defaults, "_self_"]})
+    for name, node in CHOICES.items():
+        ConfigStore.instance().store(group="task", name=name, node=node)
 
 
 def main(job: Callable[[], Any], conf: Path) -> int:
@@ -113,7 +119,7 @@ def _check_choice(override: str, conf: Path) -> None:
     folder = conf / group.split("@")[0].lstrip("+~")
     if not separator or not folder.is_dir() or not re.fullmatch(r"[\w.\-,/]*", value):
         return  # a plain key, or Hydra's own syntax (glob(*), choice(...)), which it checks itself
-    known = [path.stem for path in folder.glob("*.yaml")]
+    known = [path.stem for path in folder.glob("*.yaml")] + (list(CHOICES) if folder.name == "task" else [])
     for choice in value.split(","):
         if group.startswith("hydra/") or choice in ("null", ""):
             continue

@@ -5,7 +5,8 @@ Source: THUDM/LongBench, commit 2e00731, pred.py, ``get_pred``. Deviations: docs
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +21,8 @@ def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample) -> torch.Tens
 
     The limit is LongBench's length for the model, or the window less the generation. It holds for the prompt
     before the chat format; where the whole then exceeds the window, the limit shrinks until it fits.
+    A task with an ``encode`` of its own builds its prompt to a length instead (RULER), and one with a ``truncate``
+    cuts in its benchmark's way (LongBench v2).
 
     Returns:
         Token ids, long, on the CPU.  # (1, prompt_tokens)
@@ -27,6 +30,9 @@ def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample) -> torch.Tens
     Raises:
         UserError: the window cannot hold the generation and a prompt.
     """
+    if (encode := getattr(task, "encode", None)) is not None:
+        return cast(torch.Tensor, encode(loaded, sample))
+    cut: Callable[[PreTrainedTokenizerBase, str, int], str] = getattr(task, "truncate", truncate_middle)
     window = loaded.window_tokens - task.max_new_tokens
     limit = min(loaded.spec.prompt_limit_tokens or window, window)
     while True:
@@ -35,7 +41,7 @@ def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample) -> torch.Tens
                 f"task={task.name} generates {task.max_new_tokens} tokens, too many for the window of "
                 f"{loaded.window_tokens} tokens of model {loaded.spec.name}"
             )
-        ids = _encode(loaded, task, truncate_middle(loaded.tokenizer, sample.prompt, limit))
+        ids = token_ids(loaded, cut(loaded.tokenizer, sample.prompt, limit), task.chat_format)
         if len(ids) <= window:
             return torch.tensor([ids])
         limit -= len(ids) - window
@@ -75,11 +81,15 @@ def generation_kwargs(loaded: LoadedModel, task: Task) -> dict[str, Any]:
     return kwargs
 
 
-def _encode(loaded: LoadedModel, task: Task, prompt: str) -> list[int]:
+def token_ids(loaded: LoadedModel, prompt: str, chat_format: bool, answer_prefix: str = "") -> list[int]:
+    """A prompt's ids as the model gets them.
+
+    Args:
+        chat_format: put the prompt into the model's chat format.
+        answer_prefix: begins the answer, after the chat format.
+    """
     tokenizer = loaded.tokenizer
-    if not task.chat_format:
-        return list(tokenizer(prompt, truncation=False, verbose=False).input_ids)
-    wrapped = loaded.wrap_chat(prompt)
-    begins = tokenizer.bos_token is not None and wrapped.startswith(tokenizer.bos_token)
+    text = (loaded.wrap_chat(prompt) if chat_format else prompt) + answer_prefix
+    begins = chat_format and tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
     # a chat template that writes the beginning-of-sequence token itself must not get a second one
-    return list(tokenizer(wrapped, truncation=False, add_special_tokens=not begins, verbose=False).input_ids)
+    return list(tokenizer(text, truncation=False, add_special_tokens=not begins, verbose=False).input_ids)

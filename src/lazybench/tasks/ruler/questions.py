@@ -1,0 +1,38 @@
+"""RULER's two question-answering tasks: a question's own documents among others.
+
+Source: NVIDIA/RULER, scripts/data/synthetic (qa.py, constants.py).
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from lazybench.tasks.ruler.question_sets import QuestionSet
+from lazybench.tasks.ruler.recipe import CountTokens, Recipe
+
+MAX_NEW_TOKENS = 32
+INSTRUCTION = (
+    "Answer the question based on the given documents. Only give me the answer and do not output any other words."
+)
+TEMPLATE = f"{INSTRUCTION}\n\nThe following are given documents.\n\n{{context}}\n\n{INSTRUCTION}\n\nQuestion: {{query}}"
+ANSWER_PREFIX = " Answer:"
+
+
+def question_recipe(number: int, draw: Random, questions: QuestionSet) -> Recipe:
+    """The question of that number with its documents, then others of its article, then any others."""
+    asked = questions.questions[number]
+    near = list(asked.same_article)
+    draw.shuffle(near)
+    known = {*asked.documents, *near}
+    far = [index for index in range(len(questions.documents)) if index not in known]
+    draw.shuffle(far)
+    order = [*asked.documents, *near, *far]
+    shuffle_seed = draw.getrandbits(64)
+
+    def build(size: int, count_tokens: CountTokens) -> str:
+        shown = order[:size]
+        Random(shuffle_seed).shuffle(shown)
+        documents = (f"Document {place}:\n{questions.documents[index]}" for place, index in enumerate(shown, start=1))
+        return TEMPLATE.format(context="\n\n".join(documents), query=asked.query)
+
+    return Recipe(asked.answers, ANSWER_PREFIX, build, len(asked.documents), len(order))

@@ -1,0 +1,44 @@
+"""A sample of RULER before its length is known, and how its prompt is brought to a length in tokens."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CountTokens = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one sample asks, drawn before any tokenizer is seen: the answers are the same for every model.
+
+    ``build(size, count_tokens)`` gives the prompt with ``size`` units of filling (sentences, words, documents), the
+    same text for the same size; ``answer_prefix`` begins the answer and stands after the chat format.
+    """
+
+    answers: tuple[str, ...]
+    answer_prefix: str
+    build: Callable[[int, CountTokens], str]
+    least: int  # the smallest size that still holds what is asked for
+    most: int  # the largest size that the texts at hand give
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def preview(self) -> str:
+        """The smallest prompt, for a reader: no tokenizer is needed."""
+        return self.build(self.least, lambda text: len(text) // 4) + self.answer_prefix
+
+
+def largest_size(tokens_at: Callable[[int], int], least: int, most: int, room: int) -> int | None:
+    """The largest size whose prompt has at most ``room`` tokens; None where even the smallest has more.
+
+    A prompt grows with its size, or nearly so; what is returned was counted and fits.
+    """
+    if tokens_at(least) > room:
+        return None
+    fits, step = least, max(least, 8)
+    while fits < most and tokens_at(min(fits + step, most)) <= room:  # doubling first: nothing far too long is built
+        fits, step = min(fits + step, most), 2 * step
+    above = range(fits + 1, min(fits + step, most) + 1)
+    return fits + bisect.bisect_right(above, room, key=tokens_at)
