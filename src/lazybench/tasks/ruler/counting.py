@@ -5,14 +5,12 @@ Source: NVIDIA/RULER, scripts/data/synthetic (common_words_extraction.py, freq_w
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 from random import Random
 
-from scipy.special import zeta
-
-from lazybench.tasks.ruler.needles import MOST_UNITS
-from lazybench.tasks.ruler.recipe import CountTokens, Recipe
+from lazybench.tasks.ruler.recipe import MOST_UNITS, CountTokens, Recipe
 
 COMMON_WORDS_NEW_TOKENS = 120
 COMMON_WORDS_TEMPLATE = (
@@ -32,7 +30,7 @@ FREQUENT_WORDS_TEMPLATE = (
     "What are the three most frequently appeared words in the above coded text?"
 )
 FREQUENT_WORDS_PREFIX = " Answer: According to the coded text above, the three most frequently appeared words are:"
-ALPHA = 2.0  # of the zeta distribution: the word of rank k stands there in proportion to k ** -ALPHA
+ZETA = math.pi**2 / 6  # the word of rank k is a share of 1 / (ZETA * k**2) of the text: zeta's distribution at 2
 WORD_LETTERS = 6
 LEAST_CODED = 100  # fewer coded words, and two of the first four ranks could be equally frequent
 
@@ -40,9 +38,9 @@ LEAST_CODED = 100  # fewer coded words, and two of the first four ranks could be
 def common_words_recipe(draw: Random, words: Sequence[str], length: int) -> Recipe:
     """Ten words stand there more often than all others; one solved example comes first. ``length``: in tokens."""
     example_words, example_repeats, repeats = (20, (3, 1), (6, 1)) if length < SHORT_LENGTH else (40, (10, 3), (30, 3))
+    common = draw.sample(words, NUM_COMMON)
     example = draw.sample(words, example_words)
-    order = draw.sample(words, len(words))
-    shuffle_seed = draw.getrandbits(64)
+    others_seed, shuffle_seed = draw.getrandbits(64), draw.getrandbits(64)
 
     def asked(chosen: Sequence[str], counts: tuple[int, int]) -> str:
         listed = list(chosen[:NUM_COMMON]) * counts[0] + list(chosen[NUM_COMMON:]) * counts[1]
@@ -51,9 +49,10 @@ def common_words_recipe(draw: Random, words: Sequence[str], length: int) -> Reci
 
     def build(size: int, count_tokens: CountTokens) -> str:
         solved = f"{asked(example, example_repeats)}{COMMON_WORDS_PREFIX} {_numbered(example[:NUM_COMMON])}"
-        return f"{solved}\n{asked(order[:size], repeats)}"
+        others = [word for word in Random(others_seed).sample(words, len(words)) if word not in common]
+        return f"{solved}\n{asked([*common, *others][:size], repeats)}"
 
-    return Recipe(tuple(order[:NUM_COMMON]), COMMON_WORDS_PREFIX, build, 2 * NUM_COMMON, len(words))
+    return Recipe(tuple(common), COMMON_WORDS_PREFIX, build, NUM_COMMON + 1, len(words))
 
 
 def frequent_words_recipe(draw: Random, length: int) -> Recipe:
@@ -67,7 +66,7 @@ def frequent_words_recipe(draw: Random, length: int) -> Recipe:
     def build(size: int, count_tokens: CountTokens) -> str:
         coded: list[str] = []
         for rank, word in enumerate(ranked, start=1):
-            coded += [word] * int(size * rank**-ALPHA / zeta(ALPHA))
+            coded += [word] * int(size / (ZETA * rank**2))
         Random(shuffle_seed).shuffle(coded)
         return FREQUENT_WORDS_TEMPLATE.format(context=" ".join(coded))
 

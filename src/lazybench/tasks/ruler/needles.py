@@ -12,7 +12,7 @@ from itertools import cycle
 from random import Random
 from typing import Literal
 
-from lazybench.tasks.ruler.recipe import CountTokens, Recipe
+from lazybench.tasks.ruler.recipe import MOST_UNITS, CountTokens, Recipe
 from lazybench.tasks.ruler.texts import Texts
 
 MAX_NEW_TOKENS = 128
@@ -25,7 +25,6 @@ ANSWER_PREFIX = " The special magic {type_needle_v} for {query} mentioned in the
 NEEDLE = "One of the special magic {type_needle_v} for {key} is: {value}."
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 DEPTHS = tuple(round(100 * place / 39) for place in range(40))  # percent: where a needle may stand in an essay
-MOST_UNITS = 1_000_000
 
 Kind = Literal["words", "numbers", "uuids"]
 

@@ -13,7 +13,7 @@ from random import Random
 from lazybench.errors import UserError
 from lazybench.tasks.documents import hub_errors, hub_file, read_file
 from lazybench.tasks.embedded import documentation, python_version
-from lazybench.tasks.ruler.texts import DOCUMENTATION, sentences
+from lazybench.tasks.ruler.texts import DOCUMENTATION, OR_EMBEDDED, sentences
 
 SQUAD = "squad.json"  # SQuAD 2.0's dev set, as RULER's download_qa_dataset.sh names it
 SQUAD_HUB = ("rajpurkar/squad_v2", "3ffb306f725f7d2ce8394bc1873b24868140c412")
@@ -57,7 +57,7 @@ def squad(root: Path | None) -> QuestionSet:
                         asked.append((paragraph["context"], entry["question"], answers))
         return _of_articles(articles, f"file {SQUAD}")
     articles = {}
-    with hub_errors(*SQUAD_HUB, SQUAD):
+    with hub_errors(*SQUAD_HUB, f"{SQUAD}{OR_EMBEDDED}"):
         from pyarrow import parquet
 
         for row in parquet.read_table(hub_file(SQUAD_HUB[0], SQUAD_HUB_FILE, SQUAD_HUB[1])).to_pylist():
@@ -75,7 +75,7 @@ def hotpotqa(root: Path | None) -> QuestionSet:
     if root is not None:
         content, source = read_file(root, HOTPOT), f"file {HOTPOT}"
     else:
-        with hub_errors(*HOTPOT_HUB, HOTPOT):
+        with hub_errors(*HOTPOT_HUB, f"{HOTPOT}{OR_EMBEDDED}"):
             content = hub_file(HOTPOT_HUB[0], HOTPOT_HUB_FILE, HOTPOT_HUB[1]).read_bytes()
         source = f"hub {HOTPOT_HUB[0]}@{HOTPOT_HUB[1]}"
     with _well_formed(root, HOTPOT):

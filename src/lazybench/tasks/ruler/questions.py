@@ -5,10 +5,11 @@ Source: NVIDIA/RULER, scripts/data/synthetic (qa.py, constants.py).
 
 from __future__ import annotations
 
+from itertools import cycle, islice
 from random import Random
 
 from lazybench.tasks.ruler.question_sets import QuestionSet
-from lazybench.tasks.ruler.recipe import CountTokens, Recipe
+from lazybench.tasks.ruler.recipe import MOST_UNITS, CountTokens, Recipe
 
 MAX_NEW_TOKENS = 32
 INSTRUCTION = (
@@ -19,20 +20,19 @@ ANSWER_PREFIX = " Answer:"
 
 
 def question_recipe(number: int, draw: Random, questions: QuestionSet) -> Recipe:
-    """The question of that number with its documents, then others of its article, then any others."""
+    """The question of that number: its documents, others of its article, any others, then all of them again."""
     asked = questions.questions[number]
-    near = list(asked.same_article)
-    draw.shuffle(near)
-    known = {*asked.documents, *near}
-    far = [index for index in range(len(questions.documents)) if index not in known]
-    draw.shuffle(far)
-    order = [*asked.documents, *near, *far]
-    shuffle_seed = draw.getrandbits(64)
+    near = draw.sample(asked.same_article, len(asked.same_article))
+    first = [*asked.documents, *near]
+    others_seed, shuffle_seed = draw.getrandbits(64), draw.getrandbits(64)
 
     def build(size: int, count_tokens: CountTokens) -> str:
-        shown = order[:size]
+        everything = range(len(questions.documents))
+        known = set(first)
+        others = [index for index in Random(others_seed).sample(everything, len(everything)) if index not in known]
+        shown = list(islice(cycle([*first, *others]), size))
         Random(shuffle_seed).shuffle(shown)
         documents = (f"Document {place}:\n{questions.documents[index]}" for place, index in enumerate(shown, start=1))
         return TEMPLATE.format(context="\n\n".join(documents), query=asked.query)
 
-    return Recipe(asked.answers, ANSWER_PREFIX, build, len(asked.documents), len(order))
+    return Recipe(asked.answers, ANSWER_PREFIX, build, len(asked.documents), MOST_UNITS)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MOST_UNITS = 1_000_000  # more than any model's window holds
 CountTokens = Callable[[str], int]
 
 

@@ -15,6 +15,7 @@ from lazybench.tasks.embedded import documentation, python_version
 ESSAYS = "PaulGrahamEssays.json"  # as RULER's download_paulgraham_essay.py names and writes it
 ESSAYS_HUB_ID = "baber/paul_graham_essays"  # what lm-eval reads
 ESSAYS_REVISION = "792d672b77d1a67720f7e9820d646358fc18792e"
+OR_EMBEDDED = " (or take the task's _embedded form)"
 DOCUMENTATION = "pydoc_data.topics of {version}"
 
 
@@ -70,8 +71,9 @@ def _word_list(part_of_speech: str) -> Sequence[str]:
 
 
 def _essays_of_file(root: Path) -> str:
+    content = read_file(root, ESSAYS)
     try:
-        text = json.loads(read_file(root, ESSAYS))["text"]
+        text = json.loads(content)["text"]
     except (ValueError, KeyError, TypeError):
         text = None
     if not isinstance(text, str) or not text.strip():
@@ -80,7 +82,7 @@ def _essays_of_file(root: Path) -> str:
 
 
 def _essays_of_hub() -> str:
-    with hub_errors(ESSAYS_HUB_ID, ESSAYS_REVISION, ESSAYS):
+    with hub_errors(ESSAYS_HUB_ID, ESSAYS_REVISION, f"{ESSAYS}{OR_EMBEDDED}"):
         from pyarrow import parquet
 
         column = parquet.read_table(hub_file(ESSAYS_HUB_ID, "essays.parquet", ESSAYS_REVISION)).column("text")

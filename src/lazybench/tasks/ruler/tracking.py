@@ -9,8 +9,8 @@ from __future__ import annotations
 import string
 from random import Random
 
-from lazybench.tasks.ruler.needles import MOST_UNITS, NOISE
-from lazybench.tasks.ruler.recipe import CountTokens, Recipe, largest_size
+from lazybench.tasks.ruler.needles import NOISE
+from lazybench.tasks.ruler.recipe import MOST_UNITS, CountTokens, Recipe, largest_size
 
 MAX_NEW_TOKENS = 30
 HOPS = 4
