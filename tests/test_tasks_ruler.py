@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import RunPy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruler_rows import ARTICLES, ESSAY, HOTPOT, write_ruler_files
@@ -297,6 +299,32 @@ def test_clozes_are_answered_by_their_documents(loaded: Callable[..., LoadedMode
             assert answer not in query
             for sentence in sentences:
                 assert documents.count(sentence.replace("____", answer)) >= 1
+
+
+def test_a_run_measures_them_without_a_network(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    names = ["ruler_niah_multikey_3", "ruler_vt", "ruler_fwe", "ruler_qa_2_embedded"]
+    done = run_py(
+        "task=ruler_embedded",
+        f"task.datasets=[{','.join(names)}]",
+        "task.parameters.length=1500",
+        "model=custom",
+        f"model.path={tiny_checkpoint}",
+        "methods=[baseline,lazyllm]",
+        "pruning.layers=[1]",
+        "pruning.keep=[0.5]",
+        "limit=1",
+        "max_new_tokens=2",
+        "fidelity=false",
+        "warmup=0",
+        f"out={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "run/samples.jsonl").read_text().splitlines()]
+    assert {(record["task"], record["method"]) for record in records} == {
+        (name, method) for name in names for method in ("baseline", "lazyllm")
+    }
+    assert all(record["score"] is not None and record["details"]["length"] == 1500 for record in records)
+    assert all(record["prompt_tokens"] + NEW_TOKENS[record["task"].split("_")[1]] <= 1500 for record in records)
 
 
 def installed(module: str) -> dict[str, Any]:
