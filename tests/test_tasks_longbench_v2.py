@@ -162,6 +162,14 @@ def test_malformed_rows_are_named(entry: dict[str, Any], message: str, tmp_path:
         build_task("longbench_v2_multi_doc_qa", DataSettings(root=write(tmp_path, [row(0)]))).samples()
 
 
+def test_the_hubs_list_may_stand_in_the_folder_as_well(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps([row(0), row(1)]))
+    assert len(build_task("longbench_v2", DataSettings(root=tmp_path)).samples()) == 2
+    (tmp_path / FILE).write_text(json.dumps([row(0), row(1)])[:-1])
+    with pytest.raises(UserError, match=r"longbench_v2\.jsonl starts as a JSON list and is none"):
+        build_task("longbench_v2", DataSettings(root=tmp_path)).samples()
+
+
 def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
     """A hub's cache as a download leaves it, read in a process without a network."""
     from datasets import Dataset

@@ -31,7 +31,12 @@ class DataSettings:
 
 
 class Task(Protocol):
-    """A generation task under its official protocol."""
+    """A generation task under its official protocol.
+
+    Two more methods are optional: ``encode(loaded, sample)`` gives the prompt's token ids itself, for a benchmark that
+    builds prompts to a length (RULER); ``truncate(tokenizer, prompt, limit)`` cuts too long a prompt in a benchmark's
+    own way (LongBench v2).
+    """
 
     @property
     def name(self) -> str: ...  # "qasper"

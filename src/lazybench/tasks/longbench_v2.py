@@ -84,9 +84,7 @@ class LongBenchV2:
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        rows: Sequence[Mapping[str, Any]] = (
-            list(json_lines(FILE, self._content)) if self.settings.root is not None else json.loads(self._content)
-        )
+        rows = _rows(self._content)
         for number, row in enumerate(rows, start=1):
             _check(number, row)
         domain = DOMAINS.get(self.name)
@@ -117,6 +115,16 @@ def extract_answer(response: str) -> str | None:
     plain = response.strip().replace("*", "")
     found = re.search(r"The correct answer is \(([A-D])\)", plain) or re.search(r"The correct answer is ([A-D])", plain)
     return found[1] if found else None
+
+
+def _rows(content: bytes) -> list[Mapping[str, Any]]:
+    """One JSON object a line, or the hub's one list of them."""
+    if not content.lstrip().startswith(b"["):
+        return list(json_lines(FILE, content))
+    try:
+        return list(json.loads(content))
+    except ValueError as error:
+        raise UserError(f"{FILE} starts as a JSON list and is none: {' '.join(str(error).split())[:80]}") from None
 
 
 def _check(number: int, row: Mapping[str, Any]) -> None:
