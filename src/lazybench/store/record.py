@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 RecordKey = tuple[str, str, str, str, str, int]
 
+# what a record that was timed gets by a second line
+ADDED_LATER = ("fidelity_top1", "fidelity_kl", "fidelity_first_top1", "fidelity_first_kl", "error", "details")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -37,8 +40,11 @@ class Record:
     kv_bytes_end: int | None = None  # and at the end of the generation
     aux_bytes_prefill: int | None = None  # the same of the Aux Cache: hidden states of dropped tokens
     aux_bytes_end: int | None = None
-    fidelity_top1: float | None = None
+    fidelity_top1: float | None = None  # mean over the output_tokens of the baseline, as is fidelity_kl
     fidelity_kl: float | None = None  # nats
+    # of the first token alone, which the prefill decides; the mean of the later n - 1 is (n * mean - first) / (n - 1)
+    fidelity_first_top1: float | None = None
+    fidelity_first_kl: float | None = None
     order: int = 0  # place of this method among the methods of this sample, from 0
     error: str | None = None  # "OutOfMemoryError: ..." when the sample failed
     details: dict[str, object] | None = None
@@ -50,5 +56,6 @@ class Record:
 
     def completes(self, earlier: Record) -> bool:
         """Whether this is ``earlier`` with its fidelity, or with what went wrong there: a later line replaces it."""
-        timed = replace(self, fidelity_top1=None, fidelity_kl=None, error=None, details=earlier.details)
-        return self != earlier and timed == earlier
+        if earlier.error is not None or earlier.fidelity_top1 is not None:
+            return False
+        return self != earlier and replace(self, **{name: getattr(earlier, name) for name in ADDED_LATER}) == earlier
