@@ -53,8 +53,8 @@ def recording(lazy: LazyLLM) -> Iterator[Recorder]:
             hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
             assert lazy._cache is not None
             assert lazy._cache.step is not None
-            place = lazy._cache.step.place
-            recorder.note(index, hidden.shape[1], place.current, place.selected)
+            plan = lazy._cache.step.plan
+            recorder.note(index, hidden.shape[1], plan.current, plan.selected)
 
         hooks.append(layer.register_forward_pre_hook(note, with_kwargs=True))
     try:

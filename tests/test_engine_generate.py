@@ -42,13 +42,13 @@ def test_no_token_is_computed_twice_in_a_layer_and_selections_nest(model, monkey
     store = LazyCache.update
 
     def noted(cache: LazyCache, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *rest: object):
-        place = cache.step.place
-        computed[layer_idx] += place.current[0].tolist()
-        selected[layer_idx] = set(place.selected[0].tolist())
+        plan = cache.step.plan
+        computed[layer_idx] += plan.current[0].tolist()
+        selected[layer_idx] = set(plan.selected[0].tolist())
         if layer_idx:
             assert selected[layer_idx] <= selected[layer_idx - 1]
         assert cache.step.tokens - 1 in selected[layer_idx]  # the last token stays
-        assert set(place.current[0].tolist()) <= selected[layer_idx] <= set(computed[layer_idx])
+        assert set(plan.current[0].tolist()) <= selected[layer_idx] <= set(computed[layer_idx])
         return store(cache, keys, values, layer_idx, *rest)
 
     selected: dict[int, set[int]] = {}

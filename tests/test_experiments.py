@@ -1,4 +1,4 @@
-"""Every experiment at every size is a run that can start; the scripts refuse bad input in one line."""
+"""Every experiment at every size is a run that can start; the command for them refuses bad input in one line."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 from conftest import ROOT, run_environment
 from hydra import compose, initialize_config_dir
 
-from lazybench.command_line import register_methods
 from lazybench.config import RunConfig, run_config
-from lazybench.experiment import CONF, SIZES, run_folders
+from lazybench.config_groups import config_folder, names, register
+from lazybench.experiment import ARTEFACTS, SIZES
 from lazybench.store.reading import read_records
+from lazybench.sweep import run_folders
 
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-ARTEFACTS = ("table1", "table2", "fig1", "fig2", "fig5", "fig6", "fig7")
+EXPERIMENTS = names("experiment")
 
 
 @functools.cache
 def composed(*overrides: str) -> RunConfig:
-    register_methods(CONF)
-    with initialize_config_dir(str(CONF), version_base=None):
-        return run_config(compose("config", list(overrides)), CONF)
+    register()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        return run_config(compose("config", list(overrides)))
 
 
 @pytest.mark.parametrize("size", [None, *SIZES])
@@ -42,8 +42,7 @@ def test_every_experiment_at_every_size_is_a_run(experiment: str, size: str | No
         assert len(config.datasets) == 16
 
 
-def test_every_artefact_has_its_script_and_its_experiment() -> None:
-    assert {path.stem for path in (ROOT / "experiments").glob("*.py")} == set(ARTEFACTS)
+def test_every_artefact_is_an_experiment() -> None:
     assert set(ARTEFACTS) <= set(EXPERIMENTS)
 
 
@@ -70,17 +69,26 @@ def test_a_sweep_has_one_folder_for_each_job() -> None:
     assert run_folders(["experiment=fig1", "size=smoke"])[0] not in folders
 
 
+def test_a_tag_is_a_folder_or_for_several_jobs_a_folder_of_folders() -> None:
+    runs = Path("results/runs")
+    assert run_folders(["tag=long"]) == [runs / "long"]
+    assert {folder.parent for folder in run_folders(["-m", "tag=long", "seed=1,2"])} == {runs / "long"}
+    assert run_folders(["tag=long", "shard=1/2"])[0].parent == runs / "long"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((), "smoke, mini, full"),
-        (("tiny",), "'tiny'"),
-        (("smoke", "modl=llama2"), "model"),
-        (("smoke", "limit=0"), "limit=0"),
+        (("fig6",), "smoke, mini, full"),
+        (("fig8", "smoke"), "fig6"),
+        (("fig6", "tiny"), "'tiny'"),
+        (("fig6", "smoke", "modl=llama2"), "model"),
+        (("fig6", "smoke", "limit=0"), "limit=0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "experiments" / "fig6.py"), *arguments]
+    script = [sys.executable, "-m", "lazybench.experiment", *arguments]
     done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -88,12 +96,12 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words
 
 
 @pytest.mark.slow
-def test_a_script_runs_its_sweep_and_builds_its_artefact_and_measures_nothing_twice(
+def test_an_experiment_runs_its_sweep_and_builds_its_artefact_and_measures_nothing_twice(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     small = (f"model.path={tiny_checkpoint}", "task.parameters.length=150", "max_new_tokens=4")
     for name in ("table1", "fig7", "fig2"):
-        script = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "smoke", *small]
+        script = [sys.executable, str(ROOT / "experiments" / "run.py"), name, "smoke", *small]
         done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         artefacts = tmp_path / "results" / "artefacts" / f"{name}-smoke"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,13 +133,21 @@ def _hashable(lines: list[dict[str, object]]) -> list[dict[str, str]]:
         (("experiment=latncy",), ("latncy", "latency")),
         (("methods=[baseline,lazylm]",), ("lazylm", "lazyllm")),
         (("limt=3",), ("limt", "limit")),
+        (("data.rot=x",), ("data.rot", "data.root")),
+        (("task.parameters.lenght=3",), ("task.parameters.length",)),
+        (("limit=[1",), ("'limit=[1'", "in quotes")),
+        (("task=lm_eval",), ("task=lm_eval/gsm8k",)),
+        (("model=nobody/",), ("nobody/",)),
+        (("pruning=none.yaml",), ("none.yaml", "no such file")),
+        (("pruning.revive=7",), ("pruning.revive=7", "true or false")),
+        (("tag=a/b",), ("tag=a/b",)),
         (("limit=0",), ("limit=0", "at least 1")),
         (("repeats=0",), ("repeats=0", "at least 1")),
         (("shard=4/4",), ("shard=4/4",)),
         (("fidelity=perhaps",), ("fidelity=perhaps", "true or false")),
         (("attention_map=1",), ("attention_map=1", "true or false")),
         (("model.weights=random", "model.num_layers=two"), ("model.num_layers=two", "whole number")),
-        (("model.weights=random", "+model.window_tokens=0"), ("model.window_tokens=0", "at least 1")),
+        (("model.weights=random", "model.window_tokens=0"), ("model.window_tokens=0", "at least 1")),
         (("task=plain_text", "task.datasets=[plain_text_99999999]"), ("plain_text_99999999", "plain_text_3500")),
         (("task=plain_text", "task.datasets=[plain_text_100]", "task.parameters.prompts=x"), ("prompts='x'",)),
         (("size=tiny",), ("tiny", "smoke")),
@@ -175,3 +185,40 @@ def test_a_sweep_goes_on_after_a_job_with_bad_input(tiny_checkpoint: Path, run_p
     assert result.returncode == 2
     assert "limit=0" in result.stderr
     assert (tmp_path / "1" / "done").exists()
+
+
+def test_a_tagged_sweep_of_models_by_path_ends_with_one_table_and_is_listed(
+    tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path
+) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(tiny_checkpoint, twin)
+    (tmp_path / "hard.yaml").write_text("layers: [1]\nkeep: [0.2]\n", encoding="utf-8")
+    command = ("-m", f"model={tiny_checkpoint},twin", "pruning=hard.yaml", "tag=both", *QUICK, "limit=1")
+    done = run_py(*command, "methods=[baseline,lazyllm]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    together = done.stdout.partition("all 2 runs together")[2]
+    assert tiny_checkpoint.name in together
+    assert "twin" in together
+    runs = tmp_path / "results" / "runs"
+    assert len(list((runs / "both").glob("*/done"))) == 2
+    with (runs / "index.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["methods"], row["records"], row["finished"]) for row in rows] == [
+        (name, "baseline lazyllm", "2", "True") for name in (tiny_checkpoint.name, "twin")
+    ]
+    again = run_py(*command, "methods=[baseline,lazyllm]", cwd=tmp_path)
+    assert again.stdout.count("is finished") == 2
+
+
+def test_a_dry_run_measures_nothing_and_counts_what_would_be(
+    tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path
+) -> None:
+    result = run_py(
+        f"model={tiny_checkpoint}", *QUICK, "limit=2", "dry_run=true", "methods=[baseline,random_drop]", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert "random_drop keep=0.7: 5 timed runs" in result.stdout
+    # (1 + 5 runs, each once more for fidelity, and its reference) x 2 samples, 1 warm-up of each of 2 methods
+    assert "28 generations" in result.stdout
+    assert "GiB of weights" in result.stdout
+    assert not (tmp_path / "results").exists()

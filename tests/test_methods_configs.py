@@ -1,7 +1,9 @@
-"""conf/method: every file builds its method; the documented sixth method is one file and one config."""
+"""Every method that a run can name is built from its source's own defaults; the documented one is one file."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -14,23 +16,28 @@ from omegaconf import OmegaConf
 from tiny_requests import tiny_request
 
 import lazybench.methods
+from lazybench.config_groups import method_nodes, pruning_node
+from lazybench.contract import Method
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.catalogue import catalogue
 
-CONFIGS = sorted((ROOT / "conf/method").glob("*.yaml"))
-
-
-def build(path: Path):
-    config = OmegaConf.create({"pruning": OmegaConf.load(ROOT / "conf/pruning/paper.yaml"), "it": OmegaConf.load(path)})
-    return instantiate(config.it, _convert_="all")
+NAMES = list(method_nodes())
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs_under_the_clock_and_is_judged(path: Path) -> None:
-    method = build(path)
-    assert path.stem.startswith(method.name)
+def build(name: str) -> Method:
+    config = OmegaConf.create({"pruning": pruning_node("paper"), "it": method_nodes()[name]})
+    method = instantiate(config.it, _convert_="all")
+    assert isinstance(method, Method)
+    return method
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
+    method = build(name)
+    assert name.startswith(method.name)
     request = tiny_request()
     method.prepare(request.model)
     measured = measure(method, request)
@@ -47,7 +54,7 @@ def test_every_config_runs_under_the_clock_and_is_judged(path: Path) -> None:
 
 
 def test_names_and_labels_tell_the_methods_apart() -> None:
-    labels = [(method.name, method.label) for method in map(build, CONFIGS)]
+    labels = [(method.name, method.label) for method in map(build, NAMES)]
     assert len(set(labels)) == len(labels)
 
 
@@ -57,7 +64,7 @@ def test_the_documented_method_works_as_written(tmp_path: Path, monkeypatch: pyt
         (tmp_path / Path(name).name).write_text(code, encoding="utf-8")
     monkeypatch.setattr(lazybench.methods, "__path__", [*lazybench.methods.__path__, str(tmp_path)])
     try:
-        method = build(tmp_path / "middle_cut.yaml")
+        method = build("middle_cut")
     finally:
         sys.modules.pop("lazybench.methods.middle_cut", None)
     request = tiny_request()
@@ -67,3 +74,18 @@ def test_the_documented_method_works_as_written(tmp_path: Path, monkeypatch: pyt
     plain = request.model.generate(shorter, **request.generate_kwargs)
     assert torch.equal(response.new_tokens, plain[0, 30:])
     assert shares_of(response.work, request).prompt_tokens_computed == 0.5
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_a_methods_parameters_are_read_as_python_would(name: str) -> None:
+    """The catalogue reads source without importing it; here it is imported and compared."""
+    entry = catalogue()[name]
+    module, _, kind = entry.target.rpartition(".")
+    method = getattr(importlib.import_module(module), kind)
+    plain = {
+        field.name: field.default for field in dataclasses.fields(method) if field.default is not dataclasses.MISSING
+    }
+    assert method.name == name
+    assert entry.parameters == plain
+    assert entry.summary
+    assert entry.papers or name == "baseline"

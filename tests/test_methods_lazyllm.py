@@ -17,14 +17,13 @@ from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.engine import LazyLLM
-from lazybench.pruning.presets import PruningSpec
 from lazybench.pruning.schedule import PruningSchedule
 
 LAYERS = 8
 
 
 def lazyllm(layers: list[int], keep: list[float]) -> LazyLLMMethod:
-    return LazyLLMMethod(PruningSpec(layers=layers, keep=keep))
+    return LazyLLMMethod(PruningSchedule(layers=layers, keep=keep))
 
 
 class _Watch(LogitsProcessor):

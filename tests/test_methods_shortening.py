@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lazybench.methods.probe import probe_importance
 from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -15,7 +16,6 @@ from lazybench.contract import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
-from lazybench.methods.probe import probe_importance
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.shortening import generate, most_important
 from lazybench.methods.static_pruning import StaticPruning

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops
-from lazybench.pruning.checks import find_layers
+from lazybench.pruning.layers import find_layers
 
 
 def llama2_7b() -> LlamaConfig:

@@ -1,20 +1,18 @@
-"""Where tokens are pruned and how many stay: the schedule, what it refuses, and the presets of conf/pruning."""
+"""Where tokens are pruned and how many stay: the schedule, what it refuses, and the published presets."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lazybench.errors import UserError
-from lazybench.pruning.presets import PruningSpec
+from lazybench.pruning.published import PRESETS
 from lazybench.pruning.schedule import PruningSchedule
 
-PRESETS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "pruning").glob("*.yaml"))
 TABLE_1_TTFT_SPEEDUPS = {  # paper, table 1: Llama 2 7B, XGen 7B
     "single_doc": (1.36, 1.96),
     "multi_doc": (2.34, 2.65),
@@ -136,7 +134,7 @@ def test_kept_is_the_exact_ceiling(entered, percent, context):
 )
 def test_bad_schedules_are_refused_in_one_line_that_names_the_value(fields, named):
     with pytest.raises(UserError) as refused:
-        PruningSpec(**fields)
+        PruningSchedule(**fields)
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -145,23 +143,23 @@ def test_a_model_too_shallow_is_refused():
     with pytest.raises(UserError, match=r"31 is out of range for a model of 32 layers.*0 to 30"):
         PruningSchedule((31,), (0.5,)).check_depth(32)
     with pytest.raises(UserError, match="1 layer"):
-        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.7, 0.7)).build(1).check_depth(1)
+        PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.7, 0.7)).build(1).check_depth(1)
 
 
 def test_depths_that_fall_on_one_layer_prune_there_for_all_of_them():
-    spec = PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4))
+    spec = PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4))
     assert spec.build(2).layers == (0,)
     assert spec.build(2).keep == (pytest.approx(0.14),)
     assert spec.build(3).layers == (0, 1)
     assert spec.build(3).keep == (pytest.approx(0.35), 0.4)
-    of_context = PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4), ratio_of="context").build(3)
+    of_context = PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4), ratio_of="context").build(3)
     assert (of_context.keep, of_context.ratio_of) == ((0.5, 0.4), "context")
     with pytest.raises(UserError, match="2"):
-        PruningSpec(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5))
+        PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5))
 
 
 def test_explicit_layers_win_over_the_depths_of_a_preset():
-    spec = PruningSpec(layers=(9, 19), depths=(0.3, 0.6, 0.9), keep=(0.5, 0.4))
+    spec = PruningSchedule(layers=(9, 19), depths=(0.3, 0.6, 0.9), keep=(0.5, 0.4))
     assert spec.build(32) == PruningSchedule((9, 19), (0.5, 0.4))
     assert spec.label == "layers=9,19 keep=0.5,0.4"
 
@@ -178,16 +176,13 @@ def test_labels_tell_specs_apart():
         {"layers": (1, 2, 3, 5, 9), "keep": (0.5,) * 5},
         {"kind": "linear"},
         {"kind": "linear", "r1": 0.1},
+        {"layers": (1,), "keep": (0.5,), "revive": False},
     ]
-    assert len({PruningSpec(**field).label for field in fields}) == len(fields)
+    assert len({PruningSchedule(**field).label for field in fields}) == len(fields)
 
 
-def preset(name: str) -> PruningSpec:
-    pytest.importorskip("hydra")
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    return instantiate(OmegaConf.load(Path(__file__).parent.parent / "conf" / "pruning" / f"{name}.yaml"))
+def preset(name: str) -> PruningSchedule:
+    return PruningSchedule(**PRESETS[name])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -17,6 +17,7 @@ from lazybench.errors import UserError
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES, DataSettings
+from lazybench.tasks.catalogue import TASKS, asks, samples_of
 from lazybench.tasks.lm_eval_task import LmEvalTask
 
 ROOT = Path(__file__).parent.parent
@@ -177,15 +178,18 @@ def test_any_generation_task_with_stops_filters_and_examples() -> None:
     assert task.score(" It is #### 1", second) == 0.0
 
 
-def test_every_dataset_has_its_configuration() -> None:
+def test_every_dataset_is_a_task() -> None:
     files = {path.stem: OmegaConf.load(path) for path in (ROOT / "conf" / "task").glob("*.yaml")}
-    assert set(CATEGORIES) <= set(files)
     for name, config in files.items():
         assert set(config) == {"name", "datasets", "parameters"}
-        if name != "lm_eval":
-            assert config.name == name
-            lengths = {dataset for dataset in config.datasets if dataset.startswith("plain_text_")}
-            assert set(config.datasets) - lengths <= set(CATEGORIES)
-            assert (name == "plain_text") == bool(lengths)
-            assert (name in CATEGORIES) == (list(config.datasets) == [name])
-    assert len(files["longbench"].datasets) == 16
+        assert config.name == name
+    tasks = TASKS | {name: tuple(config.datasets) for name, config in files.items()}
+    assert set(CATEGORIES) <= set(tasks)
+    for name, datasets in tasks.items():
+        lengths = {dataset for dataset in datasets if dataset.startswith("plain_text_")}
+        assert set(datasets) - lengths <= set(CATEGORIES)
+        assert (name == "plain_text") == bool(lengths)
+        assert (name in CATEGORIES) == (datasets == (name,))
+    assert len(tasks["longbench"]) == 16
+    assert sum(map(samples_of, tasks["longbench"])) == 3750  # the paper's count
+    assert all(asks(dataset) for dataset in (*tasks["longbench"], *tasks["longbench_zh"], *tasks["longbench_e"]))

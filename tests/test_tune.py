@@ -15,11 +15,11 @@ from conftest import ROOT, RunPy, run_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lazybench.config import TuneSettings
 from lazybench.errors import UserError
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.store.reading import read_records
 from lazybench.tune.outcome import best_trial
-from lazybench.tune.settings import TuneSettings
 from lazybench.tune.space import check_stages, parameters_of, suggest_schedule
 
 SEARCH = (

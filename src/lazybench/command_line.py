@@ -2,69 +2,73 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, cast
 
+import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.config_groups import config_folder, register
+from lazybench.errors import UserError
 from lazybench.unused_settings import unused_settings
 
 _jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
 
 
-def register_methods(conf: Path) -> None:
-    """Mount every file of conf/method under ``method.<name>``, so that a new method is one file and one config."""
-    from hydra.core.config_store import ConfigStore
+def main() -> int:
+    """``run.py`` and the command ``lazybench``: run what this process's arguments say.
 
-    names = sorted(path.stem for path in (conf / "method").glob("*.yaml"))
-    defaults: list[Any] = [{f"method@method.{name}": name} for name in names]
-    ConfigStore.instance().store(name="every_method", node={"defaults": [*defaults, "_self_"]})
-
-
-def main(job: Callable[[], Any], conf: Path) -> int:
-    """Run Hydra's entry point and give the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
+    Returns:
+        The exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from lazybench.choices import prepare
+    from lazybench.listing import answer_help
+
+    arguments = sys.argv[1:]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own error and exit with 1; the line below is ours
     try:
-        sys.argv[1:] = [_task_of_lm_eval(override) for override in sys.argv[1:]]
-        for override in sys.argv[1:]:
-            _check_choice(override, conf)
-        job()
+        if (text := answer_help(arguments)) is not None:
+            print(text)
+            return 0
+        register()
+        sys.argv[1:] = prepare(arguments)
+        _hydra_job()
     except UserError as error:
         return _complain(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return _complain(_one_line(error, conf))
+        from lazybench.hydra_errors import one_line
+
+        return _complain(one_line(error))
     except KeyboardInterrupt:
         return 130
-    failed = [f"{overrides} (exit code {code})" for overrides, code in _jobs.items() if code]
-    if failed and len(_jobs) > 1:
-        print(f"lazybench: {len(failed)} of {len(_jobs)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
+    if len(_jobs) > 1:
+        _end_of_sweep(arguments)
     return max(_jobs.values(), default=0)
 
 
-def run_job(config: DictConfig, conf: Path) -> int:
+@hydra.main(version_base=None, config_path=str(config_folder()), config_name="config")
+def _hydra_job(config: DictConfig) -> int:
     """One composed configuration: typed, run, reported. A failing job of a sweep does not stop the others."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    hydra = HydraConfig.get()
+    settings = HydraConfig.get()
+    sweep = settings.mode is RunMode.MULTIRUN
     try:
-        code = _run(config, conf, hydra.overrides.task, sweep=hydra.mode is RunMode.MULTIRUN)
+        code = _run(config, settings.overrides.task, sweep)
     except Exception:
-        if hydra.mode is not RunMode.MULTIRUN:
+        if not sweep:
             raise
         traceback.print_exc()
         code = 1
-    note_job(hydra.overrides.task, code)
+    note_job(settings.overrides.task, code)
     return code
 
 
@@ -73,7 +77,7 @@ def note_job(overrides: Sequence[str], code: int) -> None:
     _jobs[" ".join(overrides)] = code
 
 
-def _run(config: DictConfig, conf: Path, overrides: Sequence[str], sweep: bool) -> int:
+def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
     try:
         OmegaConf.resolve(config)
         unused = unused_settings(overrides, cast(dict[str, Any], OmegaConf.to_container(config)))
@@ -81,62 +85,49 @@ def _run(config: DictConfig, conf: Path, overrides: Sequence[str], sweep: bool) 
             raise UserError("; ".join(unused) + "; leave it out")
         for line in unused:  # another job of the sweep may read it
             print(f"lazybench: {line}", file=sys.stderr)
-        # after the names are known to be good: importing torch takes seconds
         from lazybench.config import run_config
 
-        checked = run_config(config, conf)
+        checked = run_config(config, sweep)
+        if checked.dry_run:
+            from lazybench.dry_run import dry_run
+
+            return dry_run(checked)
+        if (checked.out / "done").exists():
+            counts = json.loads((checked.out / "done").read_text(encoding="utf-8"))
+            again = (
+                f"its {counts['failed']} failed samples are tried again" if counts["failed"] else "here is its table"
+            )
+            print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
         if checked.tune is not None:
             from lazybench.tune.search import tune
 
             return tune(checked)
+        from lazybench.run_index import write_index
         from lazybench.runner import run
 
-        return run(checked)
+        code = run(checked)
+        write_index(checked.out)
+        return code
     except UserError as error:
         return _complain(error)
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "what was finished is kept"
         print(f"interrupted; {kept}; the same command goes on from there", file=sys.stderr)
-        if len(sys.argv) > 1 and ("-m" in sys.argv or "--multirun" in sys.argv):
+        if sweep:
             raise  # ends the sweep, not only this job
         return 130
 
 
-def _complain(error: Exception) -> int:
+def _end_of_sweep(arguments: Sequence[str]) -> None:
+    """One table of all jobs, and the names of those that failed."""
+    from lazybench.sweep import print_table, run_folders
+
+    print_table(run_folders(arguments))
+    failed = [f"{job} (exit code {code})" for job, code in _jobs.items() if code]
+    if failed:
+        print(f"lazybench: {len(failed)} of {len(_jobs)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
+
+
+def _complain(error: Any) -> int:
     print(f"lazybench: {error}", file=sys.stderr)
     return UserError.exit_code
-
-
-def _task_of_lm_eval(override: str) -> str:
-    """``task=lm_eval/gsm8k`` names any generation task of lm-eval: one file of conf/task serves them all."""
-    if (match := re.fullmatch(r"task=lm_eval/(?P<name>[\w.\-]+)", override)) is None:
-        return override
-    os.environ["LAZYBENCH_LM_EVAL_TASK"] = match["name"]  # read by conf/task/lm_eval.yaml
-    return "task=lm_eval"
-
-
-def _check_choice(override: str, conf: Path) -> None:
-    group, separator, value = override.partition("=")
-    folder = conf / group.split("@")[0].lstrip("+~")
-    if not separator or not folder.is_dir() or not re.fullmatch(r"[\w.\-,/]*", value):
-        return  # a plain key, or Hydra's own syntax (glob(*), choice(...)), which it checks itself
-    known = [path.stem for path in folder.glob("*.yaml")]
-    for choice in value.split(","):
-        if group.startswith("hydra/") or choice in ("null", ""):
-            continue
-        if choice not in known:
-            raise unknown_name(group, choice, known)
-
-
-def _one_line(error: Exception, conf: Path) -> UserError:
-    text = " ".join(str(error).split())
-    if (match := re.search(r"Could not override '([^']+)'", text)) is not None:
-        key = match[1]
-        keys = [str(name) for name in OmegaConf.load(conf / "config.yaml") if name not in ("defaults", "hydra")]
-        groups = [path.name for path in conf.iterdir() if path.is_dir()]
-        close = difflib.get_close_matches(key.split(".")[0], keys + groups, n=3)
-        hint = f"did you mean {' or '.join(close)}? " if close and close[0] != key else ""
-        if key.split(".")[0] in groups and "is not in struct" in text and not hint:
-            hint = f"a key that its file leaves out is added with +{key}=...; "
-        return UserError(f"unknown key {key!r}; {hint}`python run.py --help` lists the keys")
-    return UserError(text)

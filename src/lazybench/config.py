@@ -1,23 +1,81 @@
-"""Where Hydra's DictConfig ends: everything below takes these typed dataclasses, validated at construction."""
+"""Where Hydra's DictConfig ends: everything below takes these typed dataclasses, validated at construction.
+
+No import of torch before every value that can be judged without it was: a bad one is answered at once.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.contract import Method
+from lazybench.config_groups import pruning_node
 from lazybench.errors import UserError, check_whole_number, unknown_name
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
-from lazybench.tune.settings import TuneSettings
+
+if TYPE_CHECKING:
+    from lazybench.contract import Method
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """What a schedule search is told: how long to search and what counts as a good schedule.
+
+    Args:
+        trials: schedules to try, all jobs together.
+        loss: how much of the quality the best schedule may lose, 0.01 for 1%.
+        loss_of: the quality: ``"score"`` relative to the baseline's, or ``"fidelity"``, the share of the
+            baseline's greedy tokens that the schedule predicts too (for models that score near zero).
+        stages: pruning layers of a schedule.
+        least_keep: the smallest keep ratio tried.
+        timeout_s: stop after this many seconds even if trials are left; None: never.
+        storage: a database URL of Optuna; None: a journal in the run's folder, which jobs may share.
+        job: number of this job among those that share the search; it only moves the seed.
+    """
+
+    trials: int = 40
+    loss: float = 0.01
+    loss_of: str = "score"
+    stages: int = 3
+    least_keep: float = 0.1
+    timeout_s: float | None = None
+    storage: str | None = None
+    job: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("trials", self.trials, 1), ("stages", self.stages, 1), ("job", self.job, 0)):
+            check_whole_number(f"tune.{name}", value, least)
+        for name, share in (("loss", self.loss), ("least_keep", self.least_keep)):
+            if not isinstance(share, int | float) or not 0 <= share < 1:
+                raise UserError(f"tune.{name}={share} must be a share from 0 to below 1, as in tune.{name}=0.1")
+        if self.least_keep == 0:
+            raise UserError("tune.least_keep=0 must be above 0: at least one token has to stay")
+        if self.timeout_s is not None and (not isinstance(self.timeout_s, int | float) or self.timeout_s <= 0):
+            raise UserError(f"tune.timeout_s={self.timeout_s} must be a number of seconds above 0, or null")
+        if self.loss_of not in ("score", "fidelity"):
+            raise unknown_name("tune.loss_of", str(self.loss_of), ["score", "fidelity"])
+
+    @classmethod
+    def from_config(cls, block: Mapping[str, Any]) -> TuneSettings:
+        """Check the names too.
+
+        Raises:
+            UserError: a key or a value that is not allowed.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in block:
+            if name not in known:
+                raise unknown_name("key of tune", str(name), known)
+        return cls(**block)
 
 
 @dataclass(frozen=True)
@@ -41,6 +99,7 @@ class RunConfig:
     resolved: dict[str, Any]  # the configuration as plain data, for config.yaml
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
     tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
+    dry_run: bool = False  # say what would run, and end
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -57,6 +116,7 @@ class RunConfig:
             ("fidelity", self.fidelity),
             ("scoring", self.scoring),
             ("attention_map", self.attention_map),
+            ("dry_run", self.dry_run),
         ):
             if not isinstance(switch, bool):
                 raise UserError(f"{name}={switch} must be true or false")
@@ -68,24 +128,20 @@ class RunConfig:
                 raise UserError(f"methods names {' '.join(label).strip()!r} twice; each may stand once in a run")
 
 
-def run_config(config: DictConfig, conf: Path) -> RunConfig:
+def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
     """Check and type a composed configuration.
+
+    Args:
+        sweep: this is one of several jobs, so ``tag`` names a folder of folders.
 
     Raises:
         UserError: any value that is not allowed, in one line.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    shard = _shard(plain["shard"])
+    nodes = [_method_node(entry, config) for entry in _listed(plain["methods"], "methods")]
     root = plain["data"].get("root")
-    methods = tuple(_method(entry, config, conf) for entry in _listed(plain["methods"], "methods"))
-    # only the methods that run belong to what was run
-    identity = {key: value for key, value in plain.items() if key not in ("out", "method", "tracker")}
-    identity["methods"] = [_identity(entry, config, conf) for entry in plain["methods"]]
-    tune = None if plain["tune"] is None else TuneSettings.from_config(plain["tune"])
-    if tune is not None:  # jobs that share a search share its folder
-        identity["tune"] = {key: value for key, value in plain["tune"].items() if key != "job"}
     task = plain["task"]
-    return RunConfig(
+    checked = RunConfig(
         model=_build(config.model, "model"),
         task_name=task["name"],
         datasets=tuple(_listed(task["datasets"], "task.datasets")),
@@ -93,10 +149,10 @@ def run_config(config: DictConfig, conf: Path) -> RunConfig:
             root=Path(root).expanduser() if root else None,
             limit=plain["limit"],
             seed=plain["seed"] if isinstance(plain["seed"], int) else 0,
-            shard=shard,
+            shard=_shard(plain["shard"]),
             parameters=task.get("parameters") or {},
         ),
-        methods=methods,
+        methods=(),
         repeats=plain["repeats"],
         warmup=plain["warmup"],
         max_new_tokens=plain["max_new_tokens"],
@@ -105,23 +161,53 @@ def run_config(config: DictConfig, conf: Path) -> RunConfig:
         scoring=plain["scoring"],
         threads=plain["threads"],
         tracker=plain["tracker"],
-        out=Path(plain["out"]) if plain["out"] else _default_folder(identity),
-        resolved=identity,
+        out=run_folder(config, sweep),
+        resolved=_identity(config),
         attention_map=plain["attention_map"],
-        tune=tune,
+        tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
+        dry_run=plain["dry_run"],
     )
+    for node in nodes:
+        if isinstance(node.get("pruning"), DictConfig):
+            _build(node.pruning, "pruning")
+    # last: a method's own module imports torch, and what was wrong above should not have to wait for it
+    return replace(checked, methods=tuple(_build(node, "method") for node in nodes))
 
 
-def _default_folder(identity: dict[str, Any]) -> Path:
-    """The same configuration always means the same folder: that is how an interrupted run is found again."""
+def run_folder(config: DictConfig, sweep: bool = False) -> Path:
+    """Where a configuration's run goes: the same one always means the same folder, so an interrupted run is found.
+
+    Raises:
+        UserError: a tag that is no folder's name.
+    """
+    if config.out:
+        return Path(config.out)
+    identity = _identity(config)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.\-]+", "_", f"{identity['model']['name']}-{identity['task']['name']}")
-    return Path("results/runs") / f"{name}-{digest}"
+    runs = Path("results/runs")
+    if config.tag is None:
+        return runs / f"{name}-{digest}"
+    if re.fullmatch(r"\w[\w.\-]*", str(config.tag)) is None:
+        raise UserError(f"tag={config.tag} must be letters, digits, '.', '_' or '-': it names a folder of {runs}")
+    several = sweep or _shard(config.shard)[1] > 1
+    return runs / str(config.tag) / f"{name}-{digest}" if several else runs / str(config.tag)
+
+
+def _identity(config: DictConfig) -> dict[str, Any]:
+    """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    identity = {key: value for key, value in plain.items() if key not in ("out", "tag", "method", "tracker", "dry_run")}
+    entries = _listed(plain["methods"], "methods")
+    identity["methods"] = [OmegaConf.to_container(_method_node(entry, config), resolve=True) for entry in entries]
+    if plain["tune"] is not None:  # jobs that share a search share its folder
+        identity["tune"] = {key: value for key, value in plain["tune"].items() if key != "job"}
+    return identity
 
 
 def _listed(value: Any, name: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise UserError(f"{name}={value!r} must be a list with at least one entry, as in {name}=[baseline,lazyllm]")
+        raise UserError(f"{name}={value!r} must be a list with at least one entry, as in '{name}=[baseline,lazyllm]'")
     return value
 
 
@@ -132,15 +218,7 @@ def _shard(text: Any) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _identity(entry: Any, config: DictConfig, conf: Path) -> Any:
-    return OmegaConf.to_container(_method_node(entry, config, conf), resolve=True)
-
-
-def _method(entry: Any, config: DictConfig, conf: Path) -> Method:
-    return cast(Method, _build(_method_node(entry, config, conf), f"method {entry}"))
-
-
-def _method_node(entry: Any, config: DictConfig, conf: Path) -> DictConfig:
+def _method_node(entry: Any, config: DictConfig) -> DictConfig:
     """A method by name, or by name with its own parameters: ``{method: lazyllm, pruning: {layers: [9]}}``."""
     overrides = dict(entry) if isinstance(entry, dict) else {"method": entry}
     name = str(overrides.pop("method", ""))
@@ -149,10 +227,7 @@ def _method_node(entry: Any, config: DictConfig, conf: Path) -> DictConfig:
     node = OmegaConf.create(OmegaConf.to_container(config.method[name], resolve=True))
     pruning = overrides.get("pruning")
     if isinstance(pruning, str):  # a preset by its name
-        presets = {path.stem: path for path in (conf / "pruning").glob("*.yaml")}
-        if pruning not in presets:
-            raise unknown_name("pruning", pruning, presets)
-        node.pruning = OmegaConf.load(presets.pop(overrides.pop("pruning")))
+        node.pruning = pruning_node(overrides.pop("pruning"))
     unknown = set(overrides) - set(node)
     if unknown:
         raise UserError(f"method {name} has no parameter {min(unknown)!r}; it has {', '.join(map(str, node))}")

@@ -1,4 +1,7 @@
-"""One table or figure in one command: its sweep, then its artefact. The scripts in experiments/ call this."""
+"""One table or figure of the paper in one command: its sweep, then its artefact.
+
+python -m lazybench.experiment fig5 mini [overrides of run.py]
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,42 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.command_line import register_methods
-from lazybench.errors import UserError
+from lazybench.errors import UserError, unknown_name
 
-PROJECT = Path(__file__).resolve().parents[2]
-CONF = PROJECT / "conf"
+ARTEFACTS = ("table1", "table2", "fig1", "fig2", "fig5", "fig6", "fig7")
 SIZES = ("smoke", "mini", "full")
 
 
-def run_experiment(experiment: str, arguments: Sequence[str]) -> int:
-    """Run ``experiment`` at a size and build its artefact in results/artefacts/<experiment>-<size>.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an experiment at a size and build its artefact in results/artefacts/<experiment>-<size>.
 
     Args:
-        experiment: a file of conf/experiment.
-        arguments: the size, then overrides as ``run.py`` takes them (``-m`` and launchers included).
+        arguments: the experiment, the size, then overrides as ``run.py`` takes them (``-m`` and launchers included).
 
     Returns:
         0 done, 1 some samples or jobs failed (the artefact holds the rest), 2 bad input.
     """
-    size, *overrides = arguments or [""]
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        print(f"lazybench: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(arguments: list[str]) -> int:
+    if len(arguments) < 2:
+        raise UserError(f"which one, and at which size? One of {', '.join(ARTEFACTS)}, then one of {', '.join(SIZES)}")
+    experiment, size, *overrides = arguments
+    if experiment not in ARTEFACTS:
+        raise unknown_name("experiment", experiment, ARTEFACTS)
     if size not in SIZES:
-        print(
-            f"lazybench: size {size!r} is not one of {', '.join(SIZES)}, as in {experiment}.py smoke", file=sys.stderr
-        )
-        return UserError.exit_code
+        raise unknown_name("size", size, SIZES)
     overrides = [f"experiment={experiment}", f"size={size}", *overrides]
-    code = _python(str(PROJECT / "run.py"), *overrides)
+    code = _python("-m", "lazybench", "run", *overrides)
     if code not in (0, 1):
         return code
+    from lazybench.sweep import run_folders
+
     folders = [folder for folder in run_folders(overrides) if (folder / "samples.jsonl").exists()]
     if not folders:
         return code or 1
@@ -43,26 +54,10 @@ def run_experiment(experiment: str, arguments: Sequence[str]) -> int:
     return report or code
 
 
-def run_folders(overrides: Sequence[str]) -> list[Path]:
-    """Where each job of a sweep puts its run: the folder follows from the configuration.
-
-    Args:
-        overrides: as on run.py's command line; ``model=a,b`` makes two jobs.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from lazybench.config import run_config
-
-    register_methods(CONF)
-    parsed = OverridesParser.create().parse_overrides([text for text in overrides if not text.startswith("-")])
-    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    with initialize_config_dir(str(CONF), version_base=None):
-        folders = [run_config(compose("config", job), CONF).out for job in jobs]
-    return list(dict.fromkeys(folders))
-
-
 def _python(*arguments: str) -> int:
     """A process of its own: Hydra runs once in a process."""
     return subprocess.run([sys.executable, *arguments], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

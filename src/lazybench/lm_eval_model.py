@@ -10,7 +10,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from lazybench.errors import unknown_name
+from lazybench.config_groups import pruning_fields
 from lazybench.tasks.prompting import truncate_middle
 
 
@@ -20,7 +20,7 @@ class LazyLLMModel(HFLM):
 
     Args:
         pretrained: as HFLM's; so are all others that are not named here.
-        pruning: a preset (a file of conf/pruning), or layers and keep ratios as ``9:0.7+19:0.7+28:0.7``.
+        pruning: a preset, a YAML file of one, or layers and keep ratios as ``9:0.7+19:0.7+28:0.7``.
         prompt_limit_tokens: longer prompts are cut in the middle, as LongBench does; none: the window less the
             generation.
         unpruned_loglikelihood: answer loglikelihood requests with the plain model instead of refusing them.
@@ -91,14 +91,4 @@ def schedule_of(pruning: str, num_layers: int) -> PruningSchedule:
         except ValueError:
             raise UserError(f"pruning={pruning!r} must be layers and keep ratios, as in 9:0.7+19:0.7+28:0.7") from None
         return PruningSchedule(tuple(layer for layer, _ in pairs), tuple(keep for _, keep in pairs))
-    import yaml
-
-    from lazybench.experiment import CONF
-    from lazybench.pruning.presets import PruningSpec
-
-    presets = {path.stem: path for path in (CONF / "pruning").glob("*.yaml")}
-    if pruning not in presets:
-        raise unknown_name("pruning", pruning, presets)
-    fields = yaml.safe_load(presets[pruning].read_text(encoding="utf-8"))
-    del fields["_target_"]
-    return PruningSpec(**fields).build(num_layers)
+    return PruningSchedule(**pruning_fields(pruning)).build(num_layers)

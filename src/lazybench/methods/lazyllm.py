@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig
 
-from lazybench.contract import Method, Request, Response
-from lazybench.methods.under_engine import answer_pruned
-from lazybench.pruning.engine import LazyLLM
+from lazybench.methods.under_engine import PolicyMethod
+from lazybench.pruning.policy import Policy
 from lazybench.pruning.schedule import PruningSchedule
-
-if TYPE_CHECKING:
-    from lazybench.pruning.presets import PruningSpec
 
 
 @dataclass(frozen=True)
-class LazyLLMMethod(Method):
+class LazyLLMMethod(PolicyMethod):
     """Progressive token pruning in the prefill and in every decoding step, with revival.
 
     Source: LazyLLM (arXiv 2407.14057), sections 3.2 to 3.4. Where the paper is silent, ``PruningSchedule``
@@ -27,7 +23,7 @@ class LazyLLMMethod(Method):
         pruning: the preset or the layers and keep ratios; the schedule is built for the model's depth.
     """
 
-    pruning: PruningSpec
+    pruning: PruningSchedule
 
     name: ClassVar[str] = "lazyllm"
 
@@ -35,12 +31,5 @@ class LazyLLMMethod(Method):
     def label(self) -> str:
         return self.pruning.label
 
-    def prepare(self, model: PreTrainedModel) -> None:
-        """Refuse a model or a schedule that can't run, before anything is measured."""
-        LazyLLM(model, self._schedule(model))
-
-    def run(self, request: Request) -> Response:
-        return answer_pruned(request, self._schedule(request.model))
-
-    def _schedule(self, model: PreTrainedModel) -> PruningSchedule:
-        return self.pruning.build(model.config.get_text_config().num_hidden_layers)
+    def policy(self, config: PreTrainedConfig) -> Policy:
+        return self.pruning.resolved(config).policy()

@@ -21,8 +21,8 @@ from torch import Tensor
 from lazybench.contract import Request
 from lazybench.errors import UserError
 from lazybench.methods.selective_context import Compressed
-from lazybench.methods.shortening import kept_tokens
 from lazybench.models.flops import full_prefill_flops
+from lazybench.pruning.budgets import share_of
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
 WINDOW_TOKENS = 512  # the classifier reads the prompt in pieces of this length
@@ -45,7 +45,7 @@ def compress(request: Request, may_go: Tensor, keep: float, model: str) -> Compr
     """
     compressor = load(model, request.prompt_ids.device.type)
     prompt, total = request.prompt_ids[0].tolist(), int(may_go.sum())
-    rate = max(kept_tokens(keep, len(prompt)) - (len(prompt) - total), 0) / max(total, 1)
+    rate = max(share_of(keep, len(prompt)) - (len(prompt) - total), 0) / max(total, 1)
     ids: list[int] = []
     read_tokens = 0
     for goes, run in groupby(zip(may_go.tolist(), prompt, strict=True), key=itemgetter(0)):

@@ -12,7 +12,8 @@ from lazybench.contract import Method, Request, Response
 from lazybench.errors import UserError
 from lazybench.methods import llmlingua, selective_context
 from lazybench.methods.lexical_units import Unit, check_unit
-from lazybench.methods.shortening import Part, answer, check_share, droppable, kept_tokens
+from lazybench.methods.shortening import Part, answer, droppable
+from lazybench.pruning.budgets import check_share, share_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class PromptCompression(Method):
 
     def run(self, request: Request) -> Response:
         tokens = request.prompt_ids.shape[1]
-        if kept_tokens(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
+        if share_of(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
             return answer(request, request.prompt_ids)
         started = time.perf_counter()
         may_go = droppable(request, self.part)

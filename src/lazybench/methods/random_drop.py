@@ -9,7 +9,8 @@ import torch
 
 from lazybench.contract import Method, Request, Response
 from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.shortening import answer, check_share, kept_tokens
+from lazybench.methods.shortening import answer
+from lazybench.pruning.budgets import check_share, share_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class RandomDrop(Method):
     def run(self, request: Request) -> Response:
         tokens = request.prompt_ids.shape[1]
         draw = torch.randperm(tokens, generator=torch.Generator().manual_seed(request.seed))
-        kept = kept_tokens(self.keep, tokens)
+        kept = share_of(self.keep, tokens)
         if self.spare_template and request.template is not None:
             spared = request.template[draw]
             draw = torch.cat([draw[spared], draw[~spared]])  # the template first, the rest as it was drawn

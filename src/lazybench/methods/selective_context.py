@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from lazybench.contract import Request
 from lazybench.errors import UserError
 from lazybench.methods.lexical_units import Unit, lexical_units, token_texts
-from lazybench.methods.shortening import kept_tokens
 from lazybench.models.flops import full_prefill_flops
+from lazybench.pruning.budgets import share_of
 
 CHUNK_TOKENS = 512  # logits held at a time: (chunk, vocabulary)
 
@@ -93,7 +93,7 @@ def keep_informative(information: Tensor, unit_of_token: Tensor, keep: float) ->
     sums = torch.zeros(units, dtype=torch.float64, device=information.device)
     sums.index_add_(0, unit_of_token[lexical], information[lexical].double())
     ascending = (sums / sizes.clamp(min=1)).argsort(stable=True)
-    spare = len(information) - kept_tokens(keep, len(information))
+    spare = len(information) - share_of(keep, len(information))
     dropped = ascending[sizes[ascending].cumsum(0) <= spare]
     gone = torch.isin(unit_of_token, dropped)
     return (~gone).nonzero()[:, 0]

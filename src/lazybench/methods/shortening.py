@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -10,34 +9,21 @@ from torch import Tensor
 
 from lazybench.contract import Request, Response, Work
 from lazybench.errors import UserError
+from lazybench.pruning.selection import choose
 
 Part = Literal["context", "prompt"]
 
 
-def check_share(name: str, share: float) -> None:
-    """Refuse a share outside (0, 1].
-
-    Raises:
-        UserError: naming the parameter, its value and what is allowed.
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 < share <= 1.0:
-        raise UserError(f"{name}={share} must be above 0 and at most 1")
-
-
-def kept_tokens(keep: float, tokens: int) -> int:
-    """``ceil(keep * tokens)`` in float64, at least one: the rounding of ``PruningSchedule.kept``."""
-    return max(1, math.ceil(keep * tokens - 1e-9))
-
-
-def most_important(importance: Tensor, keep: float) -> Tensor:
-    """Positions of the tokens to keep, in the text's order.
+def best_positions(scores: Tensor, kept: int, last: int = 0) -> Tensor:
+    """Positions of the ``kept`` best-scored tokens, in the text's order.  # (kept,)
 
     Args:
-        importance: (tokens,); the last token, which asks, is kept whatever its value.
+        scores: (1, tokens).
+        last: newest tokens that stay whatever their score.
     """
-    ranked = importance.float().clone()
-    ranked[-1] = math.inf
-    return ranked.topk(kept_tokens(keep, len(ranked))).indices.sort().values  # (kept,)
+    tokens = scores.shape[1]
+    position = torch.arange(tokens, device=scores.device)[None]
+    return choose(scores, position, position >= tokens - last, [min(kept, tokens)])[0].sort().values
 
 
 def droppable(request: Request, part: Part) -> Tensor:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig
 
-from lazybench.contract import Method, Request, Response
+from lazybench.contract import Request, Response
 from lazybench.errors import UserError
-from lazybench.methods.probe import probe_importance
-from lazybench.methods.shortening import answer, check_share, kept_tokens, most_important
-from lazybench.methods.under_engine import answer_pruned
-from lazybench.pruning.engine import LazyLLM
-from lazybench.pruning.schedule import PruningSchedule, layers_run
+from lazybench.methods.shortening import answer, best_positions
+from lazybench.methods.under_engine import PolicyMethod
+from lazybench.pruning.budgets import Ratio, check_share, share_of
+from lazybench.pruning.placement import At
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.probe import probe
+from lazybench.pruning.schedule import layers_run
 
 
 @dataclass(frozen=True)
-class StaticPruning(Method):
+class StaticPruning(PolicyMethod):
     """Prune the prompt once, by the attention of the first layers; what was dropped never comes back.
 
     Source: LazyLLM's table 1 (arXiv 2407.14057), "static token pruning". Its text allows two readings:
@@ -55,31 +57,25 @@ class StaticPruning(Method):
     def label(self) -> str:
         return f"{self.variant} keep={self.keep:g} depth={self.depth:g}"
 
-    def prepare(self, model: PreTrainedModel) -> None:
-        """Refuse a depth that leaves this model no layer to save, before anything is measured."""
-        if self.variant == "continue":
-            LazyLLM(model, self._schedule(model))
+    def policy(self, config: PreTrainedConfig) -> Policy:
+        """To continue; to run again, nothing is pruned in the layers themselves."""
+        if self.variant == "rerun":
+            return Policy.nothing_pruned()
+        return Policy(At((layers_run(self.depth, config.num_hidden_layers) - 1,)), budget=Ratio(self.keep))
 
     def run(self, request: Request) -> Response:
-        if self.variant == "continue":
-            return answer_pruned(request, self._schedule(request.model))
-        return self._rerun(request)
+        return super().run(request) if self.variant == "continue" else self._rerun(request)
 
     def _rerun(self, request: Request) -> Response:
-        tokens, kept = request.prompt_ids.shape[1], kept_tokens(self.keep, request.prompt_ids.shape[1])
+        tokens = request.prompt_ids.shape[1]
+        kept = share_of(self.keep, tokens)
         if kept == tokens:  # nothing to choose: no probe
             return answer(request, request.prompt_ids)
-        probed = self._first_layers(request.model)
-        positions = most_important(probe_importance(request.model, request.prompt_ids, probed), self.keep)
+        probed = layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
+        scores = probe(request.model, request.prompt_ids, range(probed)).mean(0, keepdim=True)
         return answer(
             request,
-            request.prompt_ids[:, positions],
+            request.prompt_ids[:, best_positions(scores, kept, last=1)],
             layer_runs_before=(tokens,) * probed,
             by_stage=(1.0 + kept / tokens, kept / tokens),
         )
-
-    def _schedule(self, model: PreTrainedModel) -> PruningSchedule:
-        return PruningSchedule((self._first_layers(model) - 1,), (self.keep,), revive=False)
-
-    def _first_layers(self, model: PreTrainedModel) -> int:
-        return layers_run(self.depth, model.config.get_text_config().num_hidden_layers)

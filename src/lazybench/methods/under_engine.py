@@ -1,30 +1,69 @@
-"""Generation under the pruning engine, and the work that its trace tells of."""
+"""Methods that are a policy: they generate under the pruning engine, and its trace says what was run."""
 
 from __future__ import annotations
 
-from lazybench.contract import Request, Response, Work
+from abc import abstractmethod
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lazybench.contract import Method, Request, Response, Work
 from lazybench.methods.shortening import generate
-from lazybench.pruning.engine import LazyLLM
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.engine import Pruned
+from lazybench.pruning.policy import Policy
 from lazybench.pruning.trace import Trace
 
 
-def answer_pruned(request: Request, schedule: PruningSchedule) -> Response:
-    """Generate from the request's prompt while the engine prunes by ``schedule``."""
-    with LazyLLM(request.model, schedule) as lazy:
+class PolicyMethod(Method):
+    """A method that says how it chooses tokens, and leaves the rest to the engine."""
+
+    @abstractmethod
+    def policy(self, config: PreTrainedConfig) -> Policy:
+        """The policy for a model of this text config.
+
+        Raises:
+            UserError: the parameters don't fit this model.
+        """
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Refuse a model or parameters that can't run, before anything is measured."""
+        Pruned(model, self.policy(model.config.get_text_config()))
+
+    def run(self, request: Request) -> Response:
+        return answer_pruned(request, self.policy(request.model.config.get_text_config()))
+
+
+def answer_pruned(request: Request, policy: Policy, other_flops: float = 0.0, overhead_s: float = 0.0) -> Response:
+    """Generate from the request's prompt while the engine prunes by ``policy``.
+
+    Args:
+        other_flops: see ``Work``.
+        overhead_s: see ``Response``.
+    """
+    with Pruned(request.model, policy) as run:
         new_tokens = generate(request, request.prompt_ids)
-    return Response(new_tokens, work_of(lazy.trace))
+    return Response(new_tokens, work_of(run.trace, other_flops, policy.revives), overhead_s)
 
 
-def work_of(trace: Trace) -> Work:
-    """What the engine computed in one generation from one prompt."""
+def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True) -> Work:
+    """What the engine computed in one generation from one prompt. Scoring is left out: it is 0.03% of a prefill."""
     prefill, *decoding = trace.steps
     by_step = trace.prompt_tokens_computed
     revived = [sum(step.revived) for step in decoding]
+    runs = [computed for stage, computed in zip(trace.stages, prefill.computed, strict=True) for _ in stage]
+    mlp_runs = list(runs)
+    if prefill.mlp_saved:
+        for stage, computed in zip(trace.stages, prefill.computed[1:], strict=False):
+            mlp_runs[stage.stop - 1] = computed
     return Work(
-        tuple(tokens for stage, tokens in zip(trace.stages, prefill.computed, strict=True) for _ in stage),
+        tuple(runs),
+        mlp_tokens_of_layer_runs=tuple(mlp_runs) if prefill.mlp_saved else None,
+        other_flops=other_flops,
         prompt_tokens_computed=trace.prompt_tokens_computed_mean,
         by_stage=by_step[-1],
         by_step=by_step,
-        revived_tokens_per_step=sum(revived) / len(revived) if revived else None,
+        revived_tokens_per_step=sum(revived) / len(revived) if revived and revives else None,
+        kv_bytes_prefill=trace.kv_bytes[0],
+        kv_bytes_end=trace.kv_bytes[-1],
+        aux_bytes_prefill=trace.aux_bytes[0],
+        aux_bytes_end=trace.aux_bytes[-1],
     )

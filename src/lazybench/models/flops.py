@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from lazybench.pruning.checks import find_layers
+from lazybench.pruning.layers import find_layers
 
 
 def prefill_flops(

@@ -39,8 +39,8 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         UserError: weights that are missing, gated, out of reach or too large; settings that don't go together.
     """
     logging.disable_progress_bar()
-    device = _device(spec.device)
-    dtype = _dtype(spec.dtype, device)
+    device = device_of(spec.device)
+    dtype = dtype_of(spec.dtype, device)
     if spec.weights == "random":
         model, tokenizer, facts = _random(spec, dtype, device)
     else:
@@ -79,7 +79,8 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     )
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that ``model.device`` names."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -91,7 +92,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The precision that ``model.dtype`` names, on that device."""
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -122,7 +124,7 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         folder = repository.small_files()
         facts: dict[str, Any] = {"source": f"hub {spec.hub_id}"}
     else:
-        folder, facts = _local_checkpoint(spec)
+        folder, facts = local_checkpoint(spec)
     try:
         config = AutoConfig.from_pretrained(folder)
         _check_shape(spec, config)
@@ -166,7 +168,7 @@ def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded
     if spec.quantization is not None or spec.device_map is not None:
         raise UserError("model.weights=random goes with neither model.quantization nor model.device_map")
     folder = Path(spec.path).expanduser() if spec.path is not None else None
-    config = AutoConfig.from_pretrained(_local_checkpoint(spec)[0]) if folder is not None else true_shape(spec)
+    config = AutoConfig.from_pretrained(local_checkpoint(spec)[0]) if folder is not None else true_shape(spec)
     if spec.num_layers is not None:
         cut_depth(config, spec.num_layers)
     if spec.window_tokens is not None:
@@ -177,7 +179,7 @@ def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded
     return model, tokenizer, {"source": "random weights of the true shape", "tokenizer": "one id a byte"}
 
 
-def _local_checkpoint(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
+def local_checkpoint(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
     """The folder of a checkpoint on this machine, and what the provenance says of it."""
     if spec.path is not None:
         path = Path(spec.path).expanduser()

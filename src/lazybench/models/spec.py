@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Literal
 
 from lazybench.errors import UserError, check_whole_number
+
+if TYPE_CHECKING:  # settings are checked before torch is imported
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ChatFormat = Literal["none", "tokenizer", "llama2", "xgen"]
 WeightsKind = Literal["pretrained", "random"]

@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
 
-from lazybench.pruning.importance import last_query_importance
-from lazybench.pruning.masks import Visibility
-from lazybench.pruning.step import LayerView
+from lazybench.pruning.masks import MaskRule, Visibility
 
 # queries per block, where scores or masks are materialised: no N x N matrix is ever built
 _SCORE_BLOCK = 256
@@ -24,23 +22,24 @@ def lazy_attention(
     query: Tensor,  # (batch, heads, current tokens, head_dim)
     key: Tensor,  # (batch, kv_heads, selected tokens, head_dim)
     value: Tensor,
-    attention_mask: LayerView,
+    attention_mask: MaskRule,
     dropout: float = 0.0,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of the current tokens over the selected ones; on pruning layers the importance beside it.
+    """Attention of the current tokens over the selected ones, shown to whoever looks at this layer.
 
     Returns:
         (batch, current tokens, heads, head_dim), and None for the attention weights.
     """
-    view = attention_mask
+    cache = attention_mask.cache
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if view.wants_importance:
-        view.step.importance = last_query_importance(query, key, scaling, view.step.valid_on(key), softcap, s_aux)
-    visibility = view.visibility
+    if wanted := cache.look.wanted(cache):
+        shown = {"query": query[:, :, -wanted:], "key": key, "scaling": scaling, "softcap": softcap, "sinks": s_aux}
+        cache.look(cache, key.shape[1], **shown)
+    visibility = cache.visibility(attention_mask)
     if softcap or s_aux is not None:
         output = _scores_by_block(query, key, value, visibility, scaling, softcap, s_aux)
     elif visibility.unmasked or query.shape[2] <= _MASK_BLOCK:
@@ -94,8 +93,9 @@ def _scores_by_block(
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     outputs = []
     for rows, keys in visibility.blocks(_SCORE_BLOCK):
-        scores = query[:, :, rows] @ key[:, :, keys].transpose(2, 3) * scaling  # (batch, heads, block, seen keys)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        # in float32, so that half precision can't overflow
+        precision = torch.promote_types(query.dtype, torch.float32)
+        scores = (query[:, :, rows].to(precision) * scaling) @ key[:, :, keys].to(precision).transpose(2, 3)
         if softcap:
             scores = torch.tanh(scores / softcap) * softcap
         scores = scores.masked_fill(~visibility.allowed(rows, keys).to(scores.device), float("-inf"))

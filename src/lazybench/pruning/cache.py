@@ -1,7 +1,8 @@
-"""Keys and values by slot, the Aux Cache, and the token-wise inputs of the layers."""
+"""Keys and values by slot, the Aux Cache, and what goes on from one step to the next."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,8 +11,13 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 
 from lazybench.errors import UserError
-from lazybench.pruning.rows import put_rows, room_for, take_rows
-from lazybench.pruning.stage import Stage
+from lazybench.pruning.inputs import TokenInputs
+from lazybench.pruning.kv import Arena
+from lazybench.pruning.look import Look
+from lazybench.pruning.masks import MaskRule, Visibility
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
+from lazybench.pruning.stage import Plan, Stage
 from lazybench.pruning.step import Step
 from lazybench.pruning.trace import Trace
 
@@ -38,12 +44,15 @@ class LazyCache(Cache):
                        layers 2-3        kv   kv   kv   kv     2 and 4 computed, attend to 2, 3 and 4 only;
                                                                1 stays cached for a later step
 
-    Keys and values are stored as (batch, slots, kv_heads, head_dim) in buffers that grow ahead of need; which
-    slot holds which token is the stage's business, see ``Stage``.
+    Which slot holds which token is the stage's business, see ``Stage``. A policy that revives nothing keeps no hidden
+    states.
 
     Args:
-        stage_of_layer: the stage of each layer; layers of one stage share the object.
+        policy: how tokens are chosen.
+        devices: of each layer, as far as they are known; layers of one stage and device share a buffer.
+        look: what is done with the queries and keys that a layer shows.
         trace: where the steps are noted.
+        owner: a reference to the model, and the policy; no others can go on with this cache.
     """
 
     layers: Any = ()
@@ -53,18 +62,37 @@ class LazyCache(Cache):
     is_initialized = True
     is_croppable = False
 
-    def __init__(self, stage_of_layer: list[Stage], trace: Trace) -> None:
-        self.stage_of_layer = stage_of_layer
-        self.trace = trace
+    def __init__(
+        self, policy: Policy, devices: Sequence[Any], look: Look, trace: Trace, owner: tuple[Any, Policy]
+    ) -> None:
+        self.policy, self.look, self.trace, self.owner = policy, look, trace, owner
         self.step: Step | None = None
+        self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
+        self.unseen: Tensor | None = None  # (batch, 1) the last token that was generated, which no pass has read yet
         self.seen = 0  # tokens so far, padding included
         self.prompt_end = 0  # generated tokens start here
+        self.decoded = 0  # decoding steps since the last prompt
         self.candidates: list[int] = []  # tokens so far of each row of the batch, padding left out
         self.padding: Tensor | None = None  # (batch, prompt tokens) False for left padding; None without
-        self._keys: dict[int, Tensor] = {}
-        self._values: dict[int, Tensor] = {}
-        self._aux: Tensor | None = None
-        self._inputs: dict[tuple, Tensor] = {}
+        self.inputs = TokenInputs(policy.revives)
+        self.running_mean: dict[int, Tensor] = {}  # by pruning: (batch, tokens) scores over steps, NaN: never scored
+        self._aux: dict[torch.device, Tensor] = {}  # a pruning layer reads what it wrote itself, on its own device
+        self._devices = devices
+        self._stage_of_layer: dict[int, Stage] = {}
+        self._arena_of_layer: dict[int, Arena] = {}
+        fixed = policy.placement.fixed
+        edges = None if fixed is None else [0, *(layer + 1 for layer in fixed), len(devices)]
+        # where each prompt decides, stages are opened on the way
+        self.stages = [Stage()] if edges is None else [Stage(range(*edges[i : i + 2])) for i in range(len(edges) - 1)]
+
+    def abandon_step(self) -> None:
+        """No forward pass is under way any more; one that was has failed."""
+        self.failed = self.failed or self.step is not None
+        self.step = None
+
+    def goes_on(self, inputs: Tensor) -> bool:
+        """Whether ``inputs`` (batch, tokens) are the last generated token: a generation taken up where it stopped."""
+        return self.unseen is not None and torch.equal(self.unseen.to(inputs.device), inputs)
 
     def start_batch(self, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
         """The first prompt: (batch, tokens), with ``attention_mask`` 0 at its left padding."""
@@ -79,6 +107,27 @@ class LazyCache(Cache):
             return None
         return pad(self.padding, (0, tokens - self.padding.shape[1]), value=True)
 
+    @property
+    def stage_ranges(self) -> tuple[range, ...]:
+        """The layers of each stage that has been entered: ``(range(0, 9), range(9, 18), ...)``."""
+        layers = [[layer for layer, own in self._stage_of_layer.items() if own is stage] for stage in self.stages]
+        return tuple(range(min(own, default=0), max(own, default=-1) + 1) for own in layers)
+
+    def stage_after(self, prunings: int) -> Stage:
+        """The stage that tokens enter with pruning number ``prunings``, from 1."""
+        if len(self.stages) == prunings:
+            self.stages.append(Stage())
+        return self.stages[prunings]
+
+    def enter(self, stage: Stage, plan: Plan) -> None:
+        """The step goes on to ``stage``: rows that change sides move, in all its layers at once."""
+        step = self._running_step()
+        if plan.moves is not None:
+            for arena in {id(arena): arena for arena in map(self._arena_of_layer.get, stage.layers) if arena}.values():
+                arena.move(*plan.moves, stage.end)
+        step.enter(stage, plan)
+        self.trace.steps[-1].add(sum(plan.computed), sum(plan.counts), plan.revived)
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
@@ -89,71 +138,79 @@ class LazyCache(Cache):
 
         Returns:
             (batch, kv_heads, selected tokens, head_dim), views of the buffers in slot order.
+
+        Raises:
+            UserError: outside the context that this cache comes from.
         """
-        assert self.step is not None
-        keys = self._store(self._keys, layer_idx, key_states)
-        values = self._store(self._values, layer_idx, value_states)
-        if self.step.place.square:
+        step = self.follow(layer_idx)
+        keys, values = self.arena(layer_idx).write(layer_idx, key_states, value_states, step.plan, step.stage.end)
+        if step.plan.in_order:
             return key_states, value_states
         return keys, values
 
-    def _store(self, buffers: dict[int, Tensor], layer: int, states: Tensor) -> Tensor:
-        assert self.step is not None
-        place = self.step.place
-        # heads before tokens: a decoding step reads each head's keys in one stretch, twice as fast as every third row
-        rows = max(place.rows.stop, self.step.tokens)
-        buffer = buffers[layer] = room_for(buffers.get(layer), rows, states, dim=2)
-        buffer[:, :, place.rows] = states
-        if place.moves is not None:
-            destination, source = (index.to(buffer.device) for index in place.moves)
-            put_rows(buffer, destination, take_rows(buffer, source, dim=2), dim=2)
-        return buffer[:, :, : place.selected.shape[1]]
+    def follow(self, layer: int) -> Step:
+        """``layer`` runs now; the step, in the layer's stage."""
+        step = self._running_step()
+        step.layer = layer
+        stage = self._stage_of_layer.setdefault(layer, step.stage)
+        if stage is not step.stage:  # a policy that revives nothing: every stage takes the new tokens
+            self.enter(stage, stage.extend(step.plan.current))
+        return step
+
+    def arena(self, layer: int) -> Arena:
+        """Where the layer's keys and values lie."""
+        if layer not in self._arena_of_layer:
+            stage = self._stage_of_layer[layer]
+            shared = [other for other in stage.layers if self._devices[other] == self._devices[layer]]
+            arena = Arena(shared if self.policy.revives else [layer])
+            self._arena_of_layer.update(dict.fromkeys(shared if self.policy.revives else [layer], arena))
+        return self._arena_of_layer[layer]
+
+    def visibility(self, rule: MaskRule) -> Visibility:
+        """What the current tokens see of the selected ones in the layer that runs."""
+        step = self._running_step()
+        return step.visibility(rule, self.arena(step.layer).evicted if step.start else 0)
 
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
-        assert self.step is not None
-        self._aux = room_for(self._aux, self.step.tokens, hidden)
-        put_rows(self._aux, self.step.place.current.to(hidden.device), hidden)
+        step, device = self._running_step(), hidden.device
+        fill = None if hidden.shape[0] == 1 else 0
+        buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, fill)
+        put_rows(buffer, step.plan.current.to(device), hidden.detach())
 
-    def fetch(self) -> Tensor:
-        """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next."""
-        assert self.step is not None
-        assert self._aux is not None
-        return take_rows(self._aux, self.step.place.current.to(self._aux.device))
-
-    def token_inputs(self, name: tuple, value: Any) -> Any:
-        """A layer's input with the rows of the current tokens, wherever it has one row per token.
-
-        Rotary embeddings, position ids and the like are kept by position, because a revived token needs its
-        own. Containers are walked; everything else is returned as it is.
+    def fetch(self, device: torch.device) -> Tensor:
+        """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next.
 
         Args:
-            name: where the layer got it, the same in every step.
+            device: where the pruning layer left them.
         """
-        assert self.step is not None
-        if isinstance(value, tuple | list):
-            return type(value)(self.token_inputs((*name, i), item) for i, item in enumerate(value))
-        if isinstance(value, dict):
-            return {key: self.token_inputs((*name, key), item) for key, item in value.items()}
-        step = self.step
-        batch = step.place.current.shape[0]
-        per_token = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == step.new
-        if not per_token or value.shape[0] not in (1, batch):
-            return value
-        known = step.inputs.get(id(value))
-        if known is None:
-            # layers share these tensors: the first layer that brings one names it
-            known = step.inputs[id(value)] = (name, value)
-            rows = value.expand(batch, *value.shape[1:])
-            buffer = self._inputs[name] = room_for(self._inputs.get(name), step.tokens, rows)
-            buffer[:, step.start : step.tokens] = rows
-        if step.is_first_stage:
-            return value
-        source = known[0]
-        if source not in step.gathered:
-            buffer = self._inputs[source]
-            step.gathered[source] = take_rows(buffer, step.place.current.to(buffer.device))
-        return step.gathered[source]
+        return take_rows(self._aux[device], self._running_step().plan.current.to(device))
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the keys and values held, of all layers and rows; spare room left out."""
+        total = 0
+        for layer, stage in self._stage_of_layer.items():
+            arena = self._arena_of_layer[layer]
+            total += sum(held - arena.evicted for held in stage.held) * arena.bytes_per_slot // arena.num_layers
+        return total
+
+    @property
+    def aux_bytes(self) -> int:
+        """Bytes of the hidden states that wait in the Aux Cache: one of each token that a later stage lacks."""
+        if not self._aux:
+            return 0
+        row = next(iter(self._aux.values()))
+        waiting = sum(self.candidates) - sum(self.stages[-1].held)
+        return waiting * row.shape[-1] * row.element_size()
+
+    def _running_step(self) -> Step:
+        if self.step is None:
+            raise UserError(
+                "past_key_values was filled under LazyLLM and only goes on inside that context; enter it again, "
+                "or leave past_key_values out"
+            )
+        return self.step
 
     # ---- the protocol of transformers' Cache, versions 5.2 to 5.23
     @property
@@ -173,7 +230,7 @@ class LazyCache(Cache):
         return len(self.candidates)
 
     def __len__(self) -> int:
-        return len(self.stage_of_layer)
+        return len(self._devices)
 
     def __bool__(self) -> bool:
         return True
@@ -200,18 +257,15 @@ class LazyCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows of the batch by ``beam_idx`` (batch,), as beam search asks for it."""
-
-        def pick(tensor: Tensor) -> Tensor:
-            return tensor.index_select(0, beam_idx.to(tensor.device))
-
-        self._keys = {layer: pick(buffer) for layer, buffer in self._keys.items()}
-        self._values = {layer: pick(buffer) for layer, buffer in self._values.items()}
-        self._inputs = {name: pick(buffer) for name, buffer in self._inputs.items()}
-        self._aux = None if self._aux is None else pick(self._aux)
-        for stage in set(self.stage_of_layer):
+        for arena in {id(arena): arena for arena in self._arena_of_layer.values()}.values():
+            arena.reorder(beam_idx)
+        for stage in self.stages:
             stage.reorder(beam_idx)
+        self.inputs.reorder(beam_idx)
+        self._aux = {device: pick_batch(buffer, beam_idx) for device, buffer in self._aux.items()}
+        self.running_mean = {number: pick_batch(mean, beam_idx) for number, mean in self.running_mean.items()}
         if self.padding is not None:
-            self.padding = pick(self.padding)
+            self.padding = pick_batch(self.padding, beam_idx)
         self.candidates = [self.candidates[row] for row in beam_idx.tolist()]
 
     def batch_select_indices(self, indices: Tensor) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.nn import Module, ModuleList
-from transformers import PreTrainedModel
+from torch.nn import Module
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from lazybench.errors import UserError
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.layers import full_attention_layers
+from lazybench.pruning.policy import Policy
+
+if TYPE_CHECKING:
+    from lazybench.pruning.cache import LazyCache
 
 _UNSUPPORTED = {
     "gpt_neo": "its local layers keep their own mask by index, which pruning would shift",
@@ -51,13 +55,47 @@ def check_mode(model: Module) -> None:
         raise UserError("the model is in training mode; call model.eval() before LazyLLM")
 
 
-def find_layers(model: PreTrainedModel) -> tuple[Module, ModuleList]:
-    """The module that runs the decoder layers, and the layers."""
-    depth = model.config.get_text_config().num_hidden_layers
-    for name, module in model.named_modules():
-        if isinstance(module, ModuleList) and len(module) == depth and "expert" not in name:
-            return model.get_submodule(name.rpartition(".")[0]), module
-    raise UserError(f"no list of {depth} decoder layers found in {type(model).__name__}")
+def check_policy(policy: Policy, num_layers: int, legacy: bool) -> None:
+    """Refuse what this model can't do.
+
+    Args:
+        legacy: the family computes attention itself and shows probabilities alone.
+    """
+    policy.check_depth(num_layers)
+    if legacy and policy.retention is not None:
+        raise UserError("this model's family keeps its attention to itself, so no keys can be evicted from its cache")
+    if legacy and getattr(policy.scorer, "products", False):
+        raise UserError("this model's family shows probabilities alone, no query-key products; score with softmax")
+
+
+def check_batch(policy: Policy, config: Any, batch: int, padding: Tensor | None) -> None:
+    """Refuse batches that a policy can't serve: what it decides per prompt must hold for all rows."""
+    if batch > 1 and config.model_type == "mpt":
+        raise UserError("mpt runs under LazyLLM one prompt at a time: its position bias has no batch axis")
+    if batch > 1 and policy.placement.fixed is None:
+        raise UserError("where tokens are pruned is decided for each prompt by itself; give one prompt at a time")
+    by_length = policy.last_share or getattr(policy.scorer, "window_share", 0.0)
+    if padding is not None and by_length:
+        raise UserError("this policy's window is a share of the prompt; give prompts of equal length, or one at a time")
+
+
+def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> None:
+    """Refuse a cache that another model or policy filled, or that a failed pass left incomplete."""
+    filled_by, under = cache.owner
+    if filled_by() is not model:
+        raise UserError("past_key_values comes from another model; leave it out to start from the prompt")
+    if under != policy:
+        raise UserError(
+            "past_key_values was filled under another pruning policy, which this one can't go on with; "
+            "leave it out to start from the prompt"
+        )
+    if cache.failed:
+        raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
+
+
+def windowed_layers(config: Any) -> frozenset[int]:
+    """Indices of the layers with a sliding window."""
+    return frozenset(range(config.num_hidden_layers)) - frozenset(full_attention_layers(config))
 
 
 def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool) -> None:
@@ -82,6 +120,19 @@ def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool) -> N
                 f"logits_to_keep={wanted} asks for logits of pruned tokens (as assisted decoding does); "
                 "only the last token has them: pass logits_to_keep=1"
             )
+
+
+def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Refuse a ``generate`` call that runs its prompt in pieces.
+
+    Args:
+        defaults: the model's own generation config.
+        args: of ``generate``, with ``kwargs``.
+    """
+    configs = [defaults, kwargs.get("generation_config"), *args]
+    size = kwargs.get("prefill_chunk_size") or max(getattr(config, "prefill_chunk_size", 0) or 0 for config in configs)
+    if size:
+        raise UserError(f"LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size={size} out")
 
 
 def check_prompt(config: Any, tokens: int) -> None:
@@ -113,33 +164,3 @@ def check_padding(mask: Tensor | None, start: int, new: int) -> None:
     must_be_real = mask[:, start:] if start else mask[:, -1:]
     if not bool(must_be_real.all()):
         raise UserError("prompts of a batch must be padded on the left; set tokenizer.padding_side = 'left'")
-
-
-def full_attention_layers(config: Any) -> list[int]:
-    """Indices of the layers without a sliding window."""
-    depth = config.num_hidden_layers
-    types = getattr(config, "layer_types", None)
-    if types:
-        return [layer for layer, kind in enumerate(types) if kind == "full_attention"]
-    return [] if getattr(config, "sliding_window", None) else list(range(depth))
-
-
-def resolve_windows(schedule: PruningSchedule, config: Any) -> tuple[int, ...]:
-    """The schedule's pruning layers, moved to the nearest full-attention layer where it says so.
-
-    Raises:
-        UserError: there is none to move to, or two would prune at the same layer.
-    """
-    if schedule.sliding_window == "ignored":
-        return schedule.layers
-    last = config.num_hidden_layers - 2
-    targets = [layer for layer in full_attention_layers(config) if layer <= last]
-    if not targets:
-        raise UserError("pruning.sliding_window=moved needs a full-attention layer before the last; use 'ignored'")
-    moved = tuple(min(targets, key=lambda target: (abs(target - layer), target)) for layer in schedule.layers)
-    if len(set(moved)) < len(moved):
-        raise UserError(
-            f"pruning.sliding_window=moved sends pruning layers {list(schedule.layers)} to {list(moved)}; "
-            "leave one out or use 'ignored'"
-        )
-    return moved

@@ -1,46 +1,317 @@
-"""LazyLLM on a Hugging Face model: hooks around its layers, nothing copied, everything put back.
+"""Token pruning on a Hugging Face model: hooks around its layers, nothing copied, everything put back.
 
-The model's own ``forward`` and ``generate`` run untouched. Four attachments do the work:
+The way of one prompt through it:
 
-1. the cache that ``generate`` makes is replaced by a ``LazyCache`` as the decoder starts;
-2. before each layer, inputs with one row per token are cut to the tokens that the layer computes;
-3. the attention and mask functions registered for the model read the selected tokens' keys and values;
-4. after a pruning layer, the most important tokens are chosen and the hidden states handed to the next
-   layer are those of the chosen tokens that it has not computed yet.
+1. ``model.forward`` begins: the cache that ``generate`` made is replaced by a ``LazyCache`` (``_before_decoder``);
+2. it asks for a mask and gets a rule instead (``masks``), which it hands to its layers unread;
+3. a layer computes queries, keys and values of the tokens at hand; ``cache.update`` stores them and returns those of
+   the selected tokens, which lie in front of the layer's buffer (``stage``, ``kv``);
+4. the attention function (``attention``) shows queries and keys to whoever looks at this layer (``look``): the
+   policy's scorer (``scorers``), its retention (``retention``), a watcher; then it runs SDPA;
+5. after a pruning layer (``_prune``) the budget says how many tokens stay (``budgets``) and ``choose`` which
+   (``selection``); the hidden states handed on are those of the chosen tokens that the next layers lack;
+6. layers behind it get rotary embeddings and the like for these tokens only (``inputs``);
+7. a decoding step does the same with one new token. If the policy revives, every token is a candidate again, and a
+   chosen one whose keys are missing goes along from the Aux Cache; if not, the step runs as the plain model's.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from types import TracebackType
-from typing import Any
-from weakref import WeakSet
+from typing import Any, Self
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
-from transformers.modeling_utils import AttentionInterface
 
 from lazybench.errors import UserError
-from lazybench.pruning import checks, legacy
-from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning import checks, legacy, masks
+from lazybench.pruning.attach import Attachment
 from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.masks import MaskRule, mask_rule
+from lazybench.pruning.calls import GenerateCalls
+from lazybench.pruning.choosing import chosen_tokens
+from lazybench.pruning.layers import find_layers, find_mlp
+from lazybench.pruning.look import Look, Watch
+from lazybench.pruning.placement import BEFORE_THE_FIRST
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.rows import take_rows
+from lazybench.pruning.saved_mlp import SavedMlp
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.pruning.selection import most_important
-from lazybench.pruning.stage import Stage
-from lazybench.pruning.step import LayerView, Step
+from lazybench.pruning.scorers import Seen
+from lazybench.pruning.step import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
-IMPLEMENTATION = "lazyllm"  # must contain no name of transformers' own: it looks for those as substrings
-_active: WeakSet[Module] = WeakSet()
+
+class Pruned(AbstractContextManager):
+    """A policy for everything that ``model.generate`` does inside.
+
+    ::
+
+        with Pruned(model, policy) as run:
+            tokens = model.generate(**inputs, max_new_tokens=64)
+        run.trace.prompt_tokens_computed_mean
+
+    Not thread-safe: one generation at a time on a model.
+
+    Args:
+        model: a decoder-only ``transformers`` model in eval mode.
+        policy: how tokens are chosen.
+        watch: whom to show the attention of some layers.
+
+    Raises:
+        UserError: at construction, for a model or a policy that can't run; inside, for a call that asks for what
+            pruning does not compute.
+    """
+
+    def __init__(self, model: PreTrainedModel, policy: Policy, watch: Watch | None = None) -> None:
+        checks.check_model(model)
+        self.model, self.policy, self.config = model, policy, model.config.get_text_config()
+        self._decoder, self._layers = find_layers(model)
+        self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
+        self._legacy = not model._can_set_attn_implementation()
+        checks.check_policy(policy, len(self._layers), self._legacy)
+        self._model_inputs = tuple(inspect.signature(model.forward).parameters)
+        self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
+        fixed = policy.placement.fixed
+        self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
+        self._attachment, self._calls = Attachment(model, self._legacy), GenerateCalls(model, self._generated)
+        self._undo = ExitStack()
+        self._cache: LazyCache | None = None
+        self._attention_watch: legacy.AttentionWatch | None = None
+        self.trace = Trace()
+
+    # ---- attaching and detaching
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:  # whatever fails on the way in, what was attached until then is taken off
+            self._attachment.enter(undo)
+            self._calls.attach(undo)
+            undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
+            undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
+            for index, layer in enumerate(self._layers):
+                self._attach(index, layer, undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def _attach(self, index: int, layer: Module, undo: ExitStack) -> None:
+        """Hooks where there is something to do: behind the first pruning, after prunings, after the last layer."""
+        is_behind = bool(self._may_prune) and index > min(self._may_prune)
+        if is_behind or self._legacy:
+            undo.callback(layer.register_forward_pre_hook(self._before_layer(index), with_kwargs=True).remove)
+        if index in self._may_prune or index == len(self._layers) - 1 or self._legacy:
+            undo.callback(layer.register_forward_hook(self._after_layer(index)).remove)
+        if self.policy.before_mlp and index in self._may_prune and (mlp := find_mlp(layer)) is not None:
+            SavedMlp(self._rows_before_mlp(index)).attach(mlp, undo)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._cache is not None:
+            self._cache.abandon_step()
+            self._cache = None
+        self._stop_watching()
+        self._undo.close()
+
+    def _generated(self, tokens: Tensor) -> None:
+        """Remember the last token of what ``generate`` returned, (batch, tokens): no pass has read it yet."""
+        cache = self._cache
+        if cache is not None and tokens.shape == (cache.batch_size, cache.seen + 1):
+            cache.unseen = tokens[:, -1:]
+
+    # ---- one forward pass
+    def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        checks.check_mode(module)
+        self._attachment.keep_experts_grouped()
+        named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
+        checks.check_call(named, self.model.config, "logits_to_keep" in self._model_inputs and bool(self._may_prune))
+
+    def _before_decoder(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        if kwargs.get("use_cache") is False:
+            raise UserError("LazyLLM needs its KV cache; pass use_cache=True")
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, LazyCache):
+            checks.check_cache(cache)
+            owner = (ref(self.model), self.policy)
+            cache = LazyCache(self.policy, self._devices, self._look, Trace(), owner)
+        self._stop_watching()
+        if self._cache is not None:
+            self._cache.abandon_step()
+        checks.check_owner(cache, self.model, self.policy)
+        self._cache, self.trace = cache, cache.trace
+        masks.running.set(cache)
+        inputs = args[0] if args else kwargs.get("input_ids")
+        inputs = kwargs["inputs_embeds"] if inputs is None else inputs
+        self._begin(cache, inputs, kwargs.get("attention_mask"))
+        return args, {**kwargs, "past_key_values": cache, "use_cache": True}
+
+    def _begin(self, cache: LazyCache, inputs: Tensor, attention_mask: Tensor | None) -> None:
+        """Every token is a candidate again; the new ones are computed by the first stage."""
+        batch, new = inputs.shape[:2]
+        start, tokens = cache.seen, cache.seen + new
+        call_begins = self._calls.begins()
+        is_prompt = new > 1 or start == 0 or (call_begins and not cache.goes_on(inputs))
+        cache.unseen = None
+        if is_prompt:
+            if start and not call_begins and cache.trace.steps[-1].is_prompt:
+                raise UserError(
+                    "LazyLLM prunes by the whole prompt's last token; pass the prompt at once, "
+                    "or go on with a conversation through generate()"
+                )
+            checks.check_prompt(self.config, tokens)
+            checks.check_padding(attention_mask, start, new)
+            cache.prompt_end = tokens
+            if start == 0:
+                cache.start_batch(batch, new, attention_mask)
+                checks.check_batch(self.policy, self.config, batch, cache.padding)
+        cache.decoded = 0 if is_prompt else cache.decoded + 1
+        if start:
+            cache.candidates = [count + new for count in cache.candidates]
+        position = torch.arange(tokens, device=inputs.device).expand(batch, -1)
+        selects = start == 0 or self.policy.revives
+        cache.step = Step(start, new, selects, self.policy.placement.begin())
+        cache.trace.steps.append(StepTrace(sum(min(new, count) for count in cache.candidates), is_prompt))
+        first = cache.stages[0].append(new, position, cache.real_tokens(tokens), cache.candidates)
+        cache.enter(cache.stages[0], first)
+        if selects and BEFORE_THE_FIRST in self._may_prune:
+            seen = Seen(BEFORE_THE_FIRST, None, None, first.selected, first.current)
+            cache.step.scores.append((self.policy.scorer(seen), first.selected))
+            self._choose(cache)
+
+    def _choose(self, cache: LazyCache) -> None:
+        """Paper, sections 3.2 and 3.3: choose the tokens of the next stage, and enter it."""
+        step = cache.step
+        assert step is not None
+        step.prunings += 1
+        stage = cache.stage_after(step.prunings)
+        revival = self.policy.revival
+        if step.start == 0:
+            cache.enter(stage, stage.begin(*chosen_tokens(cache)))
+            return
+        anew = cache.decoded == 0 or (cache.decoded - 1) % revival.every == 0
+        chosen, counts = chosen_tokens(cache) if anew else (None, [])
+        like, to_all = step.plan.current, revival.attend == "computed"
+        plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
+        cache.enter(stage, plan)
+
+    def _finish(self, cache: LazyCache, hidden: Tensor) -> Tensor:
+        """The last token's hidden state where the model expects it; the pruned have none, so they get NaN."""
+        step = cache.step
+        assert step is not None
+        cache.seen += step.new
+        cache.step = None
+        trace = cache.trace
+        trace.stages = cache.stage_ranges
+        trace.kv_bytes.append(cache.kv_bytes)
+        trace.aux_bytes.append(cache.aux_bytes)
+        if hidden.shape[1] == step.new:  # nothing was pruned, or one token came
+            return hidden
+        padded = hidden.new_full((hidden.shape[0], step.new, hidden.shape[2]), float("nan"))
+        padded[:, -1] = hidden[:, -1]
+        return padded
+
+    # ---- around one layer
+    def _before_layer(self, index: int) -> Callable[..., Any]:
+        kept_whole = ("hidden_states", *(legacy.KEY_INPUTS if self._legacy else ()))
+
+        def before(module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+            cache, step = self._running()
+            if not (step.selects or self._legacy):
+                return None
+            hidden = () if "hidden_states" in kwargs else args[:1]
+            rest = enumerate(args[len(hidden) :])
+            args = (*hidden, *(cache.inputs.cut(step, (index, i), value) for i, value in rest))
+            kwargs = {
+                name: value if name in kept_whole else cache.inputs.cut(step, (index, name), value)
+                for name, value in kwargs.items()
+            }
+            if index == 0 and BEFORE_THE_FIRST in self._may_prune and step.selects:
+                if args:
+                    args = (take_rows(args[0], step.plan.current.to(args[0].device)), *args[1:])
+                else:
+                    states = kwargs["hidden_states"]
+                    kwargs["hidden_states"] = take_rows(states, step.plan.current.to(states.device))
+            if self._legacy:
+                cache.follow(index)
+                kwargs = legacy.adapt_inputs(kwargs, step, self.config.model_type == "mpt")
+                if cache.look.wanted(cache):
+                    self._attention_watch = legacy.AttentionWatch(cache)
+                    self._attention_watch.__enter__()
+            return args, kwargs
+
+        return before
+
+    def _after_layer(self, index: int) -> Callable[..., Any]:
+        prunes, is_last = index in self._may_prune, index == len(self._layers) - 1
+
+        def after(module: Module, args: tuple, output: Any) -> Any:
+            self._stop_watching()
+            cache, step = self._running()
+            hidden = output if isinstance(output, Tensor) else output[0]
+            if prunes and step.selects:
+                hidden = self._prune(cache, index, hidden)
+            if is_last:
+                hidden = self._finish(cache, hidden)
+            return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+
+        return after
+
+    def _prune(self, cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
+        """Put the tokens that entered aside, choose, and return those that the next stage must compute.
+
+        Args:
+            hidden: (batch, current tokens, hidden), as the pruning layer left them.
+
+        Returns:
+            (batch, next current tokens, hidden): the kept and the revived, at their original positions.
+        """
+        step = cache.step
+        assert step is not None
+        rows, step.rows_that_go_on = step.rows_that_go_on, None  # chosen before the layer's MLP
+        if rows is None:
+            if not step.decide(layer, step.scores[-1][0]):
+                return hidden
+            if self.policy.revives:
+                cache.put_aside(hidden)
+                self._choose(cache)
+                return cache.fetch(hidden.device)
+            rows = self._choose_rows(cache)
+        return take_rows(hidden, rows.to(hidden.device))
+
+    def _choose_rows(self, cache: LazyCache) -> Tensor:
+        """(batch, next current tokens) which rows of the current tokens go on."""
+        assert cache.step is not None
+        entered = cache.step.plan.current
+        self._choose(cache)
+        return torch.searchsorted(entered.contiguous(), cache.step.plan.current.contiguous())
+
+    def _rows_before_mlp(self, layer: int) -> Callable[[Tensor], Tensor | None]:
+        def rows(whole: Tensor) -> Tensor | None:
+            cache, step = self._running()
+            scored = step.layer == layer and step.scores
+            if not (step.selects and scored and whole.shape[:2] == step.plan.current.shape):
+                return None
+            step.rows_that_go_on = self._choose_rows(cache)
+            cache.trace.steps[-1].mlp_saved = True
+            return step.rows_that_go_on
+
+        return rows
+
+    def _running(self) -> tuple[LazyCache, Step]:
+        assert self._cache is not None
+        assert self._cache.step is not None
+        return self._cache, self._cache.step
+
+    def _stop_watching(self) -> None:
+        if self._attention_watch is not None:
+            self._attention_watch.__exit__(None, None, None)
+            self._attention_watch = None
 
 
-class LazyLLM(AbstractContextManager):
+class LazyLLM(Pruned):
     """Dynamic token pruning (LazyLLM, arXiv 2407.14057) for everything ``model.generate`` does inside.
 
     ::
@@ -51,237 +322,15 @@ class LazyLLM(AbstractContextManager):
 
     Args:
         model: a decoder-only ``transformers`` model in eval mode.
-        schedule: where to prune and how many tokens to keep.
+        schedule: where to prune and how many tokens to keep, or the name of a preset (``"paper"``).
 
     Raises:
-        UserError: on entry, for a model or a schedule that can't run; inside, for a call that asks for what
-            pruning does not compute.
+        UserError: as ``Pruned``; an unknown preset.
     """
 
-    def __init__(self, model: PreTrainedModel, schedule: PruningSchedule) -> None:
+    def __init__(self, model: PreTrainedModel, schedule: PruningSchedule | str) -> None:
         checks.check_model(model)
-        config = model.config.get_text_config()
-        schedule.check_depth(config.num_hidden_layers)
-        self.model, self.config = model, config
-        self.schedule = replace(schedule, layers=checks.resolve_windows(schedule, config))
-        self._boundary = {layer: index for index, layer in enumerate(self.schedule.layers)}
-        self._decoder, self._layers = checks.find_layers(model)
-        self._legacy = not model._can_set_attn_implementation()
-        self._model_inputs = tuple(inspect.signature(model.forward).parameters)
-        self._undo = ExitStack()
-        self._cache: LazyCache | None = None
-        self._watch: legacy.AttentionWatch | None = None
-        self.trace = Trace(self.schedule.stages(config.num_hidden_layers))
-
-    # ---- attaching and detaching
-    def __enter__(self) -> LazyLLM:
-        if self.model in _active:
-            raise UserError("this model runs under LazyLLM already; leave that context before entering another")
-        with ExitStack() as undo:  # whatever fails on the way in, what was attached until then is taken off
-            undo.callback(_unregister_when_last)
-            _active.add(self.model)
-            undo.callback(_active.discard, self.model)
-            if not self._legacy:
-                self._register(undo)
-            undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
-            undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
-            for index, layer in enumerate(self._layers):
-                before, after = _LayerHooks(self, index).pair()
-                undo.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
-                undo.callback(layer.register_forward_hook(after).remove)
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._cache = None
-        self.stop_watching()
-        self._undo.close()
-
-    def _register(self, undo: ExitStack) -> None:
-        configs = {id(config): config for module in self.model.modules() if (config := getattr(module, "config", None))}
-        for config in configs.values():
-            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
-            config._attn_implementation_internal = IMPLEMENTATION
-        for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
-            if IMPLEMENTATION not in interface._global_mapping:
-                interface.register(IMPLEMENTATION, function)
-
-    def start_watching(self, step: Step) -> None:
-        """Legacy families: note the importance as the pruning layer computes its attention."""
-        self._watch = legacy.AttentionWatch(step)
-        self._watch.__enter__()
-
-    def stop_watching(self) -> None:
-        """After the layer, or later if it failed."""
-        if self._watch is not None:
-            self._watch.__exit__(None, None, None)
-            self._watch = None
-
-    # ---- one forward pass
-    def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        checks.check_mode(module)
-        named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
-        prunes = any(ratio < 1.0 for ratio in self.schedule.keep)
-        checks.check_call(named, self.model.config, "logits_to_keep" in self._model_inputs and prunes)
-
-    def _before_decoder(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        if kwargs.get("use_cache") is False:
-            raise UserError("LazyLLM needs its KV cache; pass use_cache=True")
-        cache = kwargs.get("past_key_values")
-        if not isinstance(cache, LazyCache):
-            checks.check_cache(cache)
-            cache = self._new_cache()
-        self._cache = cache
-        self.stop_watching()
-        inputs = args[0] if args else kwargs.get("input_ids")
-        inputs = kwargs["inputs_embeds"] if inputs is None else inputs
-        self._begin(cache, inputs, kwargs.get("attention_mask"))
-        return args, {**kwargs, "past_key_values": cache, "use_cache": True}
-
-    def _new_cache(self) -> LazyCache:
-        stages = [Stage()]
-        stage_of_layer = []
-        for layer in range(len(self._layers)):
-            stage_of_layer.append(stages[-1])
-            # where nothing is pruned the stage goes on
-            if self._prunes_after(layer):
-                stages.append(Stage())
-        self.trace = Trace(self.trace.stages)
-        return LazyCache(stage_of_layer, self.trace)
-
-    def _prunes_after(self, layer: int) -> bool:
-        return layer in self._boundary and self.schedule.keep[self._boundary[layer]] < 1.0
-
-    def _begin(self, cache: LazyCache, inputs: Tensor, attention_mask: Tensor | None) -> None:
-        """Every token is a candidate again; the new ones are computed by the first stage."""
-        batch, new = inputs.shape[:2]
-        start, tokens = cache.seen, cache.seen + new
-        if cache.step is not None:
-            raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
-        is_prompt = new > 1 or start == 0
-        if is_prompt:
-            if start and cache.trace.steps[-1].is_prompt:
-                raise UserError("LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size out")
-            checks.check_prompt(self.config, tokens)
-            checks.check_padding(attention_mask, start, new)
-            cache.prompt_end = tokens
-            if start == 0:
-                cache.start_batch(batch, new, attention_mask)
-        if batch > 1 and self.config.model_type == "mpt":
-            raise UserError("mpt runs under LazyLLM one prompt at a time: its position bias has no batch axis")
-        if start:
-            cache.candidates = [count + new for count in cache.candidates]
-        position = torch.arange(tokens, device=inputs.device).expand(batch, -1)
-        place = cache.stage_of_layer[0].append(new, position, cache.real_tokens(tokens), cache.candidates)
-        cache.step = Step(start, new, place)
-        fresh = sum(min(new, count) for count in cache.candidates)
-        cache.trace.steps.append(StepTrace(fresh, is_prompt))
-        self._note(cache, revived=0)
-
-    def _prune(self, cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
-        """Paper, sections 3.2 and 3.3: choose the tokens of the next stage; return those it must compute.
-
-        Args:
-            hidden: (batch, current tokens, hidden), as the pruning layer left them.
-
-        Returns:
-            (batch, next current tokens, hidden): the kept and the revived, at their original positions.
-        """
-        step, stage = cache.step, cache.stage_of_layer[layer + 1]
-        assert step is not None
-        if not self._selects(step):
-            step.enter(stage.extend(step.place.current))
-            return hidden
-        chosen, counts = most_important(cache, self.schedule, self._boundary[layer])
-        cache.put_aside(hidden)
-        step.enter(stage.select(chosen, counts, step.tokens))
-        return cache.fetch()
-
-    def _selects(self, step: Step) -> bool:
-        return self.schedule.revive or step.start == 0
-
-    @staticmethod
-    def _revived(step: Step) -> int:
-        if step.start == 0:
-            return 0
-        if step.new == 1:  # the new token itself is always computed
-            return sum(step.place.computed) - len(step.place.computed)
-        current = step.place.current
-        return int(((current >= 0) & (current < step.start)).sum())
-
-    def _note(self, cache: LazyCache, revived: int) -> None:
-        assert cache.step is not None
-        place = cache.step.place
-        cache.trace.steps[-1].add(sum(place.computed), sum(place.counts), revived)
-
-    def _finish(self, cache: LazyCache, hidden: Tensor) -> Tensor:
-        """The last token's hidden state where the model expects it; the pruned have none, so they get NaN."""
-        step = cache.step
-        assert step is not None
-        cache.seen += step.new
-        cache.step = None
-        if step.is_first_stage:  # nothing was pruned
-            return hidden
-        padded = hidden.new_full((hidden.shape[0], step.new, hidden.shape[2]), float("nan"))
-        padded[:, -1] = hidden[:, -1]
-        return padded
-
-
-class _LayerHooks:
-    """The hooks before and after one decoder layer."""
-
-    def __init__(self, engine: LazyLLM, layer: int) -> None:
-        self.engine, self.layer = engine, layer
-        self.is_last = layer == len(engine._layers) - 1
-        self.prunes = engine._prunes_after(layer)
-        self.is_boundary = layer in engine._boundary
-
-    def pair(self) -> tuple[Any, Any]:
-        return self.before, self.after
-
-    def before(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        cache = self.engine._cache
-        assert cache is not None
-        step = cache.step
-        assert step is not None
-        hidden = () if "hidden_states" in kwargs else args[:1]
-        kept_whole = ("hidden_states", *(legacy.KEY_INPUTS if self.engine._legacy else ()))
-        args = (*hidden, *(self._input(cache, (self.layer, i), value) for i, value in enumerate(args[len(hidden) :])))
-        kwargs = {
-            name: value if name in kept_whole else self._input(cache, (self.layer, name), value)
-            for name, value in kwargs.items()
-        }
-        if self.engine._legacy:
-            kwargs = legacy.adapt_inputs(kwargs, step, self.engine.config.model_type == "mpt")
-            if self.prunes and self.engine._selects(step):
-                self.engine.start_watching(step)
-        return args, kwargs
-
-    def _input(self, cache: LazyCache, name: tuple, value: Any) -> Any:
-        if isinstance(value, MaskRule):
-            assert cache.step is not None
-            return LayerView(cache.step, cache.step.visibility(value), self.prunes and self.engine._selects(cache.step))
-        return cache.token_inputs(name, value)
-
-    def after(self, module: Module, args: tuple, output: Any) -> Any:
-        self.engine.stop_watching()
-        cache = self.engine._cache
-        assert cache is not None
-        step = cache.step
-        assert step is not None
-        hidden = output if isinstance(output, Tensor) else output[0]
-        if self.prunes:
-            hidden = self.engine._prune(cache, self.layer, hidden)
-        if self.is_boundary:
-            self.engine._note(cache, self.engine._revived(step))
-        if self.is_last:
-            hidden = self.engine._finish(cache, hidden)
-        return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
-
-
-def _unregister_when_last() -> None:
-    if not _active:
-        for interface in (AttentionInterface, AttentionMaskInterface):
-            interface._global_mapping.pop(IMPLEMENTATION, None)
+        if isinstance(schedule, str):
+            schedule = PruningSchedule.preset(schedule)
+        self.schedule = schedule.resolved(model.config.get_text_config())
+        super().__init__(model, self.schedule.policy())

@@ -1,20 +1,22 @@
 """Families that do not go through transformers' attention interface: falcon, gptj, bloom, mpt, codegen.
 
 Their layers get ready-made masks and key-indexed biases and compute attention themselves. So the masks and
-biases are rewritten for the tokens at hand, and the importance is read where the layer computes its softmax.
+biases are rewritten for the tokens at hand, and the attention rows are read where the layer computes its softmax.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lazybench.pruning.importance import last_query_importance
 from lazybench.pruning.masks import CAUSAL
 from lazybench.pruning.step import Step
+
+if TYPE_CHECKING:
+    from lazybench.pruning.cache import LazyCache
 
 KEY_INPUTS = ("attention_mask", "alibi", "position_bias")  # indexed by key: not one row per current token
 
@@ -27,14 +29,14 @@ def adapt_inputs(kwargs: dict[str, Any], step: Step, true_means_hidden: bool) ->
     """
     if step.is_first_stage:
         return kwargs
-    place = step.place
-    selected = place.selected.clamp(min=0)
+    plan = step.plan
+    selected = plan.selected.clamp(min=0)
     adapted = dict(kwargs)
     if "attention_mask" in kwargs:
         adapted["attention_mask"] = _mask(kwargs["attention_mask"], step, true_means_hidden)
     alibi = kwargs.get("alibi")
     if isinstance(alibi, Tensor):  # (batch * heads, 1, tokens), or falcon's (batch, heads, 1, tokens)
-        by_head = alibi.view(len(place.counts), -1, 1, alibi.shape[-1])
+        by_head = alibi.view(len(plan.counts), -1, 1, alibi.shape[-1])
         gathered = _by_key(by_head, selected)
         adapted["alibi"] = gathered if alibi.dim() == 4 else gathered.flatten(0, 1)
     bias = kwargs.get("position_bias")
@@ -51,7 +53,7 @@ def _mask(original: Any, step: Step, true_means_hidden: bool) -> Tensor:
     if original.dtype == torch.bool:
         return ~allowed if true_means_hidden else allowed
     # the last token sees every other: its row holds what the family adds by key (falcon its ALiBi), zeros elsewhere
-    added = _by_key(original[:, :, -1:].expand(len(step.place.counts), -1, -1, -1), step.place.selected.clamp(min=0))
+    added = _by_key(original[:, :, -1:].expand(len(step.plan.counts), -1, -1, -1), step.plan.selected.clamp(min=0))
     return torch.where(allowed, added, torch.finfo(original.dtype).min)
 
 
@@ -62,11 +64,11 @@ def _by_key(values: Tensor, selected: Tensor) -> Tensor:
 
 
 class AttentionWatch(TorchFunctionMode):
-    """Sees the layer's own softmax or SDPA call and takes the last query's row from it."""
+    """Sees the layer's own softmax or SDPA call and shows the newest queries' rows to whoever looks."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, cache: LazyCache) -> None:
         super().__init__()
-        self.step = step
+        self.cache, self.wanted = cache, cache.look.wanted(cache)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -76,19 +78,30 @@ class AttentionWatch(TorchFunctionMode):
             query, key = args[0], args[1]
             mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
             scaling = kwargs.get("scale") or query.shape[-1] ** -0.5
-            self.step.importance = _importance_with_mask(query, key, mask, scaling)
+            self._show(_rows(query[:, :, -self.wanted :], key, mask, scaling))
         elif name == "softmax" and output.dim() in (3, 4):
-            place = self.step.place
-            if output.shape[-2:] == (place.current.shape[1], place.selected.shape[1]):
-                rows = output[..., -1, :].reshape(len(place.counts), -1, output.shape[-1])
-                self.step.importance = rows.to(torch.promote_types(rows.dtype, torch.float32)).mean(dim=1)
+            assert self.cache.step is not None
+            plan = self.cache.step.plan
+            if output.shape[-2:] == (plan.current.shape[1], plan.selected.shape[1]):
+                rows = output[..., -self.wanted :, :]
+                self._show(rows.reshape(len(plan.counts), -1, *rows.shape[-2:]))
         return output
 
+    def _show(self, rows: Tensor) -> None:
+        with torch._C.DisableTorchFunction():
+            self.cache.look(self.cache, rows.shape[1], rows=rows)
 
-def _importance_with_mask(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    if mask is None:
-        return last_query_importance(query, key, scaling)
-    scores = (query[:, :, -1:] @ key.transpose(2, 3)).float() * scaling
-    last = mask[:, :, -1:]
-    scores = scores.masked_fill(~last, float("-inf")) if last.dtype == torch.bool else scores + last
-    return scores.softmax(dim=-1)[:, :, 0].mean(dim=1)
+
+def _rows(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """(batch, heads, queries, keys) probabilities of the newest queries, under the layer's own mask."""
+    precision = torch.promote_types(query.dtype, torch.float32)
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = (query.to(precision) * scaling) @ key.to(precision).transpose(2, 3)
+    if mask is None:  # is_causal, or one query
+        queries, keys = scores.shape[-2:]
+        hidden = torch.ones(queries, keys, dtype=torch.bool, device=scores.device).triu(keys - queries + 1)
+        scores = scores.masked_fill(hidden, -torch.inf)
+    else:
+        newest = mask[:, :, -query.shape[2] :]
+        scores = scores.masked_fill(~newest, -torch.inf) if newest.dtype == torch.bool else scores + newest
+    return scores.softmax(dim=-1)

@@ -9,12 +9,16 @@ only where a mask is needed at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.masking_utils import causal_mask_function
+
+# the cache of the forward pass that is building its masks
+running: ContextVar[Any] = ContextVar("running")
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class MaskRule:
     """One layer type's mask: ``allowed(batch, head, query_position, key_position) -> bool``.
 
     ``window``: the length in tokens up to which the rule is plain causal; None where it isn't windowed.
+    ``cache``: of the forward pass that it belongs to; the attention function finds everything else there.
     """
 
     allowed: Callable[..., Any] = causal_mask_function
     window: int | None = None
+    cache: Any = field(default=None, compare=False, repr=False)
 
     def is_causal(self, tokens: int) -> bool:
         return self.allowed is causal_mask_function or (self.window is not None and tokens <= self.window)
@@ -42,7 +48,7 @@ def mask_rule(
     *, mask_function: Callable[..., Any] = causal_mask_function, local_size: int | None = None, **_: Any
 ) -> MaskRule:
     """The mask function registered with transformers: the rule instead of a tensor."""
-    return MaskRule(mask_function, local_size)
+    return MaskRule(mask_function, local_size, running.get())
 
 
 class Visibility:
@@ -52,17 +58,17 @@ class Visibility:
         current: (batch, queries) original positions, -1 for a filler of a ragged batch.
         selected: (batch, keys) original positions in the order of the keys.
         valid: (batch, keys) False for keys that are not selected; None when all are.
-        square: the current tokens are exactly the selected ones, in the same, rising order.
+        in_order: the current tokens are exactly the selected ones, in the same, rising order.
         tokens: how many positions there are.
     """
 
     def __init__(
-        self, rule: MaskRule, current: Tensor, selected: Tensor, valid: Tensor | None, square: bool, tokens: int
+        self, rule: MaskRule, current: Tensor, selected: Tensor, valid: Tensor | None, in_order: bool, tokens: int
     ) -> None:
-        self.rule, self.current, self.selected, self.valid, self.square = rule, current, selected, valid, square
+        self.rule, self.current, self.selected, self.valid, self.in_order = rule, current, selected, valid, in_order
         self.causal = rule.is_causal(tokens)
-        # one query that is the newest token sees every key; a square of tokens in order needs only the flag
-        self.unmasked = valid is None and self.causal and (square or current.shape[1] == 1)
+        # a single query, and an ordered prefill: no mask tensor, at most is_causal=True
+        self.unmasked = valid is None and self.causal and (in_order or current.shape[1] == 1)
         self.is_causal = self.unmasked and current.shape[1] > 1
         self._masks: dict[tuple[torch.dtype | None, torch.device], Tensor] = {}
 
@@ -70,7 +76,7 @@ class Visibility:
         """Queries, ``size`` at a time, and the keys that they can see at most."""
         for start in range(0, self.current.shape[1], size):
             end = min(start + size, self.current.shape[1])
-            if self.square:  # query i is key i, and positions rise at least as fast as their places in the row
+            if self.in_order:  # query i is key i, and positions rise at least as fast as their places in the row
                 first = max(0, start - self.rule.window) if self.rule.window is not None else 0
                 yield slice(start, end), slice(first, end)
             else:
@@ -84,9 +90,11 @@ class Visibility:
         else:
             batch = torch.arange(query.shape[0], device=query.device)[:, None, None, None]
             allowed = self.rule.allowed(batch, torch.zeros_like(batch), query.clamp(min=0), key.clamp(min=0))
+        # give padding and filler queries a key to see, else softmax returns NaN; nothing sees them
         if self.valid is not None:
-            # padding and fillers see something, so that no NaN arises; nothing sees them
-            allowed = (allowed & self.valid[:, None, None, keys]) | (query == key) | (query < 0)
+            allowed = (allowed & self.valid[:, None, None, keys]) | (query == key)
+        if query.shape[0] > 1:  # rows that revive different numbers fill up, also where all select as many
+            allowed = allowed | (query < 0)
         return allowed
 
     def mask(self, device: torch.device, dtype: torch.dtype | None = None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Where tokens are pruned and how many stay (paper, section 3.2 and figure 4).
+"""LazyLLM's own settings: where tokens are pruned and how many stay (paper, section 3.2 and figure 4).
 
 Layers are 0-based indices of the layers *after* which tokens are pruned. The paper counts from one:
 its stages "1-9, 10-19, 20-28, 29-32" of Llama 2 7B prune after the indices 8, 18 and 27.
@@ -7,24 +7,34 @@ its stages "1-9, 10-19, 20-28, 29-32" of Llama 2 7B prune after the indices 8, 1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, unknown_name
+from lazybench.pruning.budgets import Ratio, check_share
+from lazybench.pruning.revival import NEVER, THE_PAPERS, Revival
 
-RatioOf = Literal["entered", "context"]
+if TYPE_CHECKING:
+    from lazybench.pruning.policy import Policy
+from lazybench.pruning.published import PRESETS
 
 
 @dataclass(frozen=True)
 class PruningSchedule:
-    """Pruning layers and the keep ratio at each.
+    """Pruning layers and the keep ratio at each, for one model or, by depths, for a model of any depth.
 
     Args:
-        layers: 0-based indices of the layers after which tokens are pruned, strictly rising.
-        keep: the keep ratio at each of them, in (0, 1].
+        layers: 0-based indices of the layers after which tokens are pruned, strictly rising. They win over
+            ``depths``, so that ``pruning.layers=[8,18,27]`` can be said on top of a preset that has depths.
+        keep: the keep ratio at each, in (0, 1].
+        depths: the same places as shares of the model's depth, in (0, 1): ``floor(depth * layers)`` layers run first.
+        kind: ``"steps"``: a keep ratio at each of a few layers. ``"linear"``: the authors' own (KV Prediction, arXiv
+            2410.08391), a share of the whole context that falls from layer to layer.
+        start, end: linear: the shares of the depth where pruning starts and ends.
+        r0, r1: linear: the share of the context that the first layer after ``start`` keeps, and those after ``end``.
         ratio_of: what a ratio is relative to. ``"entered"``: the tokens that entered the pruning
             layer (the paper's section 3.2); ``"context"``: all tokens so far.
         generated: whether the percentile of a decoding step ranges over generated tokens too
@@ -33,79 +43,175 @@ class PruningSchedule:
         sliding_window: at a pruning layer with a sliding window, score all candidates as if there
             were none (``"ignored"``), or move the pruning to the nearest full-attention layer (``"moved"``).
         revive: whether a decoding step selects again and brings pruned tokens back (the paper), or goes on
-            with the tokens that the prefill kept and the generated ones (static pruning).
+            with the tokens that the prefill kept and the generated ones.
+        revival: how it does so; a mapping of its fields serves too.
 
     Raises:
-        UserError: unordered, repeated or negative layers, a ratio outside (0, 1], lengths that differ.
+        UserError: unordered, repeated or negative layers, a ratio outside (0, 1], lengths that differ, no place.
     """
 
-    layers: tuple[int, ...]
-    keep: tuple[float, ...]
-    ratio_of: RatioOf = "entered"
+    layers: tuple[int, ...] | None = None
+    keep: tuple[float, ...] = ()
+    depths: tuple[float, ...] | None = None
+    kind: Literal["steps", "linear"] = "steps"
+    start: float = 0.3
+    end: float = 0.9
+    r0: float = 0.75
+    r1: float = 0.25
+    ratio_of: Literal["entered", "context"] = "entered"
     generated: Literal["pruned", "kept"] = "pruned"
     sliding_window: Literal["ignored", "moved"] = "ignored"
     revive: bool = True
+    revival: Revival = THE_PAPERS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "keep", tuple(self.keep))
-        if len(self.layers) != len(self.keep):
+        for name in ("layers", "depths", "keep"):
+            object.__setattr__(self, name, _tuple(name, getattr(self, name)))
+        if isinstance(self.revival, Mapping):
+            object.__setattr__(self, "revival", Revival(**self.revival))
+        _one_of("kind", self.kind, ("steps", "linear"))
+        _one_of("ratio_of", self.ratio_of, ("entered", "context"))
+        _one_of("generated", self.generated, ("pruned", "kept"))
+        _one_of("sliding_window", self.sliding_window, ("ignored", "moved"))
+        if not isinstance(self.revive, bool):
+            raise UserError(f"pruning.revive={self.revive!r} must be true or false")
+        if self.kind == "linear":
+            self._check_linear()
+        elif self.layers is None and self.depths is None:
+            raise UserError("pruning.layers and pruning.depths are both empty; give one, or choose pruning=none")
+        else:
+            self._check_steps()
+
+    def _check_steps(self) -> None:
+        name, places = ("layers", self.layers) if self.layers is not None else ("depths", self.depths or ())
+        if len(places) != len(self.keep):
             raise UserError(
-                f"pruning.layers has {len(self.layers)} entries and pruning.keep has {len(self.keep)}; "
+                f"pruning.{name} has {len(places)} entries and pruning.keep has {len(self.keep)}; "
                 "each pruning layer needs one keep ratio"
             )
-        for layer in self.layers:
-            if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
-                raise UserError(f"pruning layer {layer!r} must be a 0-based layer index, a whole number from 0")
-        for before, after in pairwise(self.layers):
+        for place in places:
+            if name == "layers" and (isinstance(place, bool) or not isinstance(place, int) or place < 0):
+                raise UserError(f"pruning layer {place!r} must be a 0-based layer index, a whole number from 0")
+            if name == "depths" and (not _is_number(place) or not 0.0 < place < 1.0):
+                raise UserError(f"pruning depth {place!r} must be a share of the model's depth, between 0 and 1")
+        for before, after in pairwise(places):
             if after <= before:
-                raise UserError(f"pruning.layers={list(self.layers)} must rise strictly; {after} stands after {before}")
+                raise UserError(f"pruning.{name}={list(places)} must rise strictly; {after} stands after {before}")
         for ratio in self.keep:
-            if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0.0 < ratio <= 1.0:
-                raise UserError(f"keep ratio {ratio!r} must be a number above 0 and at most 1")
-        _one_of("pruning.ratio_of", self.ratio_of, ("entered", "context"))
-        _one_of("pruning.generated", self.generated, ("pruned", "kept"))
-        _one_of("pruning.sliding_window", self.sliding_window, ("ignored", "moved"))
+            check_share("keep ratio", ratio)
 
-    def check_depth(self, num_layers: int) -> None:
-        """Refuse layers that a model of ``num_layers`` does not have, the last one included.
+    def _check_linear(self) -> None:
+        if self.layers or self.depths or self.keep:
+            raise UserError(
+                "pruning.kind=linear goes with start, end, r0 and r1; layers, depths and keep are for pruning=paper"
+            )
+        for name in ("start", "end", "r0", "r1"):
+            if not _is_number(getattr(self, name)):
+                raise UserError(f"pruning.{name}={getattr(self, name)!r} must be a number, a share between 0 and 1")
+        if not 0.0 < self.start <= self.end < 1.0:
+            raise UserError(f"pruning.start={self.start} and pruning.end={self.end} must hold 0 < start <= end < 1")
+        check_share("pruning.r0", self.r0)
+        check_share("pruning.r1", self.r1)
+        if self.r1 > self.r0:
+            raise UserError(
+                f"pruning.r1={self.r1} must not be above pruning.r0={self.r0}: "
+                "a pruned token comes back in a later step only"
+            )
+
+    def build(self, num_layers: int) -> PruningSchedule:
+        """The same with ``layers``, for a model of ``num_layers`` layers.
+
+        In a model so shallow that several depths fall on one layer, that layer prunes for all of them at once.
+        """
+        if self.kind == "linear":
+            first, last = (layers_run(depth, num_layers) for depth in (self.start, self.end))
+            layers = range(first - 1, last)
+            fall = (self.r1 - self.r0) / max(1, last - first)
+            keep = [self.r0 + fall * i for i in range(len(layers))]
+            return replace(self, kind="steps", layers=tuple(layers), keep=tuple(keep), ratio_of="context")
+        if self.layers is not None:
+            return self
+        together: dict[int, float] = {}
+        for depth, ratio in zip(self.depths or (), self.keep, strict=True):
+            layer = layers_run(depth, num_layers) - 1
+            together[layer] = ratio if self.ratio_of == "context" else together.get(layer, 1.0) * ratio
+        return replace(self, layers=tuple(together), keep=tuple(together.values()), depths=None)
+
+    def resolved(self, config: Any) -> PruningSchedule:
+        """For the model of this text config: ``build``, and pruning layers moved off sliding windows where asked.
 
         Raises:
-            UserError: after the last layer there is nothing left to save.
+            UserError: a layer that the model does not have; no layer to move to, or two that move to one.
         """
-        for layer in self.layers:
-            if layer > num_layers - 2:
-                raise UserError(
-                    f"pruning layer {layer} is out of range for a model of {num_layers} layers; "
-                    f"allowed are the 0-based indices 0 to {num_layers - 2} (pruning after the last saves nothing)"
-                )
+        built = self.build(config.num_hidden_layers)
+        built.check_depth(config.num_hidden_layers)
+        layers = built.pruning_layers
+        if self.sliding_window == "ignored" or not layers:
+            return built
+        from lazybench.pruning.layers import full_attention_layers  # imports torch, which takes seconds
 
-    def kept(self, stage: int, entered: int, context: int) -> int:
-        """How many tokens stay after pruning layer number ``stage``, of ``entered`` that entered it.
+        targets = [layer for layer in full_attention_layers(config) if layer <= config.num_hidden_layers - 2]
+        if not targets:
+            raise UserError("pruning.sliding_window=moved needs a full-attention layer before the last; use 'ignored'")
+        moved = tuple(min(targets, key=lambda target: (abs(target - layer), target)) for layer in layers)
+        if len(set(moved)) < len(moved):
+            raise UserError(
+                f"pruning.sliding_window=moved sends pruning layers {list(layers)} to {list(moved)}; "
+                "leave one out or use 'ignored'"
+            )
+        return replace(built, layers=moved)
 
-        ``ceil(keep * tokens)`` in float64, at least one, never more than entered. A product that
-        float64 puts a hair above a whole number (``25 * 0.6``) counts as that number.
+    def check_depth(self, num_layers: int) -> None:
+        """Refuse layers that a model of ``num_layers`` does not have, the last one included."""
+        self.build(num_layers).policy(prune_nothing=True).check_depth(num_layers)
+
+    def policy(self, prune_nothing: bool = False, **options: Any) -> Policy:
+        """The policy of a schedule with ``layers``; places that keep everything are left out.
+
+        Args:
+            prune_nothing: leave them in.
+            options: further fields of ``Policy``.
         """
-        tokens = entered if self.ratio_of == "entered" else context
-        return max(1, min(entered, math.ceil(self.keep[stage] * tokens - 1e-9)))
+        from lazybench.pruning.placement import At  # imports torch, which takes seconds
+        from lazybench.pruning.policy import Policy
+
+        places = [
+            (layer, Ratio(ratio, self.ratio_of))
+            for layer, ratio in zip(self.pruning_layers, self.keep, strict=True)
+            if ratio < 1.0 or prune_nothing
+        ]
+        return Policy(
+            At(tuple(layer for layer, _ in places)),
+            budget=tuple(ratio for _, ratio in places),
+            generated=self.generated,
+            revival=self.revival if self.revive else NEVER,
+            **options,
+        )
+
+    @property
+    def pruning_layers(self) -> tuple[int, ...]:
+        """``layers``, of a schedule that has them."""
+        return self.layers or ()
 
     def stages(self, num_layers: int) -> tuple[range, ...]:
         """The runs of layers between prunings: ``(range(0, 9), range(9, 18), ...)``."""
-        edges = [0, *(layer + 1 for layer in self.layers), num_layers]
+        edges = [0, *(layer + 1 for layer in self.build(num_layers).pruning_layers), num_layers]
         return tuple(range(start, stop) for start, stop in pairwise(edges))
 
     @property
     def label(self) -> str:
-        """A few characters for tables: ``"layers=8,18,27 keep=0.7,0.7,0.7"``."""
-        return f"layers={_short(self.layers)} keep={_short(self.keep)}{self.options_label}"
-
-    @property
-    def options_label(self) -> str:
-        """The options that differ from their defaults, ``" of context generated=kept"``; empty when none does."""
-        text = "" if self.ratio_of == "entered" else f" of {self.ratio_of}"
+        """A few characters for tables: ``"depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"`` and what differs from the defaults."""
+        if self.kind == "linear":
+            text = f"linear depth={self.start:g}..{self.end:g} keep={self.r0:g}..{self.r1:g}"
+        elif all(ratio == 1.0 for ratio in self.keep):
+            return "nothing pruned"
+        else:
+            where = f"depths={_listed(self.depths)}" if self.layers is None else f"layers={_listed(self.layers)}"
+            text = f"{where} keep={_listed(self.keep)}"
+        text += "" if self.ratio_of == "entered" or self.kind == "linear" else f" of {self.ratio_of}"
         text += "" if self.generated == "pruned" else f" generated={self.generated}"
         text += "" if self.sliding_window == "ignored" else f" window={self.sliding_window}"
-        return text + ("" if self.revive else " never revived")
+        return text + (self.revival.label if self.revive else " never revived")
 
     @classmethod
     def paper(cls, num_layers: int, keep: Sequence[float] = (0.7, 0.7, 0.7)) -> PruningSchedule:
@@ -113,53 +219,18 @@ class PruningSchedule:
 
         Figure 7's stages of Llama 2 7B (1-9, 10-19, 20-28, 29-32) follow for 32 layers.
         """
-        return cls.at_depths((0.3, 0.6, 0.9), keep, num_layers)
+        return cls(depths=(0.3, 0.6, 0.9), keep=tuple(keep)).build(num_layers)
 
     @classmethod
-    def at_depths(
-        cls, depths: Sequence[float], keep: Sequence[float], num_layers: int, ratio_of: RatioOf = "entered"
-    ) -> PruningSchedule:
-        """Prune once ``floor(depth * num_layers)`` layers have run, for each share of the depth in (0, 1).
-
-        In a model so shallow that several depths fall on one layer, that layer prunes for all of them: down to the
-        same share of the tokens, at once.
+    def preset(cls, name: str) -> PruningSchedule:
+        """A schedule by its name in ``published.PRESETS``, for a model of any depth.
 
         Raises:
-            UserError: shares outside (0, 1) or not rising, a keep ratio outside (0, 1], more or fewer of them.
+            UserError: an unknown name.
         """
-        for depth in depths:
-            if isinstance(depth, bool) or not isinstance(depth, int | float) or not 0.0 < depth < 1.0:
-                raise UserError(f"pruning depth {depth!r} must be a share of the model's depth, between 0 and 1")
-        if any(after <= before for before, after in pairwise(depths)):
-            raise UserError(f"pruning.depths={list(depths)} must rise strictly")
-        layers = tuple(layers_run(depth, num_layers) - 1 for depth in depths)
-        if len(set(layers)) == len(layers) or len(keep) != len(layers):
-            return cls(layers, tuple(keep), ratio_of=ratio_of)
-        cls(tuple(range(len(keep))), tuple(keep), ratio_of=ratio_of)  # refuses bad ratios before they are multiplied
-        together: dict[int, float] = {}
-        for layer, ratio in zip(layers, keep, strict=True):
-            together[layer] = ratio if ratio_of == "context" else together.get(layer, 1.0) * ratio
-        return cls(tuple(together), tuple(together.values()), ratio_of=ratio_of)
-
-    @classmethod
-    def linear(
-        cls, num_layers: int, start: float = 0.3, end: float = 0.9, r0: float = 0.75, r1: float = 0.25
-    ) -> PruningSchedule:
-        """The authors' own schedule (KV Prediction, arXiv 2410.08391).
-
-        The kept share of the whole context falls linearly per layer, from ``r0`` in the first layer
-        after ``start`` of the depth to ``r1`` in the first layer after ``end`` of it and from there on.
-        """
-        if not 0.0 < start <= end < 1.0:
-            raise UserError(f"pruning.start={start} and pruning.end={end} must hold 0 < start <= end < 1")
-        if r1 > r0:
-            raise UserError(
-                f"pruning.r1={r1} must not be above pruning.r0={r0}: a pruned token comes back in a later step only"
-            )
-        first, last = (layers_run(depth, num_layers) for depth in (start, end))
-        span = max(1, last - first)
-        layers = tuple(range(first - 1, last))
-        return cls(layers, tuple(r0 + (r1 - r0) * i / span for i in range(len(layers))), ratio_of="context")
+        if name not in PRESETS:
+            raise unknown_name("pruning", name, PRESETS)
+        return cls(**PRESETS[name])
 
 
 def layers_run(depth: float, num_layers: int) -> int:
@@ -170,12 +241,24 @@ def layers_run(depth: float, num_layers: int) -> int:
     return max(1, math.floor(Fraction(str(depth)) * num_layers))
 
 
+def _tuple(name: str, value: Any) -> tuple[Any, ...] | None:
+    if value is None:
+        return () if name == "keep" else None
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise UserError(f"pruning.{name}={value!r} must be a list, as in 'pruning.{name}=[{value}]'")
+    return tuple(value)
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float)
+
+
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise UserError(f"{field}={value!r} is not one of {', '.join(allowed)}")
+        raise unknown_name(f"pruning.{field}", str(value), allowed)
 
 
-def _short(values: Sequence[float]) -> str:
-    if len(values) <= 4:
-        return ",".join(f"{value:g}" for value in values)
-    return f"{values[0]:g}..{values[-1]:g}"
+def _listed(values: Sequence[float] | None) -> str:
+    if len(values or ()) <= 4:
+        return ",".join(f"{value:g}" for value in values or ())
+    return f"{values[0]:g}..{values[-1]:g}"  # type: ignore[index]

@@ -1,47 +1,111 @@
-"""Which tokens go on to the next stage: the top-k percentile of the last query's importance."""
+"""Which tokens go on to the next stage: a pure function of their scores."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.rows import take_rows
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.budgets import Budget, Mass
 
 
-def most_important(cache: LazyCache, schedule: PruningSchedule, boundary: int) -> tuple[Tensor, list[int]]:
-    """The top-k percentile of the tokens that entered the pruning layer, the last token always among them.
-
-    Paper, section 3.2: a token goes on if its importance is in the top ``keep`` share at this layer.
+def choose(
+    score: Tensor,
+    position: Tensor,
+    always: Tensor,
+    counts: list[int],
+    valid: Tensor | None = None,
+    best_first: bool = False,
+) -> Tensor:
+    """The ``counts`` best-scored tokens of each row, those of ``always`` first of all.
 
     Args:
-        boundary: which of the schedule's pruning layers.
+        score: (batch, keys).
+        position: (batch, keys) original positions.
+        always: (batch, keys) True for tokens that stay whatever their score.
+        counts: how many stay in each row, those of ``always`` included.
+        valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
 
     Returns:
-        (batch, keys) their positions, -1 where a row keeps fewer than another, and each row's number.
+        (batch, max(counts)) positions, the best first if asked, else in no particular order; -1 where a row keeps
+        fewer than another.
     """
-    step = cache.step
-    assert step is not None
-    assert step.importance is not None
-    place, last = step.place, step.tokens - 1
-    importance = step.importance.to(place.selected.device)
-    always_from, spared = last, 0
-    if schedule.generated == "kept":
-        # generated tokens stand outside the percentile
-        spared = step.tokens - cache.prompt_end
-        always_from = min(last, cache.prompt_end)
-    counts = [
-        schedule.kept(boundary, entered - spared, context - spared) + spared
-        for entered, context in zip(place.counts, cache.candidates, strict=True)
-    ]
-    importance = importance.masked_fill(place.selected >= always_from, float("inf"))
-    if place.valid is not None:
-        importance = importance.masked_fill(~place.valid, -1.0)
+    ranked = score.masked_fill(always, torch.inf)
+    if valid is not None:
+        ranked = ranked.masked_fill(~valid, -torch.inf)
     keys = max(counts)
-    top = importance.topk(keys, dim=1).indices
-    chosen = take_rows(place.selected, top)
+    chosen = position.gather(1, ranked.topk(keys, dim=1, sorted=best_first or min(counts) < keys).indices)
     if min(counts) < keys:
         rank = torch.arange(keys, device=chosen.device)
         chosen = chosen.masked_fill(rank >= torch.tensor(counts, device=chosen.device)[:, None], -1)
-    return chosen, counts
+    return chosen
+
+
+def choose_chunks(
+    score: Tensor,
+    position: Tensor,
+    always: Tensor,
+    budget: Budget | Mass,
+    chunk: int,
+    reduce: Literal["sum", "mean"],
+    valid: Tensor | None = None,
+    context: Sequence[int] | None = None,
+) -> tuple[Tensor, list[int]]:
+    """The best chunks of ``chunk`` tokens each, which stay or go together, and the tokens of ``always``.
+
+    Tokens are counted in the text's order from the first candidate, so a chunk is a stretch of what has survived
+    so far. The last one may be short: with ``"sum"`` it then counts for less (UniPrefill), with ``"mean"`` it does
+    not (SpecPrefill). Chunks that hold tokens of ``always`` are ranked like the others.
+
+    Args:
+        budget: how many chunks; the best one always stays.
+        chunk: 1: tokens by themselves (for a ``Mass`` of tokens).
+        context: tokens that each row has had so far, for a share of the context; None: those that are here.
+
+    Returns:
+        (batch, most kept) positions, -1 in front where a row keeps fewer, rising otherwise; and each row's number.
+        Waits for the device: how many tokens stay depends on the scores.
+    """
+    batch = score.shape[0]
+    real = torch.ones_like(always) if valid is None else valid
+    order = position.masked_fill(~real, torch.iinfo(position.dtype).max).argsort(dim=1)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
+    own = rank // chunk  # (batch, keys) the chunk of each token
+    entered = real.sum(dim=1)
+    chunks = -(-entered // chunk)  # chunks of each row
+    most = -(-order.shape[1] // chunk)
+    value = score.new_zeros(batch, most).scatter_add_(1, own, score.masked_fill(~real, 0.0))
+    if reduce == "mean":
+        size = score.new_zeros(batch, most).scatter_add_(1, own, real.to(score.dtype))
+        value = value / size.clamp(min=1)
+    exists = torch.arange(most, device=order.device) < chunks[:, None]
+    ranked, best = value.masked_fill(~exists, -torch.inf).sort(dim=1, descending=True)
+    if isinstance(budget, Mass):
+        counts = budget.counts(ranked.masked_fill(ranked == -torch.inf, 0.0))
+    else:
+        entering = chunks.tolist()
+        so_far = entering if context is None else [-(-tokens // chunk) for tokens in context]
+        counts = [max(1, budget.count(*both, 0)) for both in zip(entering, so_far, strict=True)]
+    taken = torch.arange(most, device=order.device) < torch.tensor(counts, device=order.device)[:, None]
+    kept_chunk = torch.zeros_like(exists).scatter_(1, best, taken & exists.gather(1, best))
+    kept = (kept_chunk.gather(1, own) | always) & real
+    numbers: list[int] = kept.sum(dim=1).tolist()
+    return position.masked_fill(~kept, -1).sort(dim=1).values[:, order.shape[1] - max(numbers) :], numbers
+
+
+def ends(position: Tensor, first: int, last: int, tokens: int, padding: Sequence[int] | None = None) -> Tensor:
+    """(batch, keys) True for the ``first`` and the ``last`` tokens of the text.
+
+    Args:
+        tokens: how many positions there are.
+        padding: left padding of each row; None: none.
+    """
+    always = position >= tokens - last
+    if first:
+        start = 0 if padding is None else torch.tensor(padding, device=position.device)[:, None]
+        always = always | ((position >= 0) & (position < start + first))
+    return always

@@ -1,29 +1,36 @@
-"""Which tokens a stage's layers have computed, and in which slot of their key and value buffers each lies."""
+"""Which tokens a stage's layers have computed, and in which slot of their key and value buffers each lies.
+
+A *stage* is the run of layers between two prunings: all of them compute the same tokens, so one table serves them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lazybench.pruning.rows import largest, put_rows, room_for, take_rows
+Slots = NDArray[numpy.int64]
+FILLER = -1  # a position, slot or token that is not there: it fills up the shorter rows of a batch
 
 
 @dataclass
-class Placement:
+class Plan:
     """One stage in one step: what it computes, what it attends to, and where the new keys and values go.
 
     Attributes:
-        current: (batch, queries) positions of the tokens to compute, rising; -1 in front fills a ragged batch.
+        current: (batch, queries) positions of the tokens to compute, rising; fillers in front.
         selected: (batch, keys) positions of the tokens to attend to, in slot order.
         valid: (batch, keys) False where a key is not selected (padding, fillers); None when all are.
         counts: selected tokens of each row of the batch.
         computed: tokens to compute of each row, fillers left out.
-        rows: the slots of ``current``.
-        moves: (destination, source) slots, each (batch, n): rows to exchange once ``current`` is written, so
-            that the selected tokens lie in front; None when they do already.
-        square: ``current`` and ``selected`` are the same tokens in the same, rising order.
+        slots: where the keys and values of ``current`` go: a stretch, or (batch, queries) slots.
+        moves: (source, destination) slots, each (batch, n), of rows to move before the stage's first layer runs.
+        in_order: ``current`` and ``selected`` are the same tokens in the same, rising order.
+        revived: of the tokens to compute, those of earlier steps, summed over the batch.
     """
 
     current: Tensor
@@ -31,42 +38,49 @@ class Placement:
     valid: Tensor | None
     counts: list[int]
     computed: list[int]
-    rows: slice
+    slots: slice | Tensor
     moves: tuple[Tensor, Tensor] | None = None
-    square: bool = False
+    in_order: bool = False
+    revived: int = 0
 
 
 class Stage:
-    """The layers between two prunings: all have computed the same tokens, so one table serves them all.
+    """The table of one stage: token by slot and slot by token.
 
-    Tokens take slots in the order in which they are computed, and the selected ones are kept in front:
-    attention reads a plain slice ``keys[:, :selected]``, nothing is gathered and nothing masked out.
-    A step that selects differently exchanges only the rows that changed sides.
+    The selected tokens are kept in front, so attention reads a plain slice ``keys[:, :selected]``: nothing is
+    gathered and nothing masked out. A step that selects differently moves only the rows that changed sides, once
+    for all layers of the stage. Which rows these are is worked out here, on the host, from one copy of the chosen
+    positions: the step's one wait for the device.
 
     Example, batch 1, a prompt of six tokens of which the prefill kept 0, 2, 3 and 5::
 
         slot      0  1  2  3
         position  0  2  3  5                selected = 4, filled = 4
 
-    Token 6 arrives; of seven candidates 0, 1, 5 and 6 are selected. 1 (revived) and 6 (new) have no slot yet:
-    they are computed and appended. Slots 1 and 2 hold unselected tokens (holes), slots 4 and 5 selected ones
-    behind the front of four: the pairs are exchanged, and the front is the selection again::
+    Token 6 arrives; of seven candidates 0, 1, 5 and 6 are selected. Slots 1 and 2 hold tokens that are not (2 and
+    3): they move behind the front, and the tokens to compute, 1 (revived) and 6 (new), are written into the holes::
 
         slot      0  1  2  3  4  5
-        position  0  2  3  5  1  6          appended
-        position  0  1  6  5  2  3          selected = 4, filled = 6
+        position  0  _  _  5  2  3          moved
+        position  0  1  6  5  2  3          written by each layer: selected = 4, filled = 6
 
     Tokens 2 and 3 keep their keys and values behind the front for a later step. Token 4 has no slot here: its
     hidden state waits in the Aux Cache.
+
+    Args:
+        layers: the layers of the stage, where they are known beforehand.
     """
 
-    def __init__(self) -> None:
-        self.filled = 0
-        self.counts: list[int] = []  # selected tokens of each row of the batch, in the latest step
-        self.position: Tensor | None = None  # (batch, slots) the token in each slot, -1 for a filler
-        self.slot: Tensor | None = None  # (batch, positions) the slot of each token, -1: not computed here
+    def __init__(self, layers: Sequence[int] = ()) -> None:
+        self.layers = layers
+        self.end = 0  # slots in use, of the longest row of the batch
+        self.held: list[int] = []  # tokens with keys and values here, of each row
+        self.counts: list[int] = []  # tokens of each row that the latest step attended to
+        self.position: Tensor | None = None  # (batch, slots), as the prefill and `extend` left it
+        self._table: tuple[Slots, Slots] | None = None  # (batch, slots) position, (batch, positions) slot
+        self._selected: list[Slots] = []  # the tokens that the latest step attended to
 
-    def append(self, new: int, position: Tensor, valid: Tensor | None, counts: list[int]) -> Placement:
+    def append(self, new: int, position: Tensor, valid: Tensor | None, counts: list[int]) -> Plan:
         """The first stage: every token is computed and selected, slots are positions.
 
         Args:
@@ -75,109 +89,159 @@ class Stage:
             valid: (batch, tokens) False for padding; None without padding.
             counts: candidates of each row of the batch.
         """
-        start, self.filled = self.filled, position.shape[1]
-        return Placement(
-            current=position[:, start:],
+        tokens = position.shape[1]
+        self.end, self.counts, self.held = tokens, counts, counts
+        return Plan(
+            current=position[:, tokens - new :],
             selected=position,
             valid=valid,
             counts=counts,
             computed=[min(new, count) for count in counts],
-            rows=slice(start, self.filled),
-            square=start == 0,
+            slots=slice(tokens - new, tokens),
+            in_order=tokens == new,
         )
 
-    def select(self, chosen: Tensor, counts: list[int], tokens: int) -> Placement:
-        """A later stage: find who has to be computed, give them slots, bring the selection to the front.
+    def begin(self, chosen: Tensor, counts: list[int]) -> Plan:
+        """A later stage in the prefill: the chosen tokens take the first slots in the text's order.
 
         Args:
-            chosen: (batch, keys) positions to select, in any order; -1 fills a ragged batch.
-            counts: how many of them each row selects.
-            tokens: how many positions there are.
+            chosen: (batch, keys) positions in any order; fillers where a row has fewer.
+            counts: how many each row has.
         """
-        keys, first = chosen.shape[1], self.filled
+        current = chosen.sort(dim=1).values
+        keys = current.shape[1]
+        self.end, self.counts, self.held, self.position = keys, counts, list(counts), current
         ragged = min(counts) < keys
-        self.counts = counts
-        self.slot = room_for(self.slot, tokens, chosen, fill=-1)
-        at = take_rows(self.slot, chosen)
-        real = chosen >= 0
-        missing = real & (at < 0)
-        if first == 0:
-            computed, in_front = counts, [0] * len(counts)
-        else:
-            # the step's one wait for the device: how many tokens to revive decides the shapes that follow
-            sums = torch.stack([missing.sum(1), (real & (at >= 0) & (at < keys)).sum(1)])
-            computed, in_front = sums.tolist()
-        queries = max(computed)
-        current = largest(chosen, missing, queries)
-        self.filled += queries
-        self.position = room_for(self.position, self.filled, chosen, fill=-1)
-        rows = slice(first, self.filled)
-        self.position[:, rows] = current
-        put_rows(self.slot, current, torch.arange(first, self.filled, device=chosen.device).expand_as(current))
-        # appended tokens may lie in front already: those of a row are the last of `rows`
-        in_front = [
-            front + max(0, min(keys, self.filled) - (self.filled - own))
-            for front, own in zip(in_front, computed, strict=True)
-        ]
-        exchanges = max(count - front for count, front in zip(counts, in_front, strict=True))
-        moves = self._bring_to_front(chosen, exchanges) if exchanges else None
-        selected = self.position[:, :keys]
-        return Placement(
-            current=current,
-            selected=selected,
-            valid=self._is_chosen(chosen, selected, tokens) if ragged else None,
-            counts=counts,
-            computed=computed,
-            rows=rows,
-            moves=moves,
-            square=first == 0,
-        )
+        return Plan(current, current, current >= 0 if ragged else None, counts, counts, slice(0, keys), in_order=True)
 
-    def extend(self, new: Tensor) -> Placement:
+    def extend(self, new: Tensor) -> Plan:
         """A later stage where nothing is revived: the tokens it has and the new ones, (batch, new) positions."""
         assert self.position is not None
-        first, self.filled = self.filled, self.filled + new.shape[1]
-        self.counts = [count + new.shape[1] for count in self.counts]
-        self.position = room_for(self.position, self.filled, new, fill=-1)
-        rows = slice(first, self.filled)
-        self.position[:, rows] = new
-        selected = self.position[:, : self.filled]
-        return Placement(
+        self.position = torch.cat([self.position, new], dim=1)
+        self.end, count = self.position.shape[1], new.shape[1]
+        self.counts = [number + count for number in self.counts]
+        self.held = [number + count for number in self.held]
+        return Plan(
             current=new,
-            selected=selected,
-            valid=selected >= 0 if min(self.counts) < self.filled else None,
+            selected=self.position,
+            valid=self.position >= 0 if min(self.counts) < self.end else None,
             counts=self.counts,
-            computed=[new.shape[1]] * len(self.counts),
-            rows=rows,
+            computed=[count] * len(self.counts),
+            slots=slice(self.end - count, self.end),
         )
 
-    def _bring_to_front(self, chosen: Tensor, exchanges: int) -> tuple[Tensor, Tensor]:
-        assert self.slot is not None
-        assert self.position is not None
-        keys = chosen.shape[1]
-        at = take_rows(self.slot, chosen).masked_fill(chosen < 0, -1)
-        behind = largest(at, at >= keys, exchanges)
-        taken = torch.zeros(chosen.shape[0], keys + 1, dtype=torch.bool, device=chosen.device)
-        taken.scatter_(1, torch.where((at >= 0) & (at < keys), at, keys), True)
-        slots = torch.arange(keys, device=chosen.device).expand(chosen.shape[0], -1)
-        holes = largest(slots, ~taken[:, :keys], exchanges).masked_fill(behind < 0, -1)
-        destination, source = torch.cat([holes, behind], dim=1), torch.cat([behind, holes], dim=1)
-        moved = take_rows(self.position, source)
-        put_rows(self.position, destination, moved)
-        put_rows(self.slot, moved, destination)
-        return destination, source
+    def select(
+        self,
+        chosen: Tensor | None,
+        counts: list[int],
+        start: int,
+        tokens: int,
+        most: int | None = None,
+        attend_to_all: bool = False,
+        like: Tensor | None = None,
+    ) -> Plan:
+        """A later stage in a decoding step: find who has to be computed, make room in front, say where all goes.
 
-    @staticmethod
-    def _is_chosen(chosen: Tensor, selected: Tensor, tokens: int) -> Tensor:
-        """(batch, keys) whether the token in each slot of the front is one of the chosen."""
-        member = torch.zeros(chosen.shape[0], tokens + 1, dtype=torch.bool, device=chosen.device)
-        member.scatter_(1, torch.where(chosen < 0, tokens, chosen), True)
-        member[:, tokens] = False
-        return member.gather(1, torch.where(selected < 0, tokens, selected))
+        Args:
+            chosen: (batch, keys) positions, each row's best first and its fillers last. None: what the last step
+                selected, and the new tokens.
+            counts: how many of them each row selects.
+            start: tokens before this step.
+            tokens: how many positions there are.
+            most: at most so many older tokens are revived, the best.
+            attend_to_all: everything computed is selected; ``chosen`` only says what is revived.
+            like: a tensor on the device of the plan's tensors.
+        """
+        position, slot = self._tables(tokens)
+        device = (chosen if chosen is not None else like).device  # type: ignore[union-attr]
+        wanted = None if chosen is None else chosen.cpu().numpy()
+        new = numpy.arange(start, tokens)
+        moves, written = [], []
+        for row in range(len(self.counts)):
+            selected = self._selected[row]
+            picked = numpy.concatenate([selected, new]) if wanted is None else wanted[row, : counts[row]]
+            missing = picked[slot[row, picked] < 0]
+            revived = missing[missing < start][:most]
+            missing = numpy.sort(numpy.concatenate([revived, missing[missing >= start]]))
+            here = position[row][position[row] >= 0] if attend_to_all else picked[slot[row, picked] >= 0]
+            moves.append(self._place(row, here, missing, position, slot))
+            written.append((missing, slot[row, missing], len(revived)))
+            self._selected[row] = position[row, : len(here) + len(missing)].copy()
+        self.counts = [len(selected) for selected in self._selected]
+        keys = max(self.counts)
+        arrays = [
+            _filled_up([source for source, _ in moves]),
+            _filled_up([destination for _, destination in moves]),
+            _filled_up([current for current, _, _ in written]),
+            _filled_up([slots for _, slots, _ in written]),
+            position[:, :keys],
+        ]
+        packed = torch.from_numpy(numpy.concatenate(arrays, axis=1)).to(device, non_blocking=True)
+        source, destination, current, slots, front = packed.split([array.shape[1] for array in arrays], dim=1)
+        valid = None
+        if min(self.counts) < keys:
+            valid = torch.arange(keys, device=device) < torch.tensor(self.counts, device=device)[:, None]
+        return Plan(
+            current=current,
+            selected=front,
+            valid=valid,
+            counts=self.counts,
+            computed=[len(current) for current, _, _ in written],
+            revived=sum(count for _, _, count in written),
+            slots=slots,
+            moves=(source, destination) if source.shape[1] else None,
+        )
+
+    def _place(self, row: int, here: Slots, missing: Slots, position: Slots, slot: Slots) -> tuple[Slots, Slots]:
+        """Bring the tokens ``here`` and the ``missing`` ones to the front of a row: what has to move, and where to."""
+        front = len(here) + len(missing)
+        at = slot[row, here]
+        taken = numpy.zeros(front, dtype=bool)
+        taken[at[at < front]] = True
+        holes = numpy.flatnonzero(~taken)
+        behind = at[at >= front]  # selected, but not in front: as many holes are theirs, the others the missing ones'
+        residents = holes[position[row, holes] >= 0]
+        source = numpy.concatenate([residents, behind])
+        moved = position[row, source]
+        position[row, source] = FILLER
+        homes = front + numpy.flatnonzero(position[row, front:] < 0)[: len(residents)]
+        destination = numpy.concatenate([homes, holes[: len(behind)]])
+        position[row, destination], slot[row, moved] = moved, destination
+        position[row, holes[len(behind) :]], slot[row, missing] = missing, holes[len(behind) :]
+        self.end = max(self.end, front, *(homes + 1))
+        self.held[row] += len(missing)
+        return source, destination
+
+    def _tables(self, tokens: int) -> tuple[Slots, Slots]:
+        """The table on the host, with room for every position."""
+        if self._table is None:
+            assert self.position is not None
+            kept = self.position.cpu().numpy()  # (batch, kept), fillers in front
+            self._selected = [row[row >= 0] for row in kept]
+            slot = numpy.full((len(kept), tokens), FILLER)
+            for row, selected in enumerate(self._selected):
+                slot[row, selected] = numpy.arange(kept.shape[1] - len(selected), kept.shape[1])
+            room = ((0, 0), (0, tokens - kept.shape[1]))
+            self._table = numpy.pad(kept, room, constant_values=FILLER), slot
+        position, slot = self._table
+        if slot.shape[1] < tokens:
+            room = ((0, 0), (0, tokens + tokens // 8 - slot.shape[1]))
+            position, slot = (numpy.pad(table, room, constant_values=FILLER) for table in self._table)
+            self._table = position, slot
+        return self._table
 
     def reorder(self, index: Tensor) -> None:
         """Rows of the batch by ``index`` (beam search)."""
-        if self.position is not None and self.slot is not None:
-            index = index.to(self.position.device)
-            self.position, self.slot = self.position.index_select(0, index), self.slot.index_select(0, index)
-            self.counts = [self.counts[row] for row in index.tolist()]
+        rows = index.tolist()
+        if self.position is not None:
+            self.position = self.position.index_select(0, index.to(self.position.device))
+        if self._table is not None:
+            self._table = self._table[0][rows], self._table[1][rows]
+        self._selected = [self._selected[row].copy() for row in rows] if self._selected else []
+        self.counts, self.held = [self.counts[row] for row in rows], [self.held[row] for row in rows]
+
+
+def _filled_up(rows: list[Slots]) -> Slots:
+    """Rows of different lengths as one array, with fillers in front."""
+    longest = max(len(row) for row in rows)
+    return numpy.stack([numpy.pad(row, (longest - len(row), 0), constant_values=FILLER) for row in rows])

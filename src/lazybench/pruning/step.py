@@ -1,13 +1,12 @@
-"""One forward pass: the stage it is in, and what each layer of that stage needs."""
+"""One forward pass: the stage it is in, and what the layers of that stage need."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from lazybench.pruning.masks import MaskRule, Visibility
-from lazybench.pruning.stage import Placement
+from lazybench.pruning.placement import Decision
+from lazybench.pruning.stage import Plan, Stage
 
 
 class Step:
@@ -16,17 +15,26 @@ class Step:
     Attributes:
         start: tokens before this step.
         new: tokens of this step.
-        place: what the current stage computes and attends to.
-        importance: (batch, keys) of the pruning layer that ran last.
+        selects: tokens are scored and chosen in this step. A policy that revives nothing does so in the prefill only;
+            its later steps go on with what they have.
+        decide: whether tokens are pruned after a layer, given its scores.
+        stage, plan: the current stage, and what it computes and attends to.
+        layer: the layer that brought its keys last.
+        prunings: how many prunings this step has passed.
+        scores: of each scored layer so far, its scores and the positions of its keys, both (batch, keys).
     """
 
-    def __init__(self, start: int, new: int, place: Placement) -> None:
-        self.start, self.new = start, new
-        self.importance: Tensor | None = None
-        self.inputs: dict[
-            int, tuple[tuple, Tensor]
-        ] = {}  # by id: the name, and the tensor so that its id stays its own
-        self.enter(place)
+    def __init__(self, start: int, new: int, selects: bool, decide: Decision) -> None:
+        self.start, self.new, self.selects, self.decide = start, new, selects, decide
+        self.stage: Stage
+        self.plan: Plan
+        self.layer = -1
+        self.prunings = 0
+        self.scores: list[tuple[Tensor, Tensor]] = []
+        self.stages_entered = 0
+        self.rows_that_go_on: Tensor | None = None  # chosen before the pruning layer's MLP, to be used after it
+        # by id: what layers share, with the tensor itself so that its id stays its own
+        self.inputs: dict[int, tuple[tuple, Tensor]] = {}
 
     @property
     def tokens(self) -> int:
@@ -34,33 +42,25 @@ class Step:
 
     @property
     def is_first_stage(self) -> bool:
-        return self._stages_entered == 1
+        return self.stages_entered == 1
 
-    def enter(self, place: Placement) -> None:
+    def enter(self, stage: Stage, plan: Plan) -> None:
         """Go on to the next stage: everything made for the last one is void."""
-        self._stages_entered = getattr(self, "_stages_entered", 0) + 1
-        self.place = place
+        self.stage, self.plan = stage, plan
+        self.stages_entered += 1
         self.gathered: dict[tuple, Tensor] = {}
-        self._visibilities: dict[MaskRule, Visibility] = {}
+        self._visibilities: dict[tuple[MaskRule, int], Visibility] = {}
 
-    def visibility(self, rule: MaskRule) -> Visibility:
-        """Who sees whom under ``rule``, made once for all layers of the stage."""
-        if rule not in self._visibilities:
-            place = self.place
-            self._visibilities[rule] = Visibility(
-                rule, place.current, place.selected, place.valid, place.square, self.tokens
-            )
-        return self._visibilities[rule]
+    def visibility(self, rule: MaskRule, evicted: int = 0) -> Visibility:
+        """Who sees whom under ``rule``, made once for all layers of the stage.
 
-    def valid_on(self, like: Tensor) -> Tensor | None:
-        valid = self.place.valid
-        return None if valid is None else valid.to(like.device)
-
-
-@dataclass
-class LayerView:
-    """What a layer hands to its attention function in place of a mask."""
-
-    step: Step
-    visibility: Visibility
-    wants_importance: bool
+        Args:
+            evicted: keys of the prompt that a retention left out of this layer's cache.
+        """
+        key = (rule, evicted)
+        if key not in self._visibilities:
+            plan, selected = self.plan, self.plan.selected
+            if evicted:  # which ones depends on the head; all that are left are older than every query
+                selected = selected[:, evicted:].masked_fill(selected[:, evicted:] < self.start, 0)
+            self._visibilities[key] = Visibility(rule, plan.current, selected, plan.valid, plan.in_order, self.tokens)
+        return self._visibilities[key]

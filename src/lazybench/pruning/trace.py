@@ -15,6 +15,7 @@ class StepTrace:
         computed: tokens that went through the stage's layers.
         selected: tokens that the stage's layers attended to.
         revived: of the computed ones, those that came back from the Aux Cache.
+        mlp_saved: the pruning layers' MLPs ran for the tokens that go on alone.
     """
 
     new: int
@@ -22,6 +23,7 @@ class StepTrace:
     computed: tuple[int, ...] = ()
     selected: tuple[int, ...] = ()
     revived: tuple[int, ...] = ()
+    mlp_saved: bool = False
 
     def add(self, computed: int, selected: int, revived: int) -> None:
         """Append the counts of one more stage."""
@@ -37,11 +39,14 @@ class Trace:
     A call that continues an earlier cache continues its trace; its new prompt counts as prompt too.
 
     Attributes:
-        stages: the layers of each stage, ``(range(0, 9), range(9, 18), ...)``.
+        stages: the layers of each stage, ``(range(0, 9), range(9, 18), ...)``; known after the first pass.
         steps: the forward passes.
+        kv_bytes, aux_bytes: what the caches held after each forward pass, spare room left out.
     """
 
-    stages: tuple[range, ...]
+    stages: tuple[range, ...] = ()
+    kv_bytes: list[int] = field(default_factory=list)
+    aux_bytes: list[int] = field(default_factory=list)
     steps: list[StepTrace] = field(default_factory=list)
 
     @property

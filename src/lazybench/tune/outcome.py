@@ -15,17 +15,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lazybench.config import RunConfig
+from lazybench.config import RunConfig, TuneSettings
 from lazybench.errors import UserError
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
-from lazybench.pruning.presets import PruningSpec
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.runner import run
 from lazybench.store.files import write_atomically
 from lazybench.store.reading import read_records
 from lazybench.store.record import Record
 from lazybench.tasks import build_task
-from lazybench.tune.settings import TuneSettings
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -114,14 +113,14 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial, pruning: PruningSpec) -> str:
+def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial, pruning: PruningSchedule) -> str:
     row = _row(best)
     return (
         f"# The fastest of {settings.trials} schedules within {settings.loss:.1%} loss of {settings.loss_of}: "
         f"{config.model.name} on {config.task_name}.\n"
         f"# On the tuning samples: ideal TTFT speedup {row['ideal_ttft_speedup']:.2f}, "
         f"relative score {row['relative_score']:.3f}, fidelity {row['fidelity_top1']:.3f}.\n"
-        "_target_: lazybench.pruning.presets.PruningSpec\n"
+        "_target_: lazybench.pruning.schedule.PruningSchedule\n"
         "kind: steps\n"
         f"layers: {list(pruning.layers or ())} # 0-based layers after which tokens are pruned\n"
         "depths: null\n"

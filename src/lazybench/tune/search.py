@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lazybench.config import RunConfig
+from lazybench.config import RunConfig, TuneSettings
 from lazybench.contract import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, free_tokens, quality, record_reference
@@ -31,7 +31,6 @@ from lazybench.store.files import FolderLock
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
 from lazybench.tune.outcome import best_trial, confirm, write_trials
-from lazybench.tune.settings import TuneSettings
 from lazybench.tune.space import check_stages, parameters_of, suggest_schedule
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _search(config: RunConfig, settings: TuneSettings, method: LazyLLMMethod) ->
 
     def objective(trial: Trial) -> tuple[float, float, float]:
         schedule = suggest_schedule(trial, num_layers, settings)
-        trial.set_user_attr("layers", list(schedule.layers))
+        trial.set_user_attr("layers", list(schedule.pruning_layers))
         trial.set_user_attr("keep", list(schedule.keep))
         speedup, agreement, score = samples.evaluate(_with_schedule(method, schedule))
         print(

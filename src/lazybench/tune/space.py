@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazybench.config import TuneSettings
 from lazybench.errors import UserError
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.tune.settings import TuneSettings
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -43,8 +43,8 @@ def parameters_of(schedule: PruningSchedule, num_layers: int) -> dict[str, float
     """The drawn numbers that lead to ``schedule``: a search can start from a schedule that is known."""
     parameters: dict[str, float] = {}
     first = 0
-    stages = len(schedule.layers)
-    for stage, (layer, keep) in enumerate(zip(schedule.layers, schedule.keep, strict=True)):
+    stages = len(schedule.pruning_layers)
+    for stage, (layer, keep) in enumerate(zip(schedule.pruning_layers, schedule.keep, strict=True)):
         last = num_layers - 2 - (stages - 1 - stage)
         parameters[f"gap_{stage}"] = (layer - first + 0.5) / (last - first + 1)
         parameters[f"keep_{stage}"] = keep

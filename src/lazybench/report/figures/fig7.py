@@ -34,7 +34,7 @@ def stage_names(variant: str, stages: int, layers: int | None) -> list[str]:
         values = [float(value) for value in match[2].split(",")]
         nothing_pruned = [1.0] * len(values)
         schedule = (
-            PruningSchedule.at_depths(values, nothing_pruned, layers)
+            PruningSchedule(depths=tuple(values), keep=tuple(nothing_pruned))
             if match[1] == "depths"
             else PruningSchedule(tuple(map(int, values)), tuple(nothing_pruned))
         )

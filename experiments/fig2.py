@@ -1,8 +1,0 @@
-"""Attention sparsity: python experiments/fig2.py smoke|mini|full [overrides of run.py]"""
-
-import sys
-
-from lazybench.experiment import run_experiment
-
-if __name__ == "__main__":
-    sys.exit(run_experiment("fig2", sys.argv[1:]))

@@ -1,0 +1,8 @@
+"""A table or figure of the paper: python experiments/run.py fig5 smoke|mini|full [overrides of run.py]"""
+
+import sys
+
+from lazybench.experiment import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""``dry_run=true``: what a run would do, with a forecast of its time and memory from the model's shape."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Callable
+from statistics import fmean
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from lazybench.config import RunConfig
+from lazybench.models.fit import GIB, weight_bytes
+from lazybench.models.flops import full_prefill_flops
+from lazybench.models.hub import Repository
+from lazybench.models.loading import device_of, dtype_of, local_checkpoint
+from lazybench.models.random_weights import cut_depth, random_model, true_shape
+from lazybench.models.spec import ModelSpec
+from lazybench.tasks import build_task
+
+CHARACTERS_PER_TOKEN = 4  # about, of English prose and code
+PROBE_TOKENS = 512
+PROBED = (1, 3)  # layers: the difference is a layer's own time, the rest the head's and the embedding's
+
+
+def dry_run(config: RunConfig) -> int:
+    """Print what would run. Reads the task's data and the model's shape, no weights.
+
+    Raises:
+        UserError: data or shape out of reach.
+    """
+    print(f"would run {config.task_name} on {config.model.name}, into {config.out}{_state(config)}")
+    lengths: list[int] = []  # of the prompts, in tokens
+    new_tokens = 0
+    for name in config.datasets:
+        task = build_task(name, config.data)
+        samples = task.samples()
+        limit = config.model.prompt_limit_tokens
+        exact = getattr(task, "prompt_tokens", None)  # tasks of a fixed length
+        found = [exact or len(sample.prompt) // CHARACTERS_PER_TOKEN for sample in samples]
+        lengths += [min(tokens, limit) if limit and not exact else tokens for tokens in found]
+        new_tokens = max(new_tokens, config.max_new_tokens or task.max_new_tokens)
+        print(f"  {name}: {len(samples)} samples")
+    timed = 0
+    for method in config.methods:
+        repeats = max(config.repeats, method.repeats)
+        timed += repeats
+        print(f"  {f'{method.name} {method.label}'.strip()}: {repeats} timed run{'s' * (repeats > 1)} of each sample")
+    passes = timed * (2 if config.fidelity else 1) + (1 if config.fidelity else 0)
+    generations = passes * len(lengths) + config.warmup * len(config.methods)
+    print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
+    if lengths:
+        _forecast(config, lengths, new_tokens, generations)
+    return 0
+
+
+def _forecast(config: RunConfig, lengths: list[int], new_tokens: int, generations: int) -> None:
+    """Time and memory as if every method took as long as the plain model, on this device as fast as it is now."""
+    shape = _shape(config.model)
+    device = device_of(config.model.device)
+    dtype = dtype_of(config.model.dtype, device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    seconds_per_flop, step_s = _speed(shape, dtype, device, config.model.attention, max(lengths))
+    prefill_s = fmean(full_prefill_flops(shape, length) for length in lengths) * seconds_per_flop
+    text = shape.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    longest = max(lengths) + new_tokens
+    cache = 2 * text.num_hidden_layers * heads * head_dim * longest * dtype.itemsize
+    weights = weight_bytes(shape, dtype, config.model.quantization)
+    print(
+        f"forecast, from a few layers of the model's shape as fast as this {device.type} runs them now; good to "
+        "a factor of two:\n"
+        f"  a prompt of about {round(fmean(lengths)):,} tokens (the mean): {_duration(prefill_s)} to its first token, "
+        f"then up to {new_tokens} steps of {_duration(step_s)}\n"
+        f"  all of it: {_duration(generations * (prefill_s + new_tokens * step_s))} if every method were as slow as "
+        "the plain model and no answer ended early\n"
+        f"  memory: {weights / GIB:.2f} GiB of weights, {cache / GIB:.2f} GiB of KV cache at {longest:,} tokens"
+    )
+
+
+def _shape(spec: ModelSpec) -> PretrainedConfig:
+    if spec.path is not None and spec.path.expanduser().is_dir():
+        found: PretrainedConfig = AutoConfig.from_pretrained(spec.path.expanduser())
+    elif spec.config:
+        return true_shape(spec)
+    elif spec.hub_id is not None:
+        found = AutoConfig.from_pretrained(Repository.find(spec.hub_id, spec.revision).small_files())
+    else:
+        found = AutoConfig.from_pretrained(local_checkpoint(spec)[0])
+    return found
+
+
+def _speed(
+    shape: PretrainedConfig, dtype: torch.dtype, device: torch.device, attention: str, context: int
+) -> tuple[float, float]:
+    """Seconds per FLOP of a prefill, and seconds of a decoding step of the whole model after ``context`` tokens."""
+    steps = []
+    for layers in PROBED:
+        cut = copy.deepcopy(shape)
+        cut_depth(cut, min(layers, shape.get_text_config().num_hidden_layers))
+        model = random_model(cut, dtype, device, attention).eval()
+        with torch.inference_mode():
+            ids = torch.zeros(1, PROBE_TOKENS, dtype=torch.long, device=device)
+            prefill_s = min(_seconds(lambda: model(ids, logits_to_keep=1).logits[0, 0, 0].item()) for _ in range(2))  # noqa: B023
+            cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+            for layer in cache.layers:  # only its length counts
+                layer.keys, layer.values = (
+                    kept.repeat(1, 1, -(-context // PROBE_TOKENS), 1) for kept in (layer.keys, layer.values)
+                )
+            step = functools.partial(model, ids[:, :1], past_key_values=cache, use_cache=True)
+            steps.append(min(_seconds(lambda: step().logits[0, 0, 0].item()) for _ in range(4)))  # noqa: B023
+    of_layer = max(0.0, steps[1] - steps[0]) / (PROBED[1] - PROBED[0])
+    whole_step = steps[0] + of_layer * (shape.get_text_config().num_hidden_layers - PROBED[0])
+    return prefill_s / full_prefill_flops(cut, PROBE_TOKENS), whole_step
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of a function that ends by handing a number to the host: the device has finished then."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _state(config: RunConfig) -> str:
+    if (config.out / "done").exists():
+        return ", which is finished: nothing would be measured again"
+    path = config.out / "samples.jsonl"
+    kept = path.read_bytes().count(b"\n") if path.exists() else 0
+    return f", which holds {kept} records of it already" if kept else ""
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds * 1000:.0f} ms"

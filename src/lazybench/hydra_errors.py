@@ -1,0 +1,57 @@
+"""Hydra's errors in one line: what was typed, what is wrong with it, and what is near it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lazybench.config_groups import config_folder, groups
+from lazybench.errors import UserError
+
+
+def one_line(error: Exception) -> UserError:
+    """The line for an error that Hydra or OmegaConf raised while it read the command line or composed."""
+    from hydra.errors import OverrideParseException
+
+    text = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"{error.override!r} can't be read: write KEY=VALUE, lists in quotes and without blanks, as in "
+            "'methods=[baseline,lazyllm]', and other text that holds , = [ or { in quotes of its own, as in "
+            "'out=\"a,b\"'"
+        )
+    if (match := re.search(r"Could not override '([^']+)'|override '\+?([\w.@/]+)", text)) is not None:
+        key = match[1] or match[2]
+        known = [*_keys(), *groups()]
+        close = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
+        if not close:  # the last part alone, wherever it stands
+            last = key.split(".")[-1]
+            ends = {name.split(".")[-1]: name for name in known}
+            close = [ends[end] for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.7)]
+        hint = f"did you mean {' or '.join(close)}? " if close and close[0] != key else ""
+        return UserError(f"unknown key {key!r}; {hint}`python run.py --help` lists the keys")
+    return UserError(re.sub(r"\s*See https?://\S+.*", "", text))
+
+
+def _keys() -> list[str]:
+    """Every key of the default configuration, as it is typed: ``task.parameters.length``."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        return list(_dotted(compose("config"), ""))
+
+
+def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
+    for name in node:
+        key = prefix + str(name)
+        value: Any = node._get_node(name)
+        if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
+            yield from _dotted(value, f"{key}.")
+        else:
+            yield key

@@ -1,0 +1,166 @@
+"""``--help``, and the lists behind it: tasks, models, methods, pruning. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+
+from lazybench import __version__
+from lazybench.config_groups import config_folder, method_nodes, names, pruning_fields
+from lazybench.errors import unknown_name
+
+WIDTH = 118
+HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
+
+  {run}                                           the embedded default: no hub, no GPU, no account
+  {run} model=llama2 task=qasper                  a model on a LongBench dataset
+  {run} model=OWNER/NAME task=stdlib_retrieval    any model of the hub, a folder or a .gguf file
+  {run} task=longbench data.root=FOLDER           all 16, from LongBench-schema JSONL files
+  {run} 'methods=[baseline,random_drop,lazyllm]' limit=20 repeats=3
+  {run} 'pruning.layers=[9,19,28]' 'pruning.keep=[.7,.7,.7]'     after these 0-based layers, of what entered
+  {run} -m model=llama2,xgen task=single_doc_qa,code             a sweep: every combination, one table
+  {run} experiment=latency dry_run=true           TTFT, decoding step, memory; first only what it would take
+
+Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, --help pruning)
+{choices}
+
+Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they would be used)
+{keys}
+  model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16"""
+
+
+def answer_help(arguments: Sequence[str]) -> str | None:
+    """The text that the arguments ask for; None: they ask for a run.
+
+    Raises:
+        UserError: a list that does not exist.
+    """
+    if "--version" in arguments:
+        return f"lazybench {__version__}"
+    asked = next((place for place, text in enumerate(arguments) if text in ("-h", "--help")), None)
+    if asked is None:
+        return None
+    lists: dict[str, Callable[[], Iterator[str]]] = {
+        "tasks": _tasks,
+        "models": _models,
+        "methods": _methods,
+        "pruning": _pruning,
+    }
+    topics = [text for text in arguments[asked + 1 :] if "=" not in text and not text.startswith("-")]
+    if not topics:
+        return _overview()
+    plural = {"task": "tasks", "model": "models", "method": "methods"}
+    topic = plural.get(topics[0], topics[0])
+    if topic not in lists:
+        raise unknown_name("list", topic, lists)
+    return "\n".join(lists[topic]())
+
+
+def _overview() -> str:
+    run = "python run.py" if Path(sys.argv[0]).name == "run.py" else "lazybench"
+    shown = {group: names(group) for group in ("model", "task", "pruning", "experiment", "size")}
+    shown["task"] = [name for name in shown["task"] if not name.endswith("_e")]
+    shown["methods"] = list(method_nodes())
+    shown["hydra/launcher"] = names("hydra/launcher")
+    choices = "\n".join(_wrapped(f"  {group}=", " ".join(found)) for group, found in shown.items())
+    return HELP.format(version=__version__, run=run, choices=choices, keys="\n".join(_keys()))
+
+
+def _keys() -> Iterator[str]:
+    """The keys of conf/config.yaml with their defaults and what its comments say of them."""
+    for line in (config_folder() / "config.yaml").read_text(encoding="utf-8").splitlines():
+        if match := re.fullmatch(r"(?P<key>\w+): (?P<value>.+?)(?: # (?P<comment>.*))?", line):
+            value = f"'{match['key']}={match['value']}'" if "[" in line else f"{match['key']}={match['value']}"
+            yield _wrapped(f"  {value.replace(', ', ',')}", match["comment"] or "", 24)
+    yield _wrapped("  data.root=null", "a folder of LongBench-schema JSONL files, one per dataset; null: the hub", 24)
+
+
+def _tasks() -> Iterator[str]:
+    from lazybench.tasks.catalogue import ASKS, GROUPS, TASKS, asks, samples_of
+
+    yield "task=NAME. Without a network: "
+    files = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
+    for name, path in files.items():
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))["parameters"]
+        given = " ".join(f"task.parameters.{key}={_shown(value)}" for key, value in parameters.items())
+        yield _wrapped(f"  {name}", f"{_first_comment(path)} {given}", 24)
+    yield "Several datasets, each with the same weight (from the hub, or data.root=FOLDER):"
+    for name, datasets in GROUPS.items():
+        samples = sum(map(samples_of, datasets))
+        yield _wrapped(f"  {name}", f"{samples:,} samples: {' '.join(datasets)}", 24)
+    yield "One dataset (NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words):"
+    for name in ASKS:
+        extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
+        yield _wrapped(f"  {name}", f"{samples_of(name)} samples{extended}: {asks(name)}", 24)
+    known = {*files, *GROUPS, *ASKS, *(f"{name}_e" for name in ASKS)}
+    if others := [name for name in names("task") if name not in known]:
+        yield _wrapped("Others:", " ".join(others))
+    yield "  lm_eval/NAME            any generation task that lm-eval ships, as in task=lm_eval/gsm8k"
+
+
+def _models() -> Iterator[str]:
+    from lazybench.models.spec import ModelSpec
+
+    yield "model=NAME, or without a file: model=OWNER/NAME (hub), model=FOLDER, model=FILE.gguf"
+    for path in sorted((config_folder() / "model").glob("*.yaml")):
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        limit = node.get("prompt_limit_tokens")
+        facts = ", ".join(filter(None, [node.get("hub_id"), f"prompts up to {limit:,} tokens" if limit else None]))
+        yield _wrapped(f"  {path.stem}", f"{_first_comment(path).rstrip('.')}{facts and f': {facts}'}", 24)
+    yield _wrapped("model.KEY:", " ".join(field.name for field in fields(ModelSpec) if field.name != "name"))
+
+
+def _methods() -> Iterator[str]:
+    from lazybench.methods.catalogue import catalogue
+
+    yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
+    entries = catalogue()
+    by_target = {entry.target: entry for entry in entries.values()}
+    for name, node in method_nodes().items():
+        entry = entries.get(name) or by_target.get(node["_target_"])
+        papers = f" [arXiv {', '.join(entry.papers)}]" if entry and entry.papers else ""
+        given = " ".join(f"{key}={_shown(value)}" for key, value in node.items() if key != "_target_")
+        yield _wrapped(f"  {name}", f"{entry.summary if entry else ''}{papers} {given}", 28)
+
+
+def _pruning() -> Iterator[str]:
+    from lazybench.pruning.schedule import PruningSchedule
+
+    yield "pruning=NAME, or pruning=FILE.yaml with some of the keys below"
+    for name in names("pruning"):
+        yield _wrapped(f"  {name}", PruningSchedule(**pruning_fields(name)).label, 28)
+    documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
+    yield "\npruning.KEY=VALUE"
+    yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value).replace(" ", "")
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _wrapped(head: str, text: str, indent: int = 18) -> str:
+    """``head`` and the text beside it, in lines of a terminal's width."""
+    begin = f"{head:<{indent}}"
+    if len(begin) > indent:
+        begin += " "
+    if not text.strip():
+        return begin.rstrip()
+    return textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=begin,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,76 @@
+"""Which methods there are, with their parameters and papers, read from their source: importing one would import torch.
+
+A method is a dataclass in this package with a name, ``name: ClassVar[str] = "gemfilter"``. Its fields with a plain
+default are its parameters; the first line of its docstring and the papers named there introduce it in lists.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method as its source states it."""
+
+    name: str
+    target: str  # "lazybench.methods.random_drop.RandomDrop"
+    parameters: dict[str, Any]  # with their defaults; those without a plain one are left out
+    summary: str  # the docstring's first line
+    papers: tuple[str, ...]  # arXiv numbers in the docstring's paragraph "Source:"
+
+
+def catalogue() -> dict[str, Entry]:
+    """Every method by its name."""
+    import lazybench.methods
+
+    classes: dict[str, tuple[str, ast.ClassDef]] = {}
+    for folder in lazybench.methods.__path__:
+        for path in sorted(Path(folder).glob("*.py")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef):
+                    classes[node.name] = (f"{lazybench.methods.__name__}.{path.stem}.{node.name}", node)
+    entries = {}
+    for target, node in classes.values():
+        name = dict(_values(node)).get("name")
+        if isinstance(name, str):
+            documentation = ast.get_docstring(node) or ""
+            entries[name] = Entry(
+                name,
+                target,
+                dict(_parameters(node, classes)),
+                documentation.split("\n")[0].replace("`", ""),
+                _papers(documentation),
+            )
+    return dict(sorted(entries.items()))
+
+
+def _parameters(node: ast.ClassDef, classes: dict[str, tuple[str, ast.ClassDef]]) -> Iterator[tuple[str, Any]]:
+    """Fields of the bases in this package first, as a dataclass has them."""
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            yield from _parameters(classes[base.id][1], classes)
+    yield from _values(node, class_variables=False)
+
+
+def _values(node: ast.ClassDef, class_variables: bool = True) -> Iterator[tuple[str, Any]]:
+    """``keep: float = 0.5`` as ``("keep", 0.5)``."""
+    for line in node.body:
+        if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name) or line.value is None:
+            continue
+        if "ClassVar" in ast.unparse(line.annotation) and not class_variables:
+            continue
+        try:
+            yield line.target.id, ast.literal_eval(line.value)
+        except ValueError:  # made by code: its configuration, if it has one, names a value
+            continue
+
+
+def _papers(documentation: str) -> tuple[str, ...]:
+    source = documentation.partition("Source:")[2].split("\n\n")[0]
+    return tuple(dict.fromkeys(re.findall(r"\b\d{4}\.\d{5}\b", source)))

@@ -1,0 +1,68 @@
+"""Putting the engine's attention and mask functions into a model's configs, and taking them out again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+from weakref import WeakSet
+
+from torch.nn import Module
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from lazybench.errors import UserError
+from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.masks import mask_rule
+
+IMPLEMENTATION = "lazyllm"  # transformers matches implementation names by substring: avoid "sdpa", "flash", "flex"
+_active: WeakSet[Module] = WeakSet()
+
+
+class Attachment:
+    """What makes a model's attention and masks the engine's, from ``enter`` until ``undo`` takes it back.
+
+    Args:
+        legacy: the family computes attention itself; nothing is registered.
+    """
+
+    def __init__(self, model: PreTrainedModel, legacy: bool) -> None:
+        self.model, self.legacy = model, legacy
+        self._grouped: list[PreTrainedConfig] = []  # configs whose experts run as a grouped product
+
+    def enter(self, undo: ExitStack) -> None:
+        """Raises: UserError for a model, or a shared config, that runs under the engine already."""
+        if self.model in _active:
+            raise UserError("this model runs under LazyLLM already; leave that context before entering another")
+        undo.callback(_unregister_when_last)
+        _active.add(self.model)
+        undo.callback(_active.discard, self.model)
+        if self.legacy:
+            return
+        found: dict[int, Any] = {id(c): c for module in self.model.modules() if (c := getattr(module, "config", None))}
+        configs = list(found.values())
+        if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
+            raise UserError(
+                "this model shares its config with one that runs under LazyLLM; build each from its own copy"
+            )
+        self._grouped = [c for c in configs if getattr(c, "_experts_implementation_internal", None) == "grouped_mm"]
+        for config in configs:
+            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+            config._attn_implementation_internal = IMPLEMENTATION
+        for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
+            if IMPLEMENTATION not in interface._global_mapping:
+                interface.register(IMPLEMENTATION, function)
+
+    def keep_experts_grouped(self) -> None:
+        """``generate`` decodes with "batched_mm" on a GPU, which copies a token's experts for each token.
+
+        That is too many here, where a step computes its revived tokens too.
+        """
+        for config in self._grouped:
+            config._experts_implementation_internal = "grouped_mm"
+
+
+def _unregister_when_last() -> None:
+    if not _active:
+        for interface in (AttentionInterface, AttentionMaskInterface):
+            interface._global_mapping.pop(IMPLEMENTATION, None)

@@ -1,0 +1,66 @@
+"""What a layer gets beside its hidden states, with the rows of the tokens that it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lazybench.pruning.rows import pick_batch, room_for, take_rows
+from lazybench.pruning.step import Step
+
+
+class TokenInputs:
+    """Rotary embeddings, position ids and the like: whatever has one row per token.
+
+    A token that comes back in a later step needs its own rows then, so they are kept by position, once for all
+    layers that get the same tensor. Where nothing comes back, they are cut from what the layer got.
+
+    Args:
+        kept: tokens may come back.
+    """
+
+    def __init__(self, kept: bool) -> None:
+        self._kept = kept
+        self._rows: dict[tuple, Tensor] = {}
+
+    def cut(self, step: Step, name: tuple, value: Any) -> Any:
+        """``value`` with the rows of the current tokens. Containers are walked; all else is returned as it is.
+
+        A tensor counts as one row per token if its second axis is as long as the step has new tokens, and its first
+        as long as the batch, or 1.
+
+        Args:
+            name: where the layer got it, the same in every step.
+        """
+        if isinstance(value, tuple | list):
+            return type(value)(self.cut(step, (*name, i), item) for i, item in enumerate(value))
+        if isinstance(value, dict):
+            return {key: self.cut(step, (*name, key), item) for key, item in value.items()}
+        batch = step.plan.current.shape[0]
+        per_token = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == step.new
+        if not per_token or value.shape[0] not in (1, batch):
+            return value
+        known = step.inputs.get(id(value))
+        if known is None:
+            # the same tensor reaches every layer: store it once, under the first layer's name
+            known = step.inputs[id(value)] = (name, value)
+            if self._kept:
+                self._store(step, name, value.detach().expand(batch, *value.shape[1:]))
+        if step.is_first_stage or not (self._kept or step.selects):
+            return value
+        source = known[0]
+        if source not in step.gathered:
+            rows = self._rows[source] if self._kept else value.expand(batch, *value.shape[1:])
+            at = step.plan.current if self._kept else step.plan.current - step.start
+            step.gathered[source] = take_rows(rows, at.to(rows.device))
+        return step.gathered[source]
+
+    def _store(self, step: Step, name: tuple, rows: Tensor) -> None:
+        fill = None if rows.shape[0] == 1 else 0
+        buffer = self._rows[name] = room_for(self._rows.get(name), step.tokens, rows, fill)
+        buffer[:, step.start : step.tokens] = rows
+
+    def reorder(self, index: Tensor) -> None:
+        """Rows of the batch by ``index`` (beam search)."""
+        self._rows = {name: pick_batch(buffer, index) for name, buffer in self._rows.items()}

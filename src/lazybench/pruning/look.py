@@ -1,0 +1,114 @@
+"""Who looks at the queries and keys of a layer: the policy's scorer, its retention, a watcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lazybench.errors import UserError
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.scorers import Seen
+
+if TYPE_CHECKING:
+    from lazybench.pruning.cache import LazyCache
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A watcher of attention: ``see`` is called with what each of ``layers`` shows, in every forward pass.
+
+    Args:
+        layers: 0-based indices.
+        see: may raise ``EnoughSeen`` to end the forward pass there.
+        queries: how many of the newest queries it wants to see.
+    """
+
+    layers: Collection[int]
+    see: Callable[[Seen], None]
+    queries: int = 1
+
+
+class EnoughSeen(Exception):
+    """Raised by a watcher to end a forward pass."""
+
+
+class Look:
+    """Asked by the attention function in every layer.
+
+    Args:
+        policy: whose scorer and retention look.
+        watch: and who else does.
+        spared: layers whose cache no retention touches (those with a sliding window).
+    """
+
+    def __init__(self, policy: Policy, watch: Watch | None, spared: Collection[int]) -> None:
+        self.policy, self.watch, self.spared = policy, watch, spared
+        self.scored = policy.placement.scored(policy.look_back)
+
+    def wanted(self, cache: LazyCache) -> int:
+        """How many of the newest queries anybody wants to see in this layer; 0: nobody looks."""
+        step, layer, wanted = cache.step, cache.step.layer, 0  # type: ignore[union-attr]
+        assert step is not None
+        if step.selects and layer in self.scored:
+            wanted = max(1, self.policy.scorer.queries(cache.prompt_end))
+        if self._evicts(cache):
+            wanted = max(wanted, self.policy.retention.queries(cache.prompt_end))  # type: ignore[union-attr]
+        if self.watch is not None and layer in self.watch.layers:
+            wanted = max(wanted, self.watch.queries)
+        return min(wanted, step.new, step.plan.current.shape[1])
+
+    def __call__(self, cache: LazyCache, kv_heads: int, **shown: Any) -> None:
+        """Show what a layer shows to everybody who wants it.
+
+        Args:
+            shown: ``query`` and ``key``, or ``rows``, and what else ``Seen`` holds, with ``wanted`` queries.
+        """
+        step, layer = cache.step, cache.step.layer  # type: ignore[union-attr]
+        assert step is not None
+        plan = step.plan
+
+        def seen(queries: int) -> Seen:
+            cut = {name: value[:, :, -queries:] for name, value in shown.items() if name in ("query", "rows")}
+            return Seen(
+                layer=layer,
+                position=plan.selected,
+                query_position=plan.current[:, -queries:],
+                valid=plan.valid,
+                in_order=plan.in_order,
+                kv_heads=kv_heads,
+                **{"query": None, "key": None, **shown, **cut},
+            )
+
+        most = min(step.new, plan.current.shape[1])
+        if self.watch is not None and layer in self.watch.layers:
+            self.watch.see(seen(min(most, self.watch.queries)))
+        if step.selects and layer in self.scored:
+            scores = self.policy.scorer(seen(max(1, min(most, self.policy.scorer.queries(cache.prompt_end)))))
+            step.scores.append((scores, plan.selected))
+        if self._evicts(cache):
+            self._evict(cache, seen, most)
+
+    def _evicts(self, cache: LazyCache) -> bool:
+        retention, step = self.policy.retention, cache.step
+        assert step is not None
+        return (
+            retention is not None
+            and step.start == 0
+            and step.layer not in self.spared
+            and not retention.spares(step.layer)
+        )
+
+    def _evict(self, cache: LazyCache, seen: Callable[[int], Seen], most: int) -> None:
+        retention, step = self.policy.retention, cache.step
+        assert retention is not None
+        assert step is not None
+        if step.plan.valid is not None:
+            raise UserError(
+                "keys are evicted alike in all rows of a batch: give prompts of equal length, or one at a time"
+            )
+        kept: Tensor | None = retention(seen(min(most, retention.queries(cache.prompt_end))), cache.prompt_end)
+        if kept is not None:
+            cache.arena(step.layer).keep(kept, step.stage.end)

@@ -1,0 +1,45 @@
+"""Saving the MLP of a pruning layer: it runs for the tokens that go on alone (UniPrefill drops them before it)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from lazybench.pruning.rows import take_rows
+
+# called before a layer's MLP with its input: (batch, next current tokens) which rows go on; None: all of them
+RowsBeforeMlp = Callable[[Tensor], Tensor | None]
+
+
+class SavedMlp:
+    """Hooks around one layer's MLP. What it would have given the other tokens stays zero: they are dropped anyway."""
+
+    def __init__(self, rows: RowsBeforeMlp) -> None:
+        self._rows = rows
+        self._running: tuple[Tensor, torch.Size] | None = None
+
+    def attach(self, mlp: Module, undo: ExitStack) -> None:
+        """From now on, until ``undo``."""
+        undo.callback(mlp.register_forward_pre_hook(self._before).remove)
+        undo.callback(mlp.register_forward_hook(self._after).remove)
+
+    def _before(self, module: Module, args: tuple) -> tuple | None:
+        rows = self._rows(args[0])
+        self._running = None if rows is None else (rows.to(args[0].device), args[0].shape)
+        if self._running is None:
+            return None
+        return (take_rows(args[0], self._running[0]), *args[1:])
+
+    def _after(self, module: Module, args: tuple, output: Any) -> Any:
+        if self._running is None:
+            return output
+        rows, shape = self._running
+        part = output if isinstance(output, Tensor) else output[0]
+        whole = part.new_zeros(*shape[:2], part.shape[-1])
+        whole = whole.scatter(1, rows[..., None].expand_as(part), part)
+        return whole if isinstance(output, Tensor) else (whole, *output[1:])

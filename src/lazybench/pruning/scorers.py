@@ -1,0 +1,283 @@
+"""How much each token matters: pure functions of what one layer shows.
+
+Every method of this field scores tokens by attention: by which queries, with or without softmax, pooled along the
+text or not, reduced over the heads in one way or another. ``AttentionScorer`` has a field for each of these choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool1d, max_pool1d
+
+from lazybench.errors import UserError, check_whole_number
+
+_ELEMENTS_AT_ONCE = 2**25  # probabilities made at once: a long window of queries is scored in blocks
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one layer shows a scorer, after rotary embedding.
+
+    Attributes:
+        layer: its 0-based index.
+        query: (batch, heads, queries, head_dim), the newest last. None where the family computes attention itself.
+        key: (batch, kv_heads, keys, head_dim), the candidates in the order of their slots. None likewise.
+        position: (batch, keys) original positions; -1 for a filler.
+        query_position: (batch, queries); -1 for a filler.
+        valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
+        in_order: the positions rise, fillers in front: the keys lie in the text's order.
+        scaling: the layer's own factor of the scores.
+        softcap: the layer's own cap of the scores, applied as tanh.
+        sinks: (heads,) the layer's own attention sinks, which take their part of the probability.
+        rows: (batch, heads, queries, keys) the layer's own probabilities, where the family computes them itself.
+        kv_heads: number of key-value heads.
+    """
+
+    layer: int
+    query: Tensor | None
+    key: Tensor | None
+    position: Tensor
+    query_position: Tensor
+    valid: Tensor | None = None
+    in_order: bool = True
+    scaling: float = 1.0
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    rows: Tensor | None = None
+    kv_heads: int = 1
+
+
+class Scorer(Protocol):
+    """Scores candidates; a higher score stays."""
+
+    def queries(self, prompt_tokens: int) -> int:
+        """How many of the newest queries it wants to see in a prefill of ``prompt_tokens``."""
+        ...
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """(batch, keys) float32 (float64 for a float64 model)."""
+        ...
+
+
+@dataclass(frozen=True)
+class AttentionScorer:
+    """The attention that the newest queries pay to each key. The defaults are LazyLLM's equation 1.
+
+    ``s_i = (1/H) sum_h A[h, N, i]`` (arXiv 2407.14057, section 3.2): only row N of A is computed, so the cost is
+    that of one decoding step's scores. A sliding window is ignored (inside it, everything older would tie at zero).
+
+    Args:
+        window: newest queries whose rows are summed (SnapKV, FastKV, CLAA: 8 to 64).
+        window_share: and at least this share of the prompt, as PyramidInfer has it.
+        newest_weight: weights of the rows rise linearly from 1 for the oldest query to this.
+        products: raw query-key products, unscaled and without softmax (GemFilter).
+        own_columns: False: the window's own keys get no score and take no part in the pooling (FastKV, CLAA).
+        pool: length in tokens of a pooling along the text, odd; 1: none.
+        pool_by: ``"mean"`` (zeros beyond the ends) or ``"max"``.
+        heads: how heads are reduced. ``"mean"`` over query heads, or ``"max"`` over key-value heads, whose score
+            is the sum over their group.
+        standardise: z-scores along the text, per key-value head, before the heads are reduced (CLAA's code).
+
+    Raises:
+        UserError: a window or pool below 1, an even pool.
+    """
+
+    window: int = 1
+    window_share: float = 0.0
+    newest_weight: float = 1.0
+    products: bool = False
+    own_columns: bool = True
+    pool: int = 1
+    pool_by: Literal["mean", "max"] = "mean"
+    heads: Literal["mean", "max"] = "mean"
+    standardise: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole_number("window", self.window)
+        check_whole_number("pool", self.pool)
+        if self.pool % 2 == 0:
+            raise UserError(f"pool={self.pool} must be odd, so that a token lies in the middle of its pool")
+
+    def queries(self, prompt_tokens: int) -> int:
+        return self.window + int(self.window_share * prompt_tokens)
+
+    def __call__(self, seen: Seen) -> Tensor:
+        by_head = self.by_kv_head(seen)  # (batch, kv_heads, keys)
+        if self.heads == "max":
+            return by_head.amax(dim=1)
+        heads = seen.rows.shape[1] if seen.rows is not None else _of(seen.query).shape[1]
+        return by_head.sum(dim=1) / heads
+
+    def by_kv_head(self, seen: Seen) -> Tensor:
+        """(batch, kv_heads, keys): summed over the window, pooled per query head, summed over each group."""
+        scores = self._summed_over_window(seen)  # (batch, heads, keys)
+        counted = seen.valid  # (batch, keys) who takes part; None: all
+        if not self.own_columns:
+            context = seen.position < seen.query_position[:, :1]
+            counted = context if counted is None else counted & context
+        if self.pool > 1:
+            scores = pooled(scores, self.pool, self.pool_by, None if seen.in_order else seen.position, counted)
+        if counted is not None:
+            scores = scores.masked_fill(~counted[:, None], 0.0)
+        batch, heads, keys = scores.shape
+        scores = scores.view(batch, seen.kv_heads, heads // seen.kv_heads, keys).sum(dim=2)
+        return standardised(scores, counted) if self.standardise else scores
+
+    def _summed_over_window(self, seen: Seen) -> Tensor:
+        queries = seen.query_position.shape[1]
+        if queries == 1:
+            (row,) = attention_rows(seen, self.products)
+            return row[:, :, 0]
+        weights = torch.linspace(1.0, self.newest_weight, queries, device=seen.position.device, dtype=torch.float64)
+        total: Tensor | float = 0.0
+        start = 0
+        for block in attention_rows(seen, self.products):  # (batch, heads, queries of the block, keys)
+            stop = start + block.shape[2]
+            total = total + (block * weights[start:stop, None].to(block.dtype)).sum(dim=2)
+            start = stop
+        return total if isinstance(total, Tensor) else torch.empty(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Scores from elsewhere, by original position: a draft model's, an answer's, a random draw's.
+
+    Args:
+        scores: (batch, prompt tokens), finite. Generated tokens, which have none, score highest.
+    """
+
+    scores: Tensor
+
+    def queries(self, prompt_tokens: int) -> int:
+        return 0
+
+    def __call__(self, seen: Seen) -> Tensor:
+        scores = self.scores.to(seen.position.device)
+        known = scores.shape[1]
+        by_row = scores.repeat_interleave(len(seen.position) // len(scores), dim=0)  # beams of one prompt share them
+        at = by_row.gather(1, seen.position.clamp(0, known - 1))
+        # the largest number, not infinity: tokens that always stay must still come first
+        return at.masked_fill(seen.position >= known, torch.finfo(at.dtype).max)
+
+
+def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
+    """The rows of the attention matrix that belong to the given queries, in blocks of them.
+
+    The one place where a row of A is computed. Queries and keys are taken to float32 first, so that half precision
+    can neither overflow nor tie.
+
+    Yields:
+        (batch, heads, queries of the block, keys) probabilities, or products; 0 for keys that are no candidates or
+        stand behind the query.
+    """
+    if seen.rows is not None:
+        if products:
+            raise UserError("this family shows probabilities, not query-key products; score with softmax")
+        yield seen.rows.to(torch.promote_types(seen.rows.dtype, torch.float32))
+        return
+    query, key = _of(seen.query), _of(seen.key)
+    batch, heads, queries, head_dim = query.shape
+    kv_heads, keys = key.shape[1], key.shape[2]
+    precision = torch.promote_types(query.dtype, torch.float32)
+    query = query.to(precision) if products else query.to(precision) * seen.scaling
+    columns = key.to(precision).transpose(2, 3)  # (batch, kv_heads, head_dim, keys)
+    at_once = max(1, _ELEMENTS_AT_ONCE // (batch * heads * keys))
+    for start in range(0, queries, at_once):
+        rows = slice(start, min(start + at_once, queries))
+        count = rows.stop - rows.start
+        grouped = query[:, :, rows].reshape(batch, kv_heads, heads // kv_heads * count, head_dim)
+        scores = (grouped @ columns).view(batch, heads, count, keys)
+        hidden = _hidden(seen, rows)
+        if products:
+            yield scores if hidden is None else scores.masked_fill(hidden, 0.0)
+            continue
+        if seen.softcap:
+            scores = torch.tanh(scores / seen.softcap) * seen.softcap
+        if hidden is not None:
+            scores = scores.masked_fill(hidden, -torch.inf)
+        if seen.sinks is not None:
+            column = seen.sinks.to(precision).view(1, heads, 1, 1).expand(batch, heads, count, 1)
+            yield torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
+        else:
+            yield scores.softmax(dim=-1).nan_to_num(0.0) if hidden is not None else scores.softmax(dim=-1)
+
+
+def _hidden(seen: Seen, rows: slice) -> Tensor | None:
+    """(batch, 1, rows, keys) True where a query does not see a key; None when each sees all."""
+    newest_alone = seen.query_position.shape[1] == 1
+    if newest_alone and seen.valid is None:
+        return None
+    if newest_alone:
+        return ~_of(seen.valid)[:, None, None, :]
+    hidden = seen.position[:, None, None, :] > seen.query_position[:, None, rows, None]
+    hidden = hidden | (seen.query_position[:, None, rows, None] < 0)
+    return hidden if seen.valid is None else hidden | ~seen.valid[:, None, None, :]
+
+
+def pooled(
+    scores: Tensor,
+    length: int,
+    by: Literal["mean", "max"],
+    position: Tensor | None = None,
+    counted: Tensor | None = None,
+) -> Tensor:
+    """``scores`` (batch, heads, keys) pooled over ``length`` neighbours in the text.
+
+    Args:
+        by: ``"mean"`` divides by ``length`` everywhere, with zeros beyond the ends; ``"max"`` looks at what is there.
+        position: (batch, keys) original positions where the keys do not lie in the text's order.
+        counted: (batch, keys) False for keys that count as lying beyond the ends; None: all count.
+    """
+    if counted is not None:
+        scores = scores.masked_fill(~counted[:, None], 0.0 if by == "mean" else -torch.inf)
+    order = None
+    if position is not None:
+        order = position.argsort(dim=1)[:, None].expand_as(scores)
+        scores = scores.gather(2, order)
+    pool = avg_pool1d if by == "mean" else max_pool1d
+    scores = pool(scores, length, stride=1, padding=length // 2)
+    return scores if order is None else torch.zeros_like(scores).scatter(2, order, scores)
+
+
+def standardised(scores: Tensor, counted: Tensor | None = None) -> Tensor:
+    """``scores`` (batch, kv_heads, keys) less their mean, over their standard deviation plus 1e-8, along the text.
+
+    Args:
+        counted: (batch, keys) which keys count, the others get 0; None: all.
+    """
+    weights = torch.ones_like(scores[:, :1]) if counted is None else counted[:, None].to(scores.dtype)
+    counts = weights.sum(dim=2, keepdim=True)
+    mean = (scores * weights).sum(dim=2, keepdim=True) / counts.clamp(min=1)
+    variance = ((scores - mean) ** 2 * weights).sum(dim=2, keepdim=True) / (counts - 1).clamp(min=1)
+    return (scores - mean) / (variance.sqrt() + 1e-8) * weights
+
+
+def over_layers(
+    rows: list[tuple[Tensor, Tensor]], position: Tensor, tokens: int, how: Literal["max", "mean"]
+) -> Tensor:
+    """Scores of several layers reduced to one, for the keys at ``position``.
+
+    Args:
+        rows: each layer's scores and the positions of its keys, both (batch, keys of that layer).
+        position: (batch, keys) where the result is wanted; all were candidates in each of these layers.
+        tokens: how many positions there are.
+
+    Returns:
+        (batch, keys).
+    """
+    aligned = []
+    for scores, at in rows:  # fillers, at -1, share the last column
+        by_position = scores.new_zeros(scores.shape[0], tokens + 1).scatter_(1, at.remainder(tokens + 1), scores)
+        aligned.append(by_position.gather(1, position.remainder(tokens + 1)))
+    stacked = torch.stack(aligned)
+    return stacked.amax(dim=0) if how == "max" else stacked.mean(dim=0)
+
+
+def _of(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None, "a layer shows its queries and keys, or its rows"
+    return tensor

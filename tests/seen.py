@@ -1,0 +1,64 @@
+"""What one layer shows a scorer: drawn at random, or written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazybench.pruning.scorers import Seen
+
+
+def seen_rows(rows: Tensor, kv_heads: int) -> Seen:
+    """A layer whose probabilities are ``rows`` (heads, queries, keys), for the newest queries of one prompt."""
+    _, queries, keys = rows.shape
+    position = torch.arange(keys)[None]
+    return Seen(0, None, None, position, position[:, keys - queries :], rows=rows[None], kv_heads=kv_heads)
+
+
+def random_seen(
+    keys: int,
+    queries: int,
+    seed: int,
+    heads: int = 4,
+    kv_heads: int = 2,
+    dtype: torch.dtype = torch.float64,
+    **more: Any,
+) -> Seen:
+    """One prompt's queries and keys, head dimension 8, drawn large enough that attention differs."""
+    generator = torch.Generator().manual_seed(seed)
+    query = (2.0 * torch.randn(1, heads, queries, 8, generator=generator, dtype=torch.float64)).to(dtype)
+    key = (2.0 * torch.randn(1, kv_heads, keys, 8, generator=generator, dtype=torch.float64)).to(dtype)
+    position = torch.arange(keys)[None]
+    return Seen(0, query, key, position, position[:, keys - queries :], scaling=8**-0.5, kv_heads=kv_heads, **more)
+
+
+def permuted(seen: Seen, order: Tensor) -> Seen:
+    """The same keys in other slots: slot ``i`` holds what was in slot ``order[i]``."""
+    assert seen.key is not None
+    valid = None if seen.valid is None else seen.valid[:, order]
+    return replace(seen, key=seen.key[:, :, order], position=seen.position[:, order], valid=valid, in_order=False)
+
+
+def padded(seen: Seen, padding: int, fillers: bool, queries: int = 0) -> Seen:
+    """The same prompt behind ``padding`` keys that are no candidates: fillers at -1, or a batch's left padding.
+
+    ``queries`` of them lie in the window, as in a batch whose other prompts are longer.
+    """
+    assert seen.key is not None
+    assert seen.query is not None
+    keys = seen.position.shape[1] + padding
+    noise = torch.randn(*seen.key.shape[:2], padding, 8, generator=torch.Generator().manual_seed(9)).to(seen.key)
+    shift = 0 if fillers else padding
+    front = torch.full((1, padding), -1) if fillers else torch.arange(padding)[None]
+    query_front = front[:, padding - queries :]
+    return replace(
+        seen,
+        key=torch.cat([noise, seen.key], dim=2),
+        position=torch.cat([front, seen.position + shift], dim=1),
+        query=torch.cat([torch.ones_like(seen.query[:, :, :1]).repeat(1, 1, queries, 1), seen.query], dim=2),
+        query_position=torch.cat([query_front, seen.query_position + shift], dim=1),
+        valid=(torch.arange(keys) >= padding)[None],
+    )

@@ -1,0 +1,161 @@
+"""What is answered without torch: help, lists, names that stand for models and tasks; and the package as installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_environment
+from hydra import compose, initialize_config_dir
+
+from lazybench.choices import prepare
+from lazybench.config import run_config
+from lazybench.config_groups import config_folder, method_nodes, names, register
+from lazybench.errors import UserError
+from lazybench.listing import answer_help
+from lazybench.methods.catalogue import catalogue
+
+WITHOUT_TORCH = (
+    "import sys; sys.modules.update(torch=None, transformers=None)\nfrom lazybench.command_line import main\n"
+)
+
+
+def composed(*overrides: str):
+    register()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        return run_config(compose("config", prepare(overrides)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--help", "tasks"),
+        ("--help", "methods"),
+        ("--version",),
+        ("limit=0",),
+        ("methods=[baseline,lazylm]",),
+        ("model.dtype=float7",),
+        ("model=/nonexistent",),
+        ("pruning.keep=[0.5]",),
+        ("pruning.layers=[3,2]", "pruning.keep=[0.5,0.5]"),
+        ("experiment=tune", "tune.trials=0"),
+        ("task=lm_eval",),
+    ],
+)
+def test_help_and_bad_values_are_answered_before_torch_is_imported(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """With torch out of reach the answer is the same: importing it takes seconds."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{WITHOUT_TORCH}sys.exit(main())", *arguments],
+        cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "torch" not in done.stderr
+    assert done.returncode == (0 if arguments[0].startswith("--") else 2), done.stderr
+    assert len((done.stdout or done.stderr).strip().splitlines()) >= 1
+
+
+def test_help_fits_two_screens_and_names_every_choice() -> None:
+    text = answer_help(["--help"])
+    assert text is not None
+    lines = text.splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 120
+    words = set(text.split())
+    for group in ("model", "pruning", "experiment", "size"):
+        assert set(names(group)) <= words
+    assert set(method_nodes()) <= words
+
+
+def test_every_list_has_every_name() -> None:
+    for topic, expected in (("tasks", names("task")), ("models", names("model")), ("pruning", names("pruning"))):
+        text = answer_help(["--help", topic]) or ""
+        assert set(expected) <= set(text.replace(":", " ").replace(",", " ").split())
+    methods = answer_help(["--help", "methods"]) or ""
+    for name, entry in catalogue().items():
+        assert f"  {name} " in methods
+        assert all(paper in methods for paper in entry.papers)
+    with pytest.raises(UserError, match="did you mean tasks"):
+        answer_help(["--help", "taks"])
+
+
+def test_a_model_in_one_word() -> None:
+    spec = composed("model=nobody/Some-Model.v2").model
+    assert (spec.name, spec.hub_id, spec.chat_format) == ("Some-Model.v2", "nobody/Some-Model.v2", "tokenizer")
+    # a hub id that a file of conf/model knows comes with its chat format and limit
+    known = composed("model=meta-llama/Llama-2-7b-chat-hf").model
+    assert (known.name, known.chat_format, known.prompt_limit_tokens) == ("llama2", "llama2", 3500)
+    random = composed("model=nobody/Other", "model.weights=random").model
+    assert random.weights == "random"
+
+
+def test_a_folder_or_a_file_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "small.Q4_1.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    assert composed("model=my model").model.path == folder
+    spec = composed("model=./small.Q4_1.gguf").model
+    assert (spec.name, spec.path) == ("small.Q4_1", tmp_path / "small.Q4_1.gguf")
+    for missing in ("model=./nothing", "model=other.gguf", f"model={tmp_path}"):
+        with pytest.raises(UserError, match="no checkpoint at"):
+            composed(missing)
+    elsewhere = tmp_path / "elsewhere" / "my model"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="two checkpoints named my model"):
+        prepare([f"model={folder},{elsewhere}"])
+
+
+def test_tasks_of_lm_eval_can_be_swept() -> None:
+    assert prepare(["task=lm_eval/gsm8k,lm_eval/triviaqa,qasper"]) == ["task=lm_eval/gsm8k,lm_eval/triviaqa,qasper"]
+    assert composed("task=lm_eval/triviaqa").datasets == ("lm_eval/triviaqa",)
+    assert composed("task=lm_eval/gsm8k").task_name == "lm_eval/gsm8k"
+
+
+def test_pruning_options_from_the_command_line(tmp_path: Path) -> None:
+    (method,) = composed("methods=[lazyllm]", "pruning.revive=false", "pruning.generated=kept").methods
+    assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 generated=kept never revived"
+    (tmp_path / "own.yaml").write_text("layers: [3, 9]\nkeep: [0.5, 0.5]\n", encoding="utf-8")
+    (method,) = composed("methods=[lazyllm]", f"pruning={tmp_path}/own.yaml").methods
+    assert method.label == "layers=3,9 keep=0.5,0.5"
+    (tmp_path / "own.yaml").write_text("layrs: [3]\n", encoding="utf-8")
+    with pytest.raises(UserError, match="did you mean layers"):
+        prepare([f"pruning={tmp_path}/own.yaml"])
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_from_any_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Built without a network, unpacked into an empty folder, and run where no checkout is."""
+    source = tmp_path / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z", "."], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_symlink() or (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(ROOT / name, source / name, follow_symlinks=False)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
+    subprocess.run([*command, "-w", str(tmp_path)], cwd=source, check=True, capture_output=True, timeout=300)
+    (wheel,) = tmp_path.glob("lazybench-*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+        archive.extractall(site)
+    package = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
+    configs = {f"lazybench/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
+    assert package | configs <= packed
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "lazybench", "run", f"model={tiny_checkpoint}", "task=needle", "limit=1", "tag=first",
+         "task.parameters.length=150", "max_new_tokens=4", "methods=[baseline,lazyllm]"],
+        cwd=elsewhere, env={**run_environment(), "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "results" / "runs" / "first" / "done").exists()

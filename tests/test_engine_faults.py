@@ -1,0 +1,283 @@
+"""Faults of the engine that gave a wrong number without an error, each held by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lazybench.pruning.scorers import AttentionScorer, Seen
+from tiny_models import random_prompt, shared_model, tiny_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Cache, GenerationConfig, PreTrainedModel
+
+from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.legacy import _importance_with_mask
+from lazybench.pruning.masks import CAUSAL, Visibility
+from lazybench.pruning.stage import Placement, Stage
+from lazybench.pruning.step import LayerView, Step
+
+PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
+PROMPT = random_prompt(20, seed=3)
+
+
+def generate(model: PreTrainedModel, prompt: Tensor, new_tokens: int, cache: Cache | None = None) -> Any:
+    """``model.generate``, greedy, with its cache in what it returns."""
+    kwargs = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": new_tokens, "do_sample": False}
+    return model.generate(prompt, past_key_values=cache, return_dict_in_generate=True, **kwargs)
+
+
+# ---- float16
+
+
+def huge_scores(tokens: int = 40) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (1, heads, tokens, 16) in float16, whose scores all lie near 2 ** 18 = 262,144."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 4, tokens, 16, generator=generator)
+    key, value = torch.randn(2, 1, 2, tokens, 16, generator=generator).unbind()
+    query[..., 0] = key[..., 0] = 512.0
+    return query.half(), key.half(), value.half()
+
+
+@pytest.mark.parametrize(
+    ("softcap", "sink"), [(None, None), (1e5, None), (None, 65_504.0), (1e5, 57_536.0)]
+)  # a sink as large as the capped scores
+def test_scores_beyond_float16_select_what_float32_selects(softcap, sink):
+    sinks = None if sink is None else torch.full((4,), sink)
+    query, key, value = huge_scores()
+    assert (query @ key.repeat_interleave(2, dim=1).transpose(2, 3)).isinf().all()
+    half = last_query_importance(query, key, 0.25, None, softcap, None if sinks is None else sinks.half())
+    single = last_query_importance(query.float(), key.float(), 0.25, None, softcap, sinks)
+    assert half.isfinite().all()
+    assert single.std() > 0
+    assert torch.equal(half.topk(20).indices, single.topk(20).indices)
+    if softcap or sinks is not None:  # the attention itself is the engine's own there
+        outputs = []
+        for dtype in (torch.float16, torch.float32):
+            place = Stage().append(40, torch.arange(40)[None], None, [40])
+            step = Step(0, 40, place)
+            view = LayerView(step, Visibility(CAUSAL, place.current, place.selected, None, True, 40), False)
+            inputs = (states.to(dtype) for states in (query, key, value))
+            outputs.append(lazy_attention(torch.nn.Module(), *inputs, view, scaling=0.25, softcap=softcap, s_aux=sinks))
+        torch.testing.assert_close(outputs[0][0].float(), outputs[1][0], atol=2e-3, rtol=2e-3)
+
+
+def test_families_with_ready_made_masks_do_not_overflow_either():
+    query, key, _ = huge_scores()
+    key = key.repeat_interleave(2, dim=1)
+    for mask in (torch.ones(1, 1, 40, 40, dtype=torch.bool), torch.zeros(1, 1, 40, 40)):
+        half = _importance_with_mask(query, key, mask, 0.25)
+        single = last_query_importance(query.float(), key.float(), 0.25)
+        assert torch.equal(half.topk(20).indices, single.topk(20).indices)
+
+
+def selections(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The positions that each pruning of the prefill keeps, sorted."""
+    chosen_at: list[list[int]] = []
+    select = Stage.select
+
+    def noted(stage: Stage, chosen: Tensor, counts: list[int], tokens: int) -> Placement:
+        chosen_at.append(sorted(chosen[0].tolist()))
+        return select(stage, chosen, counts, tokens)
+
+    with monkeypatch.context() as patch, LazyLLM(model, PRUNED):
+        patch.setattr(Stage, "select", noted)
+        generate(model, PROMPT, 1)
+    return chosen_at
+
+
+def test_a_float16_model_with_large_key_biases_keeps_what_its_float32_twin_keeps(monkeypatch):
+    half = tiny_model("gpt2", dtype=torch.float16)
+    for block in half.transformer.h:
+        attention = block.attn.c_attn  # one product for query, key and value: (32, 96)
+        for column in (*range(0, 32, 8), *range(32, 64, 8)):  # the first of each head's eight dimensions
+            attention.weight.data[:, column] = 0.0
+            attention.bias.data[column] = 512.0
+    single = tiny_model("gpt2")
+    single.load_state_dict(half.state_dict())
+    assert selections(half, monkeypatch) == selections(single, monkeypatch)
+
+
+# ---- ragged batches
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "falcon"])
+def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
+    model = shared_model(family)
+    alike = torch.cat([random_prompt(20, seed) for seed in (3, 4, 5)])
+    computed: list[list[int]] = []
+    select = Stage.select
+
+    def noted(stage: Stage, *args: object) -> Placement:
+        place = select(stage, *args)
+        computed.append(place.computed)
+        return place
+
+    with pytest.MonkeyPatch.context() as patch, LazyLLM(model, PRUNED):
+        patch.setattr(Stage, "select", noted)
+        cache = generate(model, alike, 8).past_key_values
+    assert any(len(set(counts)) > 1 for counts in computed)
+    for layer in range(4):
+        assert cache._keys[layer].isfinite().all()
+        assert cache._values[layer].isfinite().all()
+
+
+# ---- whose cache it is, and what is prompt
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def with_turn(output: Any, turn: Tensor) -> Tensor:
+    return torch.cat([output.sequences, turn], dim=1)
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 1, 2), (0, 2)], ids=["shallower", "deeper", "elsewhere"])
+def test_a_cache_of_another_schedule_is_refused(layers):
+    model = shared_model("llama")
+    with LazyLLM(model, PruningSchedule((0, 1), (0.6, 0.5))):
+        first = generate(model, PROMPT, 4)
+    other = PruningSchedule(layers, (0.6,) * len(layers))
+    with LazyLLM(model, other):
+        said = refused(lambda: generate(model, with_turn(first, PROMPT), 2, first.past_key_values))
+    assert "layers=0,1 keep=0.6,0.5" in said
+    assert other.label in said
+
+
+def test_a_cache_of_another_model_is_refused():
+    model, other = shared_model("llama"), tiny_model("llama", seed=1)
+    with LazyLLM(model, PRUNED), LazyLLM(other, PRUNED):
+        first = generate(model, PROMPT, 4)
+        said = refused(lambda: generate(other, with_turn(first, PROMPT), 2, first.past_key_values))
+    assert "another model" in said
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon"])
+def test_a_cache_on_the_plain_model_is_refused(family):
+    model = shared_model(family)
+    with LazyLLM(model, PRUNED):
+        first = generate(model, PROMPT, 4)
+    longer = with_turn(first, PROMPT)
+    assert "under LazyLLM" in refused(lambda: generate(model, longer, 2, first.past_key_values))
+    with LazyLLM(model, PRUNED):  # and is none the worse for it
+        assert generate(model, longer, 2, first.past_key_values).sequences.shape == (1, 46)
+
+
+def test_a_cache_that_a_failed_pass_left_incomplete_is_refused_everywhere():
+    model = tiny_model("llama")
+    with LazyLLM(model, PRUNED):
+        first = generate(model, PROMPT, 4)
+    longer, cache = with_turn(first, PROMPT), first.past_key_values
+    layer = model.model.layers[2]
+    with LazyLLM(model, PRUNED):
+        failing = layer.mlp.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            generate(model, longer, 2, cache)
+        failing.remove()
+        generate(model, PROMPT, 2)
+        assert "failed halfway" in refused(lambda: generate(model, longer, 2, cache))
+    assert "under LazyLLM" in refused(lambda: generate(model, longer, 2, cache))
+
+
+@pytest.mark.parametrize("turn", [random_prompt(9, seed=5), random_prompt(1, seed=5)], ids=["nine tokens", "one token"])
+def test_a_conversation_goes_on_after_a_one_token_answer(turn):
+    model = shared_model("llama")
+    with LazyLLM(model, PRUNED) as lazy:
+        first = generate(model, PROMPT, 1)
+        generate(model, with_turn(first, turn), 3, first.past_key_values)
+    steps = lazy.trace.steps
+    assert [(step.new, step.is_prompt) for step in steps] == [
+        (20, True),
+        (1 + turn.shape[1], True),
+        (1, False),
+        (1, False),
+    ]
+    with LazyLLM(model, PruningSchedule((0, 2), (1.0, 1.0))):
+        first = generate(model, PROMPT, 1)
+        second = generate(model, with_turn(first, turn), 3, first.past_key_values)
+    assert torch.equal(second.sequences, generate(model, with_turn(first, turn), 3).sequences)
+
+
+def test_a_one_token_turn_is_prompt_and_a_generation_taken_up_again_is_not():
+    model = shared_model("llama")
+    turn = random_prompt(1, seed=5)
+    kept = PruningSchedule((1,), (0.3,), generated="kept")
+    with LazyLLM(model, kept) as lazy:
+        whole = generate(model, PROMPT, 6)
+        expected = lazy.trace
+        first = generate(model, PROMPT, 3)
+        again = generate(model, first.sequences, 3, first.past_key_values)
+        assert torch.equal(again.sequences, whole.sequences)
+        assert lazy.trace == expected
+        first = generate(model, PROMPT, 3)
+        assert not torch.equal(turn, first.sequences[:, -1:])
+        replaced = torch.cat([first.sequences[:, :-1], turn], dim=1)  # the user's token in place of the last generated
+        generate(model, replaced, 2, first.past_key_values)
+    assert [step.is_prompt for step in lazy.trace.steps] == [True, False, False, True, False]
+    assert lazy.trace.prompt_tokens == 21
+    assert first.past_key_values.prompt_end == 23
+
+
+def test_a_prompt_in_pieces_is_still_refused():
+    model = tiny_model("llama")
+    with LazyLLM(model, PRUNED), torch.no_grad():
+        call = {"attention_mask": torch.ones_like(PROMPT), "max_new_tokens": 2}
+        for size in (1, 8, 19):  # 19 leaves a last piece of one token
+            config = GenerationConfig(prefill_chunk_size=size)
+            for refusal in (
+                refused(lambda: model.generate(PROMPT, prefill_chunk_size=size, **call)),  # noqa: B023
+                refused(lambda: model.generate(PROMPT, config, **call)),  # noqa: B023
+                refused(lambda: model.generate(PROMPT, generation_config=config, **call)),  # noqa: B023
+            ):
+                assert f"prefill_chunk_size={size}" in refusal
+        cache = model(PROMPT[:, :8], logits_to_keep=1).past_key_values
+        said = refused(lambda: model(PROMPT[:, 8:], past_key_values=cache, logits_to_keep=1))
+        assert "pass the prompt at once" in said
+        model.generation_config.prefill_chunk_size = 8
+        assert "prefill_chunk_size=8" in refused(lambda: model.generate(PROMPT, **call))
+
+
+def test_a_cache_continued_in_another_context_keeps_its_trace():
+    model = shared_model("llama")
+    with LazyLLM(model, PRUNED):
+        first = generate(model, PROMPT, 4)
+    with LazyLLM(model, PRUNED) as lazy:
+        generate(model, PROMPT, 2)
+        assert len(lazy.trace.steps) == 2
+        generate(model, with_turn(first, PROMPT), 3, first.past_key_values)
+    assert [step.new for step in lazy.trace.steps] == [20, 1, 1, 1, 21, 1, 1]
+    assert lazy.trace.prompt_tokens == 41
+    assert 0.3 < lazy.trace.prompt_tokens_computed_mean <= 1.0
+
+
+# ---- what is put back
+
+
+def test_two_models_of_one_config_may_not_both_run():
+    config = tiny_model("llama").config
+    models = [AutoModelForCausalLM.from_config(config).eval() for _ in range(2)]
+    with LazyLLM(models[0], PRUNED):
+        assert "its own copy" in refused(lambda: LazyLLM(models[1], PRUNED).__enter__())
+        generate(models[0], PROMPT, 2)
+    assert config._attn_implementation == "sdpa"
+    with LazyLLM(models[1], PRUNED):
+        generate(models[1], PROMPT, 2)
+    assert config._attn_implementation == "sdpa"
+
+
+def test_generate_is_put_back_whoever_wrapped_it_before():
+    model = tiny_model("llama")
+    with LazyLLM(model, PRUNED):
+        assert "generate" in vars(model)
+    assert "generate" not in vars(model)
+    mine = model.generate
+    model.generate = mine
+    with LazyLLM(model, PRUNED):
+        assert vars(model)["generate"] is not mine
+    assert vars(model)["generate"] is mine

@@ -1,0 +1,183 @@
+"""What the engine's buffers hold on to, and on which device they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from unittest.mock import patch
+
+import pytest
+import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from tiny_models import random_prompt, tiny_model
+from torch import Tensor
+from torch._subclasses import FakeTensor, FakeTensorMode
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from lazybench import LazyLLM, PruningSchedule
+from lazybench.pruning.cache import LazyCache
+
+PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
+PROMPT = random_prompt(20, seed=3)
+SWITCH = GenerationMixin._optimize_model_for_decode
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return tiny_model("llama")
+
+
+def buffers_of(cache: LazyCache) -> list[Tensor]:
+    """Every tensor that the cache keeps from one step to the next."""
+    held, seen, tensors = [cache.__dict__], set(), []
+    while held:
+        item = held.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor):
+            tensors.append(item)
+        elif isinstance(item, dict):
+            held.extend(item.values())
+        elif isinstance(item, list | tuple):
+            held.extend(item)
+        elif type(item).__module__.startswith("lazybench"):
+            held.append(item.__dict__)
+    return tensors
+
+
+def decode(model: PreTrainedModel, mode: Callable[[int], AbstractContextManager]) -> tuple[Tensor, LazyCache]:
+    """Greedy steps by hand, step ``i`` under ``mode(i)``: (steps, vocabulary) logits and the cache."""
+    cache, tokens, rows = None, PROMPT, []
+    for step in range(8):
+        with mode(step):
+            output = model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, logits = output.past_key_values, output.logits[0, -1].detach().clone()
+        tokens = logits.argmax()[None, None]
+        rows.append(logits)
+    return torch.stack(rows), cache
+
+
+def test_steps_outside_no_grad_leave_no_graph_behind(model):
+    with LazyLLM(model, PRUNED):
+        expected, _ = decode(model, lambda step: torch.no_grad())
+        measured, cache = decode(model, lambda step: torch.enable_grad())
+    torch.testing.assert_close(measured, expected)
+    buffers = buffers_of(cache)
+    assert len(buffers) > 8
+    assert not any(buffer.requires_grad or buffer.grad_fn is not None for buffer in buffers)
+
+
+@pytest.mark.parametrize(
+    "modes", [(torch.inference_mode, torch.no_grad), (torch.no_grad, torch.inference_mode, torch.enable_grad)]
+)
+def test_steps_may_change_between_inference_mode_and_others(model, modes):
+    with LazyLLM(model, PRUNED):
+        expected, _ = decode(model, lambda step: torch.no_grad())
+        measured, cache = decode(model, lambda step: modes[step % len(modes)]())
+    torch.testing.assert_close(measured, expected)
+    assert not any(buffer.is_inference() for buffer in buffers_of(cache))
+
+
+def test_beams_kept_in_inference_mode_go_on_outside_it(model):
+    beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 4, "return_dict_in_generate": True}
+    with LazyLLM(model, PRUNED):
+        with torch.inference_mode():
+            first = model.generate(PROMPT, **beams)
+        assert not any(buffer.is_inference() for buffer in buffers_of(first.past_key_values))
+
+
+# ---- mixtures of experts
+
+
+@contextmanager
+def decode_as_on_a_gpu(model: PreTrainedModel) -> Iterator[None]:
+    """transformers' own switch of the expert kernel, which looks whether the model lies on a CPU."""
+    switch = SWITCH(model)
+    with patch.object(type(model), "device", torch.device("cuda")):
+        switch.__enter__()
+    yield
+    switch.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_experts_keep_the_kernel_whose_memory_does_not_grow_with_revived_tokens(family, monkeypatch):
+    model = tiny_model(family)
+    model.set_experts_implementation("grouped_mm")
+    used = []
+    for name in ("batched_mm", "grouped_mm"):
+
+        def noted(*args: object, name: str = name, kernel: Callable = ALL_EXPERTS_FUNCTIONS[name]) -> Tensor:
+            used.append(name)
+            return kernel(*args)
+
+        monkeypatch.setitem(ALL_EXPERTS_FUNCTIONS._global_mapping, name, noted)
+    monkeypatch.setattr(type(model), "_optimize_model_for_decode", decode_as_on_a_gpu)
+    plain = model.generate(PROMPT, max_new_tokens=4, do_sample=False)
+    assert used == ["grouped_mm"] * 4 + ["batched_mm"] * 12
+    used.clear()
+    with LazyLLM(model, PRUNED) as lazy:
+        model.generate(PROMPT, max_new_tokens=4, do_sample=False)
+    assert any(sum(step.revived) for step in lazy.trace.steps)
+    assert used == ["grouped_mm"] * 16
+    assert model.config._experts_implementation == "grouped_mm"
+    used.clear()
+    assert torch.equal(model.generate(PROMPT, max_new_tokens=4, do_sample=False), plain)
+    assert used == ["grouped_mm"] * 4 + ["batched_mm"] * 12
+
+
+@pytest.mark.parametrize("chosen", ["eager", "batched_mm"])
+def test_an_expert_kernel_that_was_chosen_stays(chosen):
+    model = tiny_model("mixtral")
+    model.set_experts_implementation(chosen)
+    with LazyLLM(model, PRUNED):
+        model.generate(PROMPT, max_new_tokens=2, do_sample=False)
+        assert model.config._experts_implementation == chosen
+
+
+# ---- several devices
+
+
+def spread_over_two_devices(model: PreTrainedModel) -> PreTrainedModel:
+    """``model`` as a device map spreads it, layers 0 and 1 on one device, 2 and 3 on another.
+
+    FakeTensorMode makes the devices up; of all types, "lazy" is the one that needs no driver and has indices.
+    """
+    decoder = model.model
+    places = dict.fromkeys((decoder.embed_tokens, decoder.rotary_emb, *decoder.layers[:2]), "lazy:0")
+    places |= dict.fromkeys((*decoder.layers[2:], decoder.norm, model.lm_head), "lazy:1")
+    for module, device in places.items():
+        for part in module.modules():  # Module.to can't swap fake tensors in place
+            for tensors in (part._parameters, part._buffers):
+                tensors.update({name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
+        add_hook_to_module(module, AlignDevicesHook(torch.device(device)))
+    return model
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("schedule", [PRUNED, PruningSchedule((1, 2), (0.5, 0.5))])
+@pytest.mark.parametrize("padded", [False, True], ids=["alike", "padded"])
+def test_every_buffer_lies_where_the_layer_that_uses_it_lies(family, schedule, padded, monkeypatch):
+    def start_batch(cache: LazyCache, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
+        cache.candidates = [tokens, tokens - 3, tokens - 5]
+        cache.padding = torch.ones(batch, tokens, dtype=torch.bool, device="lazy:0")
+
+    # fake tensors have no values to read: say how many tokens are padding, and that in the decoding step each row
+    # revives one token and has all of them to move to the front
+    if padded:
+        monkeypatch.setattr(LazyCache, "start_batch", start_batch)
+    monkeypatch.setattr(FakeTensor, "tolist", lambda sums: [[2] * 3, [0] * 3])
+    config = tiny_model(family).config
+    with FakeTensorMode(), torch.no_grad():
+        model = spread_over_two_devices(AutoModelForCausalLM.from_config(config).eval())
+        prompt = torch.ones(3, 20, dtype=torch.long, device="lazy:0")
+        with LazyLLM(model, schedule):
+            cache = model(prompt, use_cache=True, logits_to_keep=1).past_key_values
+            logits = model(prompt[:, :1], past_key_values=cache).logits
+    assert logits.device == torch.device("lazy:1")
+    for layer in range(4):
+        expected = torch.device("lazy", layer // 2)
+        assert cache._keys[layer].device == cache._values[layer].device == expected
+    assert cache._aux.keys() == {torch.device("lazy", layer // 2) for layer in schedule.layers}
+    assert {buffer.device for buffer in cache._inputs.values()} == {torch.device("lazy:0")}  # the layers move them

@@ -1,0 +1,137 @@
+"""Which tokens are chosen: exact counts, nothing lost that always stays, the same alone and in a batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lazybench.pruning.budgets import Mass, Ratio, Tokens
+from lazybench.pruning.selection import choose, choose_chunks, ends
+
+
+def drawn(batch: int, keys: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores, positions with gaps and in no order, and tokens that always stay (one or two per row)."""
+    generator = torch.Generator().manual_seed(seed)
+    score = torch.rand(batch, keys, generator=generator, dtype=torch.float64)
+    position = torch.stack([torch.randperm(2 * keys, generator=generator)[:keys] for _ in range(batch)])
+    always = torch.zeros(batch, keys, dtype=torch.bool)
+    always.scatter_(1, torch.randint(keys, (batch, 2), generator=generator), True)
+    return score, position, always
+
+
+def tokens(row: torch.Tensor) -> set[int]:
+    return {token for token in row.tolist() if token >= 0}
+
+
+drawn_cases = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+
+
+@drawn_cases
+@given(seed=st.integers(0, 10_000), keys=st.integers(3, 30), data=st.data())
+def test_each_row_keeps_its_count_and_the_best_beside_those_that_always_stay(seed, keys, data):
+    score, position, always = drawn(3, keys, seed)
+    counts = data.draw(st.lists(st.integers(2, keys), min_size=3, max_size=3))
+    chosen = choose(score, position, always, counts)
+    assert chosen.shape == (3, max(counts))
+    for row, count in enumerate(counts):
+        kept = tokens(chosen[row])
+        assert len(kept) == count == (chosen[row] >= 0).sum()
+        assert kept >= set(position[row][always[row]].tolist())
+        by_score = {int(at): float(value) for at, value in zip(position[row], score[row], strict=True)}
+        free = [by_score[token] for token in kept - set(position[row][always[row]].tolist())]
+        left = [value for token, value in by_score.items() if token not in kept]
+        assert not free or not left or min(free) >= max(left)
+        assert tokens(choose(score[row : row + 1], position[row : row + 1], always[row : row + 1], [count])[0]) == kept
+
+
+@drawn_cases
+@given(seed=st.integers(0, 10_000), chunk=st.integers(1, 5), reduce=st.sampled_from(["sum", "mean"]), data=st.data())
+def test_chunks_stay_or_go_together_alone_as_in_a_batch(seed, chunk, reduce, data):
+    keys = data.draw(st.integers(3, 20))
+    score, position, always = drawn(3, keys, seed)
+    valid = torch.arange(keys) >= torch.tensor([0, 1, keys - 2])[:, None]
+    budget = data.draw(st.sampled_from([Ratio(0.4), Tokens(2), Mass(0.5), Mass(0.5, crossing=False)]))
+    chosen, counts = choose_chunks(score, position, always, budget, chunk, reduce, valid)
+    for row in range(3):
+        real = valid[row]
+        kept = tokens(chosen[row])
+        assert len(kept) == counts[row]
+        assert kept >= set(position[row][always[row] & real].tolist())
+        assert chosen[row].tolist() == sorted(chosen[row].tolist())
+        alone, count = choose_chunks(
+            score[row][real][None], position[row][real][None], always[row][real][None], budget, chunk, reduce
+        )
+        assert tokens(alone[0]) == kept
+        assert count == [counts[row]]
+        in_order = sorted(position[row][real].tolist())
+        forced = set(position[row][always[row]].tolist())
+        for start in range(0, len(in_order), chunk):
+            members = set(in_order[start : start + chunk])
+            assert members <= kept or members & kept <= forced
+
+
+@drawn_cases
+@given(seed=st.integers(0, 10_000), chunk=st.integers(1, 4))
+def test_chunks_do_not_depend_on_the_order_of_the_slots(seed, chunk):
+    score, position, always = drawn(1, 12, seed)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
+    expected = choose_chunks(score, position, always, Ratio(0.5), chunk, "mean")
+    shuffled = choose_chunks(score[:, order], position[:, order], always[:, order], Ratio(0.5), chunk, "mean")
+    assert shuffled[0].tolist() == expected[0].tolist()
+    assert shuffled[1] == expected[1]
+
+
+def test_a_short_last_chunk_counts_for_less_by_its_sum_and_not_by_its_mean():
+    score = torch.tensor([[0.2, 0.2, 0.1, 0.1, 0.3]])
+    position, nothing = torch.arange(5)[None], torch.zeros(1, 5, dtype=torch.bool)
+    assert choose_chunks(score, position, nothing, Tokens(1), 2, "sum")[0][0].tolist() == [0, 1]
+    assert choose_chunks(score, position, nothing, Tokens(1), 2, "mean")[0][0].tolist() == [4]
+
+
+def test_a_share_of_the_context_counts_chunks_of_the_context():
+    score, position = torch.arange(6.0)[None], torch.tensor([[0, 3, 5, 6, 8, 9]])
+    nothing = torch.zeros(1, 6, dtype=torch.bool)
+    budget = Ratio(0.2, of="context")
+    assert choose_chunks(score, position, nothing, budget, 2, "sum")[1] == [2]  # one of three
+    assert choose_chunks(score, position, nothing, budget, 2, "sum", context=[12])[1] == [4]  # two of six
+
+
+def test_the_best_chunk_stays_whatever_the_budget():
+    score, position = torch.arange(6.0)[None], torch.arange(6)[None]
+    nothing = torch.zeros(1, 6, dtype=torch.bool)
+    budget = Ratio(0.1, rounding="down")
+    assert choose_chunks(score, position, nothing, budget, 2, "sum")[0].tolist() == [[4, 5]]
+
+
+def test_a_token_that_always_stays_outranks_any_score():
+    position = torch.arange(4)[None]
+    score = torch.tensor([[torch.finfo(torch.float32).max, 1.0, 0.0, -5.0]])
+    assert choose(score, position, position == 3, [1]).tolist() == [[3]]
+
+
+def test_padding_is_never_chosen_though_it_lies_at_an_end():
+    position = torch.arange(6).expand(2, -1)
+    valid = position >= torch.tensor([[0], [4]])
+    always = ends(position, 0, 5, 6)
+    chosen = choose(torch.ones(2, 6), position, always, [5, 2], valid)
+    assert tokens(chosen[1]) == {4, 5}
+    assert (chosen[1] == -1).sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "padding", "expected"),
+    [
+        (0, 1, None, [[5], [5]]),
+        (2, 1, None, [[0, 1, 5], [0, 1, 5]]),
+        (2, 2, [0, 3], [[0, 1, 4, 5], [3, 4, 5]]),
+        (0, 0, None, [[], []]),
+    ],
+)
+def test_the_ends_of_a_text_begin_behind_its_padding(first, last, padding, expected):
+    position = torch.arange(6).expand(2, -1)
+    always = ends(position, first, last, 6, padding)
+    for row, tokens_of_row in enumerate(expected):
+        start = 0 if padding is None else padding[row]
+        assert [token for token in always[row].nonzero().flatten().tolist() if token >= start] == tokens_of_row
