@@ -33,7 +33,7 @@ class ASL(PolicyMethod):
         tokens: how many go on, the window included.
         keep: not given in the paper: a share of the prompt instead, in (0, 1]; None: ``tokens``.
         depth: share of the model's layers that have run at the earliest layer (11 of 32: layer 10).
-        observed: how many layers are compared.
+        observed: share of the model's layers that are compared (8 of 32).
         below: the share of the reference value, in (0, 1).
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
@@ -42,7 +42,7 @@ class ASL(PolicyMethod):
     tokens: int = 2048
     keep: float | None = None
     depth: float = 0.34375
-    observed: int = 8
+    observed: float = 0.25
     below: float = 0.3
     window: int = 32
     pool: int = 7
@@ -52,8 +52,8 @@ class ASL(PolicyMethod):
     def __post_init__(self) -> None:
         check_whole_number("asl.window", self.window)
         check_whole_number("asl.tokens", self.tokens, self.window + 1)
-        check_whole_number("asl.observed", self.observed, 2)
         check_share("asl.depth", self.depth)
+        check_share("asl.observed", self.observed)
         check_share("asl.below", self.below)
         if self.keep is not None:
             check_share("asl.keep", self.keep)
@@ -66,15 +66,15 @@ class ASL(PolicyMethod):
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         layers = config.num_hidden_layers
-        first = layers_run(self.depth, layers) - 1
-        if first < self.observed - 1 or first > layers - 2:
+        first, observed = layers_run(self.depth, layers) - 1, max(2, layers_run(self.observed, layers))
+        if not observed - 1 <= first <= layers - 2:
             raise UserError(
-                f"asl.depth={self.depth:g} is layer {first} of {layers}; it compares {self.observed} layers and must "
-                f"leave one: choose from {self.observed / layers:.2f} to {(layers - 1) / layers:.2f}, or observe fewer"
+                f"asl.depth={self.depth:g} is layer {first} of {layers}, but it compares {observed} and must leave one: "
+                f"choose from {observed / layers:.2f} to {(layers - 1) / layers:.2f}, or a smaller asl.observed"
             )
         top = self.tokens - self.window if self.keep is None else self.window
         return Policy(
-            WhereRanksSettle(first, self.observed, top, self.below, layers - 2, share=self.keep),
+            WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
             AttentionScorer(self.window, pool=self.pool),
             Tokens(self.tokens) if self.keep is None else Ratio(self.keep),
             last=self.window,
