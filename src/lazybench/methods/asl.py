@@ -69,7 +69,7 @@ class ASL(PolicyMethod):
         first, observed = layers_run(self.depth, layers) - 1, max(2, layers_run(self.observed, layers))
         if not observed - 1 <= first <= layers - 2:
             raise UserError(
-                f"asl.depth={self.depth:g} is layer {first} of {layers}, but it compares {observed} and must leave one: "
+                f"asl.depth={self.depth:g} is layer {first} of {layers}; it compares {observed} and must leave one: "
                 f"choose from {observed / layers:.2f} to {(layers - 1) / layers:.2f}, or a smaller asl.observed"
             )
         top = self.tokens - self.window if self.keep is None else self.window
