@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from tiny_requests import tiny_request
 
 from lazybench.contract import Request, Response
-from lazybench.measure.fidelity import fidelity, record_reference
+from lazybench.measure.fidelity import EXACT, Fidelity, fidelity, free_tokens, quality, record_reference
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
 
@@ -23,7 +23,7 @@ def unlimited_request(family: str = "llama") -> Request:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_baseline_agrees_with_itself_exactly(family: str) -> None:
     request = unlimited_request(family)
-    assert fidelity(Baseline(), request, record_reference(Baseline(), request)) == (1.0, 0.0)
+    assert fidelity(Baseline(), request, record_reference(Baseline(), request)) == EXACT
 
 
 def test_forbidden_tokens_do_not_spoil_the_divergence() -> None:
@@ -32,16 +32,16 @@ def test_forbidden_tokens_do_not_spoil_the_divergence() -> None:
     request = replace(request, generate_kwargs={**request.generate_kwargs, "min_new_tokens": 6, "eos_token_id": stop})
     reference = record_reference(Baseline(), request)
     assert torch.isneginf(reference.log_probabilities[:6, stop]).all()
-    assert fidelity(Baseline(), request, reference) == (1.0, 0.0)
+    assert fidelity(Baseline(), request, reference) == EXACT
 
 
 def test_an_early_end_of_sequence_ends_the_forced_pass() -> None:
-    request = unlimited_request()
+    request = unlimited_request("gpt2")  # its fourth token is a new one
     tokens = Baseline().run(request).new_tokens.tolist()
     request = replace(request, generate_kwargs={**request.generate_kwargs, "eos_token_id": tokens[3]})
     reference = record_reference(Baseline(), request)
-    assert reference.tokens.tolist() == tokens[: tokens.index(tokens[3]) + 1]
-    assert fidelity(Baseline(), request, reference) == (1.0, 0.0)
+    assert reference.tokens.tolist() == tokens[:4]
+    assert fidelity(Baseline(), request, reference) == EXACT
 
 
 def test_another_method_is_judged_on_the_same_text() -> None:
@@ -61,14 +61,51 @@ def test_another_method_is_judged_on_the_same_text() -> None:
             finally:
                 hook.remove()
 
-    top1, divergence = fidelity(Watched(keep=0.5), request, reference)
+    judged = fidelity(Watched(keep=0.5), request, reference)
     shortened = seen[0]
     assert shortened.shape == (1, 15)
     assert [int(ids[0, 0]) for ids in seen[1:]] == reference.tokens[:-1].tolist()
     with torch.no_grad():
         logits = request.model(torch.cat([shortened, reference.tokens[None, :-1]], 1)).logits[0, 14:]
     rows, truth = logits.log_softmax(-1).double(), reference.log_probabilities.double()
-    assert top1 == pytest.approx((rows.argmax(-1) == reference.tokens).double().mean().item())
-    assert divergence == pytest.approx((truth.exp() * (truth - rows)).sum(-1).mean().item(), rel=1e-4)
-    assert divergence > 0.01
-    assert fidelity(method, request, reference) == (top1, divergence)
+    agreements = (rows.argmax(-1) == reference.tokens).double()
+    divergences = (truth.exp() * (truth - rows)).sum(-1)
+    assert judged.kl > 0.01
+    for found, expected in (
+        (judged.top1, agreements.mean()),
+        (judged.first_top1, agreements[0]),
+        (judged.later_top1, agreements[1:].mean()),
+        (judged.kl, divergences.mean()),
+        (judged.first_kl, divergences[0]),
+        (judged.later_kl, divergences[1:].mean()),
+    ):
+        assert found == pytest.approx(expected.item(), rel=1e-4)
+    assert fidelity(method, request, reference) == judged
+
+
+def test_a_single_token_has_no_later_ones() -> None:
+    assert Fidelity.of_steps([False], [0.5]) == Fidelity(0.0, 0.5, 0.0, 0.5, None, None)
+
+
+@dataclass(frozen=True)
+class Counted(RandomDrop):
+    """Counts its generations in ``runs``."""
+
+    runs: list[int] = field(default_factory=list)
+
+    def run(self, request: Request) -> Response:
+        self.runs.append(1)
+        return super().run(request)
+
+
+@pytest.mark.parametrize(("keep", "runs"), [(1.0, 1), (0.5, 2)])
+def test_a_free_generation_runs_only_where_it_can_differ(keep: float, runs: int) -> None:
+    request = unlimited_request()
+    reference = record_reference(Baseline(), request)
+    method = Counted(keep=keep)
+    judged = quality(method, request, reference)
+    assert judged.response.work == RandomDrop(keep=keep).run(request).work
+    assert (judged.fidelity.top1 == 1.0) == (keep == 1.0)
+    tokens = free_tokens(method, request, reference, judged.fidelity)
+    assert len(method.runs) == runs
+    assert torch.equal(tokens, RandomDrop(keep=keep).run(request).new_tokens)

@@ -48,9 +48,9 @@ def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
     assert 0 < shares.prompt_tokens_computed < 2
     assert shares.flops_ratio > 0
     assert len(shares.by_stage) >= 1
-    top1, divergence = fidelity(method, request, record_reference(Baseline(), request))
-    assert 0 <= top1 <= 1
-    assert divergence >= 0
+    judged = fidelity(method, request, record_reference(Baseline(), request))
+    assert 0 <= judged.top1 <= 1
+    assert judged.kl >= 0
 
 
 def test_names_and_labels_tell_the_methods_apart() -> None:

@@ -53,9 +53,9 @@ def test_keep_one_is_the_baseline(method: Method, family: str) -> None:
     request = tiny_request(family)
     reference = record_reference(Baseline(), request)
     assert torch.equal(method.run(request).new_tokens, reference.tokens)
-    top1, divergence = fidelity(method, request, reference)
-    assert top1 == 1.0
-    assert divergence == pytest.approx(0.0, abs=1e-5)
+    judged = fidelity(method, request, reference)
+    assert judged.top1 == 1.0
+    assert judged.kl == pytest.approx(0.0, abs=1e-5)
 
 
 def test_lazyllm_reports_its_trace() -> None:

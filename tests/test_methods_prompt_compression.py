@@ -93,7 +93,8 @@ def test_a_separate_reader_with_another_tokenizer(tmp_path) -> None:
     request = tiny_request()
     request.model.save_pretrained(tmp_path)
     request.tokenizer.save_pretrained(tmp_path)
-    text = replace(request, prompt_ids=request.prompt_ids[:, 1:])  # no special token: both read the same ids
+    ids, context = request.prompt_ids[:, 1:], request.context[1:]  # no special token: both read the same ids
+    text = replace(request, prompt_ids=ids, context=context)
     reader = PromptCompression(0.5, "token", language_model=str(tmp_path))
     reader.prepare(text.model)
     own = PromptCompression(0.5, "token").run(text)
@@ -147,7 +148,7 @@ def test_llmlingua_shortens_the_text_between_special_tokens(tmp_path, monkeypatc
     encoding = tiktoken.Encoding("bytes", pat_str=".", mergeable_ranks=ranks, special_tokens={})
     monkeypatch.setattr(tiktoken, "encoding_for_model", lambda name: encoding)
     request = tiny_request(prompt_tokens=200)
-    method = PromptCompression(0.5, language_model=str(folder), compressor="llmlingua")
+    method = PromptCompression(0.5, language_model=str(folder), compressor="llmlingua", part="prompt")
     response = method.run(request)
     assert len(response.new_tokens) == 6
     assert 0.2 < shares_of(response.work, request).prompt_tokens_computed < 0.8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def test_every_dataset_is_an_lm_eval_task_with_the_official_prompt_and_limits(da
     for sample, given_row in zip(task.samples(), rows, strict=True):
         wanted = template.replace("{context}", "\0").replace("{input}", given_row["input"])
         assert sample.prompt == wanted.replace("\0", given_row["context"])
+        assert sample.context is not None
+        assert sample.prompt[sample.context.start : sample.context.stop] == given_row["context"]
         assert sample.sample_id == given_row["_id"]
         assert sample.answers == tuple(given_row["answers"])
     assert [sample.details["length_bucket"] for sample in task.samples()] == ["0-4k", "4-8k", "8k+"]
@@ -127,32 +130,40 @@ def task_like(**changed: Any) -> Task:
     from types import SimpleNamespace
 
     fields = {"name": "qasper", "max_new_tokens": 8, "min_new_tokens": 0, "stop_at_newline": False, "chat_format": True}
-    return SimpleNamespace(**{**fields, **changed})  # type: ignore[return-value]
+    return SimpleNamespace(**{**fields, "stop_strings": (), **changed})  # type: ignore[return-value]
 
 
 def test_chat_format_goes_around_the_cut_prompt(loaded: Callable[..., LoadedModel]) -> None:
     model = loaded(limit=40, wrap=lambda text: f"[INST]{text}[/INST]")
     text = "Read this. " * 50 + "The end."
     plain = truncate_middle(model.tokenizer, text, 40)
-    ids = encode_prompt(model, task_like(), Sample("0", text, ()))
-    assert ids.dtype.is_floating_point is False
-    assert ids.tolist() == [model.tokenizer.encode(f"[INST]{plain}[/INST]")]
-    without = encode_prompt(model, task_like(chat_format=False), Sample("0", text, ()))
-    assert without.tolist() == [model.tokenizer.encode(plain)]
+    prompt = encode_prompt(model, task_like(), Sample("0", text, ()), 8)
+    whole = model.tokenizer.encode(f"[INST]{text}[/INST]")
+    assert prompt.truncated_from == len(whole) > prompt.ids.shape[1]
+    assert prompt.ids.dtype.is_floating_point is False
+    assert prompt.ids.tolist() == [model.tokenizer.encode(f"[INST]{plain}[/INST]")]
+    without = encode_prompt(model, task_like(chat_format=False), Sample("0", text, ()), 8)
+    assert without.ids.tolist() == [model.tokenizer.encode(plain)]
 
 
 def test_a_prompt_never_exceeds_the_window(loaded: Callable[..., LoadedModel]) -> None:
     model = loaded(window=100, wrap=lambda text: f"A header of some length.\n{text}\n###")
+    roomy = replace(model, window_tokens=2048)
 
     @many
     @given(st.text(alphabet="abc \nÿé中,.", max_size=600), st.sampled_from([1, 8, 60]), st.booleans())
     def check(prompt: str, new_tokens: int, chat: bool) -> None:
         task = task_like(max_new_tokens=new_tokens, chat_format=chat)
-        assert encode_prompt(model, task, Sample("0", prompt, ())).shape[1] + new_tokens <= 100
+        fitted = encode_prompt(model, task, Sample("0", prompt, ()), new_tokens)
+        assert fitted.ids.shape[1] + new_tokens <= 100
+        assert (fitted.truncated_from is None) == (
+            encode_prompt(roomy, task, Sample("0", prompt, ()), 1).ids.shape == fitted.ids.shape
+        )
 
     check()
-    with pytest.raises(UserError, match="window of 100"):
-        encode_prompt(model, task_like(max_new_tokens=99), Sample("0", "a long prompt " * 20, ()))
+    for new_tokens in (99, 100_000):
+        with pytest.raises(UserError, match=f"max_new_tokens={new_tokens} .* window of 100"):
+            encode_prompt(model, task_like(), Sample("0", "a long prompt " * 20, ()), new_tokens)
 
 
 def test_one_beginning_of_sequence_token(loaded: Callable[..., LoadedModel]) -> None:
@@ -163,7 +174,7 @@ def test_one_beginning_of_sequence_token(loaded: Callable[..., LoadedModel]) -> 
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     model = LoadedModel(model.spec, model.model, tokenizer, 2048, model.wrap_chat, str, {})
     for chat in (True, False):
-        ids = encode_prompt(model, task_like(chat_format=chat), Sample("0", "text", ())).tolist()[0]
+        ids = encode_prompt(model, task_like(chat_format=chat), Sample("0", "text", ()), 8).ids.tolist()[0]
         assert ids.count(0) == 1
         assert ids[0] == 0
 
@@ -174,7 +185,7 @@ def test_samsum_stops_at_the_newline_after_one_token(loaded: Callable[..., Loade
     kwargs = generation_kwargs(model, task_like(max_new_tokens=16, min_new_tokens=1, stop_at_newline=True))
     assert kwargs["eos_token_id"] == [1, newline]
     assert kwargs["do_sample"] is False
-    ids = encode_prompt(model, task_like(), Sample("0", "Dialogue:", ()))
+    ids = encode_prompt(model, task_like(), Sample("0", "Dialogue:", ()), 8).ids
     # the newline made by far the likeliest everywhere: it may not be the first token, and it ends the generation
     model.model.lm_head.register_forward_hook(lambda module, inputs, output: _favour(output, newline))
     out = model.model.generate(ids, **kwargs)[0, ids.shape[1] :].tolist()

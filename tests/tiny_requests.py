@@ -53,4 +53,4 @@ def tiny_request(family: str = "llama", prompt_tokens: int = 60, new_tokens: int
     text = topics["assignment"]
     ids = torch.tensor([[1, *tokenizer(text).input_ids]])[:, :prompt_tokens]
     kwargs = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
-    return Request(model, tokenizer, ids, kwargs, seed=0)
+    return Request(model, tokenizer, ids, kwargs, seed=0, context=ids[0] != 1)  # all but the begin of text

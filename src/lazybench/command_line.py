@@ -7,13 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.config_groups import config_folder, register
 from lazybench.errors import UserError
+from lazybench.unused_settings import unused_settings
 
 _jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
 
@@ -61,7 +62,7 @@ def _hydra_job(config: DictConfig) -> int:
     settings = HydraConfig.get()
     sweep = settings.mode is RunMode.MULTIRUN
     try:
-        code = _run(config, sweep)
+        code = _run(config, settings.overrides.task, sweep)
     except Exception:
         if not sweep:
             raise
@@ -76,9 +77,14 @@ def note_job(overrides: Sequence[str], code: int) -> None:
     _jobs[" ".join(overrides)] = code
 
 
-def _run(config: DictConfig, sweep: bool) -> int:
+def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
     try:
         OmegaConf.resolve(config)
+        unused = unused_settings(overrides, cast(dict[str, Any], OmegaConf.to_container(config)))
+        if unused and not sweep:
+            raise UserError("; ".join(unused) + "; leave it out")
+        for line in unused:  # another job of the sweep may read it
+            print(f"lazybench: {line}", file=sys.stderr)
         from lazybench.config import run_config
 
         checked = run_config(config, sweep)
@@ -104,8 +110,9 @@ def _run(config: DictConfig, sweep: bool) -> int:
         return code
     except UserError as error:
         return _complain(error)
-    except KeyboardInterrupt:
-        print("interrupted; what was measured is kept, the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        kept = str(interrupt) or "what was finished is kept"
+        print(f"interrupted; {kept}; the same command goes on from there", file=sys.stderr)
         if sweep:
             raise  # ends the sweep, not only this job
         return 130

@@ -26,6 +26,10 @@ class Request:
     generate_kwargs: dict[str, Any]
     seed: int  # the only source of randomness of a method; differs between repeats
     synchronize: Callable[[], None] = lambda: None  # waits for the device, for times a method takes itself
+    # (prompt_tokens,) bool, on the CPU: the chat format's tokens and the begin of text; None: there are none
+    template: Tensor | None = None
+    # (prompt_tokens,) bool, on the CPU: the document's tokens; None: the task does not tell them apart
+    context: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Progress:
             TextColumn("{task.fields[running]}"),
             console=console,
             disable=not console.is_terminal,
+            auto_refresh=False,  # rich would draw from a thread of its own, inside the clock
         )
         self.console = console
         self.row = self.bar.add_task("starting", total=total, running="")
@@ -46,7 +47,7 @@ class Progress:
 
     def show(self, task: str, method: str) -> None:
         """Say what is running now."""
-        self.bar.update(self.row, description=f"{task} {method}")
+        self.bar.update(self.row, description=f"{task} {method}", refresh=True)
 
     def advance(self, record: Record) -> None:
         """One sample of one method is done, now or in an earlier run."""
@@ -55,7 +56,7 @@ class Progress:
             self.ttft_s[record.method, record.variant].append(record.ttft_s)
         if record.score is not None:
             self.scores[record.method, record.variant].append(record.score)
-        self.bar.update(self.row, advance=1, running=self._running())
+        self.bar.update(self.row, advance=1, running=self._running(), refresh=True)
         if not self.console.is_terminal and (self.count % max(1, self.total // 10) == 0 or self.count == self.total):
             line = f"{self.count}/{self.total} {record.task} {record.method} {self._running()}"
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)

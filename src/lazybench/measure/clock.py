@@ -14,24 +14,29 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from lazybench.errors import UserError
+
 
 class Clock(BaseStreamer):
     """A streamer for ``model.generate`` that notes the time of every token, in seconds since ``start``.
 
     ``generate`` copies each token to the host before it calls ``put``, and a copy waits for all that the
-    token depends on: no further synchronisation is needed to read the time. On Apple's ``mps`` transformers
-    5.23 hands tokens over one step late, so TTFT holds one decoding step too many there.
+    token depends on: no further synchronisation is needed to read the time. Where transformers hands tokens over
+    a step late (5.23 does on Apple's ``mps``), TTFT would hold a decoding step: ``before_forward``, a forward
+    pre-hook of the model, refuses that.
     """
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self._synchronize = synchronize
         self._prompt_passed = False
+        self._forwards = 0  # since the prompt was passed
         self.token_times_s: list[float] = []
 
     def start(self) -> None:
         """Begin at zero, with no earlier work left on the device."""
         self._synchronize()
         self._prompt_passed = False
+        self._forwards = 0
         self.token_times_s = []
         self._started = time.perf_counter()
 
@@ -41,6 +46,21 @@ class Clock(BaseStreamer):
         if self._prompt_passed:
             self.token_times_s.append(now)
         self._prompt_passed = True
+
+    def before_forward(self, *_: object) -> None:
+        """A forward pass of the model begins.
+
+        Raises:
+            UserError: the token of the one before is not on the host yet.
+        """
+        if not self._prompt_passed:
+            return
+        if self._forwards > len(self.token_times_s):
+            raise UserError(
+                "transformers hands tokens over after the next forward pass has begun, so that a TTFT would hold a "
+                "decoding step; measure with model.device=cpu or cuda and the transformers of requirements.txt"
+            )
+        self._forwards += 1
 
     def end(self) -> None:
         """Called by ``generate`` after the last token; the last ``put`` was the last token's time."""

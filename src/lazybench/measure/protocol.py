@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
+import torch
+
 from lazybench.contract import Method, Request, Response
+from lazybench.errors import UserError
 from lazybench.measure.clock import Clock, synchronizer
 from lazybench.measure.memory import PeakMemory
 
 T = TypeVar("T")
+
+
+SHORT_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -23,21 +30,83 @@ class Measurement:
     generation_s: float  # to the last token on the host
     decode_step_s: float | None  # mean over the decoding steps; None without any
     response: Response
-    peak_memory_bytes: int | None  # None where it cannot be had (see measure/memory.py)
+    peak_memory_bytes: int | None  # weights included; None where it cannot be had (see measure/memory.py)
+    added_memory_bytes: int | None  # the peak over what was held before
 
 
 def measure(method: Method, request: Request) -> Measurement:
-    """Run a method once under the clock. Warm-up runs are the caller's: a first call is never a measurement."""
+    """Run a method once under the clock. Warm-up is the caller's: a first call is never a measurement.
+
+    Raises:
+        UserError: transformers hands tokens over too late to time them.
+    """
     device = request.prompt_ids.device
     synchronize = synchronizer(device)
     clock, memory = Clock(synchronize), PeakMemory(device)
     timed = replace(request, generate_kwargs={**request.generate_kwargs, "streamer": clock}, synchronize=synchronize)
-    with _no_garbage_collection():
-        memory.start()
-        clock.start()
-        response = method.run(timed)
-        peak = memory.bytes()
-    return Measurement(clock.ttft_s, clock.generation_s, clock.decode_step_s, response, peak)
+    hook = request.model.register_forward_pre_hook(clock.before_forward)
+    try:
+        with _no_garbage_collection():
+            memory.start()
+            clock.start()
+            response = method.run(timed)
+            peak, added = memory.bytes(), memory.added_bytes()
+    finally:
+        hook.remove()
+    return Measurement(clock.ttft_s, clock.generation_s, clock.decode_step_s, response, peak, added)
+
+
+class WarmUp:
+    """Untimed runs that make every method warm for what is timed next: kernels, caches, the device's allocator.
+
+    On a GPU a prompt longer than any before makes the allocator ask the device for memory, in the middle of the
+    method that comes first: every method runs once, with two tokens, before such a prompt is timed. Of n prompts in
+    random order about log n are the longest so far. A CPU hands out memory anew for every run, whatever came
+    before; only what is made once is to be warmed, and the prompt's first 256 tokens do that.
+    """
+
+    def __init__(self, methods: Sequence[Method], runs: int) -> None:
+        """``runs`` on the first prompt; 0: none, ever."""
+        self._methods = methods
+        self._runs = runs
+        self._longest = 0  # tokens that every method is warm for
+
+    def __call__(self, request: Request) -> None:
+        """To be called before every timed run."""
+        on_cpu, tokens = request.prompt_ids.device.type == "cpu", request.prompt_ids.shape[1]
+        if not self._runs or tokens <= self._longest or (on_cpu and self._longest):
+            return
+        short = replace(request, generate_kwargs={**request.generate_kwargs, "max_new_tokens": 2, "min_new_tokens": 2})
+        if on_cpu:
+            short = _first_tokens(short, SHORT_TOKENS)
+        for _ in range(1 if self._longest else self._runs):
+            for method in self._methods:
+                attempt(partial(method.run, short))  # what fails will fail again when it is timed, and be recorded
+        self._longest = tokens
+
+
+def attempt(what: Callable[[], T]) -> T | str:
+    """What it returns; where it fails, one line on why, and what it held on the device is free.
+
+    Raises:
+        UserError: bad input is no failure of one sample.
+    """
+    try:
+        return what()
+    except UserError:
+        raise
+    except Exception as error:
+        failure = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    # the error is gone here, and with it the frames that held the tensors
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return failure
+
+
+def _first_tokens(request: Request, tokens: int) -> Request:
+    template, context = (None if part is None else part[:tokens] for part in (request.template, request.context))
+    return replace(request, prompt_ids=request.prompt_ids[:, :tokens], template=template, context=context)
 
 
 def order_of_methods(sample_index: int, methods: Sequence[T]) -> list[T]:

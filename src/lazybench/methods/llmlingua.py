@@ -3,8 +3,8 @@
 The package's first method (LLMLingua, arXiv 2310.05736) reads the KV cache of transformers 4 and fails on
 transformers 5; the second, a classifier that labels each word "keep" or "drop", runs.
 
-Deviations: the prompt is compressed between its special tokens, which stay; as text, so that the share of
-our tokens that remains is near ``keep``, not equal to it.
+Deviations: only what may go is compressed, stretch by stretch; as text, so that the share of our tokens that
+remains is near ``keep``, not equal to it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lazybench.contract import Request
 from lazybench.errors import UserError
 from lazybench.methods.selective_context import Compressed
+from lazybench.methods.shortening import kept_tokens
 from lazybench.models.flops import full_prefill_flops
 
 DEFAULT_MODEL = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
@@ -34,20 +37,25 @@ def check_installed() -> None:
         )
 
 
-def compress(request: Request, keep: float, model: str) -> Compressed:
-    """The prompt in LLMLingua-2's words."""
+def compress(request: Request, may_go: Tensor, keep: float, model: str) -> Compressed:
+    """The prompt in LLMLingua-2's words.
+
+    Args:
+        may_go: (prompt_tokens,) bool, see ``shortening.droppable``.
+    """
     compressor = load(model, request.prompt_ids.device.type)
-    special = set(request.tokenizer.all_special_ids)
+    prompt, total = request.prompt_ids[0].tolist(), int(may_go.sum())
+    rate = max(kept_tokens(keep, len(prompt)) - (len(prompt) - total), 0) / max(total, 1)
     ids: list[int] = []
     read_tokens = 0
-    for is_special, run in groupby(request.prompt_ids[0].tolist(), key=lambda token: token in special):
-        tokens = list(run)
-        if is_special:
+    for goes, run in groupby(zip(may_go.tolist(), prompt, strict=True), key=itemgetter(0)):
+        tokens = [token for _, token in run]
+        if not goes:
             ids += tokens
             continue
         text = request.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
         read_tokens += len(compressor.tokenizer(text).input_ids)
-        short = compressor.compress_prompt([text], rate=keep, force_tokens=["\n"])["compressed_prompt"]
+        short = compressor.compress_prompt([text], rate=rate, force_tokens=["\n"])["compressed_prompt"]
         ids += request.tokenizer(short, add_special_tokens=False).input_ids
     flops = full_prefill_flops(compressor.model.config, WINDOW_TOKENS) * read_tokens / WINDOW_TOKENS
     return Compressed(request.prompt_ids.new_tensor([ids]), other_flops=flops)

@@ -12,7 +12,7 @@ from lazybench.contract import Method, Request, Response
 from lazybench.errors import UserError
 from lazybench.methods import llmlingua, selective_context
 from lazybench.methods.lexical_units import Unit, check_unit
-from lazybench.methods.shortening import answer, check_share, kept_tokens
+from lazybench.methods.shortening import Part, answer, check_share, droppable, kept_tokens
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,18 @@ class PromptCompression(Method):
       code takes a percentile of the units;
     - dropped tokens leave the prompt's ids: the rest is not joined to text and tokenised again, white space
       not normalised;
-    - special tokens (begin of text, chat roles) are always kept.
+    - the chat format's tokens and special tokens are never dropped: a model that loses its role words answers
+      with them, whatever the text.
+
+    Which ``part`` gives way: its authors compress the context alone, so that the instruction and the question
+    reach the model word for word. LazyLLM does not say which part it compressed.
 
     The compressor's time, ``Response.overhead_s``, is inside the clock on every prompt.
 
     Args:
-        keep: share of the prompt's tokens that stays, in (0, 1].
+        keep: share of the prompt's tokens that stays, in (0, 1]; what is never dropped is among them. Where that
+            alone is more, it is all that stays.
+        part: ``"context"``, the document alone, or ``"prompt"``, all but the chat format.
         unit: ``"phrase"`` (spaCy's noun phrases, other words alone), ``"sentence"`` or ``"token"``.
         language_model: hub id or folder of the model that reads; None: the model under test itself
             (llmlingua: its own default).
@@ -47,11 +53,14 @@ class PromptCompression(Method):
     unit: Unit = "phrase"
     language_model: str | None = None
     compressor: Literal["selective_context", "llmlingua"] = "selective_context"
+    part: Part = "context"
 
     name: ClassVar[str] = "prompt_compression"
 
     def __post_init__(self) -> None:
         check_share("prompt_compression.keep", self.keep)
+        if self.part not in ("context", "prompt"):
+            raise UserError(f"prompt_compression.part={self.part!r} is not one of context, prompt")
         if self.compressor == "selective_context":
             check_unit(self.unit)
         elif self.compressor == "llmlingua":
@@ -64,7 +73,8 @@ class PromptCompression(Method):
     @property
     def label(self) -> str:
         how = self.unit if self.compressor == "selective_context" else self.compressor
-        return f"{how} keep={self.keep:g}" + (f" by={self.language_model}" if self.language_model else "")
+        by = f" by={self.language_model}" if self.language_model else ""
+        return f"{how} keep={self.keep:g} part={self.part}{by}"
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Load the model that reads, where it is another one."""
@@ -78,10 +88,11 @@ class PromptCompression(Method):
         if kept_tokens(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
             return answer(request, request.prompt_ids)
         started = time.perf_counter()
+        may_go = droppable(request, self.part)
         if self.compressor == "llmlingua":
-            short = llmlingua.compress(request, self.keep, self._llmlingua_model)
+            short = llmlingua.compress(request, may_go, self.keep, self._llmlingua_model)
         else:
-            short = selective_context.compress(request, self.keep, self.unit, self.language_model)
+            short = selective_context.compress(request, may_go, self.keep, self.unit, self.language_model)
         request.synchronize()
         overhead_s = time.perf_counter() - started
         return answer(

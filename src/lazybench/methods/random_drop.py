@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from lazybench.contract import Method, Request, Response
-from lazybench.errors import check_whole_number
+from lazybench.errors import UserError, check_whole_number
 from lazybench.methods.shortening import answer, check_share, kept_tokens
 
 
@@ -19,30 +19,45 @@ class RandomDrop(Method):
     Source: LazyLLM's table 1 (arXiv 2407.14057), "random token drop", mean of 5 runs, after Yao et al. 2022
     (random-LTD, arXiv 2211.11586).
 
-    Deviations: none from LazyLLM's words. Of random-LTD only the draw is left: that method drops during
-    training and lets the first and the last layers see every token. No token is exempt, the first and the
-    last neither. Kept tokens stay in the text's order and are numbered anew: the model sees a shorter prompt.
+    LazyLLM exempts no token in words, nor does it say that the chat format was dropped too. Without its role
+    words a chat model answers with those words, which says nothing of the lost text: so the chat format's tokens
+    stay here, the stronger reading for this rival, and ``spare_template=false`` gives the literal one. The label
+    says which one ran. On prompts without a chat format (LongBench's few-shot and code tasks) the two differ
+    in the begin of text alone.
+
+    Deviations: of random-LTD only the draw is left: that method drops during training and lets the first and the
+    last layers see every token. Beside the template no token is exempt, the last neither. Kept tokens stay in the
+    text's order and are numbered anew: the model sees a shorter prompt.
 
     Args:
-        keep: share of the prompt's tokens that stays, in (0, 1].
+        keep: share of the prompt's tokens that stays, in (0, 1]; the template's are among them.
         repeats: draws per sample, each measured: the paper's five.
+        spare_template: never drop the chat format's tokens and the begin of text.
     """
 
     keep: float = 0.5
     repeats: int = 5
+    spare_template: bool = True
 
     name: ClassVar[str] = "random_drop"
 
     def __post_init__(self) -> None:
         check_share("random_drop.keep", self.keep)
         check_whole_number("random_drop.repeats", self.repeats)
+        if not isinstance(self.spare_template, bool):
+            raise UserError(f"random_drop.spare_template={self.spare_template} must be true or false")
 
     @property
     def label(self) -> str:
-        return f"keep={self.keep:g}"
+        return f"keep={self.keep:g} template={'spared' if self.spare_template else 'dropped'}"
 
     def run(self, request: Request) -> Response:
         tokens = request.prompt_ids.shape[1]
         draw = torch.randperm(tokens, generator=torch.Generator().manual_seed(request.seed))
-        positions = draw[: kept_tokens(self.keep, tokens)].sort().values
+        kept = kept_tokens(self.keep, tokens)
+        if self.spare_template and request.template is not None:
+            spared = request.template[draw]
+            draw = torch.cat([draw[spared], draw[~spared]])  # the template first, the rest as it was drawn
+            kept = max(kept, int(spared.sum()))
+        positions = draw[:kept].sort().values
         return answer(request, request.prompt_ids[:, positions.to(request.prompt_ids.device)])

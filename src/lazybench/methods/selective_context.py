@@ -27,11 +27,15 @@ class Compressed:
     other_flops: float = 0.0
 
 
-def compress(request: Request, keep: float, unit: Unit, language_model: str | None) -> Compressed:
-    """The prompt without its least informative units. See ``PromptCompression``."""
+def compress(request: Request, may_go: Tensor, keep: float, unit: Unit, language_model: str | None) -> Compressed:
+    """The prompt without its least informative units. See ``PromptCompression``.
+
+    Args:
+        may_go: (prompt_tokens,) bool, see ``shortening.droppable``.
+    """
     ids = request.prompt_ids
     texts = token_texts(request.tokenizer, ids[0])
-    unit_of_token = lexical_units(texts, unit)
+    unit_of_token = lexical_units(texts, unit).where(may_go, torch.tensor(-1))
     if language_model is None:
         reader, read_tokens = request.model, ids.shape[1]
         information = self_information(reader, ids)[0]

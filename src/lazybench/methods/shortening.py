@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lazybench.contract import Request, Response, Work
 from lazybench.errors import UserError
+
+Part = Literal["context", "prompt"]
 
 
 def check_share(name: str, share: float) -> None:
@@ -35,6 +38,31 @@ def most_important(importance: Tensor, keep: float) -> Tensor:
     ranked = importance.float().clone()
     ranked[-1] = math.inf
     return ranked.topk(kept_tokens(keep, len(ranked))).indices.sort().values  # (kept,)
+
+
+def droppable(request: Request, part: Part) -> Tensor:
+    """Which of the prompt's tokens a method may drop that works on text: no special token, none of the chat format's.
+
+    Args:
+        part: ``"context"``: of these the document's alone.
+
+    Returns:
+        (prompt_tokens,) bool, on the CPU.
+
+    Raises:
+        UserError: the task does not tell its document from the rest.
+    """
+    may_go = ~torch.isin(request.prompt_ids[0].cpu(), torch.tensor(request.tokenizer.all_special_ids, dtype=torch.long))
+    if request.template is not None:
+        may_go &= ~request.template
+    if part == "prompt":
+        return may_go
+    if request.context is None:
+        raise UserError(
+            "prompt_compression.part=context: this task does not say which part of its prompt is the context; "
+            "choose part=prompt"
+        )
+    return may_go & request.context
 
 
 def generate(request: Request, prompt_ids: Tensor) -> Tensor:

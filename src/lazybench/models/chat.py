@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from transformers import PreTrainedTokenizerBase
@@ -13,6 +14,7 @@ XGEN_HEADER = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions.\n\n"
 )
 CHAT_FORMATS = ("none", "tokenizer", "llama2", "xgen")
+NO_USER_TEXT = "\ue000"  # a private character: no prompt begins or ends with it
 
 
 def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
@@ -38,11 +40,27 @@ def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callab
     return _unchanged
 
 
+def wrap(wrap_chat: Callable[[str], str], prompt: str) -> tuple[str, range]:
+    """The prompt in its chat format, and which of the characters are the user's.
+
+    All that a chat writes around another text, too, is the format's: whatever a template adds or strips is found so.
+    """
+    wrapped, other = wrap_chat(prompt), wrap_chat(NO_USER_TEXT)
+    before = _common(wrapped, other)
+    after = _common(wrapped[before:][::-1], other[before:][::-1])
+    return wrapped, range(before, len(wrapped) - after)
+
+
 def postprocessor(chat_format: str) -> Callable[[str], str]:
     """What LongBench does to a model's output before scoring: XGen's loses "Assistant:"."""
     if chat_format == "xgen":
         return lambda text: text.strip().replace("Assistant:", "")
     return _unchanged
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    return len(os.path.commonprefix([one, other]))  # noqa: RUF071 - no paths: characters are meant
 
 
 def _unchanged(text: str) -> str:

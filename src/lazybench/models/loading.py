@@ -127,6 +127,7 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         folder, facts = local_checkpoint(spec)
     try:
         config = AutoConfig.from_pretrained(folder)
+        _check_shape(spec, config)
         check_fit(spec, config, dtype, device)
         tokenizer = _tokenizer(spec, folder)
         if repository is not None:
@@ -139,6 +140,28 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UserError(f"can't load {spec.name} from {facts['source']}: {reason}") from error
     return model, tokenizer, facts
+
+
+def _check_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
+    """Refuse another model under a model's name: its label, chat format and prompt limit would be wrong.
+
+    Raises:
+        UserError: the checkpoint's shape is not the one that the model's configuration states.
+    """
+    if not spec.config or spec.embedded is not None:  # with ``path``, the embedded default is named for the checkpoint
+        return
+    stated, found = true_shape(spec).get_text_config(), config.get_text_config()
+    different = [
+        f"{name} {getattr(found, name, None)} in place of {getattr(stated, name)}"
+        for name in ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
+        if getattr(found, name, None) != getattr(stated, name)
+    ]
+    if different:
+        where = spec.path or spec.hub_id
+        raise UserError(
+            f"{where} is not model={spec.name}: {', '.join(different)}; load it with model=custom "
+            f"model.{'path' if spec.path else 'hub_id'}={where}"
+        )
 
 
 def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded:

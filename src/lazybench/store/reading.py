@@ -38,7 +38,7 @@ class Run:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a samples.jsonl, in the order they were measured.
+    """The records of a samples.jsonl, in the order they were measured; a line that completes another replaces it.
 
     A torn last line (a run that is going on, or was killed) is passed over: its sample will be measured again.
 
@@ -62,7 +62,7 @@ def read_records(path: Path) -> list[Record]:
             raise UserError(
                 f"{path} line {number} is no record ({reason}); run the same command again to measure its sample anew"
             ) from error
-        if record.key in records:
+        if record.key in records and not record.completes(records[record.key]):
             raise UserError(f"{path} line {number} repeats the record {_name(record)}")
         records[record.key] = record
     return list(records.values())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 RecordKey = tuple[str, str, str, str, str, int]
+
+# what a record that was timed gets by a second line
+ADDED_LATER = ("fidelity_top1", "fidelity_kl", "fidelity_first_top1", "fidelity_first_kl", "error", "details")
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Record:
     sample_id: str
     repeat: int
     prompt_tokens: int
+    truncated_from: int | None = None  # prompt_tokens before the middle was cut out; None: the prompt is whole
     output_tokens: int = 0
     ttft_s: float | None = None  # from handing over the prompt's ids to the first token on the host
     generation_s: float | None = None  # to the last token
@@ -30,9 +34,17 @@ class Record:
     prompt_tokens_computed_by_stage: tuple[float, ...] = ()
     prompt_tokens_computed_by_step: tuple[tuple[float, ...], ...] = ()  # cumulative, (steps, stages)
     ideal_ttft_speedup: float | None = None
-    peak_memory_bytes: int | None = None
-    fidelity_top1: float | None = None
+    peak_memory_bytes: int | None = None  # weights included
+    added_memory_bytes: int | None = None  # the peak over what was held when the run began: weights left out
+    kv_bytes_prefill: int | None = None  # bytes of the KV cache after the prefill
+    kv_bytes_end: int | None = None  # and at the end of the generation
+    aux_bytes_prefill: int | None = None  # the same of the Aux Cache: hidden states of dropped tokens
+    aux_bytes_end: int | None = None
+    fidelity_top1: float | None = None  # mean over the output_tokens of the baseline, as is fidelity_kl
     fidelity_kl: float | None = None  # nats
+    # of the first token alone, which the prefill decides; the mean of the later n - 1 is (n * mean - first) / (n - 1)
+    fidelity_first_top1: float | None = None
+    fidelity_first_kl: float | None = None
     order: int = 0  # place of this method among the methods of this sample, from 0
     error: str | None = None  # "OutOfMemoryError: ..." when the sample failed
     details: dict[str, object] | None = None
@@ -41,3 +53,9 @@ class Record:
     def key(self) -> RecordKey:
         """What makes a record unique within a run."""
         return (self.model, self.task, self.method, self.variant, self.sample_id, self.repeat)
+
+    def completes(self, earlier: Record) -> bool:
+        """Whether this is ``earlier`` with its fidelity, or with what went wrong there: a later line replaces it."""
+        if earlier.error is not None or earlier.fidelity_top1 is not None:
+            return False
+        return self != earlier and replace(self, **{name: getattr(earlier, name) for name in ADDED_LATER}) == earlier

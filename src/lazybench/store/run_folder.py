@@ -2,7 +2,8 @@
 
 config.yaml              what was asked; a folder never mixes two configurations
 provenance.json          code, libraries, hardware, model and data, written before the first sample
-samples.jsonl            one line a record, appended and synchronised one by one
+samples.jsonl            one line a record, appended and synchronised one by one; a record that was timed gets
+                         its fidelity by a second line, which replaces the first (a finished run keeps that alone)
 samples.failed.jsonl     lines of samples that failed and were tried again
 samples.malformed.jsonl  lines that could not be read, as they were found
 done                     written last: every sample was measured, or is named as failed
@@ -33,16 +34,16 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        done: keys of the samples that were measured, in this process or an earlier one. Failed ones of an earlier
-            process are not among them: they are tried again.
+        done: the records by key, in the order they were measured, in this process or an earlier one. Failed ones of
+            an earlier process are not among them: they are tried again.
     """
 
     def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
-        self.done: set[RecordKey] = set()
+        self.done: dict[RecordKey, Record] = {}
         self._lock = lock
-        self._records: list[Record] = []
         self._samples = -1
+        self._completed = False  # samples.jsonl holds lines that later ones replace
         self._resume: dict[str, Any] | None = None  # facts of this process, to be noted before its first sample
 
     @classmethod
@@ -82,31 +83,39 @@ class RunFolder:
         self._lock.release()
 
     def append(self, record: Record) -> None:
-        """Add one record; when this returns, the disk has its whole line.
+        """Add one record, or complete one; when this returns, the disk has its whole line.
 
         Raises:
             UserError: no space left; samples.jsonl ends with the record before.
-            ValueError: a record of this key is there already.
+            ValueError: a record of this key is there already, and this one does not complete it.
         """
-        if record.key in self.done:
-            raise ValueError(f"{record.key} was appended before")
         line = to_line(record)
+        stored = from_line(line)
+        if record.key in self.done:
+            if not stored.completes(self.done[record.key]):
+                raise ValueError(f"{record.key} was appended before")
+            self._completed = True
         self._note_resume()
         append_whole(self._samples, line, self.path / "samples.jsonl")
-        self.done.add(record.key)
-        self._records.append(from_line(line))
+        self.done[record.key] = stored
 
     def records(self) -> list[Record]:
         """Every record of the run so far, in the order they were measured."""
-        return list(self._records)
+        return list(self.done.values())
 
     def failed(self) -> list[Record]:
         """The records of samples that failed."""
-        return [record for record in self._records if record.error is not None]
+        return [record for record in self.done.values() if record.error is not None]
 
     def finish(self) -> None:
         """Write the marker that says that nothing is left to measure. The last thing a run does."""
-        counts = {"records": len(self._records), "failed": len(self.failed())}
+        if self._completed:
+            content = b"".join(map(to_line, self.done.values()))
+            write_atomically(self.path / "samples.jsonl", content)
+            os.close(self._samples)  # of the file that was
+            self._samples = self._open(self.path / "samples.jsonl")
+            self._completed = False
+        counts = {"records": len(self.done), "failed": len(self.failed())}
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
     def _start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
@@ -133,8 +142,12 @@ class RunFolder:
             self._repair(samples)
         elif not samples.exists():
             write_atomically(samples, b"")
+        self._samples = self._open(samples)
+
+    @staticmethod
+    def _open(samples: Path) -> int:
         try:
-            self._samples = os.open(samples, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            return os.open(samples, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
             raise write_error(samples, error) from error
 
@@ -154,12 +167,12 @@ class RunFolder:
                 continue
             if record.error is not None:
                 failed.append(line)
-            elif record.key in self.done:
+            elif record.key in self.done and not record.completes(self.done[record.key]):
                 malformed.append(line)
             else:
                 kept.append(line)
-                self.done.add(record.key)
-                self._records.append(record)
+                self._completed |= record.key in self.done
+                self.done[record.key] = record
         repaired = b"".join(line + b"\n" for line in kept)
         if repaired == content:
             return
@@ -188,7 +201,7 @@ class RunFolder:
         facts_path = self.path / "provenance.json"
         first = _read(facts_path)
         entry = {name: value for name, value in self._resume.items() if value != first.get(name)}
-        entry = {"after_records": len(self._records), "commit": self._resume.get("commit"), **entry}
+        entry = {"after_records": len(self.done), "commit": self._resume.get("commit"), **entry}
         first.setdefault("resumed", []).append(entry)
         write_atomically(facts_path, _json(first))
         for name, what in (

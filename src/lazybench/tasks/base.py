@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lazybench.models.spec import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,17 @@ class Sample:
     answers: tuple[str, ...]
     all_classes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)  # length bucket, needle depth, ...
+    context: range | None = None  # the document's characters of the prompt, without instruction and question
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A sample's prompt as a model reads it, and which of its tokens are what."""
+
+    ids: Tensor  # (1, prompt_tokens), long
+    template: Tensor  # (prompt_tokens,) bool: the chat format's tokens and the begin of text, nothing of the sample's
+    context: Tensor | None  # (prompt_tokens,) bool: the document's tokens; None: the task does not tell them apart
+    truncated_from: int | None = None  # prompt_tokens before the middle was cut out; None: it is whole
 
 
 @dataclass(frozen=True)
@@ -50,8 +66,25 @@ class Task(Protocol):
     @property
     def source(self) -> str: ...  # "hub THUDM/LongBench@revision" or "file qasper.jsonl"
 
+    @property
+    def stop_strings(self) -> tuple[str, ...]: ...  # texts that end the generation; none for LongBench
+
     def samples(self) -> Sequence[Sample]: ...
+
+    def encode(self, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
+        """The prompt's tokens, so many that ``new_tokens`` fit the model's window behind them.
+
+        Raises:
+            UserError: they can't, or what the task is about would be cut away.
+        """
+        ...
 
     def score(self, prediction: str, sample: Sample) -> float:
         """The official score of one raw prediction, 0..1."""
         ...
+
+
+def place_of(part: str, prompt: str) -> range | None:
+    """Which characters of the prompt are ``part``; None where it is empty or not found."""
+    start = prompt.find(part) if part else -1
+    return None if start < 0 else range(start, start + len(part))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazybench.errors import UserError, unknown_name
-from lazybench.tasks.base import DataSettings, Sample
+from lazybench.tasks.base import DataSettings, Sample, place_of
 from lazybench.tasks.categories import CATEGORIES, length_bucket
 from lazybench.tasks.documents import HUB_ID, HUB_REVISION, load_documents
+from lazybench.tasks.prompting import OfficialPrompt
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -24,7 +25,7 @@ PLAIN_PROMPT = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")  # p
 
 
 @dataclass(frozen=True)
-class LmEvalTask:
+class LmEvalTask(OfficialPrompt):
     """Any generation task of lm-eval, one of ours for LongBench among them.
 
     A sample's score is the first metric of the task's list, after the first of its filters.
@@ -73,7 +74,8 @@ class LmEvalTask:
         prompt = self.task.fewshot_context(doc, num_fewshot=self.task.config.num_fewshot or 0)
         if "dataset" in doc and "length" in doc:  # ours
             details = {"length": doc["length"], "length_bucket": length_bucket(doc["length"])}
-            return Sample(sample_id, prompt, tuple(doc["answers"]), tuple(doc["all_classes"] or ()), details)
+            answers, classes = tuple(doc["answers"]), tuple(doc["all_classes"] or ())
+            return Sample(sample_id, prompt, answers, classes, details, place_of(doc["context"], prompt))
         target = self.task.doc_to_target(doc)
         return Sample(sample_id, prompt, tuple(map(str, target)) if isinstance(target, list) else (str(target),))
 

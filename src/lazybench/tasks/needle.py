@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lazybench.errors import UserError
-from lazybench.tasks.base import DataSettings, Sample
+from lazybench.models.spec import LoadedModel
+from lazybench.tasks.base import DataSettings, Prompt, Sample, place_of
 from lazybench.tasks.embedded import documentation, python_version, sha256_of, whole_number
 from lazybench.tasks.metrics import score
+from lazybench.tasks.prompting import OfficialPrompt, encode_prompt
 
 CHARACTERS_PER_TOKEN = 4  # about, of English prose
 TEMPLATE = (
@@ -25,7 +27,7 @@ NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 
 
 @dataclass(frozen=True)
-class Needle:
+class Needle(OfficialPrompt):
     """Parameters: ``length`` of the prompt in tokens (about), ``depth`` 0..1 or none to spread it, ``samples``."""
 
     settings: DataSettings
@@ -68,7 +70,25 @@ class Needle:
         lines = self._lines(draw.randrange(len(self.text)), max(characters, 0))
         lines.insert(round(depth * len(lines)), NEEDLE.format(key=key))
         details = {"depth": depth, "length": length}
-        return Sample(f"{self.settings.seed}-{number}", TEMPLATE.format(text="\n".join(lines)), (key,), (), details)
+        text = "\n".join(lines)
+        prompt = TEMPLATE.format(text=text)
+        return Sample(f"{self.settings.seed}-{number}", prompt, (key,), (), details, place_of(text, prompt))
+
+    def encode(self, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
+        """The whole prompt, or none: the needle lies in the middle that LongBench's protocol cuts out.
+
+        Raises:
+            UserError: the prompt exceeds the model's limit.
+        """
+        prompt = encode_prompt(loaded, self, sample, new_tokens)
+        if prompt.truncated_from is not None:
+            length, fits, whole = sample.details["length"], prompt.ids.shape[1], prompt.truncated_from
+            raise UserError(
+                f"task.parameters.length={length} makes a prompt of {whole} tokens for model {loaded.spec.name}, "
+                f"which takes {fits} with {new_tokens} new ones: the needle could be cut away; "
+                f"choose length={max(50, length * fits // whole - 50)} or less, or a larger model.prompt_limit_tokens"
+            )
+        return prompt
 
     def _lines(self, start: int, characters: int) -> list[str]:
         """Whole lines of the documentation, from ``start`` on and round again, about ``characters`` long."""

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
-
 from lazybench.errors import UserError
-from lazybench.tasks.base import DataSettings, Sample
+from lazybench.models.spec import LoadedModel
+from lazybench.tasks.base import DataSettings, Prompt, Sample
 from lazybench.tasks.embedded import documentation, whole_number
+from lazybench.tasks.prompting import tokens_of
 
 CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of English prose, so the cut is always exact
 
@@ -30,6 +29,7 @@ class PlainText:
     max_new_tokens: int = 64
     stop_at_newline: bool = False
     chat_format: bool = False
+    stop_strings: tuple[str, ...] = ()
     source: str = "pydoc_data.topics of the running Python"
 
     @property
@@ -64,27 +64,19 @@ class PlainText:
     def score(self, prediction: str, sample: Sample) -> float:
         raise UserError("task=plain_text has no score; run it with scoring=false, as experiment=latency does")
 
+    def encode(self, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
+        """The text's first ``prompt_tokens`` tokens, whatever the model's prompt limit.
 
-def check_room(prompt_tokens: int, new_tokens: int, window_tokens: int) -> None:
-    """Refuse a prompt that does not fit the model's window together with its generation.
-
-    Raises:
-        UserError: it does not.
-    """
-    if prompt_tokens + new_tokens > window_tokens:
-        raise UserError(
-            f"a prompt of {prompt_tokens} tokens and {new_tokens} new ones exceed the model's window of "
-            f"{window_tokens}; choose shorter ones, as in task.datasets=[plain_text_1000]"
-        )
-
-
-def exact_prompt(tokenizer: PreTrainedTokenizerBase, text: str, prompt_tokens: int) -> Tensor:
-    """The text's first ``prompt_tokens`` ids.  # (1, prompt_tokens)
-
-    Raises:
-        UserError: the text is too short.
-    """
-    ids: Tensor = tokenizer(text, return_tensors="pt", verbose=False).input_ids[:, :prompt_tokens]
-    if ids.shape[1] < prompt_tokens:
-        raise UserError(f"the text gives {ids.shape[1]} tokens, fewer than the {prompt_tokens} asked for")
-    return ids
+        Raises:
+            UserError: they exceed the model's window together with the generation.
+        """
+        if self.prompt_tokens + new_tokens > loaded.window_tokens:
+            raise UserError(
+                f"a prompt of {self.prompt_tokens} tokens and {new_tokens} new ones exceed the model's window of "
+                f"{loaded.window_tokens}; choose shorter ones, as in task.datasets=[plain_text_1000]"
+            )
+        whole = tokens_of(loaded.tokenizer, sample.prompt, range(len(sample.prompt)), range(len(sample.prompt)))
+        tokens = slice(self.prompt_tokens)
+        assert whole.context is not None
+        assert whole.ids.shape[1] >= self.prompt_tokens  # CHARACTERS_PER_TOKEN
+        return Prompt(whole.ids[:, tokens], whole.template[tokens], whole.context[tokens])

@@ -11,44 +11,53 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lazybench.errors import UserError
+from lazybench.models.chat import wrap
 from lazybench.models.spec import LoadedModel
-from lazybench.tasks.base import Sample, Task
+from lazybench.tasks.base import Prompt, Sample, Task
 
 
-def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample) -> torch.Tensor:
-    """The prompt's token ids: cut in the middle, then put into the chat format where the task has one.
+class OfficialPrompt:
+    """What tasks have in common whose prompts are a text, cut in the middle where it is too long."""
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        return ()
+
+    def encode(self: Task, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
+        return encode_prompt(loaded, self, sample, new_tokens)
+
+
+def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample, new_tokens: int) -> Prompt:
+    """The prompt's tokens: cut in the middle, then put into the chat format where the task has one.
 
     The limit is LongBench's length for the model, or the window less the generation. It holds for the prompt
     before the chat format; where the whole then exceeds the window, the limit shrinks until it fits.
 
-    Returns:
-        Token ids, long, on the CPU.  # (1, prompt_tokens)
-
     Raises:
         UserError: the window cannot hold the generation and a prompt.
     """
-    window = loaded.window_tokens - task.max_new_tokens
+    window = loaded.window_tokens - new_tokens
     limit = min(loaded.spec.prompt_limit_tokens or window, window)
-    while True:
-        if limit < 2:
-            raise UserError(
-                f"task={task.name} generates {task.max_new_tokens} tokens, too many for the window of "
-                f"{loaded.window_tokens} tokens of model {loaded.spec.name}"
-            )
-        ids = _encode(loaded, task, truncate_middle(loaded.tokenizer, sample.prompt, limit))
-        if len(ids) <= window:
-            return torch.tensor([ids])
-        limit -= len(ids) - window
+    while limit >= 2:
+        text, context = _cut_middle(loaded.tokenizer, sample, limit)
+        prompt = _tokens(loaded, task, text, context)
+        if (surplus := prompt.ids.shape[1] - window) > 0:
+            limit -= surplus
+        elif text == sample.prompt:
+            return prompt
+        else:
+            whole = _tokens(loaded, task, sample.prompt, None)
+            return Prompt(prompt.ids, prompt.template, prompt.context, truncated_from=whole.ids.shape[1])
+    raise UserError(
+        f"max_new_tokens={new_tokens} of task={task.name} leaves no room for a prompt in the window of "
+        f"{loaded.window_tokens} tokens of model {loaded.spec.name}; choose fewer, as in max_new_tokens=64"
+    )
 
 
 def truncate_middle(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int) -> str:
     """The first and the last ``limit // 2`` tokens of a longer prompt, decoded; a shorter prompt as it is."""
-    ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
-    if len(ids) <= limit:
-        return prompt
-    half = limit // 2
-    first, last = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:half], ids[-half:]))
-    return str(first) + str(last)
+    first, last = _halves(tokenizer, prompt, limit)
+    return first + last
 
 
 def generation_kwargs(loaded: LoadedModel, task: Task) -> dict[str, Any]:
@@ -70,16 +79,73 @@ def generation_kwargs(loaded: LoadedModel, task: Task) -> dict[str, Any]:
     }
     if task.min_new_tokens:
         kwargs["min_new_tokens"] = task.min_new_tokens
-    if stop_strings := getattr(task, "stop_strings", ()):
-        kwargs |= {"stop_strings": list(stop_strings), "tokenizer": tokenizer}
+    if task.stop_strings:
+        kwargs |= {"stop_strings": list(task.stop_strings), "tokenizer": tokenizer}
     return kwargs
 
 
-def _encode(loaded: LoadedModel, task: Task, prompt: str) -> list[int]:
-    tokenizer = loaded.tokenizer
+def tokens_of(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    user: range,
+    context: range | None,
+    add_special_tokens: bool = True,
+) -> Prompt:
+    """A text's tokens, told apart by their characters; what lies across a border belongs to what is around.
+
+    Args:
+        user: characters of the text that are the sample's; the others are the chat format's.
+        context: characters that are the document's.
+
+    Raises:
+        UserError: the tokenizer is one of the few that don't say which characters a token stands for.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{type(tokenizer).__name__} does not say which characters its tokens stand for; "
+            "give model.path=FOLDER with a tokenizer.json"
+        )
+    encoded = tokenizer(
+        text, add_special_tokens=add_special_tokens, return_offsets_mapping=True, truncation=False, verbose=False
+    )
+    offsets = torch.tensor(encoded.offset_mapping, dtype=torch.long).reshape(-1, 2)  # (prompt_tokens, start and end)
+
+    def within(characters: range) -> torch.Tensor:
+        starts, ends = offsets.unbind(1)
+        return (starts >= characters.start) & (ends <= characters.stop) & (ends > starts)  # (prompt_tokens,)
+
+    of_context = None if context is None else within(context)
+    return Prompt(torch.tensor([encoded.input_ids], dtype=torch.long), ~within(user), of_context)
+
+
+def _halves(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int) -> tuple[str, str]:
+    ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+    if len(ids) <= limit:
+        return prompt, ""
+    half = limit // 2
+    first, last = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:half], ids[-half:]))
+    return str(first), str(last)
+
+
+def _cut_middle(tokenizer: PreTrainedTokenizerBase, sample: Sample, limit: int) -> tuple[str, range | None]:
+    """``truncate_middle``, and where the context stands then: counted from the start and from the end."""
+    first, last = _halves(tokenizer, sample.prompt, limit)
+    text, context = first + last, sample.context
+    if context is None or text == sample.prompt:
+        return text, context
+    start = min(context.start, len(first))
+    return text, range(start, max(start, len(text) - min(len(sample.prompt) - context.stop, len(last))))
+
+
+def _tokens(loaded: LoadedModel, task: Task, prompt: str, context: range | None) -> Prompt:
     if not task.chat_format:
-        return list(tokenizer(prompt, truncation=False, verbose=False).input_ids)
-    wrapped = loaded.wrap_chat(prompt)
-    begins = tokenizer.bos_token is not None and wrapped.startswith(tokenizer.bos_token)
+        return tokens_of(loaded.tokenizer, prompt, range(len(prompt)), context)
+    wrapped, user = wrap(loaded.wrap_chat, prompt)
+    if context is not None:  # a template that strips white space moves the rest
+        lead = max(prompt.find(wrapped[user.start : user.stop]), 0)
+        shift = user.start - lead
+        context = range(max(context.start + shift, user.start), min(context.stop + shift, user.stop))
     # a chat template that writes the beginning-of-sequence token itself must not get a second one
-    return list(tokenizer(wrapped, truncation=False, add_special_tokens=not begins, verbose=False).input_ids)
+    bos = loaded.tokenizer.bos_token
+    begins = bos is not None and wrapped.startswith(bos)
+    return tokens_of(loaded.tokenizer, wrapped, user, context, add_special_tokens=not begins)

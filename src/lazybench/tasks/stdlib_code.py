@@ -16,17 +16,18 @@ from functools import cached_property
 from pathlib import Path
 
 from lazybench.errors import UserError
-from lazybench.tasks.base import DataSettings, Sample
+from lazybench.tasks.base import DataSettings, Sample, place_of
 from lazybench.tasks.documents import PROMPTS
 from lazybench.tasks.embedded import python_version, sha256_of, whole_number
 from lazybench.tasks.metrics import score
+from lazybench.tasks.prompting import OfficialPrompt
 
 LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "config-", "test", "idle_test", "lib2to3", "encodings")
 LEAST_LINE_CHARACTERS = 12  # of the line to complete, without its indentation
 
 
 @dataclass(frozen=True)
-class StdlibCode:
+class StdlibCode(OfficialPrompt):
     """One sample a source file: up to ``characters`` of it (12,500: up to 3,500 tokens), then a line is asked for."""
 
     settings: DataSettings
@@ -92,8 +93,10 @@ class StdlibCode:
             return None
         target = random.Random(f"{self.settings.seed} {name}").choice(choices)
         first = next(number for number in range(target + 1) if starts[target] - starts[number] <= self._characters)
-        prompt = PROMPTS["lcc"].format(context="".join(lines[first:target]))
-        return Sample(f"{name}:{target + 1}", prompt, (lines[target].rstrip("\n"),))
+        context = "".join(lines[first:target])
+        prompt = PROMPTS["lcc"].format(context=context)
+        answers = (lines[target].rstrip("\n"),)
+        return Sample(f"{name}:{target + 1}", prompt, answers, context=place_of(context, prompt))
 
     def score(self, prediction: str, sample: Sample) -> float:
         return score(self.name, prediction, sample.answers)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lazybench.errors import UserError
-from lazybench.tasks.base import DataSettings, Sample
+from lazybench.tasks.base import DataSettings, Sample, place_of
 from lazybench.tasks.documents import PROMPTS
 from lazybench.tasks.embedded import documentation, python_version, sha256_of, whole_number
 from lazybench.tasks.metrics import score
+from lazybench.tasks.prompting import OfficialPrompt
 
 SAMPLES = 100
 LEAST_CHARACTERS = 250  # of a paragraph without its first sentence
@@ -26,7 +27,7 @@ FIRST_SENTENCE = re.compile(r"([A-Z].{40,300}?[.]) (?=[A-Z])")
 
 
 @dataclass(frozen=True)
-class StdlibRetrieval:
+class StdlibRetrieval(OfficialPrompt):
     """``paragraphs`` numbered paragraphs (30 make about 3,300 tokens) and the first sentence of one of them."""
 
     settings: DataSettings
@@ -74,7 +75,8 @@ class StdlibRetrieval:
         template = template.replace("Wikipedia", "the Python documentation")
         template = template.replace("an abstract", "a sentence").replace("the abstract", "the sentence")
         prompt = template.format(context=context, input=chosen[answer][0])
-        return Sample(f"{self.settings.seed}-{number}", prompt, (f"Paragraph {answer + 1}",))
+        answers = (f"Paragraph {answer + 1}",)
+        return Sample(f"{self.settings.seed}-{number}", prompt, answers, context=place_of(context, prompt))
 
     def score(self, prediction: str, sample: Sample) -> float:
         return score(self.name, prediction, sample.answers)

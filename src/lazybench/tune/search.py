@@ -20,13 +20,13 @@ import torch
 from lazybench.config import RunConfig, TuneSettings
 from lazybench.contract import Method, Request
 from lazybench.errors import UserError
-from lazybench.measure.fidelity import Reference, fidelity, record_reference
+from lazybench.measure.fidelity import Reference, free_tokens, quality, record_reference
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.models import LoadedModel, load_model
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.runner import encode, request_for
+from lazybench.requests import encode, request_for
 from lazybench.store.files import FolderLock
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
@@ -224,10 +224,11 @@ class _TuningSamples:
         agreements: list[float] = []
         scores: list[float] = []
         for one in self.tried:
-            response = method.run(one.request)
-            speedups.append(shares_of(response.work, one.request).flops_ratio)
-            scores.append(self._score(one.task, one.sample, response.new_tokens))
-            agreements.append(fidelity(method, one.request, one.reference)[0])
+            judged = quality(method, one.request, one.reference)
+            speedups.append(shares_of(judged.response.work, one.request).flops_ratio)
+            agreements.append(judged.fidelity.top1)
+            tokens = free_tokens(method, one.request, one.reference, judged.fidelity)
+            scores.append(self._score(one.task, one.sample, tokens))
         baseline = sum(one.score for one in self.tried)
         relative = sum(scores) / baseline if baseline else 1.0  # where nothing scores, nothing is lost
         return fmean(speedups), fmean(agreements), relative

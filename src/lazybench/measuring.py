@@ -1,0 +1,145 @@
+"""The way of a sample through every method to its lines of samples.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from lazybench.config import RunConfig
+from lazybench.contract import Method, Request
+from lazybench.measure.fidelity import EXACT, Fidelity, Reference, fidelity, record_reference
+from lazybench.measure.protocol import Measurement, WarmUp, attempt, measure, order_of_methods
+from lazybench.measure.work import shares_of
+from lazybench.methods.baseline import Baseline
+from lazybench.models import LoadedModel
+from lazybench.progress import Progress
+from lazybench.requests import encode, request_for
+from lazybench.store.record import Record
+from lazybench.store.run_folder import RunFolder
+from lazybench.tasks.base import Prompt, Sample, Task
+
+
+class Measuring:
+    """One run in progress: what every sample needs and does not change."""
+
+    def __init__(self, config: RunConfig, loaded: LoadedModel, folder: RunFolder, tracker: Any) -> None:
+        self.config = config
+        self.loaded = loaded
+        self.folder = folder
+        self.tracker = tracker
+        self.repeats = {(method.name, method.label): max(config.repeats, method.repeats) for method in config.methods}
+        self.warm_up = WarmUp(config.methods, config.warmup)
+
+    def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
+        with Progress(total=len(samples) * sum(self.repeats.values())) as progress:
+            for task, index, sample in samples:
+                self._measure_sample(task, index, sample, progress)
+
+    def _measure_sample(self, task: Task, index: int, sample: Sample, progress: Progress) -> None:
+        """Every method on one sample, in alternating order; only what the folder does not hold yet.
+
+        Times are written at once. Fidelity, which may take as long again, follows in a line that replaces the first.
+        """
+
+        @cache  # nothing to encode where everything is measured
+        def prompt() -> Prompt:
+            return encode(self.config, self.loaded, task, sample)
+
+        def request(repeat: int) -> Request:
+            return request_for(self.config, self.loaded, task, prompt(), index, repeat)
+
+        @cache  # recorded when the first method asks for it, and once
+        def reference() -> Reference:
+            return record_reference(Baseline(), request(0))
+
+        for repeat in range(max(self.repeats.values())):
+            due = [method for method in self.config.methods if repeat < self.repeats[method.name, method.label]]
+            group: list[tuple[Method, Record]] = []
+            for order, method in enumerate(order_of_methods(index + repeat, due)):
+                blank = self._blank_record(task, sample, method, repeat, order)
+                record = self.folder.done.get(blank.key)
+                if record is None:
+                    progress.show(task.name, method.name)
+                    record = self._time(blank, method, request(repeat), task, sample)
+                    self._keep(replace(record, truncated_from=prompt().truncated_from))
+                group.append((method, record))
+                progress.advance(record)
+            for method, record in group:
+                if self._lacks_fidelity(self.folder.done[record.key]):
+                    self._keep(_judged(self.folder.done[record.key], method, request(repeat), reference))
+
+    def _keep(self, record: Record) -> None:
+        self.folder.append(record)
+        if not self._lacks_fidelity(record):
+            self.tracker.log(record)
+
+    def _lacks_fidelity(self, record: Record) -> bool:
+        return self.config.fidelity and record.error is None and record.fidelity_top1 is None
+
+    def _time(self, record: Record, method: Method, request: Request, task: Task, sample: Sample) -> Record:
+        record = replace(record, prompt_tokens=request.prompt_ids.shape[1])
+        self.warm_up(request)
+        measured = attempt(lambda: measure(method, request))
+        if not isinstance(measured, Measurement):  # out of memory, say: this sample failed, the run goes on
+            return replace(record, error=measured)
+        response = measured.response
+        work, shares = response.work, shares_of(response.work, request)
+        prediction = str(self.loaded.tokenizer.decode(response.new_tokens, skip_special_tokens=True))
+        details = {**sample.details, **response.details}
+        if work.revived_tokens_per_step is not None:
+            details["revived_tokens_per_step"] = work.revived_tokens_per_step
+        record = replace(
+            record,
+            output_tokens=len(response.new_tokens),
+            ttft_s=measured.ttft_s,
+            generation_s=measured.generation_s,
+            decode_step_s=measured.decode_step_s,
+            overhead_s=response.overhead_s,
+            prediction=prediction,
+            prompt_tokens_computed=shares.prompt_tokens_computed,
+            prompt_tokens_computed_by_stage=shares.by_stage,
+            prompt_tokens_computed_by_step=shares.by_step,
+            ideal_ttft_speedup=shares.flops_ratio,
+            peak_memory_bytes=measured.peak_memory_bytes,
+            added_memory_bytes=measured.added_memory_bytes,
+            kv_bytes_prefill=work.kv_bytes_prefill,
+            kv_bytes_end=work.kv_bytes_end,
+            aux_bytes_prefill=work.aux_bytes_prefill,
+            aux_bytes_end=work.aux_bytes_end,
+            details=details or None,
+        )
+        if self.config.scoring and self.loaded.scores_mean_something:
+            record = replace(record, score=task.score(self.loaded.postprocess(prediction), sample))
+        if self.config.fidelity and method.name == Baseline.name:  # the reference itself: a pass could only find it
+            record = _with_fidelity(record, EXACT)
+        return record
+
+    def _blank_record(self, task: Task, sample: Sample, method: Method, repeat: int, order: int) -> Record:
+        return Record(
+            model=self.loaded.label,
+            task=task.name,
+            category=task.category,
+            method=method.name,
+            variant=method.label,
+            sample_id=sample.sample_id,
+            repeat=repeat,
+            prompt_tokens=0,
+            order=order,
+        )
+
+
+def _judged(record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
+    found = attempt(lambda: fidelity(method, request, reference()))
+    return replace(record, error=f"fidelity: {found}") if isinstance(found, str) else _with_fidelity(record, found)
+
+
+def _with_fidelity(record: Record, found: Fidelity) -> Record:
+    return replace(
+        record,
+        fidelity_top1=found.top1,
+        fidelity_kl=found.kl,
+        fidelity_first_top1=found.first_top1,
+        fidelity_first_kl=found.first_kl,
+    )

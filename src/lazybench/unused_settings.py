@@ -1,0 +1,42 @@
+"""Settings that would do nothing in a run: each is named, none is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
+    """One line for each override of the command line that this run does not read.
+
+    Args:
+        overrides: ``"method.random_drop.keep=0.5"``, as Hydra lists them.
+        config: the composed configuration, as plain data.
+    """
+    from lazybench.tasks.categories import CHINESE, EXTENDED, LONGBENCH
+
+    given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+    given = {key.partition("@")[0]: value for key, value in given.items() if value != "null"}
+    entries = [entry if isinstance(entry, dict) else {"method": entry} for entry in config["methods"]]
+    names = [str(entry.get("method")) for entry in entries]
+    # a preset by its name, in an entry of methods, replaces the run's pruning; keys of it go on top
+    pruned = [
+        name
+        for name, entry in zip(names, entries, strict=True)
+        if "pruning" in config["method"].get(name, {}) and not isinstance(entry.get("pruning"), str)
+    ]
+    datasets = config["task"]["datasets"]
+    lines = []
+    for key in given:
+        group, *rest = key.split(".")
+        if group == "method" and rest and rest[0] not in names:
+            lines.append(f"{key} does nothing: {rest[0]} is not among methods=[{','.join(names)}]")
+        elif group == "pruning" and not pruned:
+            lines.append(f"{key} does nothing: none of methods=[{','.join(names)}] prunes by it")
+        elif key == "data.root" and not any(name in (*LONGBENCH, *CHINESE, *EXTENDED) for name in datasets):
+            lines.append(f"data.root does nothing: task={config['task']['name']} reads no LongBench file")
+        elif key in ("model.hub_id", "model.revision") and "model.path" in given:
+            lines.append(f"{key} does nothing: model.path is loaded in its place")
+    if {"pruning.layers", "pruning.depths"} <= given.keys():
+        lines.append("pruning.depths does nothing beside pruning.layers, which say the same")
+    return lines

@@ -1,0 +1,54 @@
+"""Twenty kills and Ctrl-Cs at random moments lose nothing, double nothing, and the line says what is kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from conftest import ROOT, run_environment
+from test_main_job import QUICK
+
+from lazybench.store.lines import from_line
+from lazybench.store.reading import read_records
+from lazybench.store.record import Record, RecordKey
+
+SAMPLES = 40
+
+
+def test_twenty_interrupts_lose_and_double_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = (f"model.path={tiny_checkpoint}", *QUICK, f"task.parameters.samples={SAMPLES}", f"limit={SAMPLES}")
+    command = [sys.executable, str(ROOT / "tests" / "interrupt_driver.py"), str(out), *settings]
+    done = subprocess.run(command, cwd=ROOT, env=run_environment(), capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    *killed, last = json.loads(done.stdout)
+    assert len(killed) == 20
+    assert last["code"] == 0, last["stderr"]
+    final = {record.key: record for record in read_records(out / "samples.jsonl")}
+    assert len(final) == len((out / "samples.jsonl").read_text().splitlines()) == 3 * SAMPLES
+    assert all(record.error is None and record.fidelity_top1 is not None for record in final.values())
+
+    before: list[str] = []
+    for child in killed:
+        assert "Traceback" not in child["stderr"]
+        lines, kept = whole(child)
+        assert lines[: len(before)] == before  # what was there stays, and is not measured again
+        assert len(lines) > len(before)
+        for key, record in kept.items():
+            assert final[key].ttft_s == record.ttft_s
+            assert final[key].prediction == record.prediction
+        if child["signal"] == "SIGINT":
+            assert child["code"] == 130
+            assert re.search(rf"interrupted; {len(kept)} records are kept in ", child["stderr"]), child["stderr"]
+        before = lines
+    assert any(record.fidelity_top1 is None for child in killed for record in whole(child)[1].values())
+
+
+def whole(child: dict[str, Any]) -> tuple[list[str], dict[RecordKey, Record]]:
+    """The whole lines that a child left, and their records by key, the later line for the earlier one."""
+    lines = child["samples"].split("\n")[:-1]  # a kill may have torn the last
+    return lines, {record.key: record for record in map(from_line, lines)}

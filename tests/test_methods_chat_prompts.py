@@ -1,0 +1,99 @@
+"""Methods that drop prompt tokens leave the chat format whole: ChatML, Llama 2's [INST], XGen's header."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from chat_models import FORMATS, chat_models
+from test_methods_shortening import prompt_seen
+from test_tasks_longbench import task_like
+
+from lazybench.contract import Method, Request
+from lazybench.errors import UserError
+from lazybench.methods.prompt_compression import PromptCompression
+from lazybench.methods.random_drop import RandomDrop
+from lazybench.models import LoadedModel
+from lazybench.tasks.base import Sample, place_of
+from lazybench.tasks.prompting import encode_prompt, generation_kwargs
+
+DOCUMENT = "".join(f"Line {number} says that a tree has roots and leaves. Some fall.\n" for number in range(12))
+QUESTION = "\n\nWhat falls in autumn?\nAnswer:"
+PROMPT = f"Read the text below.\n\n{DOCUMENT}{QUESTION}"
+CHATS = [name for name in FORMATS if name != "none"]
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Request]:
+    return {name: request_of(loaded) for name, loaded in chat_models(tmp_path_factory.mktemp("checkpoints")).items()}
+
+
+def request_of(loaded: LoadedModel) -> Request:
+    prompt = encode_prompt(loaded, task_like(), Sample("0", PROMPT, (), context=place_of(DOCUMENT, PROMPT)), 4)
+    kwargs = {**generation_kwargs(loaded, task_like()), "max_new_tokens": 2}
+    return Request(
+        loaded.model, loaded.tokenizer, prompt.ids, kwargs, seed=3, template=prompt.template, context=prompt.context
+    )
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        PromptCompression(0.6, "token"),
+        PromptCompression(0.6, "sentence", part="prompt"),
+        PromptCompression(0.4, "token", part="prompt"),
+        RandomDrop(0.5),
+    ],
+    ids=["context", "sentences", "prompt", "random"],
+)
+@pytest.mark.parametrize("name", CHATS)
+def test_a_shortened_prompt_ends_with_the_generation_prompt_and_begins_with_the_header(
+    name: str, method: Method, requests: dict[str, Request]
+) -> None:
+    request = requests[name]
+    assert request.template is not None
+    before, after = FORMATS[name]
+    seen = prompt_seen(method, request)[0]
+    assert len(seen) < 0.7 * request.prompt_ids.shape[1]
+    first = request.template.int().argmin()  # tokens of the header
+    last = request.template.flip(0).int().argmin()  # tokens of the generation prompt
+    assert torch.equal(seen[:first], request.prompt_ids[0, :first])
+    assert torch.equal(seen[-last:], request.prompt_ids[0, -last:])
+    text = str(request.tokenizer.decode(seen))
+    assert text.endswith(after)
+    assert before.strip() in text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_context_alone_gives_way(name: str, requests: dict[str, Request]) -> None:
+    request = requests[name]
+    text = str(request.tokenizer.decode(prompt_seen(PromptCompression(0.6, "sentence"), request)[0]))
+    assert "Read the text below." in text
+    assert QUESTION.strip() in text
+    assert text.count("Line") < 12
+    whole = str(request.tokenizer.decode(prompt_seen(PromptCompression(0.05, "sentence"), request)[0]))
+    assert "Line" not in whole  # less than the rest alone: the document goes, the rest stays
+    assert QUESTION.strip() in whole
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_random_drop_without_exemption_drops_the_template_too(name: str, requests: dict[str, Request]) -> None:
+    request = requests[name]
+    assert request.template is not None
+    numbered = replace(request, prompt_ids=torch.arange(len(request.template))[None])
+    spared, literal = RandomDrop(0.5), RandomDrop(0.5, spare_template=False)
+    assert spared.label != literal.label
+    own = set(request.template.nonzero()[:, 0].tolist())
+    kept = {method: set(prompt_seen(method, numbered)[0].tolist()) for method in (spared, literal)}
+    assert own <= kept[spared]
+    assert not own <= kept[literal]
+    assert len(kept[spared]) == len(kept[literal])  # the same prefill: one share for both
+
+
+def test_a_task_without_a_context_is_refused_in_one_line(requests: dict[str, Request]) -> None:
+    request = replace(requests["chatml"], context=None)
+    with pytest.raises(UserError, match="choose part=prompt") as told:
+        PromptCompression(0.5, "token").run(request)
+    assert "\n" not in str(told.value)
+    PromptCompression(0.5, "token", part="prompt").run(request)
