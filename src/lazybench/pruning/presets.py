@@ -97,7 +97,7 @@ def _tuple(name: str, value: Any) -> tuple[Any, ...] | None:
     if value is None:
         return () if name == "keep" else None
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise UserError(f"pruning.{name}={value!r} must be a list, as in pruning.{name}=[{value}]")
+        raise UserError(f"pruning.{name}={value!r} must be a list, as in 'pruning.{name}=[{value}]'")
     return tuple(value)
 
 
