@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lazybench.command_line import register_methods
+from lazybench.config_groups import config_folder, register
 from lazybench.unused_settings import unused_settings
 
 
 def told(overrides: list[str]) -> list[str]:
-    register_methods(ROOT / "conf")
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+    register()
+    with initialize_config_dir(str(config_folder()), version_base=None):
         config = compose("config", overrides)
     OmegaConf.resolve(config)
     plain: Any = OmegaConf.to_container(config)
