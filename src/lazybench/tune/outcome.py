@@ -96,7 +96,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
         f"best schedule: {method.label}; {verdict} on {confirmed['samples']} samples left out: "
         f"ideal TTFT speedup {confirmed['ideal_ttft_speedup']}, measured {confirmed['ttft_speedup']}, "
         f"relative score {confirmed['relative_score']}, fidelity {confirmed['fidelity_top1']}\n"
-        f"use it: pruning={config.out / 'best.yaml'}"
+        f"preset: pruning={config.out / 'best.yaml'}"
     )
     return code
 
