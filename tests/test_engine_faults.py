@@ -7,17 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from lazybench.pruning.scorers import AttentionScorer, Seen
 from tiny_models import random_prompt, shared_model, tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Cache, GenerationConfig, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.pruning.attention import lazy_attention
-from lazybench.pruning.legacy import _importance_with_mask
-from lazybench.pruning.masks import CAUSAL, Visibility
-from lazybench.pruning.stage import Placement, Stage
-from lazybench.pruning.step import LayerView, Step
+from lazybench.pruning import legacy
+from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.look import Look
+from lazybench.pruning.masks import MaskRule
+from lazybench.pruning.placement import At
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.scorers import AttentionScorer, Seen
+from lazybench.pruning.stage import Plan, Stage
+from lazybench.pruning.step import Step
+from lazybench.pruning.trace import StepTrace, Trace
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
 PROMPT = random_prompt(20, seed=3)
@@ -30,6 +35,15 @@ def generate(model: PreTrainedModel, prompt: Tensor, new_tokens: int, cache: Cac
 
 
 # ---- float16
+
+
+def equation_1(query: Tensor, key: Tensor, scaling: float, **shown: Any) -> Tensor:
+    """(1, tokens) what the last of all queries gives each key."""
+    position = torch.arange(key.shape[2])[None]
+    last = query[:, :, -1:]
+    return AttentionScorer()(
+        Seen(0, last, key, position, position[:, -1:], scaling=scaling, kv_heads=key.shape[1], **shown)
+    )
 
 
 def huge_scores(tokens: int = 40) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,42 +62,53 @@ def test_scores_beyond_float16_select_what_float32_selects(softcap, sink):
     sinks = None if sink is None else torch.full((4,), sink)
     query, key, value = huge_scores()
     assert (query @ key.repeat_interleave(2, dim=1).transpose(2, 3)).isinf().all()
-    half = last_query_importance(query, key, 0.25, None, softcap, None if sinks is None else sinks.half())
-    single = last_query_importance(query.float(), key.float(), 0.25, None, softcap, sinks)
+    half = equation_1(query, key, 0.25, softcap=softcap, sinks=None if sinks is None else sinks.half())
+    single = equation_1(query.float(), key.float(), 0.25, softcap=softcap, sinks=sinks)
     assert half.isfinite().all()
     assert single.std() > 0
     assert torch.equal(half.topk(20).indices, single.topk(20).indices)
     if softcap or sinks is not None:  # the attention itself is the engine's own there
         outputs = []
         for dtype in (torch.float16, torch.float32):
-            place = Stage().append(40, torch.arange(40)[None], None, [40])
-            step = Step(0, 40, place)
-            view = LayerView(step, Visibility(CAUSAL, place.current, place.selected, None, True, 40), False)
             inputs = (states.to(dtype) for states in (query, key, value))
-            outputs.append(lazy_attention(torch.nn.Module(), *inputs, view, scaling=0.25, softcap=softcap, s_aux=sinks))
+            rule = MaskRule(cache=prefill_of(40))
+            outputs.append(lazy_attention(torch.nn.Module(), *inputs, rule, scaling=0.25, softcap=softcap, s_aux=sinks))
         torch.testing.assert_close(outputs[0][0].float(), outputs[1][0], atol=2e-3, rtol=2e-3)
+
+
+def prefill_of(tokens: int) -> LazyCache:
+    """A cache whose first layer runs in the prefill of a policy that prunes nothing."""
+    policy = Policy.nothing_pruned()
+    cache = LazyCache(policy, [torch.device("cpu")], Look(policy, None, ()), Trace(), (lambda: None, policy))
+    cache.start_batch(1, tokens, None)
+    cache.step = Step(0, tokens, True, policy.placement.begin())
+    cache.trace.steps.append(StepTrace(tokens, True))
+    cache.enter(cache.stages[0], cache.stages[0].append(tokens, torch.arange(tokens)[None], None, [tokens]))
+    cache.follow(0)
+    return cache
 
 
 def test_families_with_ready_made_masks_do_not_overflow_either():
     query, key, _ = huge_scores()
     key = key.repeat_interleave(2, dim=1)
     for mask in (torch.ones(1, 1, 40, 40, dtype=torch.bool), torch.zeros(1, 1, 40, 40)):
-        half = _importance_with_mask(query, key, mask, 0.25)
-        single = last_query_importance(query.float(), key.float(), 0.25)
-        assert torch.equal(half.topk(20).indices, single.topk(20).indices)
+        rows = legacy._rows(query[:, :, -1:], key, mask, 0.25)  # (1, heads, 1, keys)
+        assert rows.isfinite().all()
+        single = equation_1(query.float(), key.float(), 0.25)
+        assert torch.equal(rows[:, :, 0].mean(dim=1).topk(20).indices, single.topk(20).indices)
 
 
 def selections(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The positions that each pruning of the prefill keeps, sorted."""
     chosen_at: list[list[int]] = []
-    select = Stage.select
+    begin = Stage.begin
 
-    def noted(stage: Stage, chosen: Tensor, counts: list[int], tokens: int) -> Placement:
+    def noted(stage: Stage, chosen: Tensor, counts: list[int]) -> Plan:
         chosen_at.append(sorted(chosen[0].tolist()))
-        return select(stage, chosen, counts, tokens)
+        return begin(stage, chosen, counts)
 
     with monkeypatch.context() as patch, LazyLLM(model, PRUNED):
-        patch.setattr(Stage, "select", noted)
+        patch.setattr(Stage, "begin", noted)
         generate(model, PROMPT, 1)
     return chosen_at
 
@@ -97,7 +122,9 @@ def test_a_float16_model_with_large_key_biases_keeps_what_its_float32_twin_keeps
             attention.bias.data[column] = 512.0
     single = tiny_model("gpt2")
     single.load_state_dict(half.state_dict())
-    assert selections(half, monkeypatch) == selections(single, monkeypatch)
+    kept = selections(half, monkeypatch)
+    assert [len(tokens) for tokens in kept] == [14, 9, 7]
+    assert kept == selections(single, monkeypatch)
 
 
 # ---- ragged batches
@@ -110,18 +137,18 @@ def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
     computed: list[list[int]] = []
     select = Stage.select
 
-    def noted(stage: Stage, *args: object) -> Placement:
-        place = select(stage, *args)
-        computed.append(place.computed)
-        return place
+    def noted(stage: Stage, *args: Any) -> Plan:
+        plan = select(stage, *args)
+        computed.append(plan.computed)
+        return plan
 
     with pytest.MonkeyPatch.context() as patch, LazyLLM(model, PRUNED):
         patch.setattr(Stage, "select", noted)
         cache = generate(model, alike, 8).past_key_values
     assert any(len(set(counts)) > 1 for counts in computed)
     for layer in range(4):
-        assert cache._keys[layer].isfinite().all()
-        assert cache._values[layer].isfinite().all()
+        assert cache.arena(layer)._keys.isfinite().all()
+        assert cache.arena(layer)._values.isfinite().all()
 
 
 # ---- whose cache it is, and what is prompt
@@ -146,8 +173,8 @@ def test_a_cache_of_another_schedule_is_refused(layers):
     other = PruningSchedule(layers, (0.6,) * len(layers))
     with LazyLLM(model, other):
         said = refused(lambda: generate(model, with_turn(first, PROMPT), 2, first.past_key_values))
-    assert "layers=0,1 keep=0.6,0.5" in said
-    assert other.label in said
+    assert "placement, budget differ" in said
+    assert f"{At((0, 1))}, not {At(layers)}" in said
 
 
 def test_a_cache_of_another_model_is_refused():

@@ -161,6 +161,9 @@ def _hashable(lines: list[dict[str, object]]) -> list[dict[str, str]]:
         (("pruning.layers=[40]", "pruning.keep=[0.5]"), ("40", "4 layers")),
         (("task=qasper", "data.root=/nonexistent"), ("/nonexistent",)),
         (("model.path=/nonexistent",), ("/nonexistent",)),
+        (("method.random_drop.keep=0.7",), ("method.random_drop.keep", "does nothing")),
+        (("max_new_tokens=100000",), ("max_new_tokens=100000", "window of 2048")),
+        (("task.parameters.length=5000",), ("length=5000", "choose length=")),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(

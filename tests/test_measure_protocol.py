@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ import torch
 from tiny_requests import tiny_request
 
 from lazybench.contract import Request, Response
+from lazybench.errors import UserError
 from lazybench.measure.memory import CLEAR_REFS, PeakMemory
-from lazybench.measure.protocol import measure, order_of_methods
+from lazybench.measure.protocol import SHORT_TOKENS, WarmUp, attempt, measure, order_of_methods
 from lazybench.methods.baseline import Baseline
 
 
@@ -57,6 +59,85 @@ def test_a_single_token_has_no_decoding_step(request_: Request) -> None:
     assert measured.ttft_s == measured.generation_s
 
 
+def test_each_token_is_on_the_host_before_the_next_forward_pass(request_: Request) -> None:
+    events: list[str] = []
+
+    class Watched(Baseline):
+        def run(self, request: Request) -> Response:
+            clock = request.generate_kwargs["streamer"]
+            put = clock.put
+            clock.put = lambda value: (put(value), events.append("token"))
+            hook = request.model.register_forward_pre_hook(lambda *_: events.append("forward"))
+            try:
+                return super().run(request)
+            finally:
+                hook.remove()
+
+    measure(Watched(), request_)
+    assert events == ["token", *["forward", "token"] * 5]  # the first "token" is the prompt
+
+
+def test_tokens_handed_over_late_are_refused(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.generation import utils
+
+    class Late(utils.StopCheck):
+        """Transformers' deferred check on ``mps``: a token is handed over in the step after its own."""
+
+        waiting: torch.Tensor | None = None
+
+        def __call__(self, unfinished: torch.Tensor, tokens: torch.Tensor, length: int) -> bool:
+            if self.waiting is not None:
+                self.streamer.put(self.waiting.cpu())
+            self.waiting = tokens
+            return bool(unfinished.max() == 0)
+
+    monkeypatch.setattr(utils, "StopCheck", Late)
+    with pytest.raises(UserError, match="hands tokens over after the next forward pass") as told:
+        measure(Baseline(), request_)
+    assert "\n" not in str(told.value)
+    assert not request_.model._forward_pre_hooks
+
+
+@dataclass(frozen=True)
+class Noting(Baseline):
+    """Notes what it is asked."""
+
+    asked: list[tuple[int, int]]
+
+    def run(self, request: Request) -> Response:
+        self.asked.append((request.prompt_ids.shape[1], request.generate_kwargs["max_new_tokens"]))
+        return super().run(request)
+
+
+def test_warm_up_on_a_cpu_is_short_and_once() -> None:
+    request = tiny_request(prompt_tokens=400, max_position_embeddings=1024)
+    asked: list[tuple[int, int]] = []
+    warm_up = WarmUp([Noting(asked)], runs=3)
+    for _ in range(2):
+        warm_up(request)
+    assert asked == [(SHORT_TOKENS, 2)] * 3
+    WarmUp([Noting(asked)], runs=0)(request)
+    assert len(asked) == 3
+
+
+def test_a_failure_is_one_line_and_frees_what_it_held() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def fail() -> None:
+        block = torch.ones(8)
+        held.append(weakref.ref(block))
+        raise RuntimeError("out of\nmemory")
+
+    assert attempt(fail) == "RuntimeError: out of memory"
+    assert held[0]() is None
+
+    def refuse() -> None:
+        raise UserError("bad input")
+
+    with pytest.raises(UserError):
+        attempt(refuse)
+
+
 def test_garbage_collection_is_on_again_after_a_failure(request_: Request) -> None:
     class Fails(Baseline):
         def run(self, request: Request) -> Response:
@@ -91,6 +172,7 @@ def test_peak_memory_is_of_this_run_alone() -> None:
     del block
     loud = memory.bytes()
     assert loud is not None
+    assert memory.added_bytes() == pytest.approx(size, rel=0.2)
     assert size * 0.9 < loud - quiet < size * 1.2
     memory.start()
     again = memory.bytes()

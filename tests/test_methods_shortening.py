@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lazybench.methods.probe import probe_importance
 from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -17,8 +16,10 @@ from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
-from lazybench.methods.shortening import generate, most_important
+from lazybench.methods.shortening import best_positions, generate
 from lazybench.methods.static_pruning import StaticPruning
+from lazybench.pruning.layers import full_attention_layers
+from lazybench.pruning.probe import probe
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
         layer.register_forward_pre_hook(lambda module, args, number=number: ran.append(number))
         for number, layer in enumerate(layers)
     ]
-    importance = probe_importance(model, request.prompt_ids, 2)
+    importance = probe(model, request.prompt_ids, range(2))
     assert ran == [0, 1]
     for hook in hooks:
         hook.remove()
@@ -102,24 +103,25 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
     eager.load_state_dict(model.state_dict())
     with torch.no_grad():
         attentions = eager(request.prompt_ids, output_attentions=True).attentions
-    expected = torch.stack([attentions[layer][0, :, -1].mean(0) for layer in range(2)]).mean(0)
-    windowed = FAMILIES[family].get("sliding_window")
-    if windowed is None or family == "gemma2":  # gemma2 is eager from the start: the window is in its softmax
-        torch.testing.assert_close(importance, expected, atol=1e-6, rtol=1e-4)
-    else:  # the window is ignored: inside it, everything older would tie at zero
-        assert (importance > 0).all()
-        assert (expected[:-windowed] == 0).all()
+    expected = torch.stack([attentions[layer][0, :, -1].mean(0) for layer in range(2)])  # (layers, tokens)
+    for layer in range(2):
+        if layer in full_attention_layers(model.config):
+            torch.testing.assert_close(importance[layer], expected[layer], atol=1e-6, rtol=1e-4)
+        else:  # the window is ignored: inside it, everything older would tie at zero
+            assert (importance[layer] > 0).all()
+            assert (expected[layer, : -FAMILIES[family]["sliding_window"]] == 0).all()
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
     request = tiny_request(family)
     response = StaticPruning("rerun", keep=0.4).run(request)
-    kept = most_important(probe_importance(request.model, request.prompt_ids, 2), 0.4)
+    scores = probe(request.model, request.prompt_ids, range(2)).mean(0, keepdim=True)
+    kept = best_positions(scores, 24, last=1)
     assert len(kept) == 24
     assert kept[-1] == 59
     assert torch.equal(kept, kept.unique())
-    assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept]))
+    assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept])[0])
     assert response.work.tokens_of_layer_runs == (60, 60) + (24,) * 8
     shares = shares_of(response.work, request)
     assert shares.prompt_tokens_computed == pytest.approx(0.25 + 0.4)
@@ -130,7 +132,7 @@ def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
 def test_probe_leaves_the_model_as_it_was() -> None:
     request = tiny_request()
     before = Baseline().run(request).new_tokens
-    probe_importance(request.model, request.prompt_ids, 1)
+    probe(request.model, request.prompt_ids, range(1))
     assert torch.equal(Baseline().run(request).new_tokens, before)
     assert not any(module._forward_hooks for module in request.model.modules())
 
@@ -139,9 +141,9 @@ def test_probe_leaves_the_model_as_it_was() -> None:
     ("build", "message"),
     [
         (lambda: RandomDrop(0.5, repeats=0), "random_drop.repeats=0 must be a whole number of at least 1"),
-        (lambda: RandomDrop(0.0), "random_drop.keep=0.0 must be above 0 and at most 1"),
-        (lambda: StaticPruning(keep=1.5), "static_pruning.keep=1.5 must be above 0 and at most 1"),
-        (lambda: StaticPruning(depth=True), "static_pruning.depth=True must be above 0 and at most 1"),
+        (lambda: RandomDrop(0.0), "random_drop.keep=0.0 must be a number above 0 and at most 1"),
+        (lambda: StaticPruning(keep=1.5), "static_pruning.keep=1.5 must be a number above 0 and at most 1"),
+        (lambda: StaticPruning(depth=True), "static_pruning.depth=True must be a number above 0 and at most 1"),
         (lambda: StaticPruning("again"), "static_pruning.variant='again' is not one of rerun, continue"),
     ],
 )

@@ -100,6 +100,30 @@ def test_failed_samples_are_tried_again(tmp_path: Path) -> None:
     assert from_line((tmp_path / "samples.failed.jsonl").read_bytes()).error == "OutOfMemoryError: too big"
 
 
+def test_a_second_line_completes_a_record_and_a_finished_run_keeps_that_alone(tmp_path: Path) -> None:
+    timed = [record(number) for number in range(3)]
+    judged = [replace(one, fidelity_top1=0.5, fidelity_kl=0.1) for one in timed]
+    failed = replace(timed[2], error="fidelity: OutOfMemoryError: too big")
+    samples = tmp_path / "samples.jsonl"
+    with open_folder(tmp_path) as folder:
+        for one in (*timed, judged[0], failed):
+            folder.append(one)
+        assert folder.records() == [judged[0], timed[1], failed]
+        for wrong in (timed[0], replace(judged[1], ttft_s=9.0), replace(judged[0], fidelity_kl=0.2)):
+            with pytest.raises(ValueError, match="appended before"):
+                folder.append(wrong)
+    assert read_records(samples) == [judged[0], timed[1], failed]
+    with open_folder(tmp_path) as folder:
+        # what was timed stays where fidelity alone failed, which is tried again
+        assert folder.records() == [judged[0], timed[1], timed[2]]
+        folder.append(judged[1])
+        folder.append(judged[2])
+        folder.finish()
+        folder.append(record(3))
+    assert read_records(samples) == [*judged, record(3)]
+    assert samples.read_bytes().count(b"\n") == 4
+
+
 def test_a_record_never_stands_twice(tmp_path: Path) -> None:
     fill(tmp_path, 2)
     before = (tmp_path / "samples.jsonl").read_bytes()

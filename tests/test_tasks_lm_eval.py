@@ -19,6 +19,7 @@ from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES, DataSettings
 from lazybench.tasks.catalogue import TASKS, asks, samples_of
 from lazybench.tasks.lm_eval_task import LmEvalTask
+from lazybench.tasks.long_context import CHOICES, INFINITEBENCH
 
 ROOT = Path(__file__).parent.parent
 
@@ -183,7 +184,13 @@ def test_every_dataset_is_a_task() -> None:
     for name, config in files.items():
         assert set(config) == {"name", "datasets", "parameters"}
         assert config.name == name
-    tasks = TASKS | {name: tuple(config.datasets) for name, config in files.items()}
+    assert not set(TASKS) & set(CHOICES)
+    assert not set(files) & set(CHOICES)
+    for name, node in CHOICES.items():
+        assert set(node) == {"name", "datasets", "parameters"}
+        assert node["name"] == name
+    chosen = {name: tuple(node["datasets"]) for name, node in CHOICES.items() if name != "infinitebench"}
+    tasks = TASKS | chosen | {name: tuple(config.datasets) for name, config in files.items()}
     assert set(CATEGORIES) <= set(tasks)
     for name, datasets in tasks.items():
         lengths = {dataset for dataset in datasets if dataset.startswith("plain_text_")}
@@ -193,3 +200,46 @@ def test_every_dataset_is_a_task() -> None:
     assert len(tasks["longbench"]) == 16
     assert sum(map(samples_of, tasks["longbench"])) == 3750  # the paper's count
     assert all(asks(dataset) for dataset in (*tasks["longbench"], *tasks["longbench_zh"], *tasks["longbench_e"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "good", "bad"),
+    [
+        (
+            "kv_retrieval",
+            "Extract the value corresponding to the specified key in the JSON object below.\n\n"
+            "the {context}\n\nthe input",
+            ' "gold".',
+            "golden",
+        ),
+        (
+            "code_run",
+            "Following is a set of Python functions. There is a function called named func_1.\n\nthe {context}\n\n"
+            "Please give me the exact number of the return value of func_1(7). Be concise. "
+            "Your response must end with the final returned value.",
+            "It is: 42",
+            "42 is it",
+        ),
+    ],
+)
+def test_infinitebench_runs_by_lm_evals_own_files(name: str, prompt: str, good: str, bad: str) -> None:
+    """Their prompts and scores on a row made here; their data is the hub's."""
+    import lm_eval.tasks
+    from datasets import Dataset
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    folder = Path(lm_eval.tasks.__file__).parent / "infinitebench"
+    assert all((folder / f"infinitebench_{known}.yaml").is_file() for known in INFINITEBENCH)
+    asked = "func_1(7)" if name == "code_run" else "the input"
+    row = {"id": 0, "context": "the {context}", "input": asked, "answer": ["42" if name == "code_run" else "gold"]}
+
+    def load(**_: Any) -> dict[str, Any]:
+        return {name: Dataset.from_list([{**row, "options": []}])}
+
+    config = {**load_yaml(folder / f"infinitebench_{name}.yaml"), "custom_dataset": load}
+    task = LmEvalTask("lm_eval/infinitebench", "lm_eval", ConfigurableTask(config=config), DataSettings(), "", "")
+    (sample,) = task.samples()
+    assert sample.prompt == prompt
+    assert task.score(good, sample) == 1.0
+    assert task.score(bad, sample) == 0.0
+    assert task.stop_strings == ("\n",)

@@ -41,12 +41,15 @@ def register() -> None:
     from lazybench.pruning.published import PRESETS
     from lazybench.pruning.schedule import PruningSchedule
     from lazybench.tasks.catalogue import TASKS
+    from lazybench.tasks.long_context import CHOICES
 
     nodes = {"model": _node(ModelSpec), "pruning": _node(PruningSchedule), "method": method_nodes()}
     add(None, "defaults_of_code", nodes)
     for name, datasets in TASKS.items():
         if not (config_folder() / "task" / f"{name}.yaml").is_file():  # one with parameters
             add("task", name, {"name": name, "datasets": list(datasets), "parameters": {}})
+    for name, node in CHOICES.items():
+        add("task", name, node)
     for name, preset in PRESETS.items():
         add("pruning", name, preset)
     for name in SAME_RUNS_AS_TABLE_1:  # what is measured already is not run again

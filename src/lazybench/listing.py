@@ -65,7 +65,7 @@ def answer_help(arguments: Sequence[str]) -> str | None:
 def _overview() -> str:
     run = "python run.py" if Path(sys.argv[0]).name == "run.py" else "lazybench"
     shown = {group: names(group) for group in ("model", "task", "pruning", "experiment", "size")}
-    shown["task"] = [name for name in shown["task"] if not name.endswith("_e")]
+    shown["task"] = [name for name in shown["task"] if not name.endswith("_e") and not _one_of_many(name)]
     shown["methods"] = list(method_nodes())
     shown["hydra/launcher"] = names("hydra/launcher")
     choices = "\n".join(_wrapped(f"  {group}=", " ".join(found)) for group, found in shown.items())
@@ -83,6 +83,7 @@ def _keys() -> Iterator[str]:
 
 def _tasks() -> Iterator[str]:
     from lazybench.tasks.catalogue import ASKS, GROUPS, TASKS, asks, samples_of
+    from lazybench.tasks.long_context import CHOICES
 
     yield "task=NAME. Without a network: "
     files = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
@@ -98,7 +99,14 @@ def _tasks() -> Iterator[str]:
     for name in ASKS:
         extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
         yield _wrapped(f"  {name}", f"{samples_of(name)} samples{extended}: {asks(name)}", 24)
-    known = {*files, *GROUPS, *ASKS, *(f"{name}_e" for name in ASKS)}
+    yield "Benchmarks of longer prompts (docs/long_context_tasks.md):"
+    for name, node in CHOICES.items():
+        if not _one_of_many(name):
+            several = len(node["datasets"]) > 1
+            parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
+            given = " ".join(f"task.parameters.{key}={_shown(value)}" for key, value in node["parameters"].items())
+            yield _wrapped(f"  {name}", f"{' '.join(parts)} {given}", 24)
+    known = {*files, *GROUPS, *ASKS, *(f"{name}_e" for name in ASKS), *CHOICES}
     if others := [name for name in names("task") if name not in known]:
         yield _wrapped("Others:", " ".join(others))
     yield "  lm_eval/NAME            any generation task that lm-eval ships, as in task=lm_eval/gsm8k"
@@ -138,6 +146,11 @@ def _pruning() -> Iterator[str]:
     documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
     yield "\npruning.KEY=VALUE"
     yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()
+
+
+def _one_of_many(task: str) -> bool:
+    """A single task of RULER or a domain of LongBench v2: in the list, but too many for the overview."""
+    return task.startswith(("ruler_", "longbench_v2_")) and task != "ruler_embedded"
 
 
 def _shown(value: object) -> str:

@@ -68,7 +68,7 @@ class Measuring:
                 progress.advance(record)
             for method, record in group:
                 if self._lacks_fidelity(self.folder.done[record.key]):
-                    self._keep(_with_fidelity(self.folder.done[record.key], method, request(repeat), reference))
+                    self._keep(_judged(self.folder.done[record.key], method, request(repeat), reference))
 
     def _keep(self, record: Record) -> None:
         self.folder.append(record)
@@ -113,7 +113,7 @@ class Measuring:
         if self.config.scoring and self.loaded.scores_mean_something:
             record = replace(record, score=task.score(self.loaded.postprocess(prediction), sample))
         if self.config.fidelity and method.name == Baseline.name:  # the reference itself: a pass could only find it
-            record = _judged(record, EXACT)
+            record = _with_fidelity(record, EXACT)
         return record
 
     def _blank_record(self, task: Task, sample: Sample, method: Method, repeat: int, order: int) -> Record:
@@ -130,14 +130,12 @@ class Measuring:
         )
 
 
-def _with_fidelity(record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
+def _judged(record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
     found = attempt(lambda: fidelity(method, request, reference()))
-    if isinstance(found, str):
-        return replace(record, error=f"fidelity: {found}")
-    return _judged(record, found)
+    return replace(record, error=f"fidelity: {found}") if isinstance(found, str) else _with_fidelity(record, found)
 
 
-def _judged(record: Record, found: Fidelity) -> Record:
+def _with_fidelity(record: Record, found: Fidelity) -> Record:
     return replace(
         record,
         fidelity_top1=found.top1,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from lazybench.contract import Request, Response, Work
 from lazybench.errors import UserError
@@ -51,12 +53,15 @@ def droppable(request: Request, part: Part) -> Tensor:
     return may_go & request.context
 
 
-def generate(request: Request, prompt_ids: Tensor) -> Tensor:
-    """What the plain model generates from ``prompt_ids``, the prompt left out.  # (new_tokens,)"""
-    output: Tensor = request.model.generate(  # type: ignore[operator]
-        prompt_ids, attention_mask=torch.ones_like(prompt_ids), **request.generate_kwargs
-    )  # (1, prompt_tokens + new_tokens)
-    return output[0, prompt_ids.shape[1] :]
+def generate(request: Request, prompt_ids: Tensor) -> tuple[Tensor, Cache]:
+    """What the model generates from ``prompt_ids``, the prompt left out, (new_tokens,); and its KV cache at the end."""
+    output = request.model.generate(  # type: ignore[operator]
+        prompt_ids,
+        attention_mask=torch.ones_like(prompt_ids),
+        return_dict_in_generate=True,
+        **request.generate_kwargs,
+    )
+    return output.sequences[0, prompt_ids.shape[1] :], output.past_key_values
 
 
 def answer(
@@ -78,6 +83,23 @@ def answer(
         overhead_s: see ``Response``.
     """
     layers = request.model.config.get_text_config().num_hidden_layers
-    runs = layer_runs_before + (prompt_ids.shape[1],) * layers
-    work = Work(runs, other_flops=other_flops, by_stage=by_stage)
-    return Response(generate(request, prompt_ids), work, overhead_s)
+    new_tokens, cache = generate(request, prompt_ids)
+    at_the_end = [(keys.nbytes + values.nbytes, keys.shape[-2]) for keys, values in _keys_and_values(cache)]
+    work = Work(
+        layer_runs_before + (prompt_ids.shape[1],) * layers,
+        other_flops=other_flops,
+        by_stage=by_stage,
+        kv_bytes_prefill=sum(held * min(prompt_ids.shape[1], tokens) // tokens for held, tokens in at_the_end),
+        kv_bytes_end=sum(held for held, _ in at_the_end),
+        aux_bytes_prefill=0,
+        aux_bytes_end=0,
+    )
+    return Response(new_tokens, work, overhead_s)
+
+
+def _keys_and_values(cache: Cache) -> Iterator[tuple[Tensor, Tensor]]:
+    """(1, kv_heads, tokens, head_dim) each, of every layer that holds any."""
+    for layer in cache.layers:
+        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        if keys is not None and values is not None and keys.numel():
+            yield keys, values

@@ -40,7 +40,7 @@ def answer_pruned(request: Request, policy: Policy, other_flops: float = 0.0, ov
         overhead_s: see ``Response``.
     """
     with Pruned(request.model, policy) as run:
-        new_tokens = generate(request, request.prompt_ids)
+        new_tokens, _ = generate(request, request.prompt_ids)
     return Response(new_tokens, work_of(run.trace, other_flops, policy.revives), overhead_s)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -85,9 +86,10 @@ def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> Non
     if filled_by() is not model:
         raise UserError("past_key_values comes from another model; leave it out to start from the prompt")
     if under != policy:
+        differ = [field.name for field in fields(policy) if getattr(under, field.name) != getattr(policy, field.name)]
         raise UserError(
-            "past_key_values was filled under another pruning policy, which this one can't go on with; "
-            "leave it out to start from the prompt"
+            f"past_key_values was filled under another pruning policy: {', '.join(differ)} differ "
+            f"({under.placement}, not {policy.placement}); leave it out to start from the prompt"
         )
     if cache.failed:
         raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")

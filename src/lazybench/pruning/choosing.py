@@ -39,8 +39,13 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
     always = ends(position, policy.first, max(last, spared), tokens, padding)
     budget = per_boundary(policy.budget, step.prunings - 1)
     if policy.chunk > 1 or isinstance(budget, Mass):
-        units = policy.chunk, policy.chunk_score
-        return choose_chunks(score, position, always, budget, *units, valid, cache.candidates)
+        whole = (0, 0)
+        if policy.whole_chunks:
+            whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
+            always = torch.zeros_like(always)
+        return choose_chunks(
+            score, position, always, budget, policy.chunk, policy.chunk_score, valid, cache.candidates, whole
+        )
     counts = []
     for entered, context in zip(plan.counts, cache.candidates, strict=True):
         kept = budget.count(entered - spared, context - spared, last) + spared

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lazybench.pruning.budgets import share_of
+
 BEFORE_THE_FIRST = -1  # a pruning layer of -1: the tokens are chosen before any layer runs
 
 # asked after each scored layer of a prefill, with its scores (batch, keys): are tokens pruned here?
@@ -68,6 +70,7 @@ class WhereRanksSettle:
         first: 0-based index of the earliest layer, at least ``observed - 1``.
         observed: how many layers are compared.
         top: how many of the best tokens of each count.
+        share: of the keys, less ``top`` of them, instead; None: ``top`` itself.
         below: share of the reference, in (0, 1).
         last: no layer after this one prunes (a model's last layer has nothing left to save).
     """
@@ -77,6 +80,7 @@ class WhereRanksSettle:
     top: int
     below: float
     last: int
+    share: float | None = None
 
     @property
     def fixed(self) -> tuple[int, ...] | None:
@@ -95,7 +99,8 @@ class WhereRanksSettle:
             ranks.append(descending_ranks(scores[0]))
             if layer < self.first:
                 return False
-            value = rank_variance(torch.stack(tuple(ranks)), self.top)
+            top = self.top if self.share is None else share_of(self.share, scores.shape[1]) - self.top
+            value = rank_variance(torch.stack(tuple(ranks)), max(1, top))
             if not reference:
                 reference.append(value)
             settled = value < self.below * reference[0]

@@ -8,7 +8,7 @@ None of these parts calls another; the engine asks each in turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lazybench.errors import UserError, check_whole_number
@@ -31,6 +31,7 @@ class Policy:
         last: newest tokens that always stay. LazyLLM keeps the last alone, which asks.
         last_share: and at least this share of the prompt beside them (PyramidInfer).
         chunk: tokens that stay or go together.
+        whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
         look_back: how many layers' scores a pruning layer considers, its own included.
         over_layers: how they are reduced.
@@ -52,6 +53,7 @@ class Policy:
     last_share: float = 0.0
     chunk: int = 1
     chunk_score: Literal["sum", "mean"] = "sum"
+    whole_chunks: bool = False
     look_back: int = 1
     over_layers: Literal["max", "mean"] = "max"
     generated: Literal["pruned", "kept"] = "pruned"
@@ -98,6 +100,10 @@ class Policy:
     def recent(self, prompt_tokens: int) -> int:
         """How many of the newest tokens always stay in a prefill of ``prompt_tokens``."""
         return self.last + int(self.last_share * prompt_tokens)
+
+    def scored_by(self, scorer: Scorer) -> Policy:
+        """The same with another scorer."""
+        return replace(self, scorer=scorer)
 
     @classmethod
     def nothing_pruned(cls, **options: Any) -> Policy:

@@ -130,7 +130,7 @@ class PruningSchedule:
             keep = [self.r0 + fall * i for i in range(len(layers))]
             return replace(self, kind="steps", layers=tuple(layers), keep=tuple(keep), ratio_of="context")
         if self.layers is not None:
-            return self
+            return replace(self, depths=None)
         together: dict[int, float] = {}
         for depth, ratio in zip(self.depths or (), self.keep, strict=True):
             layer = layers_run(depth, num_layers) - 1
@@ -259,6 +259,4 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _listed(values: Sequence[float] | None) -> str:
-    if len(values or ()) <= 4:
-        return ",".join(f"{value:g}" for value in values or ())
-    return f"{values[0]:g}..{values[-1]:g}"  # type: ignore[index]
+    return ",".join(f"{value:g}" for value in values or ())

@@ -79,8 +79,8 @@ class AttentionScorer:
         own_columns: False: the window's own keys get no score and take no part in the pooling (FastKV, CLAA).
         pool: length in tokens of a pooling along the text, odd; 1: none.
         pool_by: ``"mean"`` (zeros beyond the ends) or ``"max"``.
-        heads: how heads are reduced. ``"mean"`` over query heads, or ``"max"`` over key-value heads, whose score
-            is the sum over their group.
+        heads: how heads are reduced. ``"mean"`` over query heads, ``"max"`` over key-value heads, whose score
+            is the sum over their group, or ``"query_max"`` over query heads.
         standardise: z-scores along the text, per key-value head, before the heads are reduced (CLAA's code).
 
     Raises:
@@ -94,7 +94,7 @@ class AttentionScorer:
     own_columns: bool = True
     pool: int = 1
     pool_by: Literal["mean", "max"] = "mean"
-    heads: Literal["mean", "max"] = "mean"
+    heads: Literal["mean", "max", "query_max"] = "mean"
     standardise: bool = False
 
     def __post_init__(self) -> None:
@@ -107,26 +107,34 @@ class AttentionScorer:
         return self.window + int(self.window_share * prompt_tokens)
 
     def __call__(self, seen: Seen) -> Tensor:
-        by_head = self.by_kv_head(seen)  # (batch, kv_heads, keys)
-        if self.heads == "max":
-            return by_head.amax(dim=1)
-        heads = seen.rows.shape[1] if seen.rows is not None else _of(seen.query).shape[1]
-        return by_head.sum(dim=1) / heads
+        if self.heads == "max" or self.standardise:
+            by_head = self.by_kv_head(seen)  # (batch, kv_heads, keys)
+            return by_head.amax(dim=1) if self.heads == "max" else by_head.mean(dim=1)
+        by_head = self._by_query_head(seen, self._counted(seen))  # (batch, heads, keys)
+        return by_head.amax(dim=1) if self.heads == "query_max" else by_head.mean(dim=1)
 
     def by_kv_head(self, seen: Seen) -> Tensor:
         """(batch, kv_heads, keys): summed over the window, pooled per query head, summed over each group."""
+        counted = self._counted(seen)
+        scores = self._by_query_head(seen, counted)
+        batch, heads, keys = scores.shape
+        scores = scores.view(batch, seen.kv_heads, heads // seen.kv_heads, keys).sum(dim=2)
+        return standardised(scores, counted) if self.standardise else scores
+
+    def _counted(self, seen: Seen) -> Tensor | None:
+        """(batch, keys) who takes part; None: all."""
+        if self.own_columns:
+            return seen.valid
+        context = seen.position < seen.query_position[:, :1]
+        return context if seen.valid is None else seen.valid & context
+
+    def _by_query_head(self, seen: Seen, counted: Tensor | None) -> Tensor:
         scores = self._summed_over_window(seen)  # (batch, heads, keys)
-        counted = seen.valid  # (batch, keys) who takes part; None: all
-        if not self.own_columns:
-            context = seen.position < seen.query_position[:, :1]
-            counted = context if counted is None else counted & context
         if self.pool > 1:
             scores = pooled(scores, self.pool, self.pool_by, None if seen.in_order else seen.position, counted)
         if counted is not None:
             scores = scores.masked_fill(~counted[:, None], 0.0)
-        batch, heads, keys = scores.shape
-        scores = scores.view(batch, seen.kv_heads, heads // seen.kv_heads, keys).sum(dim=2)
-        return standardised(scores, counted) if self.standardise else scores
+        return scores
 
     def _summed_over_window(self, seen: Seen) -> Tensor:
         queries = seen.query_position.shape[1]

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 RecordKey = tuple[str, str, str, str, str, int]
 
+# what a record that was timed gets by a second line
+ADDED_LATER = ("fidelity_top1", "fidelity_kl", "fidelity_first_top1", "fidelity_first_kl", "error", "details")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -53,5 +56,6 @@ class Record:
 
     def completes(self, earlier: Record) -> bool:
         """Whether this is ``earlier`` with its fidelity, or with what went wrong there: a later line replaces it."""
-        timed = replace(self, fidelity_top1=None, fidelity_kl=None, error=None, details=earlier.details)
-        return self != earlier and timed == earlier
+        if earlier.error is not None or earlier.fidelity_top1 is not None:
+            return False
+        return self != earlier and replace(self, **{name: getattr(earlier, name) for name in ADDED_LATER}) == earlier

@@ -6,14 +6,14 @@ import re
 
 from lazybench.errors import unknown_name
 from lazybench.tasks.base import DataSettings, Sample, Task
-from lazybench.tasks.categories import CATEGORIES, CHINESE, EMBEDDED, EXTENDED, LONGBENCH, category_scores
+from lazybench.tasks.categories import CATEGORIES, CHINESE, EXTENDED, LONGBENCH, category_scores
 from lazybench.tasks.metrics import score
 
 __all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "category_scores", "score"]
 
 
 def build_task(name: str, settings: DataSettings) -> Task:
-    """The task of that name: a LongBench dataset, an embedded task, or ``lm_eval/<name>``.
+    """The task of that name: a LongBench, LongBench v2 or RULER task, an embedded one, or ``lm_eval/<name>``.
 
     Raises:
         UserError: an unknown name, or data that is missing, malformed or out of reach.
@@ -38,8 +38,16 @@ def build_task(name: str, settings: DataSettings) -> Task:
         from lazybench.tasks.needle import Needle
 
         return Needle(settings)
+    if name.startswith("ruler_") and name in CATEGORIES:
+        from lazybench.tasks.ruler.task import RulerTask
+
+        return RulerTask(name, settings)
+    if name.startswith("longbench_v2") and name in CATEGORIES:
+        from lazybench.tasks.longbench_v2 import LongBenchV2
+
+        return LongBenchV2(name, settings)
     if (length := re.fullmatch(r"plain_text_([1-9]\d{0,6})", name)) is not None:
         from lazybench.tasks.plain_text import PlainText
 
         return PlainText(settings, int(length[1]))
-    raise unknown_name("task", name, [*LONGBENCH, *CHINESE, *EXTENDED, *EMBEDDED, "plain_text_3500"])
+    raise unknown_name("task", name, [*CATEGORIES, "plain_text_3500"])

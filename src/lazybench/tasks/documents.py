@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def load_documents(
     """
     if root is not None:
         name = f"{dataset}.jsonl"
-        content = _read_file(Path(root), name)
-        rows = list(_json_lines(name, content))
+        content = read_file(Path(root), name)
+        rows = list(json_lines(name, content))
         source = f"file {name}"
     else:
         name, content, rows = _download(dataset, hub_id, revision)
@@ -63,19 +64,29 @@ def load_documents(
     return Documents(documents, hashlib.sha256(content).hexdigest(), source)
 
 
-def _read_file(root: Path, name: str) -> bytes:
+def read_file(root: Path, name: str) -> bytes:
+    """A file of the data folder.
+
+    Raises:
+        UserError: no such folder or file; what the folder holds is named.
+    """
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder; give the one that holds {name}")
     try:
         return (root / name).read_bytes()
     except FileNotFoundError:
-        present = ", ".join(sorted(path.name for path in root.glob("*.jsonl"))[:40]) or "no .jsonl file"
+        present = ", ".join(sorted(path.name for path in root.glob("*.json*"))[:40]) or "no .jsonl file"
         raise UserError(f"data.root={root} has no {name}; it holds {present}") from None
     except OSError as error:
         raise UserError(f"{root / name} cannot be read: {error.strerror}") from None
 
 
-def _json_lines(name: str, content: bytes) -> Iterable[Mapping[str, Any]]:
+def json_lines(name: str, content: bytes) -> Iterable[Mapping[str, Any]]:
+    """One JSON object a line.
+
+    Raises:
+        UserError: a blank line, one that is not UTF-8, or one that holds no JSON object; the line is named.
+    """
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             if number <= content.count(b"\n"):
@@ -146,27 +157,41 @@ def untemplated(template: str, context: str, question: str, answer_prefix: str) 
 
 def _download(dataset: str, hub_id: str, revision: str) -> tuple[str, bytes, list[Mapping[str, Any]]]:
     """The dataset's file from the hub: the archive of the benchmark, or a parquet file of a copy."""
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    def fetch(name: str) -> Path:
-        return Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
-
     parquet = f"{dataset}/test-00000-of-00001.parquet"
-    try:
+    with hub_errors(hub_id, revision, f"{dataset}.jsonl"):
         try:
-            return _from_archive(fetch("data.zip"), dataset)
+            return _from_archive(hub_file(hub_id, "data.zip", revision), dataset)
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):
                 raise
-            return _from_parquet(fetch(parquet), parquet)
+            return _from_parquet(hub_file(hub_id, parquet, revision), parquet)
+
+
+def hub_file(hub_id: str, name: str, revision: str) -> Path:
+    """A data set's file from the hub or, where it was fetched before, from the hub's cache."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+
+
+@contextmanager
+def hub_errors(hub_id: str, revision: str, instead: str) -> Iterator[None]:
+    """Whatever keeps a file of the hub away becomes one line that asks for ``instead`` under data.root.
+
+    Raises:
+        UserError: no network, no such repository, an offline setting: all ask for the same.
+    """
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # no network, no such repository, an offline setting: all ask for the same
+    except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"{hub_id}@{revision[:12]} cannot be loaded from the hub ({type(error).__name__}: {reason}); "
-            f"give a folder with {dataset}.jsonl instead: data.root=FOLDER"
+            f"give a folder with {instead} instead: data.root=FOLDER"
         ) from None
 
 
@@ -178,7 +203,7 @@ def _from_archive(path: Path, dataset: str) -> tuple[str, bytes, list[Mapping[st
         if name not in archive.namelist():
             raise UserError(f"{path.name} of the hub holds no {name}")
         content = archive.read(name)
-    return name, content, list(_json_lines(name, content))
+    return name, content, list(json_lines(name, content))
 
 
 def _from_parquet(path: Path, name: str) -> tuple[str, bytes, list[Mapping[str, Any]]]:

@@ -75,7 +75,8 @@ class PlainText:
                 f"a prompt of {self.prompt_tokens} tokens and {new_tokens} new ones exceed the model's window of "
                 f"{loaded.window_tokens}; choose shorter ones, as in task.datasets=[plain_text_1000]"
             )
-        whole = tokens_of(loaded.tokenizer, sample.prompt, range(len(sample.prompt)), range(len(sample.prompt)))
+        everything = range(len(sample.prompt))
+        whole = tokens_of(loaded.tokenizer, sample.prompt, (everything,), everything)
         tokens = slice(self.prompt_tokens)
         assert whole.context is not None
         assert whole.ids.shape[1] >= self.prompt_tokens  # CHARACTERS_PER_TOKEN

@@ -5,6 +5,7 @@ Source: THUDM/LongBench, commit 2e00731, pred.py, ``get_pred``. Deviations: docs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from lazybench.errors import UserError
 from lazybench.models.chat import wrap
 from lazybench.models.spec import LoadedModel
 from lazybench.tasks.base import Prompt, Sample, Task
+
+Halves = Callable[[PreTrainedTokenizerBase, str, int], tuple[str, str]]
 
 
 class OfficialPrompt:
@@ -27,11 +30,24 @@ class OfficialPrompt:
         return encode_prompt(loaded, self, sample, new_tokens)
 
 
-def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample, new_tokens: int) -> Prompt:
+def halves(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int) -> tuple[str, str]:
+    """The first and the last ``limit // 2`` tokens of a longer prompt, each decoded; a shorter prompt and nothing."""
+    ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+    if len(ids) <= limit:
+        return prompt, ""
+    half = limit // 2
+    first, last = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:half], ids[-half:]))
+    return str(first), str(last)
+
+
+def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample, new_tokens: int, halves: Halves = halves) -> Prompt:
     """The prompt's tokens: cut in the middle, then put into the chat format where the task has one.
 
     The limit is LongBench's length for the model, or the window less the generation. It holds for the prompt
     before the chat format; where the whole then exceeds the window, the limit shrinks until it fits.
+
+    Args:
+        halves: what remains of a prompt that is longer than so many tokens, its begin and its end.
 
     Raises:
         UserError: the window cannot hold the generation and a prompt.
@@ -39,14 +55,14 @@ def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample, new_tokens: i
     window = loaded.window_tokens - new_tokens
     limit = min(loaded.spec.prompt_limit_tokens or window, window)
     while limit >= 2:
-        text, context = _cut_middle(loaded.tokenizer, sample, limit)
-        prompt = _tokens(loaded, task, text, context)
+        text, context = _cut_middle(sample, *halves(loaded.tokenizer, sample.prompt, limit))
+        prompt = encode_text(loaded, text, context, task.chat_format)
         if (surplus := prompt.ids.shape[1] - window) > 0:
             limit -= surplus
         elif text == sample.prompt:
             return prompt
         else:
-            whole = _tokens(loaded, task, sample.prompt, None)
+            whole = encode_text(loaded, sample.prompt, None, task.chat_format)
             return Prompt(prompt.ids, prompt.template, prompt.context, truncated_from=whole.ids.shape[1])
     raise UserError(
         f"max_new_tokens={new_tokens} of task={task.name} leaves no room for a prompt in the window of "
@@ -55,8 +71,8 @@ def encode_prompt(loaded: LoadedModel, task: Task, sample: Sample, new_tokens: i
 
 
 def truncate_middle(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int) -> str:
-    """The first and the last ``limit // 2`` tokens of a longer prompt, decoded; a shorter prompt as it is."""
-    first, last = _halves(tokenizer, prompt, limit)
+    """The first and the last ``limit // 2`` tokens of a longer prompt; a shorter prompt as it is."""
+    first, last = halves(tokenizer, prompt, limit)
     return first + last
 
 
@@ -87,7 +103,7 @@ def generation_kwargs(loaded: LoadedModel, task: Task) -> dict[str, Any]:
 def tokens_of(
     tokenizer: PreTrainedTokenizerBase,
     text: str,
-    user: range,
+    user: tuple[range, ...],
     context: range | None,
     add_special_tokens: bool = True,
 ) -> Prompt:
@@ -115,37 +131,38 @@ def tokens_of(
         return (starts >= characters.start) & (ends <= characters.stop) & (ends > starts)  # (prompt_tokens,)
 
     of_context = None if context is None else within(context)
-    return Prompt(torch.tensor([encoded.input_ids], dtype=torch.long), ~within(user), of_context)
+    of_user = torch.stack([within(part) for part in user]).any(dim=0)
+    return Prompt(torch.tensor([encoded.input_ids], dtype=torch.long), ~of_user, of_context)
 
 
-def _halves(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int) -> tuple[str, str]:
-    ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
-    if len(ids) <= limit:
-        return prompt, ""
-    half = limit // 2
-    first, last = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:half], ids[-half:]))
-    return str(first), str(last)
+def encode_text(
+    loaded: LoadedModel, prompt: str, context: range | None, chat_format: bool, answer_prefix: str = ""
+) -> Prompt:
+    """A prompt's tokens as the model gets them, whatever their number.
 
-
-def _cut_middle(tokenizer: PreTrainedTokenizerBase, sample: Sample, limit: int) -> tuple[str, range | None]:
-    """``truncate_middle``, and where the context stands then: counted from the start and from the end."""
-    first, last = _halves(tokenizer, sample.prompt, limit)
-    text, context = first + last, sample.context
-    if context is None or text == sample.prompt:
-        return text, context
-    start = min(context.start, len(first))
-    return text, range(start, max(start, len(text) - min(len(sample.prompt) - context.stop, len(last))))
-
-
-def _tokens(loaded: LoadedModel, task: Task, prompt: str, context: range | None) -> Prompt:
-    if not task.chat_format:
-        return tokens_of(loaded.tokenizer, prompt, range(len(prompt)), context)
-    wrapped, user = wrap(loaded.wrap_chat, prompt)
+    Args:
+        context: characters of the prompt that are the document's.
+        chat_format: put the prompt into the model's chat format.
+        answer_prefix: begins the answer, after the chat format.
+    """
+    wrapped, user = wrap(loaded.wrap_chat, prompt) if chat_format else (prompt, range(len(prompt)))
     if context is not None:  # a template that strips white space moves the rest
         lead = max(prompt.find(wrapped[user.start : user.stop]), 0)
         shift = user.start - lead
         context = range(max(context.start + shift, user.start), min(context.stop + shift, user.stop))
     # a chat template that writes the beginning-of-sequence token itself must not get a second one
     bos = loaded.tokenizer.bos_token
-    begins = bos is not None and wrapped.startswith(bos)
-    return tokens_of(loaded.tokenizer, wrapped, user, context, add_special_tokens=not begins)
+    begins = chat_format and bos is not None and wrapped.startswith(bos)
+    text = wrapped + answer_prefix
+    return tokens_of(
+        loaded.tokenizer, text, (user, range(len(wrapped), len(text))), context, add_special_tokens=not begins
+    )
+
+
+def _cut_middle(sample: Sample, first: str, last: str) -> tuple[str, range | None]:
+    """The text that remains, and where the context stands then: counted from the start and from the end."""
+    text, context = first + last, sample.context
+    if context is None or text == sample.prompt:
+        return text, context
+    start = min(context.start, len(first))
+    return text, range(start, max(start, len(text) - min(len(sample.prompt) - context.stop, len(last))))

@@ -1,0 +1,81 @@
+"""ASL: tokens are pruned once, at the layer where their ranking has settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transformers import PreTrainedConfig
+
+from lazybench.errors import UserError, check_whole_number
+from lazybench.methods.under_engine import PolicyMethod
+from lazybench.pruning.budgets import Ratio, Tokens, check_share
+from lazybench.pruning.placement import WhereRanksSettle
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.schedule import layers_run
+from lazybench.pruning.scorers import AttentionScorer
+
+
+@dataclass(frozen=True)
+class ASL(PolicyMethod):
+    """The best ``tokens`` go on from the first layer where the ranks of the best tokens vary little between layers.
+
+    Source: ASL (arXiv 2601.07667) and its authors' code. Each layer ranks the tokens by the softmax rows of the last
+    32 queries, summed, pooled over 7 neighbours by the mean and summed over heads. From layer 10 of 32 on, the ranks
+    of the last 8 layers are compared over the union of their best tokens; at the first layer where the mean squared
+    distance from a token's own mean rank falls below 0.3 of its value at layer 10, the tokens are chosen by that
+    layer's scores alone. If it never does, nothing is pruned. The last 32 tokens always stay.
+
+    Deviations: one pass that goes on, as the code's default; the cache keeps all that was computed (its options for
+    compressing the cache are SnapKV's). One prompt at a time: where tokens are pruned depends on the prompt.
+
+    Args:
+        tokens: how many go on, the window included.
+        keep: not given in the paper: a share of the prompt instead, in (0, 1]; None: ``tokens``.
+        depth: share of the model's layers that have run at the earliest layer (11 of 32: layer 10).
+        observed: share of the model's layers that are compared (8 of 32).
+        below: the share of the reference value, in (0, 1).
+        window: newest queries that score, and newest tokens that stay.
+        pool: length in tokens of the pooling.
+    """
+
+    tokens: int = 2048
+    keep: float | None = None
+    depth: float = 0.34375
+    observed: float = 0.25
+    below: float = 0.3
+    window: int = 32
+    pool: int = 7
+
+    name: ClassVar[str] = "asl"
+
+    def __post_init__(self) -> None:
+        check_whole_number("asl.window", self.window)
+        check_whole_number("asl.tokens", self.tokens, self.window + 1)
+        check_share("asl.depth", self.depth)
+        check_share("asl.observed", self.observed)
+        check_share("asl.below", self.below)
+        if self.keep is not None:
+            check_share("asl.keep", self.keep)
+        AttentionScorer(self.window, pool=self.pool)
+
+    @property
+    def label(self) -> str:
+        how_many = f"tokens={self.tokens}" if self.keep is None else f"keep={self.keep:g}"
+        return f"{how_many} depth={self.depth:g} below={self.below:g}"
+
+    def policy(self, config: PreTrainedConfig) -> Policy:
+        layers = config.num_hidden_layers
+        first, observed = layers_run(self.depth, layers) - 1, max(2, layers_run(self.observed, layers))
+        if not observed - 1 <= first <= layers - 2:
+            raise UserError(
+                f"asl.depth={self.depth:g} is layer {first} of {layers}; it compares {observed} and must leave one: "
+                f"choose from {observed / layers:.2f} to {(layers - 1) / layers:.2f}, or a smaller asl.observed"
+            )
+        top = self.tokens - self.window if self.keep is None else self.window
+        return Policy(
+            WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
+            AttentionScorer(self.window, pool=self.pool),
+            Tokens(self.tokens) if self.keep is None else Ratio(self.keep),
+            last=self.window,
+        )

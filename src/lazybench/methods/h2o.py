@@ -1,0 +1,36 @@
+"""H2O: keys that all queries together look at most are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lazybench.methods.snapkv import SnapKV
+from lazybench.pruning.scorers import AttentionScorer
+
+
+@dataclass(frozen=True)
+class H2O(SnapKV):
+    """Each KV head keeps the prompt's keys and values that got most attention from all queries, and the newest 32.
+
+    Source: H2O (arXiv 2306.14048), as GemFilter's and SnapKV's benchmarks run it: causal probabilities of all queries
+    summed, evicted once after the prefill.
+
+    Deviations: the paper evicts in every decoding step too. One choice per KV head, summed over its query heads.
+    Layers with a sliding window keep their cache.
+
+    Args:
+        keep: share of the prompt that each KV head keeps, the newest included, in (0, 1].
+        tokens: a number of tokens instead; None: ``keep``.
+        window: newest tokens that stay.
+        pool: length in tokens of a pooling; 1: none.
+    """
+
+    pool: int = 1
+
+    name: ClassVar[str] = "h2o"
+
+    @property
+    def scorer(self) -> AttentionScorer:
+        """What the keys of each head are scored by."""
+        return AttentionScorer(window_share=1.0, pool=self.pool)

@@ -1,0 +1,52 @@
+"""What an answer looks at: the attention of generated tokens to the prompt, of a draft's answer or the model's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lazybench.pruning.engine import Pruned
+from lazybench.pruning.look import Watch
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.scorers import Scorer, Seen
+
+
+@torch.no_grad()
+def attention_of_answer(
+    model: PreTrainedModel, prompt_ids: Tensor, queries: int, scorer: Scorer, with_prompt: bool
+) -> tuple[Tensor, int]:
+    """Generate greedily with the plain model, and score the prompt's tokens by what each new token looks at.
+
+    Per query the maximum over layers of the scorer's value, then the mean over queries. A query's attention is taken
+    over the prompt's keys alone.
+
+    Args:
+        prompt_ids: (1, prompt_tokens).
+        queries: how many at most; generation ends earlier where the model ends it.
+        scorer: of one query.
+        with_prompt: the prompt's last token is the first of these queries.
+
+    Returns:
+        (1, prompt_tokens) scores, and the number of decoding steps that ran.
+    """
+    prompt, layers = prompt_ids.shape[1], model.config.get_text_config().num_hidden_layers
+    best: list[Tensor] = []  # of each forward pass: the maximum over the layers so far
+
+    def see(seen: Seen) -> None:
+        among = seen.position < prompt
+        if seen.layer == 0:
+            best.append(torch.zeros(1, prompt, device=prompt_ids.device))
+        in_decoding = seen.position.shape[1] > prompt
+        scores = scorer(replace(seen, valid=among) if in_decoding else seen)[:, :prompt]
+        best[-1] = torch.maximum(best[-1], scores.to(prompt_ids.device, best[-1].dtype))
+
+    steps = queries - 1 if with_prompt else queries
+    with Pruned(model, Policy.nothing_pruned(), Watch(range(layers), see)):
+        model.generate(  # type: ignore[operator]
+            prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=steps + 1, do_sample=False
+        )
+    used = best if with_prompt or len(best) == 1 else best[1:]
+    return torch.stack(used).mean(0), len(best) - 1

@@ -1,0 +1,102 @@
+"""SpecPrefill: a small draft model reads the prompt first, and the model sees only what its answer would look at."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lazybench.contract import Request, Response
+from lazybench.errors import UserError, check_whole_number
+from lazybench.methods.lookahead import attention_of_answer
+from lazybench.methods.under_engine import PolicyMethod, answer_pruned
+from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.models.flops import full_prefill_flops, prefill_flops
+from lazybench.pruning.budgets import Ratio, check_share
+from lazybench.pruning.placement import BEFORE_THE_FIRST, At
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.scorers import AttentionScorer, Given
+
+
+@dataclass(frozen=True)
+class SpecPrefill(PolicyMethod):
+    """Chunks of the prompt that a draft model's next tokens attend to go through the model, at their own positions.
+
+    Source: SpecPrefill (arXiv 2502.02789) and its authors' code. The draft's queries are the prompt's last token and
+    the 7 that it generates next; their softmax over the prompt is averaged over 13 neighbours per layer and head, the
+    maximum taken over layers and heads, the mean over queries; chunks of 32 tokens are ranked by their mean, and
+    ``ceil(chunks * keep)`` go through all layers. No token is forced, not even the last. The cache holds what was run.
+
+    The draft's time is inside the TTFT, its FLOPs inside the FLOPs ratio. Without a draft the model drafts for itself:
+    what this selection could reach at best, and never faster.
+
+    Args:
+        keep: share of the chunks that goes on, in (0, 1].
+        draft: the draft model; a model with the same vocabulary. None: the model itself.
+        lookahead: queries of the draft, the prompt's last token included.
+        chunk: tokens of a chunk.
+        pool: length in tokens of the pooling.
+    """
+
+    keep: float = 0.3
+    draft: ModelSpec | None = None
+    lookahead: int = 8
+    chunk: int = 32
+    pool: int = 13
+
+    name: ClassVar[str] = "spec_prefill"
+
+    def __post_init__(self) -> None:
+        check_share("spec_prefill.keep", self.keep)
+        check_whole_number("spec_prefill.lookahead", self.lookahead)
+        check_whole_number("spec_prefill.chunk", self.chunk)
+        AttentionScorer(pool=self.pool)
+
+    @property
+    def label(self) -> str:
+        return f"keep={self.keep:g} draft={'the model itself' if self.draft is None else self.draft.name}"
+
+    def policy(self, config: PreTrainedConfig) -> Policy:
+        """Where and how many; by what is known with the request."""
+        return Policy(At((BEFORE_THE_FIRST,)), budget=Ratio(self.keep), last=0, chunk=self.chunk, chunk_score="mean")
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        super().prepare(model)
+        if self.draft is not None:
+            _load(self.draft)
+
+    def run(self, request: Request) -> Response:
+        started = time.perf_counter()
+        drafter = request.model if self.draft is None else self._draft_for(request).model
+        prompt = request.prompt_ids.to(drafter.device)
+        scorer = AttentionScorer(pool=self.pool, heads="query_max")
+        scores, steps = attention_of_answer(drafter, prompt, self.lookahead, scorer, with_prompt=True)
+        request.synchronize()
+        overhead_s = time.perf_counter() - started
+        layers = drafter.config.get_text_config().num_hidden_layers
+        step_flops = prefill_flops(drafter.config, [1] * layers)
+        flops = full_prefill_flops(drafter.config, prompt.shape[1]) + steps * step_flops
+        policy = self.policy(request.model.config.get_text_config()).scored_by(Given(scores))
+        return answer_pruned(request, policy, flops, overhead_s)
+
+    def _draft_for(self, request: Request) -> LoadedModel:
+        assert self.draft is not None
+        loaded = _load(self.draft)
+        if loaded.tokenizer.get_vocab() != request.tokenizer.get_vocab():
+            raise UserError(
+                f"spec_prefill.draft={self.draft.name} has another vocabulary than the model under test; "
+                "choose a draft of the same family, or leave it out"
+            )
+        return loaded
+
+
+_drafts: dict[str, LoadedModel] = {}
+
+
+def _load(spec: ModelSpec) -> LoadedModel:
+    """Loaded once, by ``prepare``, and kept: no later call may load inside the clock."""
+    if repr(spec) not in _drafts:
+        _drafts[repr(spec)] = load_model(spec)
+    return _drafts[repr(spec)]

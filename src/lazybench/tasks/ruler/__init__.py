@@ -1,0 +1,1 @@
+"""RULER's thirteen tasks, generated to any length in the model's own tokens."""

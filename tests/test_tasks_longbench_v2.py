@@ -1,0 +1,242 @@
+"""LongBench v2: prompt, truncation and answer extraction stated once more, and the hub's files of all benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruler_rows import ARTICLES, ESSAY, HOTPOT
+
+from lazybench.errors import UserError
+from lazybench.models.spec import LoadedModel, ModelSpec
+from lazybench.tasks import DataSettings, build_task
+from lazybench.tasks.categories import LONGBENCH_V2
+from lazybench.tasks.longbench_v2 import DOMAINS, FILE, extract_answer, joined_halves
+from lazybench.tasks.prompting import generation_kwargs
+
+# prompts/0shot.txt
+TEMPLATE = (
+    "Please read the following text and answer the question below.\n\n<text>\n$DOC$\n</text>\n\n"
+    "What is the correct answer to this question: $Q$\nChoices:\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\n\n"
+    'Format your response as follows: "The correct answer is (insert answer here)".'
+)
+
+
+def row(number: int, **changed: Any) -> dict[str, Any]:
+    return {
+        "_id": f"id{number}",
+        "domain": [*DOMAINS.values()][number % 6],
+        "sub_domain": "Any",
+        "difficulty": ("easy", "hard")[number % 2],
+        "length": ("short", "medium", "long")[number % 3],
+        "question": f" What is {{number}} {number}?\n",
+        **{f"choice_{letter}": f" Choice {letter} {{of}} {number} " for letter in "ABCD"},
+        "answer": "ABCD"[number % 4],
+        "context": f"\nSome {{context}} of {number}. " * (40 + number),
+        **changed,
+    }
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / FILE).write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    return folder
+
+
+def official_prompt(entry: dict[str, Any]) -> str:
+    """pred.py's replacements."""
+    filled = TEMPLATE.replace("$DOC$", entry["context"].strip()).replace("$Q$", entry["question"].strip())
+    for letter in "ABCD":
+        filled = filled.replace(f"$C_{letter}$", entry[f"choice_{letter}"].strip())
+    return filled
+
+
+@cache
+def tokenizer_of(checkpoint: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint)
+
+
+def test_samples_are_the_official_prompts_with_what_they_are_judged_by(tmp_path: Path) -> None:
+    rows = [row(number) for number in range(14)]
+    root = write(tmp_path, rows)
+    task = build_task("longbench_v2", DataSettings(root=root))
+    assert [sample.prompt for sample in task.samples()] == [official_prompt(entry) for entry in rows]
+    for sample, entry in zip(task.samples(), rows, strict=True):
+        assert (sample.sample_id, sample.answers) == (entry["_id"], (entry["answer"],))
+        assert sample.details == {
+            "difficulty": entry["difficulty"],
+            "length_bucket": entry["length"],
+            "domain": entry["domain"],
+            "sub_domain": "Any",
+        }
+        assert task.score(f"The correct answer is ({entry['answer']})", sample) == 1.0
+        assert task.score(f"({entry['answer']})", sample) == 0.0
+    assert (task.max_new_tokens, task.chat_format, task.source) == (128, True, f"file {FILE}")
+    assert re.fullmatch("[0-9a-f]{64}", task.fingerprint)
+    together: list[str] = []
+    for name in LONGBENCH_V2:
+        samples = build_task(name, DataSettings(root=root)).samples()
+        assert {sample.details["domain"] for sample in samples} == {DOMAINS[name]}
+        together += [sample.sample_id for sample in samples]
+    assert sorted(together) == sorted(entry["_id"] for entry in rows)
+    limited = build_task("longbench_v2", DataSettings(root=root, limit=6, shard=(1, 2))).samples()
+    assert [sample.sample_id for sample in limited] == ["id1", "id3", "id5"]
+
+
+@given(st.integers(0, 30), st.integers(2, 400))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_middle_is_cut_before_decoding(tiny_checkpoint: Path, number: int, limit: int) -> None:
+    tokenizer = tokenizer_of(tiny_checkpoint)
+    prompt = official_prompt(row(number))
+    ids = tokenizer.encode(prompt)
+    if len(ids) > limit:
+        ids = ids[: limit // 2] + ids[-limit // 2 :]
+    assert "".join(joined_halves(tokenizer, prompt, limit)) == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_a_prompt_fits_the_window_with_its_generation(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(tiny_checkpoint)
+    spec = ModelSpec(name="tiny", path=tiny_checkpoint)
+    loaded = LoadedModel(spec, None, tokenizer, 512, lambda text: f"<user>{text}<bot>", str, {})  # type: ignore[arg-type]
+    task = build_task("longbench_v2", DataSettings(root=write(tmp_path, [row(9), row(1)])))
+    for sample in task.samples():
+        prompt = task.encode(loaded, sample, task.max_new_tokens)
+        ids = prompt.ids[0]
+        assert 350 < len(ids) <= 512 - 128
+        text = tokenizer.decode(ids)
+        assert text.startswith("<user>Please read the following text")
+        assert text.endswith('"The correct answer is (insert answer here)".<bot>')
+        context = tokenizer.decode(ids[prompt.context])
+        assert context.startswith("Some {context} of")
+        assert "What is the correct answer" not in context
+        assert prompt.truncated_from is not None
+
+
+@given(
+    st.text(alphabet="ABCDE()* \n", max_size=8), st.sampled_from(["The correct answer is ", "the correct answer is "])
+)
+@settings(max_examples=300, deadline=None)
+def test_answers_are_extracted_as_officially(rest: str, start: str) -> None:
+    for response in (start + rest, f"**{start}**{rest}", f"{rest}{start}({rest})", f"{start}E. {start}{rest}"):
+        plain = response.strip().replace("*", "")
+        wanted = None
+        for pattern in (r"The correct answer is \(([A-D])\)", r"The correct answer is ([A-D])"):
+            if wanted is None and (found := re.search(pattern, plain)):
+                wanted = found.group(1)
+        assert extract_answer(response) == wanted
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("The correct answer is (C).", "C"),
+        ("**The correct answer is** (*B*)", "B"),
+        ("The correct answer is D because", "D"),
+        ("The correct answer is A. The correct answer is (B)", "B"),
+        ("The correct answer is (E)", None),
+        ("The answer is (A)", None),
+        ("", None),
+    ],
+)
+def test_answers_by_example(response: str, letter: str | None) -> None:
+    assert extract_answer(response) == letter
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (row(0, answer="E"), r"longbench_v2\.jsonl line 2: field 'answer' must be A, B, C or D, not 'E'"),
+        (row(0, choice_B=3), r"line 2: field 'choice_B' must be a text, not 3"),
+        ({"_id": "x"}, r"line 2: field 'domain' must be a text, not None"),
+    ],
+)
+def test_malformed_rows_are_named(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        build_task("longbench_v2", DataSettings(root=write(tmp_path, [row(1), entry]))).samples()
+    with pytest.raises(UserError, match=r"no question of the domain Multi-Document QA"):
+        build_task("longbench_v2_multi_doc_qa", DataSettings(root=write(tmp_path, [row(0)]))).samples()
+
+
+def test_the_hubs_list_may_stand_in_the_folder_as_well(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps([row(0), row(1)]))
+    assert len(build_task("longbench_v2", DataSettings(root=tmp_path)).samples()) == 2
+    (tmp_path / FILE).write_text(json.dumps([row(0), row(1)])[:-1])
+    with pytest.raises(UserError, match=r"longbench_v2\.jsonl starts as a JSON list and is none"):
+        build_task("longbench_v2", DataSettings(root=tmp_path)).samples()
+
+
+def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
+    """A hub's cache as a download leaves it, read in a process without a network."""
+    from datasets import Dataset
+
+    from lazybench.tasks.longbench_v2 import HUB_FILE, HUB_ID, HUB_REVISION
+    from lazybench.tasks.ruler import question_sets, texts
+
+    def place(hub_id: str, revision: str, name: str) -> Path:
+        path = tmp_path / "hub" / f"datasets--{hub_id.replace('/', '--')}" / "snapshots" / revision / name
+        path.parent.mkdir(parents=True)
+        return path
+
+    place(HUB_ID, HUB_REVISION, HUB_FILE).write_text(json.dumps([row(0), row(1)]))
+    essays = place(texts.ESSAYS_HUB_ID, texts.ESSAYS_REVISION, "essays.parquet")
+    Dataset.from_list([{"text": part} for part in ESSAY.split("\n\n")]).to_parquet(essays)
+    place(*question_sets.HOTPOT_HUB, question_sets.HOTPOT_HUB_FILE).write_text(json.dumps(HOTPOT))
+    rows = [
+        {
+            "title": article["title"],
+            "context": part["context"],
+            "question": entry["question"],
+            "answers": {"text": [answer["text"] for answer in entry["answers"]]},
+        }
+        for article in ARTICLES
+        for part in article["paragraphs"]
+        for entry in part["qas"]
+    ]
+    Dataset.from_list(rows).to_parquet(place(*question_sets.SQUAD_HUB, question_sets.SQUAD_HUB_FILE))
+    program = (
+        "import json, sys; from lazybench.tasks import *\n"
+        "for name in sys.argv[1:]:\n"
+        "    task = build_task(name, DataSettings(limit=40))\n"
+        "    print(json.dumps([task.source, [[s.prompt, s.answers] for s in task.samples()]]))"
+    )
+    names = ("longbench_v2", "ruler_niah_single_2", "ruler_qa_1", "ruler_qa_2")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", program, *names]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [source.split("@")[0] for source, _ in found] == [
+        f"hub {hub_id}" for hub_id in (HUB_ID, texts.ESSAYS_HUB_ID, "rajpurkar/squad_v2", "namlh2004/hotpotqa")
+    ]
+    prompts = [[prompt for prompt, _ in samples] for _, samples in found]
+    assert prompts[0] == [official_prompt(row(0)), official_prompt(row(1))]
+    assert len(prompts[1]) == 40
+    assert all("\nOne of the special magic numbers" in prompt or "\nFirst" in prompt for prompt in prompts[1])
+    assert [answers for _, answers in found[2][1]] == [
+        [answer["text"] for answer in entry["answers"]]
+        for article in ARTICLES
+        for part in article["paragraphs"]
+        for entry in part["qas"]
+        if entry["answers"]
+    ]
+    assert [answers for _, answers in found[3][1]] == [[entry["answer"]] for entry in HOTPOT]
+
+
+def test_greedy_decoding_to_the_official_length(tiny_checkpoint: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint)
+    spec = ModelSpec(name="tiny", path=tiny_checkpoint)
+    loaded = LoadedModel(spec, model, tokenizer_of(tiny_checkpoint), 2048, str, str, {})
+    limits = generation_kwargs(loaded, build_task("longbench_v2", DataSettings()))
+    assert (limits["max_new_tokens"], limits["do_sample"]) == (128, False)
+    assert "min_new_tokens" not in limits
