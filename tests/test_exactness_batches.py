@@ -18,6 +18,7 @@ from lazybench.pruning.engine import Pruned
 from lazybench.pruning.placement import At, WhereRanksSettle
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.retention import PerHead
+from lazybench.pruning.revival import Revival
 from lazybench.pruning.scorers import AttentionScorer, Given
 
 NEW_TOKENS = 5
@@ -34,23 +35,33 @@ def serves_padded_batches(policy: Policy) -> bool:
     return not (policy.last_share or policy.retention or getattr(policy.scorer, "window_share", 0.0))
 
 
+def check_batch(kind: str, policy: Policy, seed: int) -> None:
+    """Each row's logits, against the reference of its prompt alone."""
+    model = exact_model(kind, 0)
+    prompts = [random_prompt(tokens, seed + number) for number, tokens in enumerate(LENGTHS)]
+    padded, mask = left_padded(prompts)
+    with Pruned(model, policy):
+        together, logits = generate_logits(model, padded, NEW_TOKENS, attention_mask=mask)
+    for row, prompt in enumerate(prompts):
+        reference = Reference(model, policy)
+        expected = replay(reference, prompt[0].tolist(), together[row, padded.shape[1] :].tolist())
+        assume(reference.margin > 1e-6)
+        torch.testing.assert_close(logits[:, row], expected, rtol=0, atol=1e-9)
+
+
 def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone():
     @drawn
     @given(kind=st.sampled_from(sorted(KINDS)), policy=policies.filter(serves_padded_batches), seed=st.integers(0, 999))
     def check(kind, policy, seed):
-        model = exact_model(kind, 0)
-        prompts = [random_prompt(tokens, seed + number) for number, tokens in enumerate(LENGTHS)]
-        padded, mask = left_padded(prompts)
-        with Pruned(model, policy):
-            together, logits = generate_logits(model, padded, NEW_TOKENS, attention_mask=mask)
-        for row, prompt in enumerate(prompts):
-            generated = together[row, padded.shape[1] :].tolist()
-            reference = Reference(model, policy)
-            expected = replay(reference, prompt[0].tolist(), generated)
-            assume(reference.margin > 1e-6)
-            torch.testing.assert_close(logits[:, row], expected, rtol=0, atol=1e-9)
+        check_batch(kind, policy, seed)
 
     check()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_that_a_row_of_a_batch_does_not_attend_to_leave_no_memory(seed):
+    budget = (Ratio(0.6), Ratio(0.6), Ratio(0.5))
+    check_batch("grouped queries", Policy(At((0, 1, 2)), budget=budget, revival=Revival(memory=0.9)), seed)
 
 
 def test_given_scores_of_a_padded_batch_go_by_position():
