@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 _FREE = {
     *("view", "_unsafe_view", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "alias", "detach"),
     *("select", "slice", "split", "split_with_sizes", "chunk", "unbind", "narrow", "as_strided", "lift_fresh"),
+    *("promote_types",),  # arithmetic on types alone
     *("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided"),
 }
-_READS_ALL = {Tensor.tolist, Tensor.numpy, Tensor.cpu}
+_READS_ALL = {Tensor.tolist, Tensor.cpu}  # numpy() alone fails on a GPU's tensor: cpu() stands before it, and counts
 # item(), bool(), int() and float() end in the first of these; the others' results have a shape that depends on values
 _WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_consecutive"}
 
@@ -64,7 +65,7 @@ class _Called(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         output = func(*args, **(kwargs or {}))
         self.counts.waits += func in _READS_ALL
-        self.counts.copies += func in (torch.tensor, torch.as_tensor) and output.numel() > 0
+        self.counts.copies += func in (torch.tensor, torch.as_tensor, torch.from_numpy) and output.numel() > 0
         return output
 
 

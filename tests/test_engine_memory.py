@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
+import numpy
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from tiny_models import random_prompt, tiny_model
 from torch import Tensor
-from torch._subclasses import FakeTensor, FakeTensorMode
+from torch._subclasses import FakeTensorMode
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.pruning import stage
 from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.stage import Slots
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
 PROMPT = random_prompt(20, seed=3)
@@ -163,11 +166,17 @@ def test_every_buffer_lies_where_the_layer_that_uses_it_lies(family, schedule, p
         cache.candidates = [tokens, tokens - 3, tokens - 5]
         cache.padding = torch.ones(batch, tokens, dtype=torch.bool, device="lazy:0")
 
-    # fake tensors have no values to read: say how many tokens are padding, and that in the decoding step each row
-    # revives one token and has all of them to move to the front
+    # fake tensors have no values to read: say how many tokens are padding, that the prefill kept the first tokens,
+    # and that the decoding step chooses the newest
+    def kept_and_chosen(kept: Tensor, chosen: Tensor) -> list[Slots]:
+        first, newest = numpy.arange(kept.shape[1]), numpy.arange(21 - chosen.shape[1], 21)
+        moved.append(chosen.shape[1] < 21)
+        return [numpy.tile(first, (3, 1)), numpy.tile(newest, (3, 1))]
+
+    moved: list[bool] = []
     if padded:
         monkeypatch.setattr(LazyCache, "start_batch", start_batch)
-    monkeypatch.setattr(FakeTensor, "tolist", lambda sums: [[2] * 3, [0] * 3])
+    monkeypatch.setattr(stage, "_on_the_host", kept_and_chosen)
     config = tiny_model(family).config
     with FakeTensorMode(), torch.no_grad():
         model = spread_over_two_devices(AutoModelForCausalLM.from_config(config).eval())
@@ -176,8 +185,9 @@ def test_every_buffer_lies_where_the_layer_that_uses_it_lies(family, schedule, p
             cache = model(prompt, use_cache=True, logits_to_keep=1).past_key_values
             logits = model(prompt[:, :1], past_key_values=cache).logits
     assert logits.device == torch.device("lazy:1")
+    assert moved == [True] * len(schedule.layers)
     for layer in range(4):
         expected = torch.device("lazy", layer // 2)
-        assert cache._keys[layer].device == cache._values[layer].device == expected
+        assert {buffer.device for buffer in cache.arena(layer)._buffers} == {expected}
     assert cache._aux.keys() == {torch.device("lazy", layer // 2) for layer in schedule.layers}
-    assert {buffer.device for buffer in cache._inputs.values()} == {torch.device("lazy:0")}  # the layers move them
+    assert {buffer.device for buffer in cache.inputs._rows.values()} == {torch.device("lazy:0")}  # the layers move them

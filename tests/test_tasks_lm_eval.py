@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_environment
 from lm_eval.api.task import ConfigurableTask
 from omegaconf import OmegaConf
 
@@ -243,3 +244,12 @@ def test_infinitebench_runs_by_lm_evals_own_files(name: str, prompt: str, good: 
     assert task.score(good, sample) == 1.0
     assert task.score(bad, sample) == 0.0
     assert task.stop_strings == ("\n",)
+
+
+@pytest.mark.slow
+def test_an_unknown_task_ends_lm_evals_command_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lazybench.lm_eval", "--model", "lazyllm", "--tasks", "lazybench_qaspr"]
+    done = subprocess.run(command, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == "lazybench: Tasks not found: lazybench_qaspr"
+    assert "Traceback" not in done.stderr

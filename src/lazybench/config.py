@@ -181,6 +181,8 @@ def run_folder(config: DictConfig, sweep: bool = False) -> Path:
         UserError: a tag that is no folder's name.
     """
     if config.out:
+        if config.tag is not None:
+            raise UserError(f"tag={config.tag} and out={config.out} both name the run's folder; give one")
         return Path(config.out)
     identity = _identity(config)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,13 +39,14 @@ def one_line(error: Exception) -> UserError:
 
 
 def _keys() -> list[str]:
-    """Every key of the default configuration, as it is typed: ``task.parameters.length``."""
+    """Every key of the configuration that was chosen, as it is typed: ``task.parameters.length``."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    chosen = [text for text in sys.argv[1:] if text.partition("=")[0] in groups() and "," not in text]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base=None):
-        return list(_dotted(compose("config"), ""))
+        return list(_dotted(compose("config", chosen), ""))
 
 
 def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:

@@ -27,9 +27,13 @@ def main() -> int:
         sys.argv += ["--include_path", str(TASK_FILES)]
     try:
         cli_evaluate()
-    except UserError as error:
-        print(f"lazybench: {error}", file=sys.stderr)
-        return error.exit_code
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # lm-eval's for bad input; UserError is one
+        print(f"lazybench: {' '.join(str(error).split())[:400]}", file=sys.stderr)
+        return UserError.exit_code
     return 0
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lazybench.pruning.budgets import Mass, per_boundary
+from lazybench.pruning.rows import room_for
 from lazybench.pruning.scorers import over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
@@ -35,7 +36,7 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
 
     last = policy.recent(cache.prompt_end) if tokens == cache.prompt_end else policy.last
     spared = tokens - cache.prompt_end if policy.generated == "kept" else 0  # stand outside the budget
-    padding = None if cache.padding is None else (cache.padding.shape[1] - cache.padding.sum(1)).tolist()
+    padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
     always = ends(position, policy.first, max(last, spared), tokens, padding)
     budget = per_boundary(policy.budget, step.prunings - 1)
     if policy.chunk > 1 or isinstance(budget, Mass):
@@ -57,13 +58,8 @@ def _over_steps(cache: LazyCache, score: Tensor) -> Tensor:
     """The running mean of the scores over steps; a token's first score stands by itself."""
     step, memory = cache.step, cache.policy.revival.memory
     assert step is not None
-    mean = cache.running_mean.get(step.prunings)
-    room = step.tokens + 1  # the last column is the fillers'
-    if mean is None or mean.shape[1] < room:
-        grown = score.new_full((score.shape[0], room + room // 8), torch.nan)
-        if mean is not None:
-            grown[:, : mean.shape[1] - 1] = mean[:, :-1]
-        mean = cache.running_mean[step.prunings] = grown
+    mean = room_for(cache.running_mean.get(step.prunings), step.tokens, score, fill=torch.nan)
+    cache.running_mean[step.prunings] = mean  # its last column is the fillers'
     at = step.plan.selected.remainder(mean.shape[1])
     before = mean.gather(1, at)
     score = torch.where(before.isnan(), score, memory * before + (1 - memory) * score)

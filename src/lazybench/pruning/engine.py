@@ -207,7 +207,9 @@ class Pruned(AbstractContextManager):
         trace.stages = cache.stage_ranges
         trace.kv_bytes.append(cache.kv_bytes)
         trace.aux_bytes.append(cache.aux_bytes)
-        if hidden.shape[1] == step.new:  # nothing was pruned, or one token came
+        if step.new == 1:  # the revived came before it
+            return hidden[:, -1:]
+        if hidden.shape[1] == step.new:  # nothing was pruned
             return hidden
         padded = hidden.new_full((hidden.shape[0], step.new, hidden.shape[2]), float("nan"))
         padded[:, -1] = hidden[:, -1]

@@ -47,13 +47,12 @@ class TokenInputs:
             known = step.inputs[id(value)] = (name, value)
             if self._kept:
                 self._store(step, name, value.detach().expand(batch, *value.shape[1:]))
-        if step.is_first_stage or not (self._kept or step.selects):
+        if step.is_first_stage or not step.selects:  # where nothing is kept, the first prefill alone selects
             return value
         source = known[0]
         if source not in step.gathered:
             rows = self._rows[source] if self._kept else value.expand(batch, *value.shape[1:])
-            at = step.plan.current if self._kept else step.plan.current - step.start
-            step.gathered[source] = take_rows(rows, at.to(rows.device))
+            step.gathered[source] = take_rows(rows, step.plan.current.to(rows.device))
         return step.gathered[source]
 
     def _store(self, step: Step, name: tuple, rows: Tensor) -> None:

@@ -9,14 +9,15 @@ from torch import Tensor
 from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Plan
 
-_SLOTS = 3  # axis of the slots in (layers, batch, kv_heads, slots, head_dim)
+_BATCH, _SLOTS = 2, 4  # axes of (keys and values, layers, batch, kv_heads, slots, head_dim)
 
 
 class Arena:
-    """The keys and values of several layers in one buffer each, so that rows move in all of them at once.
+    """The keys and values of several layers in one buffer, so that rows move in all of them at once.
 
-    Layout (layers, batch, kv_heads, slots, head_dim): one head's keys lie in one stretch. With three KV heads this
-    doubled the speed of a decoding step. Slot -1 is the last one, which is kept free as a bin (see ``rows``).
+    Layout (keys and values, layers, batch, kv_heads, slots, head_dim): one head's keys lie in one stretch. With three
+    KV heads this doubled the speed of a decoding step. Where keys and values differ in head_dim (DeepSeek), each have
+    their own buffer. Slot -1 is the last one, which is kept free as a bin (see ``rows``).
 
     Args:
         layers: the layers that share it; all on one device, with keys of one shape.
@@ -24,8 +25,7 @@ class Arena:
 
     def __init__(self, layers: Sequence[int]) -> None:
         self._index = {layer: index for index, layer in enumerate(layers)}
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
+        self._buffers: list[Tensor] = []
         self.num_layers = len(layers)
         self.evicted = 0  # prompt tokens whose keys and values a retention left out, per head
 
@@ -39,56 +39,49 @@ class Arena:
             (batch, kv_heads, selected tokens, head_dim), views of the buffers in slot order.
         """
         index, selected = self._index[layer], plan.selected.shape[1] - self.evicted
+        together = [(keys, values)] if keys.shape == values.shape else [(keys,), (values,)]
+        self._buffers = self._buffers or [None] * len(together)  # type: ignore[list-item]
         stored = []
-        for buffer, states in ((self._keys, keys), (self._values, values)):
-            like = states.detach().expand(len(self._index), *states.shape)
+        for number, parts in enumerate(together):
+            like = parts[0].detach().expand(len(parts), len(self._index), *parts[0].shape)
             # slots that were never written are hidden by a mask in a batch, and never read without one
-            fill = None if states.shape[0] == 1 else 0
-            buffer = room_for(buffer, end - self.evicted, like, fill, dim=_SLOTS)
-            if isinstance(plan.slots, slice):
-                start = plan.slots.start - self.evicted
-                buffer[index, :, :, start : start + states.shape[2]] = states.detach()
-            else:
-                put_rows(buffer[index], plan.slots.to(buffer.device), states.detach(), dim=2)
-            stored.append(buffer)
-        self._keys, self._values = stored
-        return self._keys[index, :, :, :selected], self._values[index, :, :, :selected]
+            fill = None if keys.shape[0] == 1 else 0
+            buffer = self._buffers[number] = room_for(self._buffers[number], end - self.evicted, like, fill, dim=_SLOTS)
+            for part, states in zip(buffer, parts, strict=True):
+                if isinstance(plan.slots, slice):
+                    start = plan.slots.start - self.evicted
+                    part[index, :, :, start : start + states.shape[2]] = states.detach()
+                else:
+                    put_rows(part[index], plan.slots.to(buffer.device), states.detach(), dim=2)
+                stored.append(part[index, :, :, :selected])
+        return stored[0], stored[1]
 
     def move(self, source: Tensor, destination: Tensor, end: int) -> None:
         """Rows from the slots ``source`` to ``destination``, each (batch, n), in all layers at once."""
-        if self._keys is None or self._values is None:
-            return
-        moved = []
-        for buffer in (self._keys, self._values):
-            buffer = room_for(buffer, end, buffer, None if buffer.shape[1] == 1 else 0, dim=_SLOTS)
-            rows = take_rows(buffer, source.to(buffer.device), dim=_SLOTS, batch=1)
-            put_rows(buffer, destination.to(buffer.device), rows, dim=_SLOTS, batch=1)
-            moved.append(buffer)
-        self._keys, self._values = moved
+        for number, buffer in enumerate(self._buffers):
+            buffer = room_for(buffer, end, buffer, None if buffer.shape[_BATCH] == 1 else 0, dim=_SLOTS)
+            rows = take_rows(buffer, source.to(buffer.device), dim=_SLOTS, batch=_BATCH)
+            put_rows(buffer, destination.to(buffer.device), rows, dim=_SLOTS, batch=_BATCH)
+            self._buffers[number] = buffer
 
     def keep(self, slots: Tensor, end: int) -> None:
         """Evict all but ``slots`` (batch, kv_heads, kept), rising, of one layer's ``end`` keys and values."""
-        assert self._keys is not None
-        assert self._values is not None
-        kept = []
-        for buffer in (self._keys, self._values):
-            index = slots[None, ..., None].expand(1, *slots.shape, buffer.shape[-1])
-            kept.append(room_for(None, slots.shape[2], buffer.gather(_SLOTS, index), dim=_SLOTS))
-            kept[-1][:, :, :, : slots.shape[2]] = buffer.gather(_SLOTS, index)
-        self._keys, self._values = kept
-        self.evicted = end - slots.shape[2]
+        count = slots.shape[2]
+        for number, buffer in enumerate(self._buffers):
+            rows = buffer.gather(_SLOTS, slots[..., None].expand(*buffer.shape[:_SLOTS], count, buffer.shape[-1]))
+            kept = self._buffers[number] = room_for(None, count, rows, dim=_SLOTS)
+            kept[..., :count, :] = rows
+        self.evicted = end - count
 
     @property
     def bytes_per_slot(self) -> int:
         """Of all its layers, for one row of the batch."""
-        if self._keys is None or self._values is None:
-            return 0
         return sum(
-            buffer.shape[0] * buffer.shape[2] * buffer.shape[4] * buffer.element_size()
-            for buffer in (self._keys, self._values)
+            parts * layers * heads * width * buffer.element_size()
+            for buffer in self._buffers
+            for parts, layers, _, heads, _, width in [buffer.shape]
         )
 
     def reorder(self, index: Tensor) -> None:
         """Rows of the batch by ``index`` (beam search)."""
-        if self._keys is not None and self._values is not None:
-            self._keys, self._values = pick_batch(self._keys, index, 1), pick_batch(self._values, index, 1)
+        self._buffers = [pick_batch(buffer, index, _BATCH) for buffer in self._buffers]

@@ -69,14 +69,15 @@ class Look:
         step, layer = cache.step, cache.step.layer  # type: ignore[union-attr]
         assert step is not None
         plan = step.plan
+        device = next(shown[name] for name in ("key", "rows") if name in shown).device
 
         def seen(queries: int) -> Seen:
             cut = {name: value[:, :, -queries:] for name, value in shown.items() if name in ("query", "rows")}
             return Seen(
                 layer=layer,
-                position=plan.selected,
-                query_position=plan.current[:, -queries:],
-                valid=plan.valid,
+                position=plan.selected.to(device),
+                query_position=plan.current[:, -queries:].to(device),
+                valid=None if plan.valid is None else plan.valid.to(device),
                 in_order=plan.in_order,
                 kv_heads=kv_heads,
                 **{"query": None, "key": None, **shown, **cut},

@@ -104,6 +104,6 @@ class Visibility:
         if (dtype, device) not in self._masks:
             allowed = self.allowed().to(device)
             if dtype is not None:
-                allowed = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
+                allowed = allowed.log().to(dtype)  # of true: 0, of false: minus infinity
             self._masks[dtype, device] = allowed
         return self._masks[dtype, device]

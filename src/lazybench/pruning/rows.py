@@ -36,7 +36,7 @@ def _expand(index: Tensor, buffer: Tensor, dim: int, batch: int) -> Tensor:
     return index.remainder(buffer.shape[dim]).view(flat).expand(shape)
 
 
-def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: int | None = None, dim: int = 1) -> Tensor:
+def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: float | None = None, dim: int = 1) -> Tensor:
     """``buffer`` with at least ``rows`` rows and the bin, grown with room to spare if it has fewer.
 
     Made outside inference mode and without a graph, whatever mode the caller is in, so that a later step of another

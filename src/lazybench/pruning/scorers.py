@@ -199,14 +199,15 @@ def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
     batch, heads, queries, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     precision = torch.promote_types(query.dtype, torch.float32)
-    query = query.to(precision) if products else query.to(precision) * seen.scaling
-    columns = key.to(precision).transpose(2, 3)  # (batch, kv_heads, head_dim, keys)
+    query, scaling = query.to(precision), 1.0 if products else seen.scaling
+    columns = key.to(precision).transpose(2, 3).reshape(batch * kv_heads, head_dim, keys)
+    nothing = columns.new_empty(())  # what beta=0 adds: scaling and product are one operation
     at_once = max(1, _ELEMENTS_AT_ONCE // (batch * heads * keys))
     for start in range(0, queries, at_once):
         rows = slice(start, min(start + at_once, queries))
         count = rows.stop - rows.start
-        grouped = query[:, :, rows].reshape(batch, kv_heads, heads // kv_heads * count, head_dim)
-        scores = (grouped @ columns).view(batch, heads, count, keys)
+        grouped = query[:, :, rows].reshape(batch * kv_heads, heads // kv_heads * count, head_dim)
+        scores = torch.baddbmm(nothing, grouped, columns, beta=0, alpha=scaling).view(batch, heads, count, keys)
         hidden = _hidden(seen, rows)
         if products:
             yield scores if hidden is None else scores.masked_fill(hidden, 0.0)

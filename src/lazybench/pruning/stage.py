@@ -101,6 +101,7 @@ class Stage:
             in_order=tokens == new,
         )
 
+    @torch.inference_mode(False)  # see rows.room_for
     def begin(self, chosen: Tensor, counts: list[int]) -> Plan:
         """A later stage in the prefill: the chosen tokens take the first slots in the text's order.
 
@@ -114,6 +115,7 @@ class Stage:
         ragged = min(counts) < keys
         return Plan(current, current, current >= 0 if ragged else None, counts, counts, slice(0, keys), in_order=True)
 
+    @torch.inference_mode(False)
     def extend(self, new: Tensor) -> Plan:
         """A later stage where nothing is revived: the tokens it has and the new ones, (batch, new) positions."""
         assert self.position is not None
@@ -152,9 +154,8 @@ class Stage:
             attend_to_all: everything computed is selected; ``chosen`` only says what is revived.
             like: a tensor on the device of the plan's tensors.
         """
-        position, slot = self._tables(tokens)
         device = (chosen if chosen is not None else like).device  # type: ignore[union-attr]
-        wanted = None if chosen is None else chosen.cpu().numpy()
+        (position, slot), wanted = self._tables(tokens, chosen)
         new = numpy.arange(start, tokens)
         moves, written = [], []
         for row in range(len(self.counts)):
@@ -175,12 +176,11 @@ class Stage:
             _filled_up([current for current, _, _ in written]),
             _filled_up([slots for _, slots, _ in written]),
             position[:, :keys],
+            numpy.array(self.counts)[:, None],
         ]
         packed = torch.from_numpy(numpy.concatenate(arrays, axis=1)).to(device, non_blocking=True)
-        source, destination, current, slots, front = packed.split([array.shape[1] for array in arrays], dim=1)
-        valid = None
-        if min(self.counts) < keys:
-            valid = torch.arange(keys, device=device) < torch.tensor(self.counts, device=device)[:, None]
+        source, destination, current, slots, front, count = packed.split([array.shape[1] for array in arrays], dim=1)
+        valid = torch.arange(keys, device=device) < count if min(self.counts) < keys else None
         return Plan(
             current=current,
             selected=front,
@@ -212,11 +212,14 @@ class Stage:
         self.held[row] += len(missing)
         return source, destination
 
-    def _tables(self, tokens: int) -> tuple[Slots, Slots]:
-        """The table on the host, with room for every position."""
-        if self._table is None:
+    def _tables(self, tokens: int, chosen: Tensor | None) -> tuple[tuple[Slots, Slots], Slots | None]:
+        """The table on the host, with room for every position, and ``chosen``."""
+        if self._table is not None:
+            wanted = None if chosen is None else _on_the_host(chosen)[0]
+        else:  # the first step, which always chooses
             assert self.position is not None
-            kept = self.position.cpu().numpy()  # (batch, kept), fillers in front
+            assert chosen is not None
+            kept, wanted = _on_the_host(self.position, chosen)  # (batch, kept), fillers in front
             self._selected = [row[row >= 0] for row in kept]
             slot = numpy.full((len(kept), tokens), FILLER)
             for row, selected in enumerate(self._selected):
@@ -228,8 +231,9 @@ class Stage:
             room = ((0, 0), (0, tokens + tokens // 8 - slot.shape[1]))
             position, slot = (numpy.pad(table, room, constant_values=FILLER) for table in self._table)
             self._table = position, slot
-        return self._table
+        return self._table, wanted
 
+    @torch.inference_mode(False)
     def reorder(self, index: Tensor) -> None:
         """Rows of the batch by ``index`` (beam search)."""
         rows = index.tolist()
@@ -239,6 +243,13 @@ class Stage:
             self._table = self._table[0][rows], self._table[1][rows]
         self._selected = [self._selected[row].copy() for row in rows] if self._selected else []
         self.counts, self.held = [self.counts[row] for row in rows], [self.held[row] for row in rows]
+
+
+def _on_the_host(*tensors: Tensor) -> list[Slots]:
+    """Tensors (batch, n) of one device, in one copy: the step's one wait."""
+    together = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+    sizes = [tensor.shape[1] for tensor in tensors]
+    return numpy.split(together.cpu().numpy(), numpy.cumsum(sizes[:-1]), axis=1)
 
 
 def _filled_up(rows: list[Slots]) -> Slots:

@@ -73,7 +73,7 @@ class PlainText:
         if self.prompt_tokens + new_tokens > loaded.window_tokens:
             raise UserError(
                 f"a prompt of {self.prompt_tokens} tokens and {new_tokens} new ones exceed the model's window of "
-                f"{loaded.window_tokens}; choose shorter ones, as in task.datasets=[plain_text_1000]"
+                f"{loaded.window_tokens}; choose shorter ones, as in 'task.datasets=[plain_text_1000]'"
             )
         everything = range(len(sample.prompt))
         whole = tokens_of(loaded.tokenizer, sample.prompt, (everything,), everything)

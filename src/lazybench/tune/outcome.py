@@ -1,7 +1,7 @@
 """What a schedule search leaves in its folder.
 
 trials.csv                  every schedule tried, the Pareto front first
-best.yaml                   the fastest schedule within the loss, as a file for conf/pruning
+best.yaml                   the fastest schedule within the loss, for pruning=FOLDER/best.yaml
 confirmation-of-trial-<n>/  an ordinary run of that schedule and the baseline on samples that no trial has seen
 search.json                 both results, and the ids of the samples of both
 """
@@ -96,7 +96,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
         f"best schedule: {method.label}; {verdict} on {confirmed['samples']} samples left out: "
         f"ideal TTFT speedup {confirmed['ideal_ttft_speedup']}, measured {confirmed['ttft_speedup']}, "
         f"relative score {confirmed['relative_score']}, fidelity {confirmed['fidelity_top1']}\n"
-        f"preset: {config.out / 'best.yaml'} (copy it to conf/pruning/NAME.yaml and use pruning=NAME)"
+        f"preset: pruning={config.out / 'best.yaml'}"
     )
     return code
 

@@ -110,7 +110,7 @@ def _search(config: RunConfig, settings: TuneSettings, method: LazyLLMMethod) ->
 
 def _method(config: RunConfig) -> LazyLLMMethod:
     if len(config.methods) != 1 or not isinstance(config.methods[0], LazyLLMMethod):
-        raise UserError("a schedule search tunes one method: methods=[lazyllm]")
+        raise UserError("a schedule search tunes one method: 'methods=[lazyllm]'")
     if config.data.shard != (0, 1):
         raise UserError("a schedule search splits the samples itself: leave shard= out, share it with tune.job=")
     if config.data.limit == 1:
