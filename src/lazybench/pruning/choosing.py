@@ -63,5 +63,6 @@ def _over_steps(cache: LazyCache, score: Tensor) -> Tensor:
     at = step.plan.selected.remainder(mean.shape[1])
     before = mean.gather(1, at)
     score = torch.where(before.isnan(), score, memory * before + (1 - memory) * score)
-    mean.scatter_(1, at, score)
+    valid = step.plan.valid
+    mean.scatter_(1, at, score if valid is None else torch.where(valid, score, before))
     return score
