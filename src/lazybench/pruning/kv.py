@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from lazybench.errors import UserError
 from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Plan
 
-_BATCH, _SLOTS = 2, 4  # axes of (keys and values, layers, batch, kv_heads, slots, head_dim)
+_BATCH, _HEADS, _SLOTS = 2, 3, 4  # axes of (keys and values, layers, batch, kv_heads, slots, head_dim)
 
 
 class Arena:
@@ -65,8 +66,14 @@ class Arena:
             self._buffers[number] = buffer
 
     def keep(self, slots: Tensor, end: int) -> None:
-        """Evict all but ``slots`` (batch, kv_heads, kept), rising, of one layer's ``end`` keys and values."""
-        count = slots.shape[2]
+        """Evict all but ``slots`` (batch, kv_heads, kept), rising, of one layer's ``end`` keys and values.
+
+        Raises:
+            UserError: the family caches one latent state for all heads (DeepSeek).
+        """
+        _, heads, count = slots.shape
+        if any(buffer.shape[_HEADS] != heads for buffer in self._buffers):
+            raise UserError("this family caches what all its heads share, so no keys can be evicted by head")
         for number, buffer in enumerate(self._buffers):
             rows = buffer.gather(_SLOTS, slots[..., None].expand(*buffer.shape[:_SLOTS], count, buffer.shape[-1]))
             kept = self._buffers[number] = room_for(None, count, rows, dim=_SLOTS)
