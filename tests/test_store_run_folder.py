@@ -76,8 +76,8 @@ def test_malformed_lines_are_put_aside_and_measured_again(tmp_path: Path, capsys
         assert folder.records() == [record(0), record(5)]
         for number in (1, 2, 3, 4):
             folder.append(record(number))
-    assert "5 unreadable or repeated line(s)" in capsys.readouterr().err
-    assert (tmp_path / "samples.malformed.jsonl").read_bytes().splitlines() == [*lines[1:5], lines[0]]
+    assert "4 unreadable line(s)" in capsys.readouterr().err
+    assert (tmp_path / "samples.malformed.jsonl").read_bytes().splitlines() == lines[1:5]
     assert {found.key for found in read_records(tmp_path / "samples.jsonl")} == {record(n).key for n in range(6)}
     with open_folder(tmp_path):
         assert capsys.readouterr().err == ""
@@ -106,6 +106,43 @@ def test_a_record_never_stands_twice(tmp_path: Path) -> None:
     with open_folder(tmp_path) as folder, pytest.raises(ValueError, match="appended before"):
         folder.append(record(1))
     assert (tmp_path / "samples.jsonl").read_bytes() == before
+
+
+def completed(number: int) -> Record:
+    return replace(record(number), fidelity_top1=0.5, fidelity_kl=0.25)
+
+
+def test_a_completed_record_supersedes_its_first_line(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.append(record(0))
+        folder.append(record(1))
+        with pytest.raises(ValueError, match="never appended"):
+            folder.complete(completed(2))
+        folder.complete(completed(0))
+        assert folder.records() == [completed(0), record(1)]
+        assert (tmp_path / "samples.jsonl").read_bytes().count(b"\n") == 3
+        folder.finish()
+        assert (tmp_path / "samples.jsonl").read_bytes() == to_line(completed(0)) + to_line(record(1))
+        folder.append(record(2))  # the file that finish() wrote anew is the one that goes on
+    assert read_records(tmp_path / "samples.jsonl") == [completed(0), record(1), record(2)]
+
+
+def test_cut_at_every_byte_while_completing(tmp_path: Path) -> None:
+    """Wherever a crash cut the file: no record with a whole line is lost, none stands twice."""
+    fill(tmp_path, 2)
+    first = (tmp_path / "samples.jsonl").read_bytes()
+    whole = first + to_line(completed(0)) + to_line(completed(1))
+    for cut in range(len(first), len(whole) + 1, 3):
+        (tmp_path / "samples.jsonl").write_bytes(whole[:cut])
+        with open_folder(tmp_path) as folder:
+            assert folder.done == {record(0).key, record(1).key}
+            for number in range(2):
+                known = folder.record(record(number).key)
+                assert known in (record(number), completed(number))
+                if known == record(number):
+                    folder.complete(completed(number))
+            folder.finish()
+        assert (tmp_path / "samples.jsonl").read_bytes() == to_line(completed(0)) + to_line(completed(1))
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ class _Run:
             prompt_tokens_computed=response.prompt_tokens_computed,
             prompt_tokens_computed_by_stage=response.prompt_tokens_computed_by_stage,
             prompt_tokens_computed_by_step=response.prompt_tokens_computed_by_step,
-            ideal_ttft_speedup=response.ideal_ttft_speedup,
+            flops_ratio=response.ideal_ttft_speedup,
             peak_memory_bytes=measured.peak_memory_bytes,
             details={**sample.details, **response.details} or None,
         )

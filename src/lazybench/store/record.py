@@ -19,6 +19,7 @@ class Record:
     sample_id: str
     repeat: int
     prompt_tokens: int
+    truncated_from: int | None = None  # tokens before the middle was cut out; None: nothing was cut
     output_tokens: int = 0
     ttft_s: float | None = None  # from handing over the prompt's ids to the first token on the host
     generation_s: float | None = None  # to the last token
@@ -29,8 +30,13 @@ class Record:
     prompt_tokens_computed: float | None = None  # share, mean over layers
     prompt_tokens_computed_by_stage: tuple[float, ...] = ()
     prompt_tokens_computed_by_step: tuple[tuple[float, ...], ...] = ()  # cumulative, (steps, stages)
-    ideal_ttft_speedup: float | None = None
-    peak_memory_bytes: int | None = None
+    flops_ratio: float | None = None  # FLOPs of the plain prefill over those of this method's
+    peak_memory_bytes: int | None = None  # of the process or device, weights included
+    added_memory_bytes: int | None = None  # the peak that the run added, weights left out
+    kv_bytes_prefill: int | None = None  # KV cache, after the prefill and after the last token
+    kv_bytes_end: int | None = None
+    aux_bytes_prefill: int | None = None  # Aux Cache, likewise
+    aux_bytes_end: int | None = None
     fidelity_top1: float | None = None
     fidelity_kl: float | None = None  # nats
     order: int = 0  # place of this method among the methods of this sample, from 0
@@ -39,5 +45,5 @@ class Record:
 
     @property
     def key(self) -> RecordKey:
-        """What makes a record unique within a run."""
+        """What makes a record unique within a run: of two lines with one key the later supersedes the earlier."""
         return (self.model, self.task, self.method, self.variant, self.sample_id, self.repeat)

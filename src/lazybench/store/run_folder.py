@@ -2,7 +2,8 @@
 
 config.yaml              what was asked; a folder never mixes two configurations
 provenance.json          code, libraries, hardware, model and data, written before the first sample
-samples.jsonl            one line a record, appended and synchronised one by one
+samples.jsonl            one line a record, appended and synchronised one by one; a later line of a key supersedes the
+                         earlier one, which is gone once the run is finished or opened again
 samples.failed.jsonl     lines of samples that failed and were tried again
 samples.malformed.jsonl  lines that could not be read, as they were found
 done                     written last: every sample was measured, or is named as failed
@@ -41,7 +42,8 @@ class RunFolder:
         self.path = path
         self.done: set[RecordKey] = set()
         self._lock = lock
-        self._records: list[Record] = []
+        self._records: dict[RecordKey, Record] = {}  # in the order they were measured
+        self._superseded = False  # samples.jsonl holds lines that later ones supersede
         self._samples = -1
         self._resume: dict[str, Any] | None = None  # facts of this process, to be noted before its first sample
 
@@ -90,22 +92,46 @@ class RunFolder:
         """
         if record.key in self.done:
             raise ValueError(f"{record.key} was appended before")
+        self._write(record)
+
+    def complete(self, record: Record) -> None:
+        """Add a record's line once more, with what was not known when it was appended (its fidelity).
+
+        Raises:
+            UserError: no space left; the line before stands.
+            ValueError: no record of this key is there yet.
+        """
+        if record.key not in self.done:
+            raise ValueError(f"{record.key} is to be completed, but was never appended")
+        self._superseded = True
+        self._write(record)
+
+    def _write(self, record: Record) -> None:
         line = to_line(record)
         self._note_resume()
         append_whole(self._samples, line, self.path / "samples.jsonl")
         self.done.add(record.key)
-        self._records.append(from_line(line))
+        self._records[record.key] = from_line(line)
 
     def records(self) -> list[Record]:
         """Every record of the run so far, in the order they were measured."""
-        return list(self._records)
+        return list(self._records.values())
+
+    def record(self, key: RecordKey) -> Record | None:
+        """What is known of one sample under one method, of this process or an earlier one."""
+        return self._records.get(key)
 
     def failed(self) -> list[Record]:
         """The records of samples that failed."""
-        return [record for record in self._records if record.error is not None]
+        return [record for record in self._records.values() if record.error is not None]
 
     def finish(self) -> None:
-        """Write the marker that says that nothing is left to measure. The last thing a run does."""
+        """Leave one line a record, and write the marker that nothing is left to measure. The last thing a run does."""
+        if self._superseded:
+            latest = {from_line(line).key: line for line in (self.path / "samples.jsonl").read_bytes().splitlines()}
+            write_atomically(self.path / "samples.jsonl", b"".join(line + b"\n" for line in latest.values()))
+            self._superseded = False
+            self._open_samples()
         counts = {"records": len(self._records), "failed": len(self.failed())}
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
@@ -133,17 +159,23 @@ class RunFolder:
             self._repair(samples)
         elif not samples.exists():
             write_atomically(samples, b"")
+        self._open_samples()
+
+    def _open_samples(self) -> None:
+        samples = self.path / "samples.jsonl"
+        if self._samples >= 0:
+            os.close(self._samples)
+            self._samples = -1
         try:
             self._samples = os.open(samples, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
             raise write_error(samples, error) from error
 
     def _repair(self, samples: Path) -> None:
-        """Read what is there; put aside what cannot be read, what failed and what stands twice, to be run again."""
+        """Read the latest line of each record; put aside what cannot be read or failed, to be run again."""
         content = samples.read_bytes()
-        kept: list[bytes] = []
+        latest: dict[RecordKey, tuple[Record, bytes]] = {}
         malformed: list[bytes] = []
-        failed: list[bytes] = []
         lines = content.split(b"\n")
         torn = lines.pop()  # b"" after a whole last line
         for line in [*lines, *([torn] if torn else [])]:
@@ -151,16 +183,12 @@ class RunFolder:
                 record = from_line(line)
             except ValueError:
                 malformed.append(line)
-                continue
-            if record.error is not None:
-                failed.append(line)
-            elif record.key in self.done:
-                malformed.append(line)
             else:
-                kept.append(line)
-                self.done.add(record.key)
-                self._records.append(record)
-        repaired = b"".join(line + b"\n" for line in kept)
+                latest[record.key] = (record, line)
+        failed = [line for record, line in latest.values() if record.error is not None]
+        self._records = {key: record for key, (record, _) in latest.items() if record.error is None}
+        self.done = set(self._records)
+        repaired = b"".join(latest[key][1] + b"\n" for key in self._records)
         if repaired == content:
             return
         # aside first: a crash in between leaves a line in both files, never in none
@@ -169,7 +197,7 @@ class RunFolder:
         (self.path / "done").unlink(missing_ok=True)
         write_atomically(samples, repaired)
         if malformed:
-            what = "the torn last line" if malformed == [torn] else f"{len(malformed)} unreadable or repeated line(s)"
+            what = "the torn last line" if malformed == [torn] else f"{len(malformed)} unreadable line(s)"
             _notice(f"{what} of {samples} moved to samples.malformed.jsonl; what is missing is measured again")
         if failed:
             _notice(f"{len(failed)} failed sample(s) of {samples} moved to samples.failed.jsonl and tried again")
