@@ -49,9 +49,9 @@ class Measured:
         names = numpy.arange(len(numbers)) if samples is None else numpy.asarray(samples)
         groups = numpy.zeros(len(numbers), dtype=int) if tasks is None else numpy.asarray(tasks)
         _, task = numpy.unique(groups[there], return_inverse=True)
-        pairs = numpy.column_stack([task, numpy.unique(names[there], return_inverse=True)[1]])
-        _, sample = numpy.unique(pairs, axis=0, return_inverse=True)  # one id in two tasks: two samples
-        return cls(numbers[there], sample.reshape(-1), task)
+        found, name = numpy.unique(names[there], return_inverse=True)
+        _, sample = numpy.unique(task * len(found) + name, return_inverse=True)  # one id in two tasks: two samples
+        return cls(numbers[there], sample, task)
 
     def by_task(self, values: Array | None = None) -> list[Array]:
         """For each task its samples' means over their repeats.  # (samples of the task,) each"""

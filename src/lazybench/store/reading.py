@@ -53,6 +53,17 @@ def decisive_facts(provenance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"model": {"dtype": "auto"}}`` as ``{"model.dtype": "auto"}``."""
+    if isinstance(value, dict) and value:
+        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and value:
+        items = [(f"{prefix}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {key: found for name, item in items for key, found in flatten(item, name).items()}
+
+
 def read_records(path: Path) -> list[Record]:
     """The records of a samples.jsonl, in the order they were measured.
 

@@ -23,6 +23,7 @@ import yaml
 from lazybench.errors import UserError
 from lazybench.store.files import FolderLock, append_whole, write_atomically, write_error
 from lazybench.store.lines import from_line, to_line
+from lazybench.store.reading import flatten
 from lazybench.store.record import Record, RecordKey
 
 # what a run may not change halfway, beside its configuration: other weights or documents under the same name
@@ -230,23 +231,12 @@ class RunFolder:
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
-    old, new = _flat(before), _flat(now)
+    old, new = flatten(before), flatten(now)
     differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     if differing:
         shown = "; ".join(f"{key}: {old.get(key)!r} then, {new.get(key)!r} now" for key in differing[:6])
         more = f"; and {len(differing) - 6} more" if len(differing) > 6 else ""
         raise UserError(f"{what} ({shown}{more}); go back to it, or choose another folder with out=FOLDER")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"model": {"dtype": "auto"}}`` as ``{"model.dtype": "auto"}``."""
-    if isinstance(value, dict) and value:
-        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and value:
-        items = [(f"{prefix}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return {prefix: value}
-    return {key: found for name, item in items for key, found in _flat(item, name).items()}
 
 
 def _plain(value: Any) -> dict[str, Any]:
