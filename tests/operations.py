@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Operations:
     Attributes:
         launched: operations that launch work on the device; views do not.
         waits: times that the host waits for the device, to read values or to learn a shape that depends on them.
-        copies: small tensors made of Python values, each a copy from the host to the device.
+        copies: small tensors made of Python values or arrays, each a copy from the host to the device.
     """
 
     launched: int = 0
@@ -65,7 +66,7 @@ class _Called(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         output = func(*args, **(kwargs or {}))
         self.counts.waits += func in _READS_ALL
-        self.counts.copies += func in (torch.tensor, torch.as_tensor, torch.from_numpy) and output.numel() > 0
+        self.counts.copies += func in (torch.tensor, torch.as_tensor) and output.numel() > 0
         return output
 
 
@@ -77,7 +78,13 @@ def _is_mask(index: Tensor | None) -> bool:
 def count_operations() -> Iterator[Operations]:
     """Counts what runs inside, on CPU tensors, as a GPU would have it to do."""
     counts = Operations()
-    with _Dispatched(counts), _Called(counts):
+    from_numpy = torch.from_numpy
+
+    def counted(array: Any) -> Tensor:
+        counts.copies += 1
+        return from_numpy(array)
+
+    with _Dispatched(counts), _Called(counts), patch("torch.from_numpy", counted):
         yield counts
 
 

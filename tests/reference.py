@@ -55,7 +55,9 @@ class Reference:
 
     def __post_init__(self) -> None:
         self.layers = PlainLayers(self.model)
-        self.near = Margin()
+        scorers = [self.policy.scorer, getattr(self.policy.retention, "scorer", None)]
+        signed = any(getattr(scorer, "standardise", False) or getattr(scorer, "products", False) for scorer in scorers)
+        self.near = Margin(scale=float(signed))
 
     @property
     def margin(self) -> float:

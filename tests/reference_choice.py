@@ -21,15 +21,19 @@ Scores = dict[int, float]  # by token
 
 @dataclass
 class Margin:
-    """How near a decision came to falling otherwise: a rounding error may turn it where this is tiny."""
+    """How near a decision came to falling otherwise: a rounding error may turn it where this is tiny.
 
+    Distances are relative. Scores that may be negative cancel out in sums, so theirs is relative to ``scale`` at least.
+    """
+
+    scale: float = 0.0
     smallest: float = math.inf
 
     def between(self, one: float, other: float) -> None:
         if one == other:
             self.smallest = 0.0
         elif math.isfinite(one - other):
-            self.smallest = min(self.smallest, abs(one - other) / max(abs(one), abs(other)))
+            self.smallest = min(self.smallest, abs(one - other) / max(abs(one), abs(other), self.scale))
 
 
 # ---- scores

@@ -65,7 +65,7 @@ def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, 
                             prompt_tokens_computed=float(numpy.mean(by_step[-1])),
                             prompt_tokens_computed_by_stage=by_step[-1],
                             prompt_tokens_computed_by_step=by_step,
-                            ideal_ttft_speedup=speedup * 1.05 if method != "baseline" else 1.0,
+                            flops_ratio=speedup * 1.05 if method != "baseline" else 1.0,
                             peak_memory_bytes=10**9,
                             fidelity_top1=1 - lost,
                             fidelity_kl=lost / 4,
@@ -75,8 +75,8 @@ def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, 
     return records
 
 
-def write_run(folder: Path, records: list[Record], **config: object) -> Path:
-    """A run folder as the store leaves it."""
+def write_run(folder: Path, records: list[Record], facts: dict[str, object] | None = None, **config: object) -> Path:
+    """A run folder as the store leaves it; ``facts`` stand in its provenance."""
     folder.mkdir(parents=True)
     tasks = list(dict.fromkeys(record.task for record in records))
     settings = {
@@ -88,6 +88,7 @@ def write_run(folder: Path, records: list[Record], **config: object) -> Path:
         **config,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    facts = facts or {}
     facts = {
         "started_at": "2024-07-19T00:00:00+00:00",
         "commit": "0" * 40,
@@ -96,6 +97,7 @@ def write_run(folder: Path, records: list[Record], **config: object) -> Path:
         "tasks": {task: {"fingerprint": "0" * 64, "source": f"file {task}.jsonl"} for task in tasks},
         "libraries": {"python": "3.12", "torch": "2"},
         "hardware": {"cpu": "made-up", "torch_threads": 1},
+        **facts,
     }
     (folder / "provenance.json").write_text(json.dumps(facts))
     (folder / "samples.jsonl").write_bytes(b"".join(to_line(record) for record in records))

@@ -19,6 +19,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning import stage
 from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.revival import Revival
 from lazybench.pruning.stage import Slots
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
@@ -89,6 +90,33 @@ def test_beams_kept_in_inference_mode_go_on_outside_it(model):
         with torch.inference_mode():
             first = model.generate(PROMPT, **beams)
         assert not any(buffer.is_inference() for buffer in buffers_of(first.past_key_values))
+
+
+# ---- rows that buffers allocate
+
+
+@pytest.mark.parametrize("options", [{}, {"revive": False}, {"revival": Revival(most=8, attend="computed")}], ids=str)
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_buffers_hold_little_more_than_what_their_stage_holds(options, prompts):
+    model = tiny_model("llama", max_position_embeddings=4096)
+    prompt = torch.cat([random_prompt(1500, seed) for seed in range(prompts)])
+    schedule = PruningSchedule((0, 1, 2), (0.7, 0.6, 0.7), **options)
+    with LazyLLM(model, schedule) as lazy:
+        for new_tokens in (1, 40):
+            model.generate(prompt, max_new_tokens=new_tokens, do_sample=False)
+            cache = lazy._cache
+            for layer in range(4):
+                (buffer,) = cache.arena(layer)._buffers  # (keys and values, layers, batch, kv_heads, slots, head_dim)
+                assert max(cache.stages[layer].held) < buffer.shape[4] <= 1.25 * max(cache.stages[layer].held) + 256
+    held = [sum(cache.stages[layer].held) for layer in range(4)]
+    assert lazy.trace.kv_bytes[-1] == sum(held) * 2 * 2 * 8 * 4  # keys and values, two heads of eight float32
+    if schedule.revive:
+        assert set(cache._aux) == {torch.device("cpu")}
+        assert lazy.trace.aux_bytes[-1] == (held[0] - held[3]) * 32 * 4
+    else:
+        assert not cache._aux
+        assert not cache.inputs._rows
+        assert not any(lazy.trace.aux_bytes)
 
 
 # ---- mixtures of experts

@@ -62,8 +62,8 @@ def test_policies_that_choose_in_the_prefill_alone():
         reached.append((prunes(reference), any(heads[0] for heads in reference.layers.evicted)))
 
     check()
-    assert sum(pruned for pruned, _ in reached) >= 20
-    assert sum(evicted for _, evicted in reached) >= 10
+    assert sum(pruned for pruned, _ in reached) >= 15
+    assert sum(evicted for _, evicted in reached) >= 8
 
 
 def test_policies_that_prune_where_ranks_settle():
@@ -75,7 +75,7 @@ def test_policies_that_prune_where_ranks_settle():
         reached.append(prunes(check_equal(kind, prompt[1], prompt[0], seed)))
 
     check()
-    assert sum(reached) >= 10
+    assert sum(reached) >= 8
 
 
 def test_policies_that_revive():

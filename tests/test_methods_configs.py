@@ -38,7 +38,7 @@ def build(name: str) -> Method:
 def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
     method = build(name)
     assert name.startswith(method.name)
-    request = tiny_request()
+    request = tiny_request(num_hidden_layers=12)  # asl compares eight of them
     method.prepare(request.model)
     measured = measure(method, request)
     response = measured.response
@@ -88,4 +88,4 @@ def test_a_methods_parameters_are_read_as_python_would(name: str) -> None:
     assert method.name == name
     assert entry.parameters == plain
     assert entry.summary
-    assert entry.papers or name == "first_last"  # a control of nobody's
+    assert entry.papers or name in ("baseline", "first_last")

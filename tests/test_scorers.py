@@ -51,12 +51,23 @@ def test_the_order_of_the_slots_does_not_matter(scorer, seed):
 @pytest.mark.parametrize("keys", [2, 11])  # fewer and more than the window
 def test_padding_on_the_left_does_not_matter(scorer, fillers, keys):
     queries = min(keys, scorer.queries(keys))
-    beyond = 0 if scorer.newest_weight != 1 else scorer.queries(keys) - queries  # the window reaches into the padding
+    beyond = scorer.queries(keys) - queries  # the window reaches into the padding
     seen = random_seen(keys, queries, seed=1)
     scores, expected = scorer(padded(seen, 4, fillers, beyond)), scorer(seen)
     torch.testing.assert_close(scores[:, 4:], expected, rtol=1e-12, atol=1e-12)
     assert (scores[:, :4] == 0).all()
     assert torch.isfinite(scores).all()
+
+
+@every_scorer
+def test_keys_that_are_no_candidates_come_between_no_neighbours(scorer):
+    """A ragged batch's decoding step has keys in its front that this row does not attend to."""
+    seen = random_seen(keys=11, queries=1, seed=7)
+    valid = torch.ones(1, 11, dtype=torch.bool).index_fill(1, torch.tensor([2, 5, 6]), False)
+    assert seen.key is not None
+    candidates = replace(seen, key=seen.key[:, :, valid[0]], position=seen.position[valid][None])
+    scores = scorer(replace(seen, valid=valid, in_order=False))
+    torch.testing.assert_close(scores[valid][None], scorer(candidates), rtol=1e-12, atol=1e-12)
 
 
 @every_scorer

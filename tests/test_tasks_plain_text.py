@@ -31,8 +31,10 @@ def test_prompts_have_exactly_the_length_asked_for(tiny_checkpoint: Path, run_py
     assert {(record.method, record.variant != "") for record in records} == {("baseline", False), ("lazyllm", True)}
     assert all(record.score is None for record in records)
     assert "score" not in done.stdout
-    for part in ("TTFT speedup", "ideal", "efficiency", "decoding step x", "generation speedup", "peak memory x"):
+    for part in ("TTFT speedup", "FLOPs ratio", "decoding step x"):
         assert part in done.stdout
+    head = (tmp_path / "summary.csv").read_text().split("\n", 1)[0].split(",")
+    assert {"flops_ratio", "efficiency", "generation_speedup", "generation_speedup_raw", "memory_ratio"} <= set(head)
 
 
 def test_a_prompt_beyond_the_window_is_refused_in_one_line(

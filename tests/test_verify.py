@@ -67,7 +67,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         *("tiny", "qasper", task.category, method, "", sample.sample_id), repeat=0, prompt_tokens=100,
                         output_tokens=4, ttft_s=ttft_s, generation_s=ttft_s + 1, decode_step_s=0.25,
                         score=task.score(clean(prediction), sample), prediction=prediction,
-                        prompt_tokens_computed=1.0 if method == "baseline" else 0.6, ideal_ttft_speedup=1.5,
+                        prompt_tokens_computed=1.0 if method == "baseline" else 0.6, flops_ratio=1.5,
                         fidelity_top1=1.0, fidelity_kl=0.0,
                     )
                 )  # fmt: skip

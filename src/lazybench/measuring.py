@@ -63,15 +63,18 @@ class Measuring:
                 if record is None:
                     progress.show(task.name, method.name)
                     record = self._time(blank, method, request(repeat), task, sample)
-                    self._keep(replace(record, truncated_from=prompt().truncated_from))
+                    record = replace(record, truncated_from=prompt().truncated_from)
+                    self.folder.append(record)
+                    self._log(record)
                 group.append((method, record))
                 progress.advance(record)
             for method, record in group:
-                if self._lacks_fidelity(self.folder.done[record.key]):
-                    self._keep(_judged(self.folder.done[record.key], method, request(repeat), reference))
+                if self._lacks_fidelity(record):
+                    completed = _judged(record, method, request(repeat), reference)
+                    self.folder.complete(completed)
+                    self._log(completed)
 
-    def _keep(self, record: Record) -> None:
-        self.folder.append(record)
+    def _log(self, record: Record) -> None:
         if not self._lacks_fidelity(record):
             self.tracker.log(record)
 
@@ -101,7 +104,7 @@ class Measuring:
             prompt_tokens_computed=shares.prompt_tokens_computed,
             prompt_tokens_computed_by_stage=shares.by_stage,
             prompt_tokens_computed_by_step=shares.by_step,
-            ideal_ttft_speedup=shares.flops_ratio,
+            flops_ratio=shares.flops_ratio,
             peak_memory_bytes=measured.peak_memory_bytes,
             added_memory_bytes=measured.added_memory_bytes,
             kv_bytes_prefill=work.kv_bytes_prefill,

@@ -1,40 +1,47 @@
-"""The live display of a run: task, method, samples done, time left, running speedup and score."""
+"""The live display of a run: task, method, samples done, time left, running speedup and score.
+
+It draws when it is told something, between measurements: no thread of it runs beside the clock.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from statistics import fmean
+from collections.abc import Iterable
+from statistics import fmean, median
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
+from rich.text import Text
 
 from lazybench.store.record import Record
 
+Method = tuple[str, str]  # name and variant
+
 
 class Progress:
-    """A bar on standard error; where that is no terminal, a line now and then instead."""
+    """A bar on standard error, the running numbers below it; where that is no terminal, a line now and then instead."""
 
     def __init__(self, total: int) -> None:
         console = Console(stderr=True)
-        self.bar = Bar(
-            TextColumn("{task.description}"),
+        self.bar = _BarAndNumbers(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=34)),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[running]}"),
             console=console,
             disable=not console.is_terminal,
-            auto_refresh=False,  # rich would draw from a thread of its own, inside the clock
+            auto_refresh=False,  # else a thread of rich's draws ten times a second while a method is timed
         )
         self.console = console
-        self.row = self.bar.add_task("starting", total=total, running="")
+        self.row = self.bar.add_task("starting", total=total)
         self.total, self.count = total, 0
-        self.ttft_s: dict[tuple[str, str], list[float]] = defaultdict(list)  # by method and variant
-        self.scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.ttft_s: dict[Method, dict[tuple[str, str, int], float]] = defaultdict(dict)  # by task, sample and repeat
+        self.scores: dict[Method, list[float]] = defaultdict(list)
 
     def __enter__(self) -> Progress:
         self.bar.start()
@@ -52,24 +59,38 @@ class Progress:
     def advance(self, record: Record) -> None:
         """One sample of one method is done, now or in an earlier run."""
         self.count += 1
+        method = record.method, record.variant
         if record.ttft_s is not None:
-            self.ttft_s[record.method, record.variant].append(record.ttft_s)
+            self.ttft_s[method][record.task, record.sample_id, record.repeat] = record.ttft_s
         if record.score is not None:
-            self.scores[record.method, record.variant].append(record.score)
-        self.bar.update(self.row, advance=1, running=self._running(), refresh=True)
+            self.scores[method].append(record.score)
+        self.bar.running = self._running()
+        self.bar.update(self.row, advance=1, refresh=True)
         if not self.console.is_terminal and (self.count % max(1, self.total // 10) == 0 or self.count == self.total):
-            line = f"{self.count}/{self.total} {record.task} {record.method} {self._running()}"
+            line = f"{self.count}/{self.total} {record.task} {record.method} {self.bar.running}"
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _running(self) -> str:
+        """Each method's median speedup over the samples that the baseline has run too, and its mean score."""
         parts = []
-        plain = next((times for (method, _), times in self.ttft_s.items() if method == "baseline"), None)
+        plain = next((times for (method, _), times in self.ttft_s.items() if method == "baseline"), {})
         methods = [method for method, _ in self.ttft_s]
         for (method, variant), times in self.ttft_s.items():
             text = method if methods.count(method) == 1 else f"{method} {variant}"
-            if plain and method != "baseline":
-                text += f" {fmean(plain) / fmean(times):.2f}x"
+            ratios = [plain[sample] / seconds for sample, seconds in times.items() if sample in plain]
+            if ratios and method != "baseline":
+                text += f" {median(ratios):.2f}x"
             if scores := self.scores[method, variant]:
                 text += f" score {100 * fmean(scores):.1f}"
             parts.append(text)
         return " | ".join(parts)
+
+
+class _BarAndNumbers(Bar):
+    """rich's bar with the running numbers below it: they never push bar, count and time left out."""
+
+    running = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.running)

@@ -39,4 +39,4 @@ def print_table(folders: Sequence[Path]) -> None:
     measured = [folder for folder in folders if (folder / "samples.jsonl").exists()]
     if len(measured) > 1:
         results = load(measured)
-        print(f"\nall {len(measured)} runs together:\n\n{run_table(results.summary, results.drifts)}")
+        print(f"\nall {len(measured)} runs together:\n\n{run_table(results.summary, results.notes)}")

@@ -27,9 +27,9 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
     plan, tokens = step.plan, step.tokens
     position, valid = plan.selected, plan.valid
     if policy.look_back == 1:
-        score = step.scores[-1][0].to(position.device)
+        score = next(reversed(step.scores.values()))[0].to(position.device)
     else:
-        rows = [(scores.to(position.device), at) for scores, at in step.scores[-policy.look_back :]]
+        rows = [(scores.to(position.device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
         score = over_layers(rows, position, tokens, policy.over_layers)
     if policy.revival.memory:
         score = _over_steps(cache, score)
@@ -63,5 +63,6 @@ def _over_steps(cache: LazyCache, score: Tensor) -> Tensor:
     at = step.plan.selected.remainder(mean.shape[1])
     before = mean.gather(1, at)
     score = torch.where(before.isnan(), score, memory * before + (1 - memory) * score)
-    mean.scatter_(1, at, score)
+    valid = step.plan.valid
+    mean.scatter_(1, at, score if valid is None else torch.where(valid, score, before))
     return score

@@ -172,13 +172,14 @@ class Pruned(AbstractContextManager):
             cache.candidates = [count + new for count in cache.candidates]
         position = torch.arange(tokens, device=inputs.device).expand(batch, -1)
         selects = start == 0 or self.policy.revives
-        cache.step = Step(start, new, selects, self.policy.placement.begin())
+        anew = cache.decoded == 0 or (cache.decoded - 1) % self.policy.revival.every == 0
+        cache.step = Step(start, new, selects, anew, self.policy.placement.begin())
         cache.trace.steps.append(StepTrace(sum(min(new, count) for count in cache.candidates), is_prompt))
         first = cache.stages[0].append(new, position, cache.real_tokens(tokens), cache.candidates)
         cache.enter(cache.stages[0], first)
         if selects and BEFORE_THE_FIRST in self._may_prune:
             seen = Seen(BEFORE_THE_FIRST, None, None, first.selected, first.current)
-            cache.step.scores.append((self.policy.scorer(seen), first.selected))
+            cache.step.scores[BEFORE_THE_FIRST] = self.policy.scorer(seen), first.selected
             self._choose(cache)
 
     def _choose(self, cache: LazyCache) -> None:
@@ -191,8 +192,7 @@ class Pruned(AbstractContextManager):
         if step.start == 0:
             cache.enter(stage, stage.begin(*chosen_tokens(cache)))
             return
-        anew = cache.decoded == 0 or (cache.decoded - 1) % revival.every == 0
-        chosen, counts = chosen_tokens(cache) if anew else (None, [])
+        chosen, counts = chosen_tokens(cache) if step.scores_anew else (None, [])
         like, to_all = step.plan.current, revival.attend == "computed"
         plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
         cache.enter(stage, plan)
@@ -274,7 +274,8 @@ class Pruned(AbstractContextManager):
         assert step is not None
         rows, step.rows_that_go_on = step.rows_that_go_on, None  # chosen before the layer's MLP
         if rows is None:
-            if not step.decide(layer, step.scores[-1][0]):
+            scores = step.scores[layer][0] if layer in step.scores else None
+            if not step.decide(layer, scores):
                 return hidden
             if self.policy.revives:
                 cache.put_aside(hidden)
@@ -293,7 +294,7 @@ class Pruned(AbstractContextManager):
     def _rows_before_mlp(self, layer: int) -> Callable[[Tensor], Tensor | None]:
         def rows(whole: Tensor) -> Tensor | None:
             cache, step = self._running()
-            scored = step.layer == layer and step.scores
+            scored = step.layer == layer and layer in step.scores
             if not (step.selects and scored and whole.shape[:2] == step.plan.current.shape):
                 return None
             step.rows_that_go_on = self._choose_rows(cache)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from lazybench.errors import UserError
 from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Plan
 
-_BATCH, _SLOTS = 2, 4  # axes of (keys and values, layers, batch, kv_heads, slots, head_dim)
+_BATCH, _HEADS, _SLOTS = 2, 3, 4  # axes of (keys and values, layers, batch, kv_heads, slots, head_dim)
 
 
 class Arena:
@@ -17,7 +18,7 @@ class Arena:
 
     Layout (keys and values, layers, batch, kv_heads, slots, head_dim): one head's keys lie in one stretch. With three
     KV heads this doubled the speed of a decoding step. Where keys and values differ in head_dim (DeepSeek), each have
-    their own buffer. Slot -1 is the last one, which is kept free as a bin (see ``rows``).
+    their own buffer. The slot behind those in use is kept free for the fillers of a batch whose rows differ in number.
 
     Args:
         layers: the layers that share it; all on one device, with keys of one shape.
@@ -52,7 +53,7 @@ class Arena:
                     start = plan.slots.start - self.evicted
                     part[index, :, :, start : start + states.shape[2]] = states.detach()
                 else:
-                    put_rows(part[index], plan.slots.to(buffer.device), states.detach(), dim=2)
+                    put_rows(part[index], plan.slots.to(buffer.device), states.detach(), dim=2, fillers=False)
                 stored.append(part[index, :, :, :selected])
         return stored[0], stored[1]
 
@@ -60,13 +61,19 @@ class Arena:
         """Rows from the slots ``source`` to ``destination``, each (batch, n), in all layers at once."""
         for number, buffer in enumerate(self._buffers):
             buffer = room_for(buffer, end, buffer, None if buffer.shape[_BATCH] == 1 else 0, dim=_SLOTS)
-            rows = take_rows(buffer, source.to(buffer.device), dim=_SLOTS, batch=_BATCH)
-            put_rows(buffer, destination.to(buffer.device), rows, dim=_SLOTS, batch=_BATCH)
+            rows = take_rows(buffer, source.to(buffer.device), dim=_SLOTS, batch=_BATCH, fillers=False)
+            put_rows(buffer, destination.to(buffer.device), rows, dim=_SLOTS, batch=_BATCH, fillers=False)
             self._buffers[number] = buffer
 
     def keep(self, slots: Tensor, end: int) -> None:
-        """Evict all but ``slots`` (batch, kv_heads, kept), rising, of one layer's ``end`` keys and values."""
-        count = slots.shape[2]
+        """Evict all but ``slots`` (batch, kv_heads, kept), rising, of one layer's ``end`` keys and values.
+
+        Raises:
+            UserError: the family caches one latent state for all heads (DeepSeek).
+        """
+        _, heads, count = slots.shape
+        if any(buffer.shape[_HEADS] != heads for buffer in self._buffers):
+            raise UserError("this family caches what all its heads share, so no keys can be evicted by head")
         for number, buffer in enumerate(self._buffers):
             rows = buffer.gather(_SLOTS, slots[..., None].expand(*buffer.shape[:_SLOTS], count, buffer.shape[-1]))
             kept = self._buffers[number] = room_for(None, count, rows, dim=_SLOTS)

@@ -52,7 +52,7 @@ class Look:
         """How many of the newest queries anybody wants to see in this layer; 0: nobody looks."""
         step, layer, wanted = cache.step, cache.step.layer, 0  # type: ignore[union-attr]
         assert step is not None
-        if step.selects and layer in self.scored:
+        if step.scores_anew and layer in self.scored:
             wanted = max(1, self.policy.scorer.queries(cache.prompt_end))
         if self._evicts(cache):
             wanted = max(wanted, self.policy.retention.queries(cache.prompt_end))  # type: ignore[union-attr]
@@ -86,9 +86,9 @@ class Look:
         most = min(step.new, plan.current.shape[1])
         if self.watch is not None and layer in self.watch.layers:
             self.watch.see(seen(min(most, self.watch.queries)))
-        if step.selects and layer in self.scored:
+        if step.scores_anew and layer in self.scored:
             scores = self.policy.scorer(seen(max(1, min(most, self.policy.scorer.queries(cache.prompt_end)))))
-            step.scores.append((scores, plan.selected))
+            step.scores[layer] = scores, plan.selected
         if self._evicts(cache):
             self._evict(cache, seen, most)
 

@@ -14,8 +14,8 @@ from lazybench.pruning.budgets import share_of
 
 BEFORE_THE_FIRST = -1  # a pruning layer of -1: the tokens are chosen before any layer runs
 
-# asked after each scored layer of a prefill, with its scores (batch, keys): are tokens pruned here?
-Decision = Callable[[int, Tensor], bool]
+# asked after each layer that may prune, with its scores (batch, keys) if it has any: are tokens pruned here?
+Decision = Callable[[int, Tensor | None], bool]
 
 
 class Placement(Protocol):
@@ -93,7 +93,8 @@ class WhereRanksSettle:
         ranks: deque[Tensor] = deque(maxlen=self.observed)
         reference: list[float] = []
 
-        def decide(layer: int, scores: Tensor) -> bool:
+        def decide(layer: int, scores: Tensor | None) -> bool:
+            assert scores is not None
             if reference and reference[0] < 0:  # decided
                 return False
             ranks.append(descending_ranks(scores[0]))

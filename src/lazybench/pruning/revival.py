@@ -10,15 +10,19 @@ from lazybench.errors import UserError, check_whole_number
 
 @dataclass(frozen=True)
 class Revival:
-    """What a decoding step brings back from the Aux Cache.
+    """What a decoding step, or a later turn's prompt, brings back from the Aux Cache.
 
     Args:
-        most: at most so many tokens per stage and step, the best-scored. None: all that the budget selects (the
+        most: at most so many tokens per stage and step, the best-scored of those that the budget selects and that
+            have no keys and values there; the others are left out of this step's selection. None: all of them (the
             paper); 0: none, and the decoding goes on with what the prefill kept.
         attend: ``"selected"``: a step attends to what the budget selects in it (the paper). ``"computed"``: to
             all that has keys and values; the budget only says what is revived.
-        every: a step selects anew in every n-th decoding step; between them it goes on with what it has.
-        memory: weight of the past in a running mean of the scores over steps, in [0, 1). 0: each step by itself.
+        every: the first decoding step after a prompt selects anew, and every n-th from there on; between them each
+            stage attends to what it attended to last and the new token.
+        memory: weight of the past in a running mean of the scores over steps, in [0, 1), kept at each pruning layer
+            from the prefill on. A step changes the means of its candidates alone; a token's first score stands by
+            itself. 0: each step by itself.
         padded: always ``most`` rows to compute per stage, fillers among them: shapes are fixed, and no step waits
             for the device.
 

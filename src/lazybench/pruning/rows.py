@@ -13,27 +13,31 @@ _SPARE_SHARE = 8  # one spare row for each 8 in use: growth is amortised and cos
 _SPARE_ROWS = 128
 
 
-def take_rows(buffer: Tensor, index: Tensor, dim: int = 1, batch: int = 0) -> Tensor:
-    """(batch, n, ...) the rows ``index`` (batch, n) of ``buffer``, whose rows lie along ``dim``."""
+def take_rows(buffer: Tensor, index: Tensor, dim: int = 1, batch: int = 0, fillers: bool = True) -> Tensor:
+    """(batch, n, ...) the rows ``index`` (batch, n) of ``buffer``, whose rows lie along ``dim``.
+
+    Args:
+        fillers: the index of a batch may hold -1.
+    """
     if buffer.shape[batch] == 1:
         return buffer.index_select(dim, index[0])
-    return buffer.gather(dim, _expand(index, buffer, dim, batch))
+    return buffer.gather(dim, _expand(index, buffer, dim, batch, fillers))
 
 
-def put_rows(buffer: Tensor, index: Tensor, rows: Tensor, dim: int = 1, batch: int = 0) -> None:
-    """Write ``rows`` (batch, n, ...) at ``index`` (batch, n) of ``buffer``, in place."""
+def put_rows(buffer: Tensor, index: Tensor, rows: Tensor, dim: int = 1, batch: int = 0, fillers: bool = True) -> None:
+    """Write ``rows`` (batch, n, ...) at ``index`` (batch, n) of ``buffer``, in place; see ``take_rows``."""
     if buffer.shape[batch] == 1:
         buffer.index_copy_(dim, index[0], rows)
     else:
-        buffer.scatter_(dim, _expand(index, buffer, dim, batch), rows)
+        buffer.scatter_(dim, _expand(index, buffer, dim, batch, fillers), rows)
 
 
-def _expand(index: Tensor, buffer: Tensor, dim: int, batch: int) -> Tensor:
+def _expand(index: Tensor, buffer: Tensor, dim: int, batch: int, fillers: bool) -> Tensor:
     """``index`` (batch, n) for every element of the rows it names."""
     shape = list(buffer.shape)
     shape[dim] = index.shape[1]
     flat = [size if axis in (batch, dim) else 1 for axis, size in enumerate(shape)]
-    return index.remainder(buffer.shape[dim]).view(flat).expand(shape)
+    return (index.remainder(buffer.shape[dim]) if fillers else index).view(flat).expand(shape)
 
 
 def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: float | None = None, dim: int = 1) -> Tensor:

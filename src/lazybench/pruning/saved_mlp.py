@@ -29,11 +29,15 @@ class SavedMlp:
         undo.callback(mlp.register_forward_hook(self._after).remove)
 
     def _before(self, module: Module, args: tuple) -> tuple | None:
-        rows = self._rows(args[0])
-        self._running = None if rows is None else (rows.to(args[0].device), args[0].shape)
-        if self._running is None:
+        shape, rows = args[0].shape, self._rows(args[0])
+        if rows is None:
+            self._running = None
             return None
-        return (take_rows(args[0], self._running[0]), *args[1:])
+        rows = rows.to(args[0].device)
+        self._running = rows, shape
+        # bloom's MLP gets the residual too, and adds it itself
+        per_token = [isinstance(arg, Tensor) and arg.shape[:2] == shape[:2] for arg in args]
+        return tuple(take_rows(arg, rows) if cut else arg for arg, cut in zip(args, per_token, strict=True))
 
     def _after(self, module: Module, args: tuple, output: Any) -> Any:
         if self._running is None:

@@ -141,14 +141,20 @@ class AttentionScorer:
         if queries == 1:
             (row,) = attention_rows(seen, self.products)
             return row[:, :, 0]
-        weights = torch.linspace(1.0, self.newest_weight, queries, device=seen.position.device, dtype=torch.float64)
+        weights = self._weights(seen)[:, None, :, None]  # (batch, 1, queries, 1)
         total: Tensor | float = 0.0
         start = 0
         for block in attention_rows(seen, self.products):  # (batch, heads, queries of the block, keys)
             stop = start + block.shape[2]
-            total = total + (block * weights[start:stop, None].to(block.dtype)).sum(dim=2)
+            total = total + (block * weights[:, :, start:stop].to(block.dtype)).sum(dim=2)
             start = stop
         return total if isinstance(total, Tensor) else torch.empty(0)
+
+    def _weights(self, seen: Seen) -> Tensor:
+        """(batch, queries) of the rows, from the row's oldest query that is none of padding."""
+        start = 0 if seen.valid is None else seen.position.where(seen.valid, seen.position.max()).amin(1, keepdim=True)
+        real = (seen.query_position >= start).double()
+        return 1.0 + (self.newest_weight - 1.0) * (real.cumsum(1) - real) / (real.sum(1, keepdim=True) - 1).clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +251,7 @@ def pooled(
     """
     if counted is not None:
         scores = scores.masked_fill(~counted[:, None], 0.0 if by == "mean" else -torch.inf)
+        position = None if position is None else position.masked_fill(~counted, -1)  # nobody's neighbours
     order = None
     if position is not None:
         order = position.argsort(dim=1)[:, None].expand_as(scores)

@@ -171,10 +171,10 @@ class Stage:
         self.counts = [len(selected) for selected in self._selected]
         keys = max(self.counts)
         arrays = [
-            _filled_up([source for source, _ in moves]),
-            _filled_up([destination for _, destination in moves]),
-            _filled_up([current for current, _, _ in written]),
-            _filled_up([slots for _, slots, _ in written]),
+            _filled_up([source for source, _ in moves], self.end),  # a slot that no token uses
+            _filled_up([destination for _, destination in moves], self.end),
+            _filled_up([current for current, _, _ in written], FILLER),
+            _filled_up([slots for _, slots, _ in written], self.end),
             position[:, :keys],
             numpy.array(self.counts)[:, None],
         ]
@@ -252,7 +252,7 @@ def _on_the_host(*tensors: Tensor) -> list[Slots]:
     return numpy.split(together.cpu().numpy(), numpy.cumsum(sizes[:-1]), axis=1)
 
 
-def _filled_up(rows: list[Slots]) -> Slots:
-    """Rows of different lengths as one array, with fillers in front."""
+def _filled_up(rows: list[Slots], filler: int) -> Slots:
+    """Rows of different lengths as one array, filled up in front."""
     longest = max(len(row) for row in rows)
-    return numpy.stack([numpy.pad(row, (longest - len(row), 0), constant_values=FILLER) for row in rows])
+    return numpy.stack([numpy.pad(row, (longest - len(row), 0), constant_values=filler) for row in rows])

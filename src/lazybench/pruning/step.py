@@ -15,22 +15,24 @@ class Step:
     Attributes:
         start: tokens before this step.
         new: tokens of this step.
-        selects: tokens are scored and chosen in this step. A policy that revives nothing does so in the prefill only;
+        selects: tokens go on stage by stage in this step. A policy that revives nothing does so in the prefill only;
             its later steps go on with what they have.
+        scores_anew: and they are scored for it; if not, each stage takes its last selection and the new tokens.
         decide: whether tokens are pruned after a layer, given its scores.
         stage, plan: the current stage, and what it computes and attends to.
         layer: the layer that brought its keys last.
         prunings: how many prunings this step has passed.
-        scores: of each scored layer so far, its scores and the positions of its keys, both (batch, keys).
+        scores: by scored layer, its scores and the positions of its keys, both (batch, keys).
     """
 
-    def __init__(self, start: int, new: int, selects: bool, decide: Decision) -> None:
-        self.start, self.new, self.selects, self.decide = start, new, selects, decide
+    def __init__(self, start: int, new: int, selects: bool, scores_anew: bool, decide: Decision) -> None:
+        self.start, self.new, self.decide = start, new, decide
+        self.selects, self.scores_anew = selects, selects and scores_anew
         self.stage: Stage
         self.plan: Plan
         self.layer = -1
         self.prunings = 0
-        self.scores: list[tuple[Tensor, Tensor]] = []
+        self.scores: dict[int, tuple[Tensor, Tensor]] = {}
         self.stages_entered = 0
         self.rows_that_go_on: Tensor | None = None  # chosen before the pruning layer's MLP, to be used after it
         # by id: what layers share, with the tensor itself so that its id stays its own

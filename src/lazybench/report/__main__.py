@@ -53,7 +53,7 @@ def build(folders: list[Path], out: Path | None, only: list[str] | None, texts: 
         if len(run.folders) == 1 and not (run.folders[0] / "summary.csv").exists():
             write_run_report(run.folders[0])
     write_text(out / "summary.csv", results.summary.to_csv(index=False))
-    write_text(out / "table.md", run_table(results.summary, results.drifts))
+    write_text(out / "table.md", run_table(results.summary, results.notes))
     tables = artefacts.build_tables(results, wanted)
     for name, (caption, table) in tables.items():
         artefacts.write_table(name, caption, table, out)

@@ -12,8 +12,10 @@ from lazybench.report import tables, write_text
 from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import qualities
+from lazybench.report.names import with_settings_in_model
 from lazybench.report.paper import TITLE
 from lazybench.report.results import Results
+from lazybench.report.statistics import LEAST_SAMPLES
 
 TABLES: dict[str, tuple[Callable[[pandas.DataFrame], pandas.DataFrame], str]] = {
     "table1": (tables.table1, "Table 1: score and TTFT speedup (x), ours beside the paper's"),
@@ -38,7 +40,7 @@ def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[s
 
 def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:
     """File name, caption and figure, for those that the results allow."""
-    summary = results.summary
+    summary = with_settings_in_model(results.summary)
     timed = not summary.empty and "ttft_speedup" in summary
     if timed and "fig1" in wanted and len(fig1.shares(results.samples)):
         yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
@@ -48,8 +50,9 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
     if not timed:
         return
     if "fig5" in wanted:
-        for model in results.models:
-            name = "fig5" if len(results.models) == 1 else f"fig5_{file_name(model)}"
+        models = list(dict.fromkeys(summary["model"]))
+        for model in models:
+            name = "fig5" if len(models) == 1 else f"fig5_{file_name(model)}"
             for suffix, told, column in _qualities(summary[summary["model"] == model]):
                 yield name + suffix, f"{FIGURES['fig5']}, {model}{told}", fig5.draw(summary, model, column)
     if "fig6" in wanted and fig6.one_layer_rows(summary, results.layers)["depth"].notna().any():
@@ -61,13 +64,15 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
             yield "fig7", FIGURES["fig7"], figure
 
 
-def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str, str | None]]:
-    """File name's end, caption's end and column of each quality: few samples are told apart by fidelity alone."""
-    measured = qualities(summary)
-    if not measured:
-        return [("", "", None)]
-    first, *others = measured
-    return [("", "", first), *(("_fidelity", ", fidelity for quality", column) for column in others)]
+def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str, str]]:
+    """File name's end, caption's end and column of each quality that was measured: few samples are told apart by
+    fidelity alone. Times alone have none.
+    """
+    least = summary["n"].min()
+    few = f" (from n={least} on: too few for scores)" if least < LEAST_SAMPLES else ""
+    suffixes = {"relative_score": ("", few), "fidelity_top1": ("_fidelity", ", fidelity for quality")}
+    found = [(*suffixes[column], column) for column in qualities(summary)]
+    return [("", told, column) for _, told, column in found[:1]] + found[1:]
 
 
 def write_table(name: str, caption: str, table: pandas.DataFrame, out: Path) -> None:

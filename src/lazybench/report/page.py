@@ -20,8 +20,10 @@ from lazybench.errors import UserError
 from lazybench.report import paper, write_text
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
+from lazybench.report.names import category_rows, method_title, short_names, with_settings_in_model
+from lazybench.report.notes import reading_notes, row_notes
 from lazybench.report.results import Results
-from lazybench.report.tables import category_rows, drift_notes, method_title, readable
+from lazybench.report.tables import readable
 from lazybench.store.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
@@ -60,12 +62,20 @@ def write_page(
     summary = results.summary
     shown = [(name, caption, _inline(figure)) for name, caption, figure in figures]
     if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
-        shown.insert(0, ("tradeoff", "Quality over TTFT speedup, by model and category", _inline(tradeoff(summary))))
+        shown.insert(
+            0,
+            (
+                "tradeoff",
+                "Quality over TTFT speedup, by model and category",
+                _inline(tradeoff(with_settings_in_model(summary))),
+            ),
+        )
     page = environment.get_template("page.html").render(
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
         summaries=_summaries(summary),
-        notes=drift_notes(results.drifts),
+        reading=reading_notes(summary) if len(summary) else [],
+        notes=[*(row_notes(summary, short_names(summary)) if len(summary) else ()), *results.notes],
         failed=[record for records in results.records for record in records if record.error],
         tables=[(caption, table) for caption, table in tables.values()],
         figures=shown,
@@ -108,7 +118,6 @@ def _run_facts(run: Run) -> dict[str, Any]:
             "hardware": f"{device}, {hardware.get('torch_threads', '?')} threads",
             "started": run.provenance.get("started_at", "?"),
             "code": commit + (" with uncommitted changes" if run.provenance.get("dirty") else ""),
-            "missing shards": ", ".join(run.missing_shards),
         },
         "provenance": json.dumps(_without_folders(run.provenance), indent=2, default=str),
         "config": safe_dump(_without_folders(run.config), sort_keys=False),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,9 @@ from pathlib import Path
 import pandas
 
 from lazybench.errors import UserError
-from lazybench.report.samples import baseline_drift, paired_samples
+from lazybench.report.grouping import Group, groups_of
+from lazybench.report.notes import run_notes
+from lazybench.report.samples import paired_samples
 from lazybench.report.summary import summarise_runs
 from lazybench.store.reading import Run, merge_shards, read_run
 from lazybench.store.record import Record
@@ -25,40 +26,39 @@ class Results:
     attention: tuple[Path, ...]  # attention.npz or attention.json
 
     @cached_property
-    def records(self) -> list[list[Record]]:
-        """Each run's records. A model measured under several settings (hardware, dtype, seed, ...) stands once for
-        each, with a number behind its name: numbers of different settings are never averaged.
+    def _groups(self) -> tuple[list[Group], list[str]]:
+        return groups_of(self.runs)
+
+    @property
+    def groups(self) -> list[Group]:
+        """Of each run; runs of one group stand in the same rows. See ``grouping``.
+
+        Raises:
+            UserError: two runs hold the same record and nothing tells them apart.
         """
-        settings: dict[str, list[str]] = {}
-        keys = []
-        for run in self.runs:
-            key = json.dumps(
-                [
-                    {k: v for k, v in run.config.items() if k in ("model", "seed", "max_new_tokens", "threads")},
-                    run.provenance.get("hardware"),
-                ],
-                sort_keys=True,
-                default=str,
-            )
-            known = settings.setdefault(run.model, [])
-            if key not in known:
-                known.append(key)
-            keys.append((run.model, key))
-        renamed = []
-        for run, (name, key) in zip(self.runs, keys, strict=True):
-            label = name if len(settings[name]) == 1 else f"{name} #{settings[name].index(key) + 1}"
-            renamed.append([replace(record, model=label) for record in run.records])
-        return renamed
+        return self._groups[0]
+
+    @cached_property
+    def records(self) -> list[list[Record]]:
+        """Each run's records, their model named as its group is: settings that differ are models of their own."""
+        return self._renamed([group.label for group in self.groups])
 
     @cached_property
     def summary(self) -> pandas.DataFrame:
         """Over all runs; see ``summarise_runs``."""
-        return summarise_runs(self.records)
+        records = self._renamed([group.model for group in self.groups])
+        return summarise_runs(records, [group.setting for group in self.groups])
 
     @cached_property
     def samples(self) -> pandas.DataFrame:
         """One row per sample and method; see ``paired_samples``."""
         return paired_samples(self.records)
+
+    def _renamed(self, models: Sequence[str]) -> list[list[Record]]:
+        return [
+            [replace(record, model=model) for record in run.records]
+            for run, model in zip(self.runs, models, strict=True)
+        ]
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -70,15 +70,10 @@ class Results:
                 found[records[0].model] = int(depth)
         return found
 
-    @property
-    def models(self) -> list[str]:
-        """In the order of the summary."""
-        return list(dict.fromkeys(self.summary["model"])) if len(self.summary) else []
-
     @cached_property
-    def drifts(self) -> dict[str, float | None]:
-        """A run's folder name to its baseline's drift."""
-        return {run.folders[0].name: baseline_drift(run.records) for run in self.runs}
+    def notes(self) -> list[str]:
+        """What the runs leave out, and what makes their numbers less certain, in words."""
+        return [*self._groups[1], *run_notes(self.runs, self.records)]
 
 
 def load(roots: Sequence[Path]) -> Results:

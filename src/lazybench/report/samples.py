@@ -1,10 +1,9 @@
-"""From records to one row per sample and method, with its baseline of the same run beside it."""
+"""From records to one row per sample, method and repeat, with its baseline of the same run beside it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
 import numpy
 import pandas
@@ -12,57 +11,86 @@ import pandas
 from lazybench.report.paper import CATEGORY_TITLES, METHOD_TITLES
 from lazybench.store.record import Record
 
-ROW = ["model", "task", "category", "method", "variant"]
-SAMPLE = ["model", "task", "sample_id"]
+ROW = ["model", "setting", "task", "category", "method", "variant"]
+SAMPLE = ["model", "setting", "task", "sample_id"]
 TIMES = ["ttft_s", "generation_s", "decode_step_s", "overhead_s"]
-MEANS = [
-    *("score", "prompt_tokens", "output_tokens", "prompt_tokens_computed", "ideal_ttft_speedup"),
-    *("peak_memory_bytes", "fidelity_top1", "fidelity_kl"),
+NUMBERS = [
+    *("score", "fidelity_top1", "fidelity_kl", "prompt_tokens", "output_tokens", "prompt_tokens_computed"),
+    *("flops_ratio", "peak_memory_bytes", "added_memory_bytes", "truncated_from"),
+    *("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 ]
 LEAST_DRIFT_RECORDS = 8  # two in each quarter
 
 
-def paired_samples(runs: Iterable[Sequence[Record]]) -> pandas.DataFrame:
-    """One row per model, task, method, variant and sample; ``baseline_*`` is the baseline's value on that sample.
+def paired_records(runs: Iterable[Sequence[Record]], settings: Sequence[str] | None = None) -> pandas.DataFrame:
+    """One row per run, sample, method and repeat; ``baseline_*`` is the baseline's value on that sample and repeat.
 
-    Repeats are put together first: the median of times, the mean of everything else. Failed records are left
-    out. Pairs never span runs; of a row that several runs measured, the first run's is taken.
+    A repeat that the baseline lacks is paired with the median of its others. Failed records are left out. Pairs never
+    span runs; where several runs of a group measured the baseline of a sample, the first one's counts.
+    ``same_steps_s`` is the generation time for as many decoding steps as the baseline made.
+
+    Args:
+        settings: of each run, as ``grouping.Group`` names it; None: none has one.
     """
-    frames = [_of_one_run(records) for records in runs]
-    together = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
-    if together.empty:
-        return together
-    return together.drop_duplicates([*ROW, "sample_id"]).reset_index(drop=True)
+    runs = list(runs)
+    names = settings or [""] * len(runs)
+    frames = [_of_one_run(records, name, place) for place, (records, name) in enumerate(zip(runs, names, strict=True))]
+    frames = [frame for frame in frames if not frame.empty]
+    if not frames:
+        return pandas.DataFrame()
+    together = pandas.concat(frames, ignore_index=True)
+    first = together.groupby([*ROW, "sample_id"], sort=False)["run"].transform("first")
+    return together[together["run"] == first].reset_index(drop=True)
 
 
-def _of_one_run(records: Sequence[Record]) -> pandas.DataFrame:
-    measured = pandas.DataFrame([asdict(record) for record in records if record.error is None])
+def paired_samples(runs: Iterable[Sequence[Record]]) -> pandas.DataFrame:
+    """``paired_records`` with the repeats put together: the median of times, the mean of everything else."""
+    rows = paired_records(runs)
+    if rows.empty:
+        return rows
+    values = [name for name in rows if name not in (*ROW, "sample_id", "repeat", "run")]
+    how = {name: "median" if str(name).removeprefix("baseline_") in TIMES else "mean" for name in values}
+    return rows.groupby([*ROW, "sample_id"], sort=False).agg(how).reset_index()
+
+
+def repeated_baselines(runs: Iterable[Sequence[Record]]) -> int:
+    """How many samples' baselines stand in more than one run, so that all but the first are left out of its row."""
+    seen: dict[tuple[object, ...], int] = {}
+    for records in runs:
+        for key in {record.key[:-1] for record in records if record.method == "baseline"}:
+            seen[key] = seen.get(key, 0) + 1
+    return sum(count > 1 for count in seen.values())
+
+
+def _of_one_run(records: Sequence[Record], setting: str, place: int) -> pandas.DataFrame:
+    names = [name for name in (*ROW, "sample_id", "repeat", *TIMES, *NUMBERS) if name != "setting"]
+    measured = pandas.DataFrame(
+        [[getattr(record, name) for name in names] for record in records if record.error is None], columns=names
+    )
     if measured.empty:
         return measured
-    measured[TIMES + MEANS] = measured[TIMES + MEANS].astype(float)
-    how = {**dict.fromkeys(TIMES, "median"), **dict.fromkeys(MEANS, "mean")}
-    samples = measured.groupby([*ROW, "sample_id"], sort=False).agg(how).reset_index()
-    baseline = samples[samples["method"] == "baseline"]
-    columns = {name: f"baseline_{name}" for name in [*TIMES, *MEANS]}
-    return samples.merge(baseline[[*SAMPLE, *columns]].rename(columns=columns), on=SAMPLE, how="left")
+    measured.insert(1, "setting", setting)
+    measured["run"] = place
+    measured[TIMES + NUMBERS] = measured[TIMES + NUMBERS].astype(float)
+    baseline = measured[measured["method"] == "baseline"]
+    columns = {name: f"baseline_{name}" for name in [*TIMES, *NUMBERS]}
+    same_repeat = baseline[[*SAMPLE, "repeat", *columns]].rename(columns=columns)
+    any_repeat = baseline.groupby(SAMPLE, sort=False)[list(columns)].median().rename(columns=columns).reset_index()
+    paired = measured.merge(same_repeat, on=[*SAMPLE, "repeat"], how="left")
+    paired = paired.fillna(measured[SAMPLE].merge(any_repeat, on=SAMPLE, how="left"))
+    steps = (paired["baseline_output_tokens"] - 1).clip(lower=0)
+    paired["same_steps_s"] = paired["ttft_s"] + (steps * paired["decode_step_s"]).where(steps > 0, steps)
+    return paired
 
 
-def failed_counts(runs: Iterable[Sequence[Record]]) -> dict[tuple[str, ...], int]:
-    """(model, task, category, method, variant) to its number of failed records; rows without one are there too."""
+def failed_counts(runs: Iterable[Sequence[Record]], settings: Sequence[str]) -> dict[tuple[str, ...], int]:
+    """A row's key (``ROW``) to its number of failed records; rows without one are there too."""
     counts: dict[tuple[str, ...], int] = {}
-    for records in runs:
+    for records, setting in zip(runs, settings, strict=True):
         for record in records:
-            key = (record.model, record.task, record.category, record.method, record.variant)
+            key = (record.model, setting, record.task, record.category, record.method, record.variant)
             counts[key] = counts.get(key, 0) + (record.error is not None)
     return counts
-
-
-def score_by_repeat(runs: Iterable[Sequence[Record]]) -> pandas.DataFrame:
-    """Mean score per row and repeat, for the spread of methods that draw at random."""
-    scored = [asdict(record) for records in runs for record in records if record.score is not None]
-    if not scored:
-        return pandas.DataFrame(columns=[*ROW, "repeat", "score"])
-    return pandas.DataFrame(scored).groupby([*ROW, "repeat"], sort=False)["score"].mean().reset_index()
 
 
 def baseline_drift(records: Sequence[Record]) -> float | None:
@@ -88,12 +116,18 @@ def baseline_drift(records: Sequence[Record]) -> float | None:
 def row_order(row: Sequence[str]) -> tuple[object, ...]:
     """Sort key of (model, category, task, method, variant): the paper's order, then by name, numbers as numbers."""
     model, category, task, method, variant = row
-    numbers = tuple((float(part), "") if part[0].isdigit() else (-1.0, part) for part in _parts(variant))
-    return (model, _place(CATEGORY_TITLES, category), category, task, _place(METHOD_TITLES, method), method, numbers)
+    return (model, _place(CATEGORY_TITLES, category), category, task, *method_order(method, variant))
 
 
-def _parts(text: str) -> list[str]:
-    return re.findall(r"\d+(?:\.\d+)?|[^\d]+", text)
+def method_order(method: str, variant: str) -> tuple[object, ...]:
+    """Sort key of a method and its parameters."""
+    return (_place(METHOD_TITLES, method), method, natural(variant))
+
+
+def natural(text: str) -> tuple[tuple[float, str], ...]:
+    """Sort key of a text with numbers in it: ``length=900`` before ``length=1500``."""
+    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", text)
+    return tuple((float(part), "") if part[0].isdigit() else (-1.0, part) for part in parts)
 
 
 def _place(known: Iterable[str], name: str) -> int:

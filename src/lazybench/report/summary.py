@@ -1,46 +1,36 @@
-"""What the records say: scores, fidelity, speedups, each with a bootstrap interval, and a verdict."""
+"""What the records say: scores, fidelity, speedups, each with its bounds, and which claims they allow."""
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 
-import numpy
 import pandas
-from numpy.typing import NDArray
-from scipy import stats
 
-from lazybench.report.samples import failed_counts, paired_samples, row_order, score_by_repeat
+from lazybench.report import statistics
+from lazybench.report.samples import ROW, failed_counts, method_order, natural, paired_records, row_order
+from lazybench.report.statistics import Estimate, Measured
 from lazybench.store.record import Record
 
-RESAMPLES = 2_000
-SEED = 20240719  # fixed, so that the same records give the same summary
-ALLOWED_LOSS = 0.01
-LEAST_SAMPLES = 10  # a bootstrap of fewer knows too little of the spread to decide anything
-
-# name -> (numerator, denominator): ratio of the sums over paired samples; no denominator: the mean
-STATISTICS: dict[str, tuple[str, str | None]] = {
-    "score": ("score", None),
-    "relative_score": ("score", "baseline_score"),
-    "fidelity_top1": ("fidelity_top1", None),
-    "fidelity_kl": ("fidelity_kl", None),
+# name -> numerator and denominator of a ratio that is taken record by record; its median leads
+RATIOS = {
     "ttft_speedup": ("baseline_ttft_s", "ttft_s"),
-    "generation_speedup": ("baseline_generation_s", "generation_s"),
+    "generation_speedup": ("baseline_same_steps_s", "same_steps_s"),
     "decode_step_ratio": ("decode_step_s", "baseline_decode_step_s"),
-    # FLOPs of a prompt are not in the records; its baseline TTFT stands for them as its weight
-    "ideal_ttft_speedup": ("baseline_ttft_s", "ideal_ttft_s"),
-    "prompt_tokens_computed": ("prompt_tokens_computed", None),
-    "memory_ratio": ("peak_memory_bytes", "baseline_peak_memory_bytes"),
-    "overhead_s": ("overhead_s", None),
-    "output_tokens": ("output_tokens", None),
-    "prompt_tokens": ("prompt_tokens", None),
 }
-WITH_INTERVAL = (
-    *("score", "relative_score", "fidelity_top1", "fidelity_kl", "ttft_speedup", "generation_speedup"),
-    "decode_step_ratio",
+RATIOS_WITHOUT_BOUNDS = {
+    "memory_ratio": ("peak_memory_bytes", "baseline_peak_memory_bytes"),
+    "added_memory_ratio": ("added_memory_bytes", "baseline_added_memory_bytes"),
+}
+RATIOS_OF_SUMS = {
+    "ttft_speedup_of_sums": ("baseline_ttft_s", "ttft_s"),
+    "generation_speedup_raw": ("baseline_generation_s", "generation_s"),  # whatever number of steps each made
+}
+MEANS = (
+    *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens"),
+    *("added_memory_bytes", "kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 )
-SCORE_COLUMNS = ("score", "score_sd_of_repeats", "relative_score", "verdict")
+FIRST = ("level", *ROW, "n", "n_paired", "failed", "truncated", "bounds")
+SCORE_COLUMNS = ("score", "score_sd_of_repeats", "relative_score", "verdict", "p_within_1_percent")
 
 
 def summarise(records: Sequence[Record]) -> pandas.DataFrame:
@@ -48,176 +38,181 @@ def summarise(records: Sequence[Record]) -> pandas.DataFrame:
     return summarise_runs([records])
 
 
-def summarise_runs(runs: Sequence[Sequence[Record]]) -> pandas.DataFrame:
+def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | None = None) -> pandas.DataFrame:
     """One row per task, method and variant, and per category where it has several tasks (``level`` says which).
 
-    A category is the macro-average over its tasks, as LongBench does it: each task has the same weight in means
-    and in ratios of sums, and the bootstrap draws within each task. Scores and shares are 0..1, times seconds.
-    ``NAME_low`` and ``NAME_high`` bound the 95% percentile bootstrap interval; they are empty with one sample.
+    A category is the macro-average over its tasks, as LongBench does it: each task has the same weight. Scores and
+    shares are 0..1, times seconds. ``NAME_low`` and ``NAME_high`` bound a number as ``bounds`` says: its 95% interval
+    or, below ten samples, the lowest and highest value; see ``report/statistics.py``.
 
-    Columns (beside those): ``ttft_speedup`` baseline over method, ratio of sums; ``ttft_speedup_median`` of the
-    paired ratios; ``decode_step_ratio`` and ``memory_ratio`` method over baseline; ``efficiency`` measured over
-    ideal speedup; ``failed`` records with an error. Columns of scores are left out when no record has a score.
+    Columns (beside those of ``RATIOS``, the medians of paired ratios): ``ttft_speedup_of_sums`` baseline over method;
+    ``generation_speedup`` for as many decoding steps as the baseline made, ``generation_speedup_raw`` as it was;
+    ``efficiency`` measured over FLOPs ratio; ``clock`` "undecided" where the times do not tell the TTFT speedup from 1;
+    ``..._against_fastest`` the same speedups against the faster of plain ``generate`` and the engine with nothing
+    pruned, where both ran; ``truncated`` samples that lost their middle; ``failed`` records with an error; ``verdict``
+    what the scores allow to claim, ``p_within_1_percent`` corrected for the number of claims (Holm). Columns of scores
+    are left out when no record has a score.
+
+    Args:
+        settings: of each run, as ``grouping.Group`` names it; None: none has one.
     """
-    samples = paired_samples(runs)
-    failed = failed_counts(runs)
-    repeats = score_by_repeat(runs)
-    if not samples.empty:
-        samples["ideal_ttft_s"] = samples["baseline_ttft_s"] / samples["ideal_ttft_speedup"]
+    settings = settings or [""] * len(runs)
+    records = paired_records(runs, settings)
+    by_method: dict[object, pandas.DataFrame] = {}
+    if not records.empty:
+        records["baseline_same_steps_s"] = records["baseline_generation_s"]
+        records["sample"] = records.groupby([*ROW[:3], "sample_id"]).ngroup()
+        records["task_number"] = records.groupby("task").ngroup()
+        by_method.update(iter(records.groupby(["model", "setting", "method", "variant"])))
+    failed = failed_counts(runs, settings)
     rows = []
-    for (model, category), tasks in _tasks_of_categories(failed).items():
-        levels: list[tuple[str, tuple[str, ...]]] = [("task", (task,)) for task in tasks]
-        if len(tasks) > 1:
-            levels.append(("category", tuple(tasks)))
+    for (model, setting, category), tasks in _tasks_of_categories(failed).items():
+        levels = [("task", [task]) for task in tasks] + ([("category", tasks)] if len(tasks) > 1 else [])
         for level, names in levels:
-            keys = [key for key in failed if (key[0], key[2]) == (model, category) and key[1] in names]
-            for method, variant in dict.fromkeys(key[3:] for key in keys):
-                mine = [key for key in keys if key[3:] == (method, variant)]
-                chosen = _only(samples, model, category, method, variant)
-                strata = [chosen[chosen["task"] == name] for name in names] if not chosen.empty else []
+            keys = [key for key in failed if key[:2] + key[3:4] == (model, setting, category) and key[2] in names]
+            methods = list(dict.fromkeys((key[4], key[5]) for key in keys))
+            chosen = {method: _of_tasks(by_method.get((model, setting, *method)), names) for method in methods}
+            unpruned = next((method for method in methods if _nothing_pruned(chosen[method])), None)
+            for method, variant in methods:
                 rows.append(
                     {
                         "level": level,
-                        "model": model,
-                        "category": category,
-                        "task": names[0] if level == "task" else "",
-                        "method": method,
-                        "variant": variant,
-                        **_row([stratum for stratum in strata if len(stratum)]),
-                        "score_sd_of_repeats": _sd_of_repeats(_only(repeats, model, category, method, variant), names),
-                        "failed": sum(failed[key] for key in mine),
+                        **dict(zip(ROW, (model, setting, names[0], category, method, variant), strict=True)),
+                        **({"task": ""} if level == "category" else {}),
+                        **_row(chosen[method, variant]),
+                        **_against_fastest((method, variant), unpruned, chosen),
+                        "failed": sum(failed[key] for key in keys if key[4:] == (method, variant)),
                     }
                 )
+    _decide(rows)
     rows.sort(key=_order)
     return _columns(pandas.DataFrame(rows))
 
 
-def verdict(low: float, high: float, n: int) -> str:
-    """What a paired interval of the relative score allows to say about a loss of 1%."""
-    if not math.isfinite(low):  # against a baseline that scores nothing there is no share to lose
-        return f"undecided at n={n}"
-    if n >= LEAST_SAMPLES and low > 1 - ALLOWED_LOSS:
-        return "within 1%"
-    if n >= LEAST_SAMPLES and high < 1 - ALLOWED_LOSS:
-        return "worse"
-    return f"undecided at n={n}"
-
-
-def _row(strata: list[pandas.DataFrame]) -> dict[str, object]:
-    """All numbers of one row, from its samples: one frame per task."""
-    together = pandas.concat(strata) if strata else pandas.DataFrame()
-    row: dict[str, object] = {"n": len(together)}
-    if together.empty:
-        return row
-    row["n_paired"] = int(together["baseline_ttft_s"].notna().sum())
-    arrays = [_pairs(stratum) for stratum in strata]
-    points = _statistics(arrays, [numpy.arange(array.shape[-1])[None] for array in arrays])[:, 0]
-    low, high = _interval(arrays)
-    for index, name in enumerate(STATISTICS):
-        row[name] = points[index]
-        if name in WITH_INTERVAL:
-            row[f"{name}_low"], row[f"{name}_high"] = low[index], high[index]
-    row["efficiency"] = points[_at("ttft_speedup")] / points[_at("ideal_ttft_speedup")]
-    row["ttft_speedup_median"] = (together["baseline_ttft_s"] / together["ttft_s"]).median()
-    row["ttft_median_s"] = together["ttft_s"].median()
-    row["ttft_quartile1_s"], row["ttft_quartile3_s"] = together["ttft_s"].quantile([0.25, 0.75])
-    row["generation_median_s"] = together["generation_s"].median()
-    row["decode_step_median_s"] = together["decode_step_s"].median()
-    if (together["method"] == "baseline").all():
-        row["verdict"] = ""
-    elif together["score"].notna().any():
-        at = _at("relative_score")
-        row["verdict"] = verdict(low[at], high[at], int((together["score"] + together["baseline_score"]).notna().sum()))
+def _row(rows: pandas.DataFrame) -> dict[str, object]:
+    """All numbers of one row, from its records."""
+    if rows.empty:
+        return {"n": 0}
+    row: dict[str, object] = {"n": _count(rows)}
+    row["n_paired"] = _count(rows[rows["baseline_ttft_s"].notna()])
+    row["truncated"] = _count(rows[rows["truncated_from"].notna()])
+    row["bounds"] = _measured(rows, rows["prompt_tokens"]).kind
+    for name in ("score", "fidelity_top1"):
+        _put(row, name, statistics.mean_score(_measured(rows, rows[name])))
+    repeats = rows.groupby("repeat")["score"].mean()
+    row["score_sd_of_repeats"] = repeats.std() if len(repeats) > 1 else float("nan")
+    scored = rows[rows["score"].notna() & rows["baseline_score"].notna()]
+    pair = _measured(scored, scored["score"]), _measured(scored, scored["baseline_score"])
+    _put(row, "relative_score", statistics.relative_score(*pair))
+    row["_scored"] = pair if (rows["method"] != "baseline").all() and len(scored) else None
+    for name, (above, below) in RATIOS.items():
+        _put(row, name, statistics.median_ratio(_measured(rows, rows[above] / rows[below])))
+    _put(row, "fidelity_kl_median", statistics.median(_measured(rows, rows["fidelity_kl"])))
+    for name, (above, below) in RATIOS_WITHOUT_BOUNDS.items():
+        row[name] = statistics.median_ratio(_measured(rows, rows[above] / rows[below])).value
+    for name, (above, below) in RATIOS_OF_SUMS.items():
+        paired = rows[rows[above].notna() & rows[below].notna()]
+        sums = [statistics.mean(_measured(paired, paired[column])) for column in (above, below)]
+        row[name] = sums[0] / sums[1]
+    for name in MEANS:
+        row[name] = statistics.mean(_measured(rows, rows[name]))
+    row["flops_ratio"] = statistics.median(_measured(rows, rows["flops_ratio"])).value
+    speedups = _measured(rows, rows["baseline_ttft_s"] / rows["ttft_s"])
+    row["efficiency"] = statistics.median_ratio(speedups).value / row["flops_ratio"]  # type: ignore[operator]
+    told = (rows["method"] == "baseline").all() or not len(speedups.values)
+    row["clock"] = "" if told or statistics.clock_decides(speedups, statistics.median_ratio(speedups)) else "undecided"
+    row["ttft_median_s"] = rows["ttft_s"].median()
+    row["ttft_quartile1_s"], row["ttft_quartile3_s"] = rows["ttft_s"].quantile([0.25, 0.75])
+    row["generation_median_s"] = rows["generation_s"].median()
+    row["decode_step_median_s"] = rows["decode_step_s"].median()
     return row
 
 
-def _pairs(stratum: pandas.DataFrame) -> NDArray[numpy.float64]:
-    """Numerators and denominators, empty together.  # (statistics, 2, samples)"""
-    values = numpy.ones((len(STATISTICS), 2, len(stratum)))
-    for index, (above, below) in enumerate(STATISTICS.values()):
-        values[index, 0] = stratum[above]
-        if below is not None:
-            values[index, 1] = stratum[below]
-    lacking = numpy.asarray(numpy.isnan(values).any(axis=1))  # (statistics, samples)
-    values[numpy.broadcast_to(lacking[:, None, :], values.shape)] = numpy.nan
-    return values
+def _against_fastest(
+    mine: tuple[str, str], unpruned: tuple[str, str] | None, chosen: dict[tuple[str, str], pandas.DataFrame]
+) -> dict[str, float | str]:
+    """Speedups against the faster of the baseline and the engine with nothing pruned, which is named."""
+    if unpruned is None or mine[0] == "baseline" or mine == unpruned or chosen[mine].empty:
+        return {}
+    found: dict[str, float | str] = {}
+    names = ["run", "sample", "repeat"]
+    for name, (above, below) in list(RATIOS.items())[:2]:
+        other = chosen[unpruned]
+        faster = statistics.median_ratio(_measured(other, other[above] / other[below])).value > 1
+        reference = other[[*names, below]].rename(columns={below: "reference_s"})
+        paired = chosen[mine].merge(reference, on=names)
+        ratio = paired["reference_s" if faster else above] / paired[below]
+        found[f"{name}_against_fastest"] = statistics.median_ratio(_measured(paired, ratio)).value
+        found[f"fastest_of_{name.split('_')[0]}"] = " ".join(unpruned) if faster else "baseline"
+    return found
 
 
-def _statistics(arrays: list[NDArray[numpy.float64]], drawn: Sequence[NDArray[numpy.int_]]) -> NDArray[numpy.float64]:
-    """Every statistic on each draw of samples: macro means over the tasks, then the ratio.  # (statistics, draws)"""
-    with warnings.catch_warnings(), numpy.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # columns that were not measured are empty
-        means = [numpy.nanmean(array[:, :, indices], axis=-1) for array, indices in zip(arrays, drawn, strict=True)]
-        above, below = numpy.nanmean(means, axis=0).swapaxes(0, 1)
-        return above / below
+def _nothing_pruned(rows: pandas.DataFrame) -> bool:
+    if rows.empty or (rows["method"] == "baseline").any():
+        return False
+    return bool((rows["prompt_tokens_computed"] == 1).all() and (rows["flops_ratio"] == 1).all())
 
 
-def _interval(arrays: list[NDArray[numpy.float64]]) -> tuple[NDArray[numpy.float64], NDArray[numpy.float64]]:
-    """95% bounds of every statistic; empty when a task has one sample only."""
-    if any(array.shape[-1] < 2 for array in arrays):
-        empty = numpy.full(len(STATISTICS), numpy.nan)
-        return empty, empty
-
-    def statistic(*drawn: NDArray[numpy.int_], axis: int = -1) -> NDArray[numpy.float64]:
-        return _statistics(arrays, [numpy.atleast_2d(indices) for indices in drawn])
-
-    with warnings.catch_warnings(), numpy.errstate(invalid="ignore"):
-        # a statistic that was not measured has no spread: its bounds are empty, which says it
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
-            [numpy.arange(array.shape[-1]) for array in arrays],  # samples are drawn whole: pairs stay pairs
-            statistic,
-            n_resamples=RESAMPLES,
-            vectorized=True,
-            axis=-1,
-            method="percentile",
-            rng=numpy.random.default_rng(SEED),
-        )
-    return result.confidence_interval.low, result.confidence_interval.high
+def _decide(rows: list[dict[str, object]]) -> None:
+    """What each row's scores allow to claim, corrected for the number of rows that could claim it."""
+    pairs: list[tuple[Measured, Measured] | None] = [row.pop("_scored", None) for row in rows]  # type: ignore[misc]
+    places = [place for place, pair in enumerate(pairs) if pair and pair[0].count >= statistics.LEAST_SAMPLES_OF_CLAIM]
+    scored = [pair for place in places if (pair := pairs[place])]
+    within = dict(zip(places, statistics.holm([statistics.p_not_worse(*pair) for pair in scored]), strict=True))
+    worse = dict(zip(places, statistics.holm([statistics.p_worse(*pair) for pair in scored]), strict=True))
+    for place, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
+        row["p_within_1_percent"] = within.get(place, float("nan"))
+        if pair is None:
+            row["verdict"] = ""
+        elif within.get(place, 1.0) < 1 - statistics.CONFIDENCE:
+            row["verdict"] = "within 1%"
+        elif worse.get(place, 1.0) < 1 - statistics.CONFIDENCE:
+            row["verdict"] = "worse"
+        else:
+            row["verdict"] = f"undecided at n={pair[0].count}"
 
 
-def _sd_of_repeats(repeats: pandas.DataFrame, names: Sequence[str]) -> float:
-    means = repeats[repeats["task"].isin(names)].groupby("repeat")["score"].mean()
-    return float(means.std()) if len(means) > 1 else float("nan")
+def _measured(rows: pandas.DataFrame, values: pandas.Series) -> Measured:
+    return Measured.of(values.to_numpy(dtype=float), rows["sample"].to_numpy(), rows["task_number"].to_numpy())
 
 
-def _tasks_of_categories(failed: dict[tuple[str, ...], int]) -> dict[tuple[str, str], list[str]]:
-    tasks: dict[tuple[str, str], list[str]] = {}
-    for model, task, category, *_ in failed:
-        names = tasks.setdefault((model, category), [])
-        if task not in names:
-            names.append(task)
+def _put(row: dict[str, object], name: str, estimate: Estimate) -> None:
+    row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate.value, estimate.low, estimate.high
+
+
+def _count(rows: pandas.DataFrame) -> int:
+    return int(rows["sample"].nunique())
+
+
+def _tasks_of_categories(failed: dict[tuple[str, ...], int]) -> dict[tuple[str, str, str], list[str]]:
+    tasks: dict[tuple[str, str, str], set[str]] = {}
+    for model, setting, task, category, *_ in failed:
+        tasks.setdefault((model, setting, category), set()).add(task)
     return {key: sorted(names) for key, names in tasks.items()}
 
 
-def _only(frame: pandas.DataFrame, model: str, category: str, method: str, variant: str) -> pandas.DataFrame:
-    if frame.empty:
-        return frame
-    wanted = {"model": model, "category": category, "method": method, "variant": variant}
-    return frame[numpy.logical_and.reduce([frame[name] == value for name, value in wanted.items()])]
+def _of_tasks(records: pandas.DataFrame | None, tasks: list[str]) -> pandas.DataFrame:
+    return pandas.DataFrame() if records is None else records[records["task"].isin(tasks)]
 
 
 def _order(row: dict[str, object]) -> tuple[object, ...]:
-    # a category's row follows its tasks
+    # a category's row follows its tasks; tasks of one name stand by their settings
     key = row_order([str(row[name]) for name in ("model", "category", "task", "method", "variant")])
-    return (*key[:3], row["level"] == "category", *key[3:])
+    setting = natural(str(row["setting"]))
+    return (
+        *key[:3],
+        row["level"] == "category",
+        key[3],
+        setting,
+        *method_order(str(row["method"]), str(row["variant"])),
+    )
 
 
 def _columns(summary: pandas.DataFrame) -> pandas.DataFrame:
-    first = ["level", "model", "category", "task", "method", "variant", "n", "n_paired", "failed"]
-    last = ["ttft_speedup_median", "efficiency", "verdict"]
-    summary = summary[
-        [
-            *(c for c in first if c in summary),
-            *(c for c in summary if c not in first + last),
-            *(c for c in last if c in summary),
-        ]
-    ]
+    if summary.empty:
+        return summary
+    summary = summary[[*(c for c in FIRST if c in summary), *(c for c in summary if c not in FIRST)]]
     if "score" not in summary or summary["score"].isna().all():
         scores = [c for c in summary if str(c).removesuffix("_low").removesuffix("_high") in SCORE_COLUMNS]
         summary = summary.drop(columns=scores)
     return summary
-
-
-def _at(name: str) -> int:
-    return list(STATISTICS).index(name)

@@ -3,68 +3,99 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import pandas
+import tabulate
 
 from lazybench.report import paper
+from lazybench.report.names import (
+    category_rows,
+    category_titles,
+    method_title,
+    short_names,
+    task_title,
+    with_settings_in_model,
+)
+from lazybench.report.notes import reading_notes, row_notes
+from lazybench.report.statistics import RANGE
 
-DRIFT_WORTH_TELLING = 0.10
-# the baseline's are one by definition: an interval there would say nothing
-AGAINST_BASELINE = ("relative_score", "fidelity_top1", "fidelity_kl", "ttft_speedup", "generation_speedup")
+WIDTH = 120  # of a terminal
+tabulate.MIN_PADDING = 0  # two spaces before every heading else
+WORDS = ("task", "category", "method", "1% claim")  # columns of text, not of numbers
+# the baseline's are one by definition: bounds there would say nothing
+AGAINST_BASELINE = (
+    *("relative_score", "fidelity_top1", "fidelity_kl_median"),
+    *("ttft_speedup", "generation_speedup", "decode_step_ratio"),
+)
 
 
-def run_table(summary: pandas.DataFrame, drifts: dict[str, float | None]) -> str:
-    """Markdown for people: one run's summary, rounded, with units, and the notes that its numbers need.
+def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Markdown for people, no wider than a terminal: what decides, task by task, and what must be said in words.
+
+    Of a category with several tasks its macro-average stands; every number is in summary.csv.
 
     Args:
-        summary: from ``summarise``.
-        drifts: a run's name to its ``baseline_drift``.
+        summary: from ``summarise_runs``.
+        notes: on whole runs, from ``run_notes``.
     """
     if summary.empty:
         return "no samples measured yet\n"
+    rows = category_rows(summary)
+    names = short_names(rows)
     parts = []
-    for model, rows in summary.groupby("model", sort=False):
-        parts.append(f"**{model}**\n\n" + markdown(readable(rows)))
-    notes = [
-        "Brackets: 95% bootstrap interval. TTFT speedup: baseline over method, ratio of sums over the same samples of "
-        "the same run (in parentheses: median of the paired ratios). Decoding step and memory: method over baseline. "
-        "Efficiency: measured over ideal speedup.",
-        *drift_notes(drifts),
-    ]
-    if summary["failed"].sum():
-        notes.append(f"{int(summary['failed'].sum())} records failed and are left out; samples.jsonl names them.")
-    return "\n".join(parts) + "\n" + "\n\n".join(notes) + "\n"
+    for (model, category, task, setting), section in rows.groupby(["model", "category", "task", "setting"], sort=False):
+        title = task_title(str(task), str(category), str(setting))
+        parts.append(f"**{model}, {title}**\n\n{markdown(_fitted(brief(section, names)))}")
+    variants = [f"{names[key]}: {key[1]}" for key in names if key[1]]
+    words = [*variants, "", *reading_notes(rows), *row_notes(summary, names), *notes]
+    words.append("Everything else (every task, quartiles, memory, KL divergence, raw ratios): summary.csv.")
+    return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 
-def drift_notes(drifts: dict[str, float | None]) -> list[str]:
-    """A line for each run whose baseline TTFT moved by more than 10% while it ran."""
-    return [
-        f"baseline_drift: the baseline's TTFT changed by {drift:+.0%} between the first and last quarter of {name}; "
-        "its speedups are less certain than their intervals say."
-        for name, drift in drifts.items()
-        if drift is not None and abs(drift) > DRIFT_WORTH_TELLING
-    ]
+def brief(rows: pandas.DataFrame, names: dict[tuple[str, str], str]) -> pandas.DataFrame:
+    """The columns that decide, as rounded text; bounds of shares are whole percents."""
+    columns = {
+        "method": [names[key] for key in zip(rows["method"], rows["variant"], strict=True)],
+        "n": [str(count) for count in rows["n"]],
+    }
+    if "score" in rows:
+        columns["score"] = _bounded(rows, "score", 100, 1, 0)
+    if rows.get("fidelity_top1", pandas.Series(dtype=float)).notna().any():
+        columns["same token %"] = _bounded(rows, "fidelity_top1", 100, 1, 0)
+    if "ttft_speedup" in rows:
+        marks = [" ?" if said == "undecided" else "" for said in rows["clock"]]
+        columns["TTFT speedup"] = [
+            cell + mark for cell, mark in zip(_bounded(rows, "ttft_speedup", 1, 2), marks, strict=True)
+        ]
+        columns["FLOPs ratio"] = [number(value, 2) for value in rows["flops_ratio"]]
+        columns["decoding step x"] = [number(value, 2) for value in rows["decode_step_ratio"]]
+    return pandas.DataFrame(columns)
 
 
 def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """A summary's rows as rounded text, with units in the column names."""
+    """A summary's rows as rounded text, with units in the column names: all that people read."""
     table = pandas.DataFrame(
         {
-            "task": [task or f"**{category}**" for task, category in zip(rows["task"], rows["category"], strict=True)],
-            "method": [
-                method_title(method, variant) for method, variant in zip(rows["method"], rows["variant"], strict=True)
+            "task": [
+                title if task else f"**{title}**"
+                for task, title in zip(
+                    rows["task"], map(task_title, rows["task"], rows["category"], rows["setting"]), strict=True
+                )
             ],
+            "method": [method_title(*key) for key in zip(rows["method"], rows["variant"], strict=True)],
             "n": [str(n) for n in rows["n"]],
         }
     )
     if "score" in rows:
-        table["score"] = _with_interval(rows, "score", 100, 1)
-        table["relative score %"] = _with_interval(rows, "relative_score", 100, 1)
+        table["score"] = _bounded(rows, "score", 100, 1)
+        table["relative score %"] = _bounded(rows, "relative_score", 100, 1)
         table["1% claim"] = [value if isinstance(value, str) else "" for value in rows["verdict"]]
     if rows.get("fidelity_top1", pandas.Series(dtype=float)).notna().any():
-        table["same token as baseline %"] = _with_interval(rows, "fidelity_top1", 100, 1)
-        table["KL nats"] = _with_interval(rows, "fidelity_kl", 1, 3)
+        table["same token as baseline %"] = _bounded(rows, "fidelity_top1", 100, 1)
+        table["KL nats (mean)"] = [number(value, 3) for value in rows["fidelity_kl"]]
+        table["KL nats (median)"] = _bounded(rows, "fidelity_kl_median", 1, 3)
     if "ttft_speedup" in rows:
         table["TTFT s (quartiles)"] = [
             f"{number(median, 3)} ({number(low, 3)} to {number(high, 3)})"
@@ -72,33 +103,35 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
                 rows["ttft_median_s"], rows["ttft_quartile1_s"], rows["ttft_quartile3_s"], strict=True
             )
         ]
-        medians = [number(value, 2) for value in rows["ttft_speedup_median"]]
-        speedups = _with_interval(rows, "ttft_speedup", 1, 2)
-        table["TTFT speedup"] = [
-            f"{speedup} ({median})" if median and method != "baseline" else speedup
-            for speedup, median, method in zip(speedups, medians, rows["method"], strict=True)
-        ]
-        table["ideal"] = [number(value, 2) for value in rows["ideal_ttft_speedup"]]
+        table["TTFT speedup"] = _bounded(rows, "ttft_speedup", 1, 2)
+        table["of sums"] = [number(value, 2) for value in rows["ttft_speedup_of_sums"]]
+        table["clock"] = rows["clock"].fillna("").tolist()
+        table["FLOPs ratio"] = [number(value, 2) for value in rows["flops_ratio"]]
         table["efficiency"] = [number(value, 2) for value in rows["efficiency"]]
-        table["generation speedup"] = _with_interval(rows, "generation_speedup", 1, 2)
-        table["decoding step x"] = [number(value, 2) for value in rows["decode_step_ratio"]]
+        table["generation speedup"] = _bounded(rows, "generation_speedup", 1, 2)
+        table["decoding step x"] = _bounded(rows, "decode_step_ratio", 1, 2)
         table["prompt computed %"] = [number(100 * value, 1) for value in rows["prompt_tokens_computed"]]
-        table["peak memory x"] = [number(value, 2) for value in rows["memory_ratio"]]
+        memory = "added_memory_ratio" if rows["added_memory_ratio"].notna().any() else "memory_ratio"
+        table["added memory x" if memory.startswith("added") else "peak memory x"] = [
+            number(value, 2) for value in rows[memory]
+        ]
         if rows["overhead_s"].gt(0).any():
             table["own time s"] = [number(value, 3) for value in rows["overhead_s"]]
-    if rows["failed"].any():
-        table["failed"] = rows["failed"].astype(str).tolist()
+    for name in ("truncated", "failed"):
+        if rows[name].any():
+            table[name] = [number(value, 0) for value in rows[name]]
     return table
 
 
 def table1(summary: pandas.DataFrame) -> pandas.DataFrame:
     """Table 1, category by method: score (0..100) and TTFT speedup, each model of ours, then the paper's two."""
+    summary = with_settings_in_model(summary)
     theirs = {(row["category"], row["method"]): row for row in paper.table1().to_dict("records")}
     ours = category_rows(summary)
     keys = list(dict.fromkeys([*zip(ours["category"], ours["method"], ours["variant"], strict=True)]))
     lines = []
     for category, title in category_titles(ours).items():
-        for method in dict.fromkeys([*paper.METHOD_TITLES, *ours["method"]]):
+        for method in dict.fromkeys([*paper.METHOD_TITLES, *ours["method"]]):  # the paper's order
             variants = [v for c, m, v in keys if (c, m) == (category, method)]
             if not variants and (category, method) not in theirs:
                 continue
@@ -132,6 +165,7 @@ def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
 
     The paper does not say which layers count; ours is the mean over layers.
     """
+    summary = with_settings_in_model(summary)
     theirs = {row["category"]: row for row in paper.table2().to_dict("records")}
     ours = category_rows(summary)
     ours = ours[ours["method"] == "lazyllm"]
@@ -155,68 +189,21 @@ def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(lines).fillna("")
 
 
-def category_titles(rows: pandas.DataFrame) -> dict[str, str]:
-    """The paper's six categories, then any other that was measured (embedded tasks, lm-eval's), under its own name."""
-    others = [name for name in dict.fromkeys(rows["category"]) if name not in paper.CATEGORY_TITLES]
-    return {**paper.CATEGORY_TITLES, **{name: name.replace("_", " ") for name in others}}
-
-
-def category_rows(summary: pandas.DataFrame) -> pandas.DataFrame:
-    """One row per category, method and variant: the category's own, or its only task's."""
-    whole = summary[summary["level"] == "category"]
-    covered = set(zip(whole["model"], whole["category"], strict=True))
-    alone = [key not in covered for key in zip(summary["model"], summary["category"], strict=True)]
-    return summary[(summary["level"] == "category") | pandas.Series(alone, index=summary.index, dtype=bool)]
-
-
-def method_title(method: str, variant: str) -> str:
-    """``LazyLLM, depths=0.3,0.6,0.9 keep=0.7,0.7,0.7``"""
-    title = paper.METHOD_TITLES.get(method, method)
-    return f"{title}, {variant}" if variant else title
-
-
 def markdown(table: pandas.DataFrame) -> str:
     """A Markdown table, padded so that it reads well as plain text; numbers to the right."""
-    head = [str(name) for name in table.columns]
-    body = [[str(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
-    widths = [max(len(line[index]) for line in [head, *body]) for index in range(len(head))]
-    words = [index for index, name in enumerate(head) if name in ("task", "category", "method", "1% claim")]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if i in words else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|" + "|".join("-" * (w + 2) if i in words else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([line(head), rule, *map(line, body)]) + "\n"
+    align = ["left" if name in WORDS else "right" for name in table]
+    escaped = table.map(lambda cell: str(cell).replace("|", "\\|"))
+    return f"{escaped.to_markdown(index=False, colalign=align, disable_numparse=True)}\n"
 
 
 def latex(table: pandas.DataFrame, caption: str, label: str) -> str:
-    """A LaTeX table for the ``booktabs`` package."""
-    special = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"})
-
-    def line(cells: Sequence[object]) -> str:
-        return " & ".join(str(cell).translate(special) for cell in cells) + r" \\"
-
-    columns = "".join("l" if name in ("category", "method") else "r" for name in table.columns)
-    rows, before = [], None
-    for row in table.itertuples(index=False):
-        if before is not None and row[0] != before:
-            rows.append(r"\midrule")
-        rows.append(line([row[0] if row[0] != before else "", *row[1:]]))
-        before = row[0]
-    return "\n".join(
-        [
-            r"\begin{table}\centering\small",
-            rf"\caption{{{caption.translate(special)}}}\label{{{label}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            line(list(table.columns)),
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}\end{table}",
-            "",
-        ]
+    """A LaTeX table for the ``booktabs`` package; a category is named in its first row."""
+    named = table.assign(category=table["category"].where(table["category"] != table["category"].shift(), ""))
+    columns = "".join("l" if name in WORDS else "r" for name in table)
+    styler = named.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    caption = caption.replace("%", r"\%")
+    return str(
+        styler.to_latex(hrules=True, column_format=columns, caption=caption, label=label, position_float="centering")
     )
 
 
@@ -225,16 +212,30 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else ""
 
 
+def _fitted(table: pandas.DataFrame) -> pandas.DataFrame:
+    """The table, its methods' names cut from the front where it would be wider than a terminal."""
+    width = len(markdown(table).split("\n", 1)[0])
+    longest = table["method"].str.len().max() - max(0, width - WIDTH)
+    cut = [name if len(name) <= longest else f"…{name[1 - longest :]}" for name in table["method"]]
+    return table.assign(method=cut)
+
+
 def _cell(match: pandas.DataFrame, name: str, factor: float, digits: int) -> str:
-    return _with_interval(match, name, factor, digits)[0] if len(match) and name in match else ""
+    return _bounded(match, name, factor, digits)[0] if len(match) and name in match else ""
 
 
-def _with_interval(rows: pandas.DataFrame, name: str, factor: float, digits: int) -> list[str]:
+def _bounded(rows: pandas.DataFrame, name: str, factor: float, digits: int, of_bounds: int | None = None) -> list[str]:
+    """Numbers with their bounds: an interval in brackets, lowest to highest in parentheses."""
     cells = []
     for _, row in rows.iterrows():
         point = number(factor * row[name], digits)
-        low, high = (number(factor * row.get(f"{name}_{side}", math.nan), digits) for side in ("low", "high"))
-        if row["method"] == "baseline" and name in AGAINST_BASELINE:
-            low = high = ""
-        cells.append(f"{point} [{low}, {high}]" if point and low and high else point)
+        low, high = (
+            number(factor * row.get(f"{name}_{side}", math.nan), digits if of_bounds is None else of_bounds)
+            for side in ("low", "high")
+        )
+        shown = point and low and high and not (row["method"] == "baseline" and name in AGAINST_BASELINE)
+        few = row["bounds"] == RANGE
+        if shown and not (few and row["n"] == 1):
+            point += f" ({low}–{high})" if few else f" [{low}, {high}]"
+        cells.append(point)
     return cells

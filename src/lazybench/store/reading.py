@@ -13,6 +13,9 @@ from lazybench.errors import UserError
 from lazybench.store.lines import from_line
 from lazybench.store.record import Record, RecordKey
 
+LIBRARIES = ("python", "torch", "transformers", "tokenizers", "accelerate", "bitsandbytes")  # that numbers hang on
+HARDWARE = ("platform", "cpu", "cpus_usable", "torch_threads", "gpus", "cuda", "driver")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -37,13 +40,39 @@ class Run:
         return tuple(name for name in (f"{index}/{count}" for index in range(count)) if name not in self.shards)
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records of a samples.jsonl, in the order they were measured; a line that completes another replaces it.
+def decisive_facts(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What a provenance says that must be equal before numbers of two runs are put together; the data is told apart
+    by task: ``provenance["tasks"]``.
+    """
+    libraries, hardware = (provenance.get(name) or {} for name in ("libraries", "hardware"))
+    return {
+        "code": provenance.get("source_sha256") or provenance.get("commit"),
+        "model": provenance.get("model"),
+        "hardware": {name: hardware[name] for name in HARDWARE if name in hardware},
+        "libraries": {name: libraries[name] for name in LIBRARIES if name in libraries},
+    }
 
-    A torn last line (a run that is going on, or was killed) is passed over: its sample will be measured again.
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"model": {"dtype": "auto"}}`` as ``{"model.dtype": "auto"}``."""
+    if isinstance(value, dict) and value:
+        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and value:
+        items = [(f"{prefix}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {key: found for name, item in items for key, found in flatten(item, name).items()}
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a samples.jsonl, in the order they were measured.
+
+    Of two lines with one key the later supersedes the earlier, in its place: times are written at once, and once more
+    together with the fidelity. A torn last line (a run that is going on, or was killed) is passed over: what it was to
+    hold will be measured again.
 
     Raises:
-        UserError: no such file; a line that is no record; a record that stands twice.
+        UserError: no such file; a line that is no record.
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")
@@ -62,8 +91,6 @@ def read_records(path: Path) -> list[Record]:
             raise UserError(
                 f"{path} line {number} is no record ({reason}); run the same command again to measure its sample anew"
             ) from error
-        if record.key in records and not record.completes(records[record.key]):
-            raise UserError(f"{path} line {number} repeats the record {_name(record)}")
         records[record.key] = record
     return list(records.values())
 
@@ -114,7 +141,8 @@ def read_results(root: Path) -> list[Run]:
 
 
 def merge_shards(runs: list[Run]) -> list[Run]:
-    """Concatenate the runs whose configurations differ in ``shard`` alone, shard by shard.
+    """Concatenate the runs whose configurations differ in ``shard`` alone, shard by shard; not those that other code,
+    hardware, weights or data measured.
 
     Raises:
         UserError: two of them hold the same record, so that it would count twice.
@@ -122,7 +150,8 @@ def merge_shards(runs: list[Run]) -> list[Run]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         same = {key: value for key, value in run.config.items() if key != "shard"}
-        groups.setdefault(json.dumps(same, sort_keys=True, default=str), []).append(run)
+        facts = {**decisive_facts(run.provenance), "tasks": run.provenance.get("tasks")}
+        groups.setdefault(json.dumps([same, facts], sort_keys=True, default=str), []).append(run)
     return [_merged(group) for group in groups.values()]
 
 

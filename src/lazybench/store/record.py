@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 RecordKey = tuple[str, str, str, str, str, int]
-
-# what a record that was timed gets by a second line
-ADDED_LATER = ("fidelity_top1", "fidelity_kl", "fidelity_first_top1", "fidelity_first_kl", "error", "details")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Record:
     prompt_tokens_computed: float | None = None  # share, mean over layers
     prompt_tokens_computed_by_stage: tuple[float, ...] = ()
     prompt_tokens_computed_by_step: tuple[tuple[float, ...], ...] = ()  # cumulative, (steps, stages)
-    ideal_ttft_speedup: float | None = None
+    flops_ratio: float | None = None  # FLOPs of the plain prefill over those of this method's
     peak_memory_bytes: int | None = None  # weights included
     added_memory_bytes: int | None = None  # the peak over what was held when the run began: weights left out
     kv_bytes_prefill: int | None = None  # bytes of the KV cache after the prefill
@@ -51,11 +48,5 @@ class Record:
 
     @property
     def key(self) -> RecordKey:
-        """What makes a record unique within a run."""
+        """What makes a record unique within a run: of two lines with one key the later supersedes the earlier."""
         return (self.model, self.task, self.method, self.variant, self.sample_id, self.repeat)
-
-    def completes(self, earlier: Record) -> bool:
-        """Whether this is ``earlier`` with its fidelity, or with what went wrong there: a later line replaces it."""
-        if earlier.error is not None or earlier.fidelity_top1 is not None:
-            return False
-        return self != earlier and replace(self, **{name: getattr(earlier, name) for name in ADDED_LATER}) == earlier

@@ -2,8 +2,8 @@
 
 config.yaml              what was asked; a folder never mixes two configurations
 provenance.json          code, libraries, hardware, model and data, written before the first sample
-samples.jsonl            one line a record, appended and synchronised one by one; a record that was timed gets
-                         its fidelity by a second line, which replaces the first (a finished run keeps that alone)
+samples.jsonl            one line a record, appended and synchronised one by one; a later line of a key supersedes the
+                         earlier one, which is gone once the run is finished or opened again
 samples.failed.jsonl     lines of samples that failed and were tried again
 samples.malformed.jsonl  lines that could not be read, as they were found
 done                     written last: every sample was measured, or is named as failed
@@ -23,6 +23,7 @@ import yaml
 from lazybench.errors import UserError
 from lazybench.store.files import FolderLock, append_whole, write_atomically, write_error
 from lazybench.store.lines import from_line, to_line
+from lazybench.store.reading import flatten
 from lazybench.store.record import Record, RecordKey
 
 # what a run may not change halfway, beside its configuration: other weights or documents under the same name
@@ -43,7 +44,7 @@ class RunFolder:
         self.done: dict[RecordKey, Record] = {}
         self._lock = lock
         self._samples = -1
-        self._completed = False  # samples.jsonl holds lines that later ones replace
+        self._superseded = False  # samples.jsonl holds lines that later ones supersede
         self._resume: dict[str, Any] | None = None  # facts of this process, to be noted before its first sample
 
     @classmethod
@@ -83,21 +84,33 @@ class RunFolder:
         self._lock.release()
 
     def append(self, record: Record) -> None:
-        """Add one record, or complete one; when this returns, the disk has its whole line.
+        """Add one record; when this returns, the disk has its whole line.
 
         Raises:
             UserError: no space left; samples.jsonl ends with the record before.
-            ValueError: a record of this key is there already, and this one does not complete it.
+            ValueError: a record of this key is there already.
         """
-        line = to_line(record)
-        stored = from_line(line)
         if record.key in self.done:
-            if not stored.completes(self.done[record.key]):
-                raise ValueError(f"{record.key} was appended before")
-            self._completed = True
+            raise ValueError(f"{record.key} was appended before")
+        self._write(record)
+
+    def complete(self, record: Record) -> None:
+        """Add a record's line once more, with what was not known when it was appended (its fidelity).
+
+        Raises:
+            UserError: no space left; the line before stands.
+            ValueError: no record of this key is there yet.
+        """
+        if record.key not in self.done:
+            raise ValueError(f"{record.key} is to be completed, but was never appended")
+        self._superseded = True
+        self._write(record)
+
+    def _write(self, record: Record) -> None:
+        line = to_line(record)
         self._note_resume()
         append_whole(self._samples, line, self.path / "samples.jsonl")
-        self.done[record.key] = stored
+        self.done[record.key] = from_line(line)
 
     def records(self) -> list[Record]:
         """Every record of the run so far, in the order they were measured."""
@@ -108,13 +121,13 @@ class RunFolder:
         return [record for record in self.done.values() if record.error is not None]
 
     def finish(self) -> None:
-        """Write the marker that says that nothing is left to measure. The last thing a run does."""
-        if self._completed:
+        """Leave one line a record, and write the marker that nothing is left to measure. The last thing a run does."""
+        if self._superseded:
             content = b"".join(map(to_line, self.done.values()))
             write_atomically(self.path / "samples.jsonl", content)
             os.close(self._samples)  # of the file that was
             self._samples = self._open(self.path / "samples.jsonl")
-            self._completed = False
+            self._superseded = False
         counts = {"records": len(self.done), "failed": len(self.failed())}
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
@@ -152,9 +165,12 @@ class RunFolder:
             raise write_error(samples, error) from error
 
     def _repair(self, samples: Path) -> None:
-        """Read what is there; put aside what cannot be read, what failed and what stands twice, to be run again."""
+        """Read the latest line of each record; put aside what cannot be read or failed, to be run again.
+
+        A record whose fidelity failed keeps its times: that pass alone is tried again.
+        """
         content = samples.read_bytes()
-        kept: list[bytes] = []
+        kept: dict[RecordKey, bytes] = {}
         malformed: list[bytes] = []
         failed: list[bytes] = []
         lines = content.split(b"\n")
@@ -167,13 +183,10 @@ class RunFolder:
                 continue
             if record.error is not None:
                 failed.append(line)
-            elif record.key in self.done and not record.completes(self.done[record.key]):
-                malformed.append(line)
             else:
-                kept.append(line)
-                self._completed |= record.key in self.done
+                kept[record.key] = line
                 self.done[record.key] = record
-        repaired = b"".join(line + b"\n" for line in kept)
+        repaired = b"".join(line + b"\n" for line in kept.values())
         if repaired == content:
             return
         # aside first: a crash in between leaves a line in both files, never in none
@@ -182,7 +195,7 @@ class RunFolder:
         (self.path / "done").unlink(missing_ok=True)
         write_atomically(samples, repaired)
         if malformed:
-            what = "the torn last line" if malformed == [torn] else f"{len(malformed)} unreadable or repeated line(s)"
+            what = "the torn last line" if malformed == [torn] else f"{len(malformed)} unreadable line(s)"
             _notice(f"{what} of {samples} moved to samples.malformed.jsonl; what is missing is measured again")
         if failed:
             _notice(f"{len(failed)} failed sample(s) of {samples} moved to samples.failed.jsonl and tried again")
@@ -215,23 +228,12 @@ class RunFolder:
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
-    old, new = _flat(before), _flat(now)
+    old, new = flatten(before), flatten(now)
     differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     if differing:
         shown = "; ".join(f"{key}: {old.get(key)!r} then, {new.get(key)!r} now" for key in differing[:6])
         more = f"; and {len(differing) - 6} more" if len(differing) > 6 else ""
         raise UserError(f"{what} ({shown}{more}); go back to it, or choose another folder with out=FOLDER")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"model": {"dtype": "auto"}}`` as ``{"model.dtype": "auto"}``."""
-    if isinstance(value, dict) and value:
-        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and value:
-        items = [(f"{prefix}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return {prefix: value}
-    return {key: found for name, item in items for key, found in _flat(item, name).items()}
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _confirmed(records: Sequence[Record], settings: TuneSettings) -> dict[str, A
     ttft = [sum(record.ttft_s or 0.0 for record in column) for column in zip(*pairs, strict=True)]
     return {
         "samples": len(pairs),
-        "ideal_ttft_speedup": round(sum(pruned.ideal_ttft_speedup or 0.0 for _, pruned in pairs) / len(pairs), 4),
+        "ideal_ttft_speedup": round(sum(pruned.flops_ratio or 0.0 for _, pruned in pairs) / len(pairs), 4),
         "ttft_speedup": round(ttft[0] / ttft[1], 4),
         "fidelity_top1": round(agreement, 4),
         "relative_score": None if relative is None else round(relative, 4),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lazybench.report import paper
 from lazybench.report.figures.style import BLACK, new_figure, styled
 from lazybench.report.figures.tradeoff import QUALITIES, draw_points, legend, quality
-from lazybench.report.tables import category_rows, category_titles
+from lazybench.report.names import category_rows, category_titles, short_names
 
 
 def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figure:
@@ -22,10 +22,9 @@ def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figu
     rows = category_rows(summary)
     rows = rows[rows["model"] == model]
     name, label = (name, QUALITIES[name]) if name else quality(rows)
+    names = short_names(rows)
     with styled():
         titles = category_titles(rows)
-        if not set(rows["category"]) & set(paper.CATEGORY_TITLES):  # none of the paper's: no empty panels for them
-            titles = {category: title for category, title in titles.items() if category not in paper.CATEGORY_TITLES}
         columns = min(3, len(titles))
         lines = math.ceil(len(titles) / columns)
         figure = new_figure(3.2 * columns, 3.1 * lines)
@@ -39,7 +38,7 @@ def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figu
                 axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="0.4")
                 axes.set(xticks=[], yticks=[])
                 continue
-            draw_points(axes, panel, name)
+            draw_points(axes, panel, name, names)
             for anchor in paper.ANCHORS:
                 if anchor.category == category and name == "relative_score":
                     point = (anchor.ttft_speedup, 100 * anchor.relative_score_at_least)
@@ -50,5 +49,5 @@ def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figu
         for axes in panels[:, 0]:
             axes.set_ylabel(label)
         figure.suptitle(model)
-        legend(figure, rows["method"].unique())
+        legend(figure, names)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pandas
 from matplotlib.figure import Figure
@@ -10,7 +11,8 @@ from matplotlib.figure import Figure
 from lazybench.pruning.schedule import layers_run
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.figures.tradeoff import quality
-from lazybench.report.tables import category_rows
+from lazybench.report.names import category_rows
+from lazybench.report.statistics import RANGE
 
 ONE_LAYER = re.compile(r"(layers|depths)=([\d.]+) keep=([\d.]+)$")
 
@@ -27,15 +29,29 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str 
     rows = category_rows(summary)
     name = name or quality(rows)[0]
     name = "score" if name == "relative_score" else name
-    found = []
+    found: list[dict[str, object]] = []
     for (model, method, variant), group in rows.groupby(["model", "method", "variant"], sort=False):
         match = ONE_LAYER.fullmatch(str(variant))
         if method == "baseline":
-            found.append({"model": model, "keep": 1.0, "depth": None, name: group[name].mean()})
+            found.append({"model": model, "keep": 1.0, "depth": None, **_mean(group, name)})
         elif method == "lazyllm" and match and (match[1] == "depths" or model in layers):
             depth = _share(match[1], float(match[2]), layers.get(str(model)))
-            found.append({"model": model, "keep": float(match[3]), "depth": depth, name: group[name].mean()})
-    return pandas.DataFrame(found, columns=["model", "keep", "depth", name])
+            found.append({"model": model, "keep": float(match[3]), "depth": depth, **_mean(group, name)})
+    return pandas.DataFrame(found, columns=["model", "keep", "depth", "n", "low", "high", name])
+
+
+def _mean(group: pandas.DataFrame, name: str) -> dict[str, object]:
+    """Of one method over the categories: their mean, samples, and its 95% bounds, from those of each category.
+
+    Categories are independent, so half-widths add as squares. Too few samples have no interval and get no bar.
+    """
+    value = group[name].mean()
+    if (group["bounds"] == RANGE).any():
+        return {"n": group["n"].sum(), "low": value, "high": value, name: value}
+    below, above = (
+        ((group[name] - group[f"{name}_{side}"]) ** 2).sum() ** 0.5 / len(group) for side in ("low", "high")
+    )
+    return {"n": group["n"].sum(), "low": value - below, "high": value + above, name: value}
 
 
 def _share(kind: str, value: float, layers: int | None) -> float:
@@ -63,11 +79,19 @@ def draw(summary: pandas.DataFrame, layers: dict[str, int], name: str | None = N
                 line = lines[lines["keep"] == keep]
                 places = [round(share * depth) for share in line["depth"]] if depth else 100 * line["depth"]
                 label = f"keep {keep:.0%}"
-                axes.plot(places, 100 * line[name], label=label, color=colour, marker=marker, linestyle=style)
+                reach = [100 * (line[name] - line["low"]), 100 * (line["high"] - line[name])]
+                look: dict[str, Any] = {
+                    "color": colour,
+                    "marker": marker,
+                    "linestyle": style,
+                    "elinewidth": 0.7,
+                    "capsize": 2,
+                }
+                axes.errorbar(places, 100 * line[name], yerr=reach, label=label, **look)
             for value in mine[mine["depth"].isna()][name]:
                 axes.axhline(100 * value, color=BLACK, linewidth=1, label="baseline")
             axes.set(
-                title=model,
+                title=f"{model!s} (n={mine['n'].max()})",
                 xlabel=f"pruned after layer (of {depth})" if depth else "pruned after this share of layers (%)",
                 ylabel="score (mean over categories)" if name == "score" else "same token as baseline (%)",
             )

@@ -14,6 +14,7 @@ from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.store.record import Record
 
 PANELS = 6
+LINES_SHOWN = 6  # of a schedule with many stages: the first, the last, and others evenly between
 
 
 def mean_by_step(records: Sequence[Record]) -> NDArray[numpy.float64]:
@@ -67,8 +68,8 @@ def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
             axes = figure.add_subplot(height, columns, index + 1)
             axes.axhline(100, color=BLACK, linewidth=1, label="baseline")
             names = stage_names(variant, shares.shape[1], layers.get(model))
-            for stage, name in enumerate(names):
-                colour, marker, line = LINES[stage % len(LINES)]
+            shown = numpy.unique(numpy.linspace(0, len(names) - 1, min(len(names), LINES_SHOWN)).round().astype(int))
+            for (colour, marker, line), stage in zip(LINES, shown, strict=False):
                 every = max(1, len(shares) // 8)
                 axes.plot(
                     *(range(len(shares)), 100 * shares[:, stage]),
@@ -77,7 +78,7 @@ def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
                     markevery=every,
                     markersize=4,
                     linestyle=line,
-                    label=name,
+                    label=names[stage],
                 )
             axes.set(
                 title=f"{model}\n{variant} (n={len(group)})",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from lazybench.store.files import write_atomically
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
-METHODS: dict[str, tuple[str, str]] = {  # colour and marker
+Style = tuple[str, str]  # colour and marker
+METHODS: dict[str, Style] = {
     "baseline": (BLACK, "o"),
     "random_drop": (ORANGE, "s"),
     "static_pruning": (SKY, "^"),
@@ -25,6 +26,9 @@ METHODS: dict[str, tuple[str, str]] = {  # colour and marker
     "llmlingua": (GREEN, "v"),
     "lazyllm": (VERMILION, "P"),
 }
+# of methods that the paper does not have, in order: Paul Tol's muted colours, each with every marker
+OTHER_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#117733", "#661100", BLUE)
+OTHER_MARKERS = ("X", "<", ">", "h", "*", "p", "8", "d", "H")
 LINES = (
     (BLUE, "o", "-"),
     (ORANGE, "s", "--"),
@@ -48,9 +52,15 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
 }
 
 
-def method_style(method: str) -> tuple[str, str]:
-    """Colour and marker; a method that the paper does not have gets the grey cross."""
-    return METHODS.get(method, ("#666666", "X"))
+def method_styles(methods: Iterable[str]) -> dict[str, Style]:
+    """Each method's colour and marker, no two alike: the paper's have theirs, the others take them by name in turn."""
+    others = sorted(set(methods) - METHODS.keys())
+    # 8 colours and 9 markers have no common divisor: both advance, and the first 72 pairs are different ones
+    taken = {
+        name: (OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)])
+        for place, name in enumerate(others)
+    }
+    return METHODS | taken
 
 
 @contextmanager

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lazybench.report.figures.style import method_style, new_figure, styled
+from lazybench.report.figures.style import method_styles, new_figure, styled
+from lazybench.report.names import category_rows, category_title, short_names
 from lazybench.report.paper import METHOD_TITLES
-from lazybench.report.tables import category_rows
 
 
 def tradeoff(summary: pandas.DataFrame) -> Figure:
     """One panel per model and category of the run."""
     with styled():
         rows = category_rows(summary) if not summary.empty else summary
+        names = short_names(rows) if len(rows) else {}
         groups = list(rows.groupby(["model", "category"], sort=False)) if len(rows) else []
         columns = min(3, max(1, len(groups)))
         height = math.ceil(len(groups) / columns) or 1
-        figure = new_figure(4.2 * columns, 3.2 * height + 0.5)
+        figure = new_figure(4.2 * columns, 3.2 * height)
         for index, ((model, category), panel) in enumerate(groups):
             axes = figure.add_subplot(height, columns, index + 1)
             name, label = quality(panel)
-            draw_points(axes, panel, name)
-            axes.set(title=f"{category}, {model}", xlabel="TTFT speedup (x)", ylabel=label)
-        legend(figure, rows["method"].unique() if len(rows) else [])
+            draw_points(axes, panel, name, names)
+            axes.set(
+                title=f"{category_title(str(category))} (n={panel['n'].max()})\n{model}",
+                xlabel="TTFT speedup (x)",
+                ylabel=label,
+            )
+        legend(figure, names)
     return figure
 
 
+Names = dict[tuple[str, str], str]  # method and variant: see short_names
+LETTER, LINE = 0.066, 0.19  # inches, of the legend's font
 QUALITIES = {  # column and axis label
     "relative_score": "score relative to baseline (%)",
     "fidelity_top1": "same token as baseline (%)",
@@ -49,7 +57,7 @@ def quality(rows: pandas.DataFrame) -> tuple[str, str]:
     return "generation_speedup", "generation speedup (%)"
 
 
-def draw_points(axes: Axes, rows: pandas.DataFrame, name: str) -> None:
+def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names) -> None:
     """Points with intervals on both axes, a line along each method's points, the Pareto front in grey.
 
     A relative score has no upper bound where draws of samples leave the baseline nothing: its bar runs off the panel.
@@ -61,6 +69,7 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str) -> None:
         axes.text(0.5, 0.5, "the baseline scores 0", ha="center", va="center", transform=axes.transAxes, color="0.4")
         axes.set(xticks=[], yticks=[])
         return
+    styles = method_styles(method for method, _ in names)
     front = pareto_front(rows, name)
     axes.plot(front["ttft_speedup"], 100 * front[name], color="0.75", linewidth=5, zorder=0, solid_capstyle="round")
     axes.axhline(100, color="0.5", linewidth=0.8, linestyle=":")
@@ -69,7 +78,7 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str) -> None:
     ceiling = 1.05 * max(rows[name].max(), highs[numpy.isfinite(highs)].max())
     for method, points in rows.groupby("method", sort=False):
         points = points.sort_values("ttft_speedup")
-        colour, marker = method_style(str(method))
+        colour, marker = styles[str(method)]
         axes.errorbar(
             points["ttft_speedup"],
             100 * points[name],
@@ -82,6 +91,16 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str) -> None:
             elinewidth=0.7,
             capsize=2,
         )
+        if len(points) > 1:  # the number that the legend and the tables give this one's parameters
+            for row in points.itertuples():
+                number = names[str(row.method), str(row.variant)].rsplit(" ", 1)[-1]
+                place: dict[str, Any] = {
+                    "textcoords": "offset points",
+                    "xytext": (4, 4),
+                    "fontsize": 7,
+                    "color": colour,
+                }
+                axes.annotate(number, (row.ttft_speedup, 100 * getattr(row, name)), **place)
     if numpy.isposinf(highs).any():
         axes.set_ylim(top=100 * ceiling)
 
@@ -92,16 +111,28 @@ def pareto_front(rows: pandas.DataFrame, name: str) -> pandas.DataFrame:
     return ordered[ordered[name] > ordered[name].cummax().shift(fill_value=-math.inf)]
 
 
-def legend(figure: Figure, methods: object) -> None:
-    """One legend below the panels."""
+def legend(figure: Figure, names: Names) -> None:
+    """One legend below the panels, as many columns as the figure is wide; the figure grows by its height.
+
+    A method that stands with several parameters has a line for each, with the number at its point.
+    """
     from matplotlib.lines import Line2D
 
     handles = []
-    for method in list(methods):  # type: ignore[call-overload]
-        colour, marker = method_style(method)
-        handles.append(Line2D([], [], color=colour, marker=marker, label=METHOD_TITLES.get(method, method)))
+    styles = method_styles(method for method, _ in names)
+    for (method, variant), name in names.items():
+        colour, marker = styles[method]
+        several = name != METHOD_TITLES.get(method, method)
+        label = f"{name}: {variant}" if several else name
+        handles.append(Line2D([], [], color=colour, marker=marker, label=label))
     handles.append(Line2D([], [], color="0.75", linewidth=5, label="Pareto front"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    widest = max(len(str(handle.get_label())) for handle in handles)
+    width, height = figure.get_size_inches()
+    columns = max(1, min(4, len(handles), int(width / (0.5 + LETTER * widest))))
+    lines = math.ceil(len(handles) / columns)
+    figure.set_size_inches(width, height + LINE * (lines + 1))
+    small = min(1.0, width / (0.5 + LETTER * widest))  # one label alone may be wider than the figure
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8 * small)
 
 
 def _reach(points: pandas.DataFrame, name: str, factor: float, ceiling: float) -> list[pandas.Series]:

@@ -1,0 +1,59 @@
+"""What rows are called: methods, tasks and categories as people read them."""
+
+from __future__ import annotations
+
+import pandas
+
+from lazybench.report import paper
+from lazybench.report.samples import method_order
+
+
+def method_title(method: str, variant: str) -> str:
+    """``LazyLLM, depths=0.3,0.6,0.9 keep=0.7,0.7,0.7``"""
+    title = paper.METHOD_TITLES.get(method, method)
+    return f"{title}, {variant}" if variant else title
+
+
+def short_names(rows: pandas.DataFrame) -> dict[tuple[str, str], str]:
+    """(method, variant) to a name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``."""
+    keys = sorted(dict.fromkeys(zip(rows["method"], rows["variant"], strict=True)), key=lambda key: method_order(*key))
+    methods = [method for method, _ in keys]
+    names = {}
+    for place, (method, variant) in enumerate(keys):
+        several = methods.count(method) > 1
+        number = f" {1 + methods[:place].count(method)}" if several else ""
+        names[method, variant] = paper.METHOD_TITLES.get(method, method) + number
+    return names
+
+
+def task_title(task: str, category: str, setting: str) -> str:
+    """``needle length=900``; a category's row has no task."""
+    return f"{task or category_title(category)} {setting}".strip()
+
+
+def category_title(category: str) -> str:
+    """The paper's title, or the name in words."""
+    return paper.CATEGORY_TITLES.get(category, category.replace("_", " "))
+
+
+def category_titles(rows: pandas.DataFrame) -> dict[str, str]:
+    """The paper's six categories where one of them was measured, then any other (embedded tasks, lm-eval's)."""
+    measured = list(dict.fromkeys(rows["category"]))
+    papers = list(paper.CATEGORY_TITLES) if set(measured) & set(paper.CATEGORY_TITLES) else []
+    return {name: category_title(name) for name in [*papers, *(name for name in measured if name not in papers)]}
+
+
+def category_rows(summary: pandas.DataFrame) -> pandas.DataFrame:
+    """One row per category, method and variant: the category's own, or its only task's."""
+    key = ["model", "setting", "category"]
+    whole = summary[summary["level"] == "category"]
+    covered = pandas.MultiIndex.from_frame(summary[key]).isin(pandas.MultiIndex.from_frame(whole[key]))
+    return summary[(summary["level"] == "category") | ~covered]
+
+
+def with_settings_in_model(summary: pandas.DataFrame) -> pandas.DataFrame:
+    """The same rows, each setting a model of its own: for figures and columns that stand for models."""
+    if summary.empty:
+        return summary
+    labels = (summary["model"] + " " + summary["setting"]).str.strip()
+    return summary.assign(model=labels, setting="")

@@ -1,0 +1,117 @@
+"""Under any policy a prompt generates in a left-padded batch what it does alone, and a second turn equals the
+reference's; what a policy can't serve is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from drawn_policies import pruned_once, revived
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from reference import Reference
+from test_exactness import KINDS, NUM_LAYERS, exact_model, replay
+from tiny_models import generate_logits, left_padded, random_prompt
+
+from lazybench.errors import UserError
+from lazybench.pruning.budgets import Ratio, Tokens
+from lazybench.pruning.engine import Pruned
+from lazybench.pruning.placement import At, WhereRanksSettle
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.retention import PerHead
+from lazybench.pruning.revival import Revival
+from lazybench.pruning.scorers import AttentionScorer, Given
+
+NEW_TOKENS = 5
+drawn = settings(
+    max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+LENGTHS = (4, 16, 11)
+policies = st.one_of(pruned_once(LENGTHS[1], NUM_LAYERS), revived(LENGTHS[1], NUM_LAYERS))
+
+
+def serves_padded_batches(policy: Policy) -> bool:
+    if isinstance(policy.scorer, Given):  # tested by itself: it goes by position, padding included
+        return False
+    return not (policy.last_share or policy.retention or getattr(policy.scorer, "window_share", 0.0))
+
+
+def check_batch(kind: str, policy: Policy, seed: int) -> None:
+    """Each row's logits, against the reference of its prompt alone."""
+    model = exact_model(kind, 0)
+    prompts = [random_prompt(tokens, seed + number) for number, tokens in enumerate(LENGTHS)]
+    padded, mask = left_padded(prompts)
+    with Pruned(model, policy):
+        together, logits = generate_logits(model, padded, NEW_TOKENS, attention_mask=mask)
+    for row, prompt in enumerate(prompts):
+        reference = Reference(model, policy)
+        expected = replay(reference, prompt[0].tolist(), together[row, padded.shape[1] :].tolist())
+        assume(reference.margin > 1e-6)
+        torch.testing.assert_close(logits[:, row], expected, rtol=0, atol=1e-9)
+
+
+def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone():
+    @drawn
+    @given(kind=st.sampled_from(sorted(KINDS)), policy=policies.filter(serves_padded_batches), seed=st.integers(0, 999))
+    def check(kind, policy, seed):
+        check_batch(kind, policy, seed)
+
+    check()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_that_a_row_of_a_batch_does_not_attend_to_leave_no_memory(seed):
+    budget = (Ratio(0.6), Ratio(0.6), Ratio(0.5))
+    check_batch("grouped queries", Policy(At((0, 1, 2)), budget=budget, revival=Revival(memory=0.9)), seed)
+
+
+def test_given_scores_of_a_padded_batch_go_by_position():
+    model, scores = (
+        exact_model("grouped queries", 0),
+        torch.rand(3, max(LENGTHS), generator=torch.Generator().manual_seed(0)).double(),
+    )
+    prompts = [random_prompt(tokens, tokens) for tokens in LENGTHS]
+    padded, mask = left_padded(prompts)
+    fields = {"placement": At((-1, 1)), "budget": (Ratio(0.6), Ratio(0.5)), "first": 1}
+    with Pruned(model, Policy(scorer=Given(scores), **fields)):
+        _, together = generate_logits(model, padded, NEW_TOKENS, attention_mask=mask)
+    for row, prompt in enumerate(prompts):
+        own = scores[row : row + 1, max(LENGTHS) - prompt.shape[1] :]
+        with Pruned(model, Policy(scorer=Given(own), **fields)):
+            _, alone = generate_logits(model, prompt, NEW_TOKENS)
+        torch.testing.assert_close(together[:, row], alone[:, 0], rtol=0, atol=1e-9)
+
+
+def test_a_second_turn_goes_on_as_the_reference_does():
+    @drawn
+    @given(kind=st.sampled_from(sorted(KINDS)), policy=policies, more=st.integers(2, 6), seed=st.integers(0, 999))
+    def check(kind, policy, more, seed):
+        model, prompt = exact_model(kind, 0), random_prompt(LENGTHS[1], seed)
+        reference = Reference(model, policy)
+        with Pruned(model, policy):
+            first = model.generate(prompt, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+            turn = torch.cat([first.sequences, random_prompt(more, seed + 1)], dim=1)
+            second, logits = generate_logits(model, turn, NEW_TOKENS, past_key_values=first.past_key_values)
+        told = turn[0, LENGTHS[1] :].tolist()
+        replay(reference, prompt[0].tolist(), told[:3])
+        expected = replay(reference, told[2:], second[0, turn.shape[1] :].tolist())
+        assume(reference.margin > 1e-6)
+        torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-9)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(At((1,)), budget=Ratio(0.5), last_share=0.2),
+        Policy(At((1,)), AttentionScorer(window_share=0.2), Ratio(0.5)),
+        Policy(WhereRanksSettle(1, 2, 2, 0.5, 2), budget=Tokens(4)),
+        Policy.nothing_pruned(retention=PerHead(budget=Tokens(4))),
+    ],
+    ids=["share of newest tokens", "share as window", "layers by prompt", "retention"],
+)
+def test_what_goes_by_each_prompts_length_is_refused_in_a_padded_batch(policy):
+    padded, mask = left_padded([random_prompt(5, 0), random_prompt(9, 1)])
+    model = exact_model("grouped queries", 0)
+    with Pruned(model, policy), pytest.raises(UserError, match=r"one (prompt )?at a time"):
+        generate_logits(model, padded, 2, attention_mask=mask)
