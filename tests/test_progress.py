@@ -58,18 +58,18 @@ def test_running_speedups_pair_by_sample() -> None:
 
 @pytest.mark.usefixtures("terminal")
 def test_bar_count_and_time_left_stay_whatever_the_methods_are_called() -> None:
-    with Progress(total=400) as progress:
+    with Progress(total=20) as progress:
         for place in range(5):
             for method in ("baseline", "lazyllm"):
-                progress.advance(timed(method, f"s{place}", 1.0, 0.5, f"depths=0.3,0.6,0.9 keep=0.{place}"))
+                progress.advance(timed(method, f"s{place}", 1.0, 0.5, f"keep=0.{place}" if method == "lazyllm" else ""))
         progress.show("a_task_with_a_rather_long_name", "a_method_with_one_too")
         first, *others = shown(progress)
-    assert "10/400" in first
+    assert "10/20" in first
     assert "━" in first
     assert "left" in first
     assert "0:00:00" in first
     assert max(len(line.rstrip()) for line in (first, *others)) <= 100
-    assert "keep=0.4 1.00x score 50.0" in " ".join(others)  # the last one's numbers too
+    assert "keep=0.4 1.00x score 50.0" in " ".join(" ".join(others).split())  # the last one's numbers too
 
 
 def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

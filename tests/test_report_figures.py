@@ -12,7 +12,8 @@ from synthetic_results import made_up_records, write_results
 
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report import artefacts
-from lazybench.report.figures import fig2, fig5, fig6, fig7
+from lazybench.report.figures import fig2, fig5, fig6, fig7, style
+from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.results import load
 from lazybench.report.summary import summarise
 
@@ -70,6 +71,34 @@ def test_an_interval_without_an_upper_bound_runs_off_the_panel() -> None:
 def test_figures_5_and_6_are_drawn_by_score_and_by_fidelity(tmp_path: Path) -> None:
     names = [name for name, _, _ in artefacts.build_figures(load([write_results(tmp_path)]), ("fig5", "fig6"))]
     assert names == ["fig5", "fig5_fidelity", "fig6", "fig6_fidelity"]
+
+
+def test_every_method_of_any_name_has_a_look_of_its_own() -> None:
+    names = [*style.METHODS, *(f"method_{place}" for place in range(60))]
+    styles = style.method_styles(names)
+    assert len({styles[name] for name in names}) == len(names)
+    assert style.method_styles(reversed(names)) == styles  # whatever the order of the rows
+    assert styles["lazyllm"] == style.METHODS["lazyllm"]
+
+
+def test_the_legend_lies_inside_the_figure() -> None:
+    methods = [("baseline", ""), *((f"a_method_of_a_long_name_{place}", f"keep=0.{place}") for place in range(1, 9))]
+    methods += [("lazyllm", f"depths=0.3,0.6,0.9 keep=0.{place},0.{place},0.{place}") for place in range(1, 9)]
+    like = [record for record in made_up_records(1, methods=[("baseline", "")]) if record.task == "qasper"]
+    records = [
+        replace(like[0], method=method, variant=variant, ttft_s=1 / (1 + place))
+        for place, (method, variant) in enumerate(methods)
+    ]
+    figure = tradeoff(summarise(records))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box, (width, height) = legend.get_window_extent(), figure.get_size_inches() * figure.dpi
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= width
+    assert box.y1 <= min(axes.get_window_extent().y0 for axes in figure.axes)
+    assert len(legend.get_texts()) == len(methods) + 1
+    assert height > 4
 
 
 def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> None:

@@ -211,6 +211,13 @@ def test_the_table_fits_a_terminal_and_says_in_words_what_its_rows_leave_out():
         assert part in said, part
 
 
+def test_claims_about_one_percent_stand_below_the_table():
+    worse = with_scores({"baseline": [0.5] * 30, "lazyllm": [0.4] * 30}, "lazyllm")
+    assert "LazyLLM on qasper loses more than 1% of the score. Claims" in " ".join(run_table(summarise(worse)).split())
+    few = with_scores({"baseline": [0.5] * 29, "lazyllm": [0.4] * 29}, "lazyllm")
+    assert "1%" not in run_table(summarise(few))
+
+
 def test_what_the_clock_did_not_decide_is_said():
     plain = records_of("qasper", "baseline")
     noisy = [

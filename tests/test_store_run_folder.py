@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from store_driver import record
+from store_driver import completed, record
 
 from lazybench.errors import UserError
 from lazybench.store.lines import from_line, to_line
@@ -131,10 +131,6 @@ def test_a_record_never_stands_twice(tmp_path: Path) -> None:
     with open_folder(tmp_path) as folder, pytest.raises(ValueError, match="appended before"):
         folder.append(record(1))
     assert (tmp_path / "samples.jsonl").read_bytes() == before
-
-
-def completed(number: int) -> Record:
-    return replace(record(number), fidelity_top1=0.5, fidelity_kl=0.25)
 
 
 def test_a_completed_record_supersedes_its_first_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The choice of one pruning, from what the step has seen: the one place where policy, cache and step meet."""
+"""One pruning (paper, sections 3.2 and 3.3): the one place where policy, cache and step meet."""
 
 from __future__ import annotations
 
@@ -8,12 +8,59 @@ import torch
 from torch import Tensor
 
 from lazybench.pruning.budgets import Mass, per_boundary
-from lazybench.pruning.rows import room_for
+from lazybench.pruning.rows import room_for, take_rows
 from lazybench.pruning.scorers import over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 if TYPE_CHECKING:
     from lazybench.pruning.cache import LazyCache
+
+
+def prune(cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
+    """Put the tokens that entered aside, choose, and return those that the next stage must compute.
+
+    Args:
+        hidden: (batch, current tokens, hidden), as the pruning layer left them.
+
+    Returns:
+        (batch, next current tokens, hidden): the kept and the revived, at their original positions.
+    """
+    step = cache.step
+    assert step is not None
+    rows, step.rows_that_go_on = step.rows_that_go_on, None  # chosen before the layer's MLP
+    if rows is None:
+        scores = step.scores[layer][0] if layer in step.scores else None
+        if not step.decide(layer, scores):
+            return hidden
+        if cache.policy.revives:
+            cache.put_aside(hidden)
+            enter_next_stage(cache)
+            return cache.fetch(hidden.device)
+        rows = choose_rows(cache)
+    return take_rows(hidden, rows.to(hidden.device))
+
+
+def choose_rows(cache: LazyCache) -> Tensor:
+    """Enter the next stage; (batch, next current tokens) which rows of the current tokens go on."""
+    assert cache.step is not None
+    entered = cache.step.plan.current
+    enter_next_stage(cache)
+    return torch.searchsorted(entered.contiguous(), cache.step.plan.current.contiguous())
+
+
+def enter_next_stage(cache: LazyCache) -> None:
+    """Choose who goes on, and let the step go on with them."""
+    step, revival = cache.step, cache.policy.revival
+    assert step is not None
+    step.prunings += 1
+    stage = cache.stage_after(step.prunings)
+    if step.start == 0:
+        cache.enter(stage, stage.begin(*chosen_tokens(cache)))
+        return
+    chosen, counts = chosen_tokens(cache) if step.scores_anew else (None, [])
+    like, to_all = step.plan.current, revival.attend == "computed"
+    plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
+    cache.enter(stage, plan)
 
 
 def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:

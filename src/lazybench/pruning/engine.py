@@ -8,7 +8,7 @@ The way of one prompt through it:
    the selected tokens, which lie in front of the layer's buffer (``stage``, ``kv``);
 4. the attention function (``attention``) shows queries and keys to whoever looks at this layer (``look``): the
    policy's scorer (``scorers``), its retention (``retention``), a watcher; then it runs SDPA;
-5. after a pruning layer (``_prune``) the budget says how many tokens stay (``budgets``) and ``choose`` which
+5. after a pruning layer (``choosing``) the budget says how many tokens stay (``budgets``) and ``choose`` which
    (``selection``); the hidden states handed on are those of the chosen tokens that the next layers lack;
 6. layers behind it get rotary embeddings and the like for these tokens only (``inputs``);
 7. a decoding step does the same with one new token. If the policy revives, every token is a candidate again, and a
@@ -17,7 +17,6 @@ The way of one prompt through it:
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
@@ -31,11 +30,11 @@ from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
 from lazybench.pruning import checks, legacy, masks
-from lazybench.pruning.attach import Attachment
+from lazybench.pruning.attach import Attachment, parts_of
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.calls import GenerateCalls
-from lazybench.pruning.choosing import chosen_tokens
-from lazybench.pruning.layers import find_layers, find_mlp
+from lazybench.pruning.choosing import choose_rows, enter_next_stage, prune
+from lazybench.pruning.layers import find_mlp
 from lazybench.pruning.look import Look, Watch
 from lazybench.pruning.placement import BEFORE_THE_FIRST
 from lazybench.pruning.policy import Policy
@@ -69,17 +68,16 @@ class Pruned(AbstractContextManager):
     """
 
     def __init__(self, model: PreTrainedModel, policy: Policy, watch: Watch | None = None) -> None:
-        checks.check_model(model)
+        parts = parts_of(model)
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
-        self._decoder, self._layers = find_layers(model)
+        self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
-        self._legacy = not model._can_set_attn_implementation()
         checks.check_policy(policy, len(self._layers), self._legacy)
-        self._model_inputs = tuple(inspect.signature(model.forward).parameters)
+        self._model_inputs = parts.inputs
         self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
-        self._attachment, self._calls = Attachment(model, self._legacy), GenerateCalls(model, self._generated)
+        self._attachment, self._calls = Attachment(model, parts), GenerateCalls(model, self._generated)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
@@ -180,22 +178,7 @@ class Pruned(AbstractContextManager):
         if selects and BEFORE_THE_FIRST in self._may_prune:
             seen = Seen(BEFORE_THE_FIRST, None, None, first.selected, first.current)
             cache.step.scores[BEFORE_THE_FIRST] = self.policy.scorer(seen), first.selected
-            self._choose(cache)
-
-    def _choose(self, cache: LazyCache) -> None:
-        """Paper, sections 3.2 and 3.3: choose the tokens of the next stage, and enter it."""
-        step = cache.step
-        assert step is not None
-        step.prunings += 1
-        stage = cache.stage_after(step.prunings)
-        revival = self.policy.revival
-        if step.start == 0:
-            cache.enter(stage, stage.begin(*chosen_tokens(cache)))
-            return
-        chosen, counts = chosen_tokens(cache) if step.scores_anew else (None, [])
-        like, to_all = step.plan.current, revival.attend == "computed"
-        plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
-        cache.enter(stage, plan)
+            enter_next_stage(cache)
 
     def _finish(self, cache: LazyCache, hidden: Tensor) -> Tensor:
         """The last token's hidden state where the model expects it; the pruned have none, so they get NaN."""
@@ -254,42 +237,12 @@ class Pruned(AbstractContextManager):
             cache, step = self._running()
             hidden = output if isinstance(output, Tensor) else output[0]
             if prunes and step.selects:
-                hidden = self._prune(cache, index, hidden)
+                hidden = prune(cache, index, hidden)
             if is_last:
                 hidden = self._finish(cache, hidden)
             return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
 
         return after
-
-    def _prune(self, cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
-        """Put the tokens that entered aside, choose, and return those that the next stage must compute.
-
-        Args:
-            hidden: (batch, current tokens, hidden), as the pruning layer left them.
-
-        Returns:
-            (batch, next current tokens, hidden): the kept and the revived, at their original positions.
-        """
-        step = cache.step
-        assert step is not None
-        rows, step.rows_that_go_on = step.rows_that_go_on, None  # chosen before the layer's MLP
-        if rows is None:
-            scores = step.scores[layer][0] if layer in step.scores else None
-            if not step.decide(layer, scores):
-                return hidden
-            if self.policy.revives:
-                cache.put_aside(hidden)
-                self._choose(cache)
-                return cache.fetch(hidden.device)
-            rows = self._choose_rows(cache)
-        return take_rows(hidden, rows.to(hidden.device))
-
-    def _choose_rows(self, cache: LazyCache) -> Tensor:
-        """(batch, next current tokens) which rows of the current tokens go on."""
-        assert cache.step is not None
-        entered = cache.step.plan.current
-        self._choose(cache)
-        return torch.searchsorted(entered.contiguous(), cache.step.plan.current.contiguous())
 
     def _rows_before_mlp(self, layer: int) -> Callable[[Tensor], Tensor | None]:
         def rows(whole: Tensor) -> Tensor | None:
@@ -297,7 +250,7 @@ class Pruned(AbstractContextManager):
             scored = step.layer == layer and layer in step.scores
             if not (step.selects and scored and whole.shape[:2] == step.plan.current.shape):
                 return None
-            step.rows_that_go_on = self._choose_rows(cache)
+            step.rows_that_go_on = choose_rows(cache)
             cache.trace.steps[-1].mlp_saved = True
             return step.rows_that_go_on
 
@@ -332,7 +285,7 @@ class LazyLLM(Pruned):
     """
 
     def __init__(self, model: PreTrainedModel, schedule: PruningSchedule | str) -> None:
-        checks.check_model(model)
+        parts_of(model)  # refuses what is no model before its config is asked for
         if isinstance(schedule, str):
             schedule = PruningSchedule.preset(schedule)
         self.schedule = schedule.resolved(model.config.get_text_config())

@@ -13,10 +13,14 @@ from lazybench.store.reading import Run
 from lazybench.store.record import Record
 
 DRIFT_WORTH_TELLING = 0.10
+CLAIMS = {"within 1%": "loses less than 1% of the score", "worse": "loses more than 1% of the score"}
+CLAIM_NOTE = (
+    "Claims about 1% are one-sided tests from 30 samples on, corrected (Holm) for the number of rows that make them."
+)
 
 
 def reading_notes(summary: pandas.DataFrame) -> list[str]:
-    """How to read the numbers: bounds, ratios, and claims, as far as the summary holds them."""
+    """How to read the numbers: bounds and ratios, as far as the summary holds them."""
     bounds = set(summary["bounds"].dropna())
     told = []
     if bounds - {RANGE}:
@@ -27,10 +31,6 @@ def reading_notes(summary: pandas.DataFrame) -> list[str]:
         "TTFT speedup: baseline over method, the median of the paired ratios. FLOPs ratio: FLOPs of the plain prefill "
         "over the method's. Decoding step x: method over baseline."
     )
-    if "verdict" in summary:
-        told.append(
-            '"within 1%" is a one-sided test from 30 samples on, corrected for the number of rows that make the claim.'
-        )
     return [" ".join(told)]
 
 
@@ -50,6 +50,13 @@ def row_notes(summary: pandas.DataFrame, names: dict[tuple[str, str], str]) -> l
                 f"TTFT {row['ttft_speedup_against_fastest']:.2f}x (over {row['fastest_of_ttft']}), "
                 f"generation {row['generation_speedup_against_fastest']:.2f}x (over {row['fastest_of_generation']})."
             )
+    claims = [
+        f"{names[row['method'], row['variant']]} on {task_title(row['task'], row['category'], row['setting'])} {said}"
+        for _, row in category_rows(summary).iterrows()
+        if (said := CLAIMS.get(row.get("verdict", "")))
+    ]
+    if claims:
+        notes.append(f"{'; '.join(claims)}. {CLAIM_NOTE}")
     if truncated := int(tasks.loc[tasks["method"] == "baseline", "truncated"].sum()):
         notes.append(f"{truncated} samples were longer than the prompt limit and lost their middle (truncated_from).")
     if failed := int(tasks["failed"].sum()):

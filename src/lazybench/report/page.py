@@ -21,7 +21,7 @@ from lazybench.report import paper, write_text
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.names import category_rows, method_title, short_names, with_settings_in_model
-from lazybench.report.notes import reading_notes, row_notes
+from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
 from lazybench.report.results import Results
 from lazybench.report.tables import readable
 from lazybench.store.reading import Run
@@ -74,7 +74,7 @@ def write_page(
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
         summaries=_summaries(summary),
-        reading=reading_notes(summary) if len(summary) else [],
+        reading=[*reading_notes(summary), CLAIM_NOTE] if len(summary) else [],
         notes=[*(row_notes(summary, short_names(summary)) if len(summary) else ()), *results.notes],
         failed=[record for records in results.records for record in records if record.error],
         tables=[(caption, table) for caption, table in tables.values()],
