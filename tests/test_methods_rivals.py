@@ -128,7 +128,7 @@ def test_a_method_that_is_a_policy_equals_the_slow_reference(kind_of_method: typ
         saves.append(pruned or any(head for heads in reference.layers.evicted for head in heads))
 
     check()
-    assert sum(saves) >= 6
+    assert sum(saves) >= 5
 
 
 @drawn(14)
