@@ -25,8 +25,8 @@ class GemFilter(RerunMethod):
     the query heads and averaged over 5 neighbours; the best ``tokens`` go on in the text's order, numbered anew. No
     token is forced, not even the last. The filter layer is 13 of 32 for Llama 3.1 8B (19 of 40 for Mistral Nemo).
 
-    Deviations: the first pass stops at the filter layer's attention; the authors' code runs that layer to its end and
-    the output embedding after it, which are not used.
+    Deviations: the first pass stops at the filter layer's attention, whose projections the FLOPs ratio leaves out; the
+    authors' code runs that layer to its end and the output embedding after it, which are not used.
 
     Args:
         tokens: how many go on (the authors report 1024, 2048 and 4096).
