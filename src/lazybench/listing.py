@@ -109,7 +109,7 @@ def _tasks() -> Iterator[str]:
     known = {*files, *GROUPS, *ASKS, *(f"{name}_e" for name in ASKS), *CHOICES}
     if others := [name for name in names("task") if name not in known]:
         yield _wrapped("Others:", " ".join(others))
-    yield "  lm_eval/NAME            any generation task that lm-eval ships, as in task=lm_eval/gsm8k"
+    yield "  lm_eval/NAME            any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
 
 
 def _models() -> Iterator[str]:
