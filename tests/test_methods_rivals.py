@@ -1,4 +1,4 @@
-"""Each rival's prefill and decoding equal the slow reference, and the tokens that reruns choose equal a plain statement.
+"""Each rival's prefill and decoding equal the slow reference, and what reruns choose equals a plain statement.
 
 Models, prompts and settings are drawn at random, everything in float64. What a method says of its work equals what the
 reference computed.
