@@ -78,7 +78,7 @@ def drawn(examples: int) -> settings:
 
 cases = {
     "kind": st.sampled_from(sorted(KINDS)),
-    "tokens": st.sampled_from([5, 8, 11, 14]),
+    "tokens": st.sampled_from([5, 8, 11, 14, 19]),
     "seed": st.integers(0, 10_000),
 }
 
@@ -118,7 +118,7 @@ def check_policy(method: PolicyMethod, kind: str, tokens: int, seed: int, scored
 def test_a_method_that_is_a_policy_equals_the_slow_reference(kind_of_method: type[PolicyMethod]) -> None:
     saves = []
 
-    @drawn(12)
+    @drawn(24)
     @given(options=st.fixed_dictionaries(POLICIES[kind_of_method]), **cases)
     def check(options: dict[str, Any], kind: str, tokens: int, seed: int) -> None:
         reference = check_policy(kind_of_method(**options), kind, tokens, seed)
@@ -126,10 +126,10 @@ def test_a_method_that_is_a_policy_equals_the_slow_reference(kind_of_method: typ
         saves.append(pruned or any(head for heads in reference.layers.evicted for head in heads))
 
     check()
-    assert sum(saves) >= 3
+    assert sum(saves) >= 8
 
 
-@drawn(8)
+@drawn(14)
 @given(keep=SHARES, lookahead=st.integers(1, 4), chunk=st.integers(1, 4), pool=POOLS, **cases)
 def test_spec_prefill_runs_the_chunks_that_its_next_tokens_look_at(
     keep: float, lookahead: int, chunk: int, pool: int, kind: str, tokens: int, seed: int
@@ -140,7 +140,7 @@ def test_spec_prefill_runs_the_chunks_that_its_next_tokens_look_at(
     check_policy(method, kind, tokens, seed, Given(torch.tensor([scores], dtype=torch.float64)))
 
 
-@drawn(8)
+@drawn(14)
 @given(keep=SHARES, depth=DEPTHS, answer=st.integers(1, 3), pool=POOLS, last=st.integers(1, 3), **cases)
 def test_the_oracle_keeps_what_the_answer_looks_at(
     keep: float, depth: float, answer: int, pool: int, last: int, kind: str, tokens: int, seed: int
@@ -161,7 +161,7 @@ def check_rerun(method: Method, kind: str, tokens: int, seed: int, expected: lis
     assert response.work.tokens_of_layer_runs == (tokens,) * probed + (len(expected),) * NUM_LAYERS
 
 
-@drawn(8)
+@drawn(14)
 @given(number=st.integers(1, 15), keep=st.none() | SHARES, depth=DEPTHS, pool=POOLS, **cases)
 def test_gemfilter_runs_again_on_the_best_of_one_layer(
     number: int, keep: float | None, depth: float, pool: int, kind: str, tokens: int, seed: int
@@ -174,7 +174,7 @@ def test_gemfilter_runs_again_on_the_best_of_one_layer(
     check_rerun(GemFilter(number, keep, depth, pool), kind, tokens, seed, expected, probed)
 
 
-@drawn(8)
+@drawn(14)
 @given(keep=SHARES, depth=DEPTHS, **cases)
 def test_static_pruning_runs_again_on_the_best_of_the_first_layers(
     keep: float, depth: float, kind: str, tokens: int, seed: int
@@ -187,7 +187,7 @@ def test_static_pruning_runs_again_on_the_best_of_the_first_layers(
     check_rerun(StaticPruning("rerun", keep, depth), kind, tokens, seed, expected, probed)
 
 
-@drawn(8)
+@drawn(14)
 @given(keep=SHARES, first=SHARES, **cases)
 def test_first_last_keeps_the_two_ends(keep: float, first: float, kind: str, tokens: int, seed: int) -> None:
     everything = list(range(tokens))
