@@ -81,7 +81,7 @@ def attention_of_newest(model: PreTrainedModel, prompt: list[int], layers: int) 
 
 
 def kept_positions(scores: list[float], number: int | None, keep: float | None) -> list[int] | None:
-    """The best ``number``, or share ``keep``, in the text's order; None where two tie."""
+    """The best ``number``, or share ``keep``, in the text's order; None where a rounding error could turn it."""
     if number is None:
         number = math.ceil(Fraction(str(keep)) * len(scores))
     ranked = sorted(range(len(scores)), key=lambda place: -scores[place])

@@ -98,6 +98,8 @@ class RunConfig:
     tracker: str
     out: Path
     resolved: dict[str, Any]  # the configuration as plain data, for config.yaml
+    timing: bool = True  # false: fidelity and score alone, without a clock
+    references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
     tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
     dry_run: bool = False  # say what would run, and end
@@ -116,11 +118,14 @@ class RunConfig:
         for name, switch in (
             ("fidelity", self.fidelity),
             ("scoring", self.scoring),
+            ("timing", self.timing),
             ("attention_map", self.attention_map),
             ("dry_run", self.dry_run),
         ):
             if not isinstance(switch, bool):
                 raise UserError(f"{name}={switch} must be true or false")
+        if not self.timing and not self.fidelity:
+            raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
         if self.tracker not in ("none", "wandb"):
             raise unknown_name("tracker", str(self.tracker), ["none", "wandb"])
         labels = [(method.name, method.label) for method in self.methods]
@@ -163,6 +168,8 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         threads=plain["threads"],
         tracker=plain["tracker"],
         out=run_folder(config, sweep),
+        timing=plain["timing"],
+        references=Path(plain["references"]).expanduser() if plain["references"] else None,
         resolved=_identity(config),
         attention_map=plain["attention_map"],
         tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
@@ -200,7 +207,8 @@ def run_folder(config: DictConfig, sweep: bool = False) -> Path:
 def _identity(config: DictConfig) -> dict[str, Any]:
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    identity = {key: value for key, value in plain.items() if key not in ("out", "tag", "method", "tracker", "dry_run")}
+    no_part = ("out", "tag", "method", "tracker", "dry_run", "references")
+    identity = {key: value for key, value in plain.items() if key not in no_part}
     entries = _listed(plain["methods"], "methods")
     identity["methods"] = [OmegaConf.to_container(_method_node(entry, config), resolve=True) for entry in entries]
     if plain["tune"] is not None:  # jobs that share a search share its folder

@@ -6,7 +6,7 @@ tasks, the published schedules, and the experiments that are another one's runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,36 @@ FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
         for keep in (0.1, 0.3, 0.5, 0.7, 0.9)
     ),
 ]
+
+# method, what varies from gentle to harsh, and what is set
+QUALITY: Sequence[tuple[str, str, Sequence[float], Mapping[str, Any]]] = [
+    ("lazyllm", "keep", (0.7, 0.5, 0.3, 0.2), {"pruning": {"layers": None, "depths": [0.3, 0.6, 0.9]}}),
+    ("static_pruning", "keep", (0.5, 0.3, 0.15), {"variant": "continue"}),
+    ("gemfilter", "keep", (0.5, 0.3, 0.15), {}),
+    ("fastkv", "propagate", (0.5, 0.3, 0.1), {"retain": 1}),
+    ("claa", "keep", (0.4, 0.2, 0.1), {"retain": 1}),
+    ("asl", "keep", (0.5, 0.3, 0.15), {}),
+    ("uniprefill", "mass", (0.9, 0.7, 0.5), {}),
+    ("pyramid_infer", "keep", (0.9, 0.7, 0.5), {}),
+    ("spec_prefill", "keep", (0.5, 0.3, 0.15), {}),
+    ("first_last", "keep", (0.7, 0.5, 0.3), {}),
+    ("random_drop", "keep", (0.7, 0.5, 0.3), {"repeats": 1}),
+    ("snapkv", "keep", (0.5, 0.2, 0.1), {}),
+    ("h2o", "keep", (0.5, 0.2, 0.1), {}),
+    ("oracle", "keep", (0.5, 0.3, 0.15), {}),
+]
+
+
+def quality_methods() -> list[Any]:
+    """The baseline, and every method of ``QUALITY`` at each of its settings."""
+    found: list[Any] = ["baseline"]
+    for method, name, values, fixed in QUALITY:
+        for value in values:
+            varied: dict[str, Any] = {**fixed, name: value}
+            if "pruning" in fixed:  # the same ratio at every pruning layer
+                varied = {"pruning": {**fixed["pruning"], name: [value] * len(fixed["pruning"]["depths"])}}
+            found.append({"method": method, **varied})
+    return found
 
 
 @cache
@@ -60,6 +90,10 @@ def register() -> None:
         {"defaults": [{"override /task": "longbench"}], "methods": FIGURE_6},
         package="_global_",
     )
+    # quality and speed apart: many samples without a clock, few prompts with one
+    quality = {"defaults": [{"override /task": "longbench"}], "methods": quality_methods(), "timing": False}
+    add("experiment", "quality", quality, package="_global_")
+    add("experiment", "speed", {"defaults": ["latency"], "methods": quality_methods()}, package="_global_")
 
 
 def add(group: str | None, name: str, node: Mapping[str, Any], package: str | None = None) -> None:

@@ -47,9 +47,11 @@ def dry_run(config: RunConfig) -> int:
     for method in config.methods:
         repeats = max(config.repeats, method.repeats)
         timed += repeats
-        print(f"  {f'{method.name} {method.label}'.strip()}: {repeats} timed run{'s' * (repeats > 1)} of each sample")
-    passes = timed * (2 if config.fidelity else 1) + (1 if config.fidelity else 0)
-    generations = passes * len(lengths) + config.warmup * len(config.methods)
+        runs = f"{repeats} {'timed ' * config.timing}run{'s' * (repeats > 1)}"
+        print(f"  {f'{method.name} {method.label}'.strip()}: {runs} of each sample")
+    # without a clock fidelity is the run itself; its score may take another
+    passes = timed * (2 if config.fidelity and config.timing else 1) + (1 if config.fidelity else 0)
+    generations = passes * len(lengths) + config.warmup * len(config.methods) * config.timing
     print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
     if lengths:
         _forecast(config, lengths, new_tokens, generations)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from torch import Tensor
+
 from lazybench.config import RunConfig
-from lazybench.contract import Method, Request
-from lazybench.measure.fidelity import EXACT, Fidelity, Reference, fidelity, record_reference
+from lazybench.contract import Method, Request, Response
+from lazybench.measure.fidelity import (
+    EXACT,
+    Fidelity,
+    Quality,
+    Reference,
+    fidelity,
+    free_tokens,
+    quality,
+    record_reference,
+)
 from lazybench.measure.protocol import Measurement, WarmUp, attempt, measure, order_of_methods
+from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.models import LoadedModel
@@ -31,6 +44,10 @@ class Measuring:
         self.tracker = tracker
         self.repeats = {(method.name, method.label): max(config.repeats, method.repeats) for method in config.methods}
         self.warm_up = WarmUp(config.methods, config.warmup)
+        self.store: ReferenceStore | None = None
+        if config.references or not config.timing:
+            model = json.dumps(loaded.provenance, sort_keys=True, default=str)
+            self.store = ReferenceStore(config.references or config.out / "references", model, Baseline())
 
     def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
         with Progress(total=len(samples) * sum(self.repeats.values())) as progress:
@@ -52,7 +69,10 @@ class Measuring:
 
         @cache  # recorded when the first method asks for it, and once
         def reference() -> Reference:
-            return record_reference(Baseline(), request(0))
+            if self.store is None:
+                return record_reference(Baseline(), request(0))
+            names = {"task": task.name, "data_fingerprint": task.fingerprint, "sample_id": sample.sample_id}
+            return self.store.get(request(0), **names)
 
         for repeat in range(max(self.repeats.values())):
             due = [method for method in self.config.methods if repeat < self.repeats[method.name, method.label]]
@@ -62,8 +82,11 @@ class Measuring:
                 record = self.folder.done.get(blank.key)
                 if record is None:
                     progress.show(task.name, method.name)
-                    record = self._time(blank, method, request(repeat), task, sample)
-                    record = replace(record, truncated_from=prompt().truncated_from)
+                    blank = replace(blank, prompt_tokens=prompt().ids.shape[1], truncated_from=prompt().truncated_from)
+                    if self.config.timing:
+                        record = self._time(blank, method, request(repeat), task, sample)
+                    else:
+                        record = self._judge(blank, method, request(repeat), reference, task, sample)
                     self.folder.append(record)
                     self._log(record)
                 group.append((method, record))
@@ -82,41 +105,69 @@ class Measuring:
         return self.config.fidelity and record.error is None and record.fidelity_top1 is None
 
     def _time(self, record: Record, method: Method, request: Request, task: Task, sample: Sample) -> Record:
-        record = replace(record, prompt_tokens=request.prompt_ids.shape[1])
         self.warm_up(request)
         measured = attempt(lambda: measure(method, request))
         if not isinstance(measured, Measurement):  # out of memory, say: this sample failed, the run goes on
             return replace(record, error=measured)
-        response = measured.response
-        work, shares = response.work, shares_of(response.work, request)
-        prediction = str(self.loaded.tokenizer.decode(response.new_tokens, skip_special_tokens=True))
-        details = {**sample.details, **response.details}
-        if work.revived_tokens_per_step is not None:
-            details["revived_tokens_per_step"] = work.revived_tokens_per_step
         record = replace(
-            record,
-            output_tokens=len(response.new_tokens),
+            self._with_work(record, measured.response, request, sample),
             ttft_s=measured.ttft_s,
             generation_s=measured.generation_s,
             decode_step_s=measured.decode_step_s,
-            overhead_s=response.overhead_s,
-            prediction=prediction,
+            overhead_s=measured.response.overhead_s,
+            peak_memory_bytes=measured.peak_memory_bytes,
+            added_memory_bytes=measured.added_memory_bytes,
+        )
+        record = self._with_answer(record, measured.response.new_tokens, task, sample)
+        if self.config.fidelity and method.name == Baseline.name:  # the reference itself: a pass could only find it
+            record = _with_fidelity(record, EXACT)
+        return record
+
+    def _judge(
+        self,
+        record: Record,
+        method: Method,
+        request: Request,
+        reference: Callable[[], Reference],
+        task: Task,
+        sample: Sample,
+    ) -> Record:
+        """Without a clock: one pass for fidelity and work; one more for the score, where some step disagreed."""
+        judged = attempt(lambda: quality(method, request, reference()))
+        if not isinstance(judged, Quality):
+            return replace(record, error=judged)
+        record = _with_fidelity(self._with_work(record, judged.response, request, sample), judged.fidelity)
+        if not self.config.scoring:
+            return record
+        tokens = attempt(lambda: free_tokens(method, request, reference(), judged.fidelity))
+        if isinstance(tokens, str):
+            return replace(record, error=tokens)
+        return self._with_answer(record, tokens, task, sample)
+
+    def _with_work(self, record: Record, response: Response, request: Request, sample: Sample) -> Record:
+        work, shares = response.work, shares_of(response.work, request)
+        details = {**sample.details, **response.details}
+        if work.revived_tokens_per_step is not None:
+            details["revived_tokens_per_step"] = work.revived_tokens_per_step
+        return replace(
+            record,
+            output_tokens=len(response.new_tokens),
             prompt_tokens_computed=shares.prompt_tokens_computed,
             prompt_tokens_computed_by_stage=shares.by_stage,
             prompt_tokens_computed_by_step=shares.by_step,
             flops_ratio=shares.flops_ratio,
-            peak_memory_bytes=measured.peak_memory_bytes,
-            added_memory_bytes=measured.added_memory_bytes,
             kv_bytes_prefill=work.kv_bytes_prefill,
             kv_bytes_end=work.kv_bytes_end,
             aux_bytes_prefill=work.aux_bytes_prefill,
             aux_bytes_end=work.aux_bytes_end,
             details=details or None,
         )
+
+    def _with_answer(self, record: Record, new_tokens: Tensor, task: Task, sample: Sample) -> Record:
+        prediction = str(self.loaded.tokenizer.decode(new_tokens, skip_special_tokens=True))
+        record = replace(record, prediction=prediction, output_tokens=len(new_tokens))
         if self.config.scoring and self.loaded.scores_mean_something:
             record = replace(record, score=task.score(self.loaded.postprocess(prediction), sample))
-        if self.config.fidelity and method.name == Baseline.name:  # the reference itself: a pass could only find it
-            record = _with_fidelity(record, EXACT)
         return record
 
     def _blank_record(self, task: Task, sample: Sample, method: Method, repeat: int, order: int) -> Record:

@@ -49,8 +49,6 @@ from lazybench.pruning.trace import StepTrace, Trace
 class Pruned(AbstractContextManager):
     """A policy for everything that ``model.generate`` does inside.
 
-    ::
-
         with Pruned(model, policy) as run:
             tokens = model.generate(**inputs, max_new_tokens=64)
         run.trace.prompt_tokens_computed_mean
@@ -269,8 +267,6 @@ class Pruned(AbstractContextManager):
 
 class LazyLLM(Pruned):
     """Dynamic token pruning (LazyLLM, arXiv 2407.14057) for everything ``model.generate`` does inside.
-
-    ::
 
         with LazyLLM(model, schedule) as lazy:
             tokens = model.generate(**inputs, max_new_tokens=64)
