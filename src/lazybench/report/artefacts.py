@@ -41,7 +41,7 @@ def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[s
 def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:
     """File name, caption and figure, for those that the results allow."""
     summary = with_settings_in_model(results.summary)
-    timed = not summary.empty and "ttft_speedup" in summary
+    timed = not summary.empty and tables.timed(summary)
     if timed and "fig1" in wanted and len(fig1.shares(results.samples)):
         yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
     for path in results.attention if "fig2" in wanted else ():

@@ -60,14 +60,14 @@ def write_page(
     """
     environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
     summary = results.summary
-    shown = [(name, caption, _inline(figure)) for name, caption, figure in figures]
+    shown = [(name, caption, inline(figure)) for name, caption, figure in figures]
     if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
         shown.insert(
             0,
             (
                 "tradeoff",
                 "Quality over TTFT speedup, by model and category",
-                _inline(tradeoff(with_settings_in_model(summary))),
+                inline(tradeoff(with_settings_in_model(summary))),
             ),
         )
     page = environment.get_template("page.html").render(
@@ -86,7 +86,8 @@ def write_page(
     write_text(path, page)
 
 
-def _inline(figure: Figure) -> str:
+def inline(figure: Figure) -> str:
+    """A figure as the source of an img element."""
     buffer = io.BytesIO()
     save_to(figure, buffer, "png")
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
