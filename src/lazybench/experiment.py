@@ -46,7 +46,7 @@ def _run(arguments: list[str]) -> int:
         raise unknown_name("size", size, SIZES)
     # on a CPU alone: a model for a GPU is seldom small enough to stand there twice
     shards = 2 if experiment == QUALITY and size != "full" else 1
-    overrides = [f"experiment={experiment}", f"size={size}", *_shared_out(overrides, shards)]
+    overrides = _shared_out([f"experiment={experiment}", f"size={size}", *overrides], shards)
     code = _python("-m", "lazybench", "run", *overrides)
     if code not in (0, 1):
         return code
@@ -79,7 +79,7 @@ def _shared_out(overrides: list[str], shards: int) -> list[str]:
     own = any(text.startswith(("shard=", "-m", "--multirun", "out=")) for text in overrides)
     count = int(named[-1]) if named else 1 if own else shards
     if count == 1:
-        return overrides
+        return sorted(overrides, key=lambda text: not text.startswith("-"))  # argparse wants options first
     if own:
         raise UserError(f"shards={count} makes a sweep of its own: leave out -m, shard= and out= (tag=NAME names it)")
     parts = ",".join(f"{index}/{count}" for index in range(count))

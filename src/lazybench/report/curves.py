@@ -141,5 +141,4 @@ def _with_quantities(samples: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _log(values: pandas.DataFrame) -> pandas.DataFrame:
-    logs: pandas.DataFrame = numpy.log(values.clip(lower=FLOOR))
-    return logs
+    return values.clip(lower=FLOOR).map(math.log, na_action="ignore")
