@@ -12,6 +12,7 @@ from conftest import RunPy, run_environment
 from lazybench.config_groups import QUALITY, quality_methods
 from lazybench.errors import UserError
 from lazybench.experiment import _shared_out
+from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.store.reading import read_records, read_results
 from lazybench.verify import main as verify
@@ -64,6 +65,16 @@ def test_a_table_without_times_has_no_column_for_them(runs: Path) -> None:
     assert "TTFT" not in table
     assert "no baseline" not in table
     assert "TTFT speedup" in (runs / "timed" / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_page_without_times_has_no_column_for_them(runs: Path) -> None:
+    assert report([str(runs / "judged0"), "--out", str(runs / "report"), "--no-texts"]) == 0
+    page = (runs / "report" / "index.html").read_text(encoding="utf-8").partition("<script")[0]
+    assert "KL nats" in page
+    assert "s (quartiles)" not in page
+    assert "decoding step" not in page
+    shown = {path.name for path in (runs / "report").iterdir()}
+    assert not {"table2.md", "fig1.png"} & shown
 
 
 def test_shards_are_one_run_and_verify(runs: Path) -> None:

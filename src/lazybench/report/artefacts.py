@@ -35,7 +35,15 @@ def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[s
     """Name to caption and table, for those that the results allow."""
     if results.summary.empty:
         return {}
-    return {name: (caption, build(results.summary)) for name, (build, caption) in TABLES.items() if name in wanted}
+    allowed = {
+        "table1": tables.timed(results.summary) or "score" in results.summary,
+        "table2": tables.timed(results.summary),
+    }
+    return {
+        name: (caption, build(results.summary))
+        for name, (build, caption) in TABLES.items()
+        if name in wanted and allowed[name]
+    }
 
 
 def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:

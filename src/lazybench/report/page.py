@@ -23,7 +23,7 @@ from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.names import category_rows, method_title, short_names, with_settings_in_model
 from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
 from lazybench.report.results import Results
-from lazybench.report.tables import readable
+from lazybench.report.tables import readable, timed
 from lazybench.store.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
@@ -66,7 +66,7 @@ def write_page(
             0,
             (
                 "tradeoff",
-                "Quality over TTFT speedup, by model and category",
+                f"Quality over {'TTFT speedup' if timed(summary) else 'FLOPs ratio'}, by model and category",
                 inline(tradeoff(with_settings_in_model(summary))),
             ),
         )
@@ -74,6 +74,7 @@ def write_page(
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
         summaries=_summaries(summary),
+        timed=len(summary) and timed(summary),
         reading=[*reading_notes(summary), CLAIM_NOTE] if len(summary) else [],
         notes=[*(row_notes(summary, short_names(summary)) if len(summary) else ()), *results.notes],
         failed=[record for records in results.records for record in records if record.error],

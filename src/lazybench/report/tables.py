@@ -151,7 +151,8 @@ def table1(summary: pandas.DataFrame) -> pandas.DataFrame:
                     ]
                     line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
                     line[f"{model} score"] = _cell(match, "score", 100, 2)
-                    line[f"{model} TTFT speedup"] = _cell(match, "ttft_speedup", 1, 2)
+                    if timed(summary):
+                        line[f"{model} TTFT speedup"] = _cell(match, "ttft_speedup", 1, 2)
                 if (category, method) in theirs:
                     known = theirs[category, method]
                     line["paper Llama 2 score"] = f"{known['llama2_score']:.2f}"
