@@ -10,6 +10,7 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
   lazybench --help                         its keys; --help tasks, models, methods, pruning: what they can be
   python -m lazybench.experiment NAME SIZE a table or figure of the paper, as in: fig5 mini
   python -m lazybench.report FOLDER        tables, figures and one HTML page of results
+  python -m lazybench.leaderboard FOLDER   methods at matched speeds, and who beats whom
   python -m lazybench.verify FOLDER        scores and summary computed again from the records
   python -m lazybench.lm_eval ...          lm-eval's command line with LazyLLM as a model
 

@@ -126,6 +126,8 @@ class RunConfig:
                 raise UserError(f"{name}={switch} must be true or false")
         if not self.timing and not self.fidelity:
             raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
+        if not self.timing and self.tune is not None:
+            raise UserError("timing=false leaves a search nothing to shorten; leave it out beside tune")
         if self.tracker not in ("none", "wandb"):
             raise unknown_name("tracker", str(self.tracker), ["none", "wandb"])
         labels = [(method.name, method.label) for method in self.methods]

@@ -28,13 +28,13 @@ FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
 
 # method, what varies from gentle to harsh, and what is set
 QUALITY: Sequence[tuple[str, str, Sequence[float], Mapping[str, Any]]] = [
-    ("lazyllm", "keep", (0.7, 0.5, 0.3, 0.2), {"pruning": {"layers": None, "depths": [0.3, 0.6, 0.9]}}),
-    ("static_pruning", "keep", (0.5, 0.3, 0.15), {"variant": "continue"}),
+    ("lazyllm", "keep", (0.7, 0.5, 0.3, 0.2, 0.1), {"pruning": {"layers": None, "depths": [0.3, 0.6, 0.9]}}),
+    ("static_pruning", "keep", (0.7, 0.5, 0.3, 0.15), {"variant": "continue"}),
     ("gemfilter", "keep", (0.5, 0.3, 0.15), {}),
     ("fastkv", "propagate", (0.5, 0.3, 0.1), {"retain": 1}),
     ("claa", "keep", (0.4, 0.2, 0.1), {"retain": 1}),
     ("asl", "keep", (0.5, 0.3, 0.15), {}),
-    ("uniprefill", "mass", (0.9, 0.7, 0.5), {}),
+    ("uniprefill", "mass", (0.99, 0.9, 0.7, 0.5), {}),
     ("pyramid_infer", "keep", (0.9, 0.7, 0.5), {}),
     ("spec_prefill", "keep", (0.5, 0.3, 0.15), {}),
     ("first_last", "keep", (0.7, 0.5, 0.3), {}),

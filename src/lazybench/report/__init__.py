@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from lazybench.errors import UserError
 from lazybench.store.files import write_atomically
 
 
@@ -34,3 +35,15 @@ def write_run_report(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file at once or not at all; see ``write_atomically``."""
     write_atomically(path, text.encode("utf-8"))
+
+
+def make_folder(out: Path) -> None:
+    """Make what ``--out`` names.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error.strerror}") from error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lazybench.errors import UserError, unknown_name
+from lazybench.report import where as conditions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,22 +21,30 @@ def main(arguments: list[str] | None = None) -> int:
         "--no-texts", action="store_true", help="leave prompt heads and answers out of the page (predictions stay)"
     )
     parser.add_argument("--data-root", type=Path, help="LongBench-schema JSONL files, for prompts and answers")
+    parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=conditions.HELP)
     options = parser.parse_args(arguments)
     try:
-        build(options.folders, options.out, options.only, not options.no_texts, options.data_root)
+        build(options.folders, options.out, options.only, not options.no_texts, options.data_root, options.where)
     except UserError as error:
         print(f"lazybench: {error}", file=sys.stderr)
         return UserError.exit_code
     return 0
 
 
-def build(folders: list[Path], out: Path | None, only: list[str] | None, texts: bool, data_root: Path | None) -> None:
+def build(
+    folders: list[Path],
+    out: Path | None,
+    only: list[str] | None,
+    texts: bool,
+    data_root: Path | None,
+    where: Sequence[str] = (),
+) -> None:
     """Write everything and print where.
 
     Raises:
         UserError: nothing to report on, or an unknown artefact.
     """
-    from lazybench.report import artefacts, write_run_report, write_text
+    from lazybench.report import artefacts, make_folder, write_run_report, write_text
     from lazybench.report.page import write_page
     from lazybench.report.results import load
     from lazybench.report.tables import run_table
@@ -42,13 +52,10 @@ def build(folders: list[Path], out: Path | None, only: list[str] | None, texts: 
     for name in only or ():
         if name not in artefacts.NAMES:
             raise unknown_name("table or figure", name, artefacts.NAMES)
-    results = load(folders)
+    results = load(folders, where)
     wanted = tuple(only or artefacts.NAMES)
     out = out or folders[0] / "report"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
+    make_folder(out)
     for run in results.runs:
         if len(run.folders) == 1 and not (run.folders[0] / "summary.csv").exists():
             write_run_report(run.folders[0])

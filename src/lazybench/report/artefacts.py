@@ -35,13 +35,21 @@ def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[s
     """Name to caption and table, for those that the results allow."""
     if results.summary.empty:
         return {}
-    return {name: (caption, build(results.summary)) for name, (build, caption) in TABLES.items() if name in wanted}
+    allowed = {
+        "table1": tables.timed(results.summary) or "score" in results.summary,
+        "table2": tables.timed(results.summary),
+    }
+    return {
+        name: (caption, build(results.summary))
+        for name, (build, caption) in TABLES.items()
+        if name in wanted and allowed[name]
+    }
 
 
 def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:
     """File name, caption and figure, for those that the results allow."""
     summary = with_settings_in_model(results.summary)
-    timed = not summary.empty and "ttft_speedup" in summary
+    timed = not summary.empty and tables.timed(summary)
     if timed and "fig1" in wanted and len(fig1.shares(results.samples)):
         yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
     for path in results.attention if "fig2" in wanted else ():

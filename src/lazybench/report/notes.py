@@ -27,10 +27,12 @@ def reading_notes(summary: pandas.DataFrame) -> list[str]:
         told.append("[brackets]: 95% interval.")
     if RANGE in bounds:
         told.append(f"(parentheses), below {LEAST_SAMPLES} samples: {RANGE}, no interval.")
-    told.append(
-        "TTFT speedup: baseline over method, the median of the paired ratios. FLOPs ratio: FLOPs of the plain prefill "
-        "over the method's. Decoding step x: method over baseline."
-    )
+    told.append("FLOPs ratio: FLOPs of the plain prefill over the method's.")
+    if summary["ttft_speedup"].notna().any():
+        told.append(
+            "TTFT speedup: baseline over method, the median of the paired ratios. Decoding step x: method over "
+            "baseline."
+        )
     return [" ".join(told)]
 
 

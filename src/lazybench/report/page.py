@@ -23,7 +23,7 @@ from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.names import category_rows, method_title, short_names, with_settings_in_model
 from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
 from lazybench.report.results import Results
-from lazybench.report.tables import readable
+from lazybench.report.tables import readable, timed
 from lazybench.store.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
@@ -60,20 +60,21 @@ def write_page(
     """
     environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
     summary = results.summary
-    shown = [(name, caption, _inline(figure)) for name, caption, figure in figures]
+    shown = [(name, caption, inline(figure)) for name, caption, figure in figures]
     if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
         shown.insert(
             0,
             (
                 "tradeoff",
-                "Quality over TTFT speedup, by model and category",
-                _inline(tradeoff(with_settings_in_model(summary))),
+                f"Quality over {'TTFT speedup' if timed(summary) else 'FLOPs ratio'}, by model and category",
+                inline(tradeoff(with_settings_in_model(summary))),
             ),
         )
     page = environment.get_template("page.html").render(
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
         summaries=_summaries(summary),
+        timed=len(summary) and timed(summary),
         reading=[*reading_notes(summary), CLAIM_NOTE] if len(summary) else [],
         notes=[*(row_notes(summary, short_names(summary)) if len(summary) else ()), *results.notes],
         failed=[record for records in results.records for record in records if record.error],
@@ -86,7 +87,8 @@ def write_page(
     write_text(path, page)
 
 
-def _inline(figure: Figure) -> str:
+def inline(figure: Figure) -> str:
+    """A figure as the source of an img element."""
     buffer = io.BytesIO()
     save_to(figure, buffer, "png")
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()

@@ -14,6 +14,7 @@ from lazybench.report.grouping import Group, groups_of
 from lazybench.report.notes import run_notes
 from lazybench.report.samples import paired_samples
 from lazybench.report.summary import summarise_runs
+from lazybench.report.where import conditions
 from lazybench.store.reading import Run, merge_shards, read_run
 from lazybench.store.record import Record
 
@@ -76,12 +77,16 @@ class Results:
         return [*self._groups[1], *run_notes(self.runs, self.records)]
 
 
-def load(roots: Sequence[Path]) -> Results:
+def load(roots: Sequence[Path], where: Sequence[str] = ()) -> Results:
     """Read every run and attention map at or below the folders.
 
+    Args:
+        where: conditions that the records must fulfil; see ``report/where.py``.
+
     Raises:
-        UserError: nothing there, or a run that cannot be read.
+        UserError: nothing there, or a run that cannot be read; no record fulfils the conditions.
     """
+    chosen = conditions(where)
     for root in roots:
         if not root.is_dir():
             raise UserError(f"no results folder {root}; python run.py writes one, results/runs/... by default")
@@ -91,4 +96,10 @@ def load(roots: Sequence[Path]) -> Results:
     )
     if not folders and not attention:
         raise UserError(f"no run in {', '.join(map(str, roots))}: no folder at or below holds a samples.jsonl")
-    return Results(tuple(merge_shards([read_run(folder) for folder in folders])), tuple(attention))
+    runs = merge_shards([read_run(folder) for folder in folders])
+    if where:
+        runs = [replace(run, records=[record for record in run.records if chosen(record)]) for run in runs]
+        runs = [run for run in runs if run.records]
+        if not runs:
+            raise UserError(f"no record fulfils --where {' --where '.join(where)}")
+    return Results(tuple(runs), tuple(attention))

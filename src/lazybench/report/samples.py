@@ -15,7 +15,8 @@ ROW = ["model", "setting", "task", "category", "method", "variant"]
 SAMPLE = ["model", "setting", "task", "sample_id"]
 TIMES = ["ttft_s", "generation_s", "decode_step_s", "overhead_s"]
 NUMBERS = [
-    *("score", "fidelity_top1", "fidelity_kl", "prompt_tokens", "output_tokens", "prompt_tokens_computed"),
+    *("score", "fidelity_top1", "fidelity_kl", "fidelity_first_top1", "fidelity_first_kl"),
+    *("prompt_tokens", "output_tokens", "prompt_tokens_computed"),
     *("flops_ratio", "peak_memory_bytes", "added_memory_bytes", "truncated_from"),
     *("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 ]

@@ -94,7 +94,7 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     if rows.empty:
         return {"n": 0}
     row: dict[str, object] = {"n": _count(rows)}
-    row["n_paired"] = _count(rows[rows["baseline_ttft_s"].notna()])
+    row["n_paired"] = _count(rows[rows["baseline_prompt_tokens"].notna()])
     row["truncated"] = _count(rows[rows["truncated_from"].notna()])
     row["bounds"] = _measured(rows, rows["prompt_tokens"]).kind
     for name in ("score", "fidelity_top1"):

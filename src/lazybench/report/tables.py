@@ -64,12 +64,14 @@ def brief(rows: pandas.DataFrame, names: dict[tuple[str, str], str]) -> pandas.D
         columns["score"] = _bounded(rows, "score", 100, 1, 0)
     if rows.get("fidelity_top1", pandas.Series(dtype=float)).notna().any():
         columns["same token %"] = _bounded(rows, "fidelity_top1", 100, 1, 0)
-    if "ttft_speedup" in rows:
+    columns["FLOPs ratio"] = [number(value, 2) for value in rows["flops_ratio"]]
+    if not timed(rows) and "fidelity_kl_median" in rows:
+        columns["KL nats (median)"] = _bounded(rows, "fidelity_kl_median", 1, 3)
+    if timed(rows):
         marks = [" ?" if said == "undecided" else "" for said in rows["clock"]]
         columns["TTFT speedup"] = [
             cell + mark for cell, mark in zip(_bounded(rows, "ttft_speedup", 1, 2), marks, strict=True)
         ]
-        columns["FLOPs ratio"] = [number(value, 2) for value in rows["flops_ratio"]]
         columns["decoding step x"] = [number(value, 2) for value in rows["decode_step_ratio"]]
     return pandas.DataFrame(columns)
 
@@ -96,7 +98,9 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
         table["same token as baseline %"] = _bounded(rows, "fidelity_top1", 100, 1)
         table["KL nats (mean)"] = [number(value, 3) for value in rows["fidelity_kl"]]
         table["KL nats (median)"] = _bounded(rows, "fidelity_kl_median", 1, 3)
-    if "ttft_speedup" in rows:
+    table["FLOPs ratio"] = [number(value, 2) for value in rows["flops_ratio"]]
+    table["prompt computed %"] = [number(100 * value, 1) for value in rows["prompt_tokens_computed"]]
+    if timed(rows):
         table["TTFT s (quartiles)"] = [
             f"{number(median, 3)} ({number(low, 3)} to {number(high, 3)})"
             for median, low, high in zip(
@@ -106,11 +110,9 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
         table["TTFT speedup"] = _bounded(rows, "ttft_speedup", 1, 2)
         table["of sums"] = [number(value, 2) for value in rows["ttft_speedup_of_sums"]]
         table["clock"] = rows["clock"].fillna("").tolist()
-        table["FLOPs ratio"] = [number(value, 2) for value in rows["flops_ratio"]]
         table["efficiency"] = [number(value, 2) for value in rows["efficiency"]]
         table["generation speedup"] = _bounded(rows, "generation_speedup", 1, 2)
         table["decoding step x"] = _bounded(rows, "decode_step_ratio", 1, 2)
-        table["prompt computed %"] = [number(100 * value, 1) for value in rows["prompt_tokens_computed"]]
         memory = "added_memory_ratio" if rows["added_memory_ratio"].notna().any() else "memory_ratio"
         table["added memory x" if memory.startswith("added") else "peak memory x"] = [
             number(value, 2) for value in rows[memory]
@@ -149,7 +151,8 @@ def table1(summary: pandas.DataFrame) -> pandas.DataFrame:
                     ]
                     line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
                     line[f"{model} score"] = _cell(match, "score", 100, 2)
-                    line[f"{model} TTFT speedup"] = _cell(match, "ttft_speedup", 1, 2)
+                    if timed(summary):
+                        line[f"{model} TTFT speedup"] = _cell(match, "ttft_speedup", 1, 2)
                 if (category, method) in theirs:
                     known = theirs[category, method]
                     line["paper Llama 2 score"] = f"{known['llama2_score']:.2f}"
@@ -205,6 +208,11 @@ def latex(table: pandas.DataFrame, caption: str, label: str) -> str:
     return str(
         styler.to_latex(hrules=True, column_format=columns, caption=caption, label=label, position_float="centering")
     )
+
+
+def timed(rows: pandas.DataFrame) -> bool:
+    """Whether any of a summary's rows has a time, relative to the baseline's."""
+    return "ttft_speedup" in rows and bool(rows["ttft_speedup"].notna().any())
 
 
 def number(value: float, digits: int) -> str:

@@ -30,7 +30,7 @@ def tradeoff(summary: pandas.DataFrame) -> Figure:
             draw_points(axes, panel, name, names)
             axes.set(
                 title=f"{category_title(str(category))} (n={panel['n'].max()})\n{model}",
-                xlabel="TTFT speedup (x)",
+                xlabel=SPEEDS[speed(panel)],
                 ylabel=label,
             )
         legend(figure, names)
@@ -43,6 +43,14 @@ QUALITIES = {  # column and axis label
     "relative_score": "score relative to baseline (%)",
     "fidelity_top1": "same token as baseline (%)",
 }
+
+
+SPEEDS = {"ttft_speedup": "TTFT speedup (x)", "flops_ratio": "FLOPs ratio (x)"}
+
+
+def speed(rows: pandas.DataFrame) -> str:
+    """The column that stands for speed: the FLOPs ratio where nothing was timed."""
+    return next((name for name in SPEEDS if name in rows and rows[name].notna().any()), "ttft_speedup")
 
 
 def qualities(rows: pandas.DataFrame) -> list[str]:
@@ -62,27 +70,28 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names) -> 
 
     A relative score has no upper bound where draws of samples leave the baseline nothing: its bar runs off the panel.
     """
-    if "ttft_speedup" not in rows:
+    across = speed(rows)
+    if across not in rows or name not in rows:
         return
-    rows = rows[numpy.isfinite(rows[name]) & rows["ttft_speedup"].notna()]
+    rows = rows[numpy.isfinite(rows[name]) & rows[across].notna()]
     if rows.empty:
         axes.text(0.5, 0.5, "the baseline scores 0", ha="center", va="center", transform=axes.transAxes, color="0.4")
         axes.set(xticks=[], yticks=[])
         return
     styles = method_styles(method for method, _ in names)
     front = pareto_front(rows, name)
-    axes.plot(front["ttft_speedup"], 100 * front[name], color="0.75", linewidth=5, zorder=0, solid_capstyle="round")
+    axes.plot(front[across], 100 * front[name], color="0.75", linewidth=5, zorder=0, solid_capstyle="round")
     axes.axhline(100, color="0.5", linewidth=0.8, linestyle=":")
     axes.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
     highs = rows[f"{name}_high"] if f"{name}_high" in rows else rows[name]
     ceiling = 1.05 * max(rows[name].max(), highs[numpy.isfinite(highs)].max())
     for method, points in rows.groupby("method", sort=False):
-        points = points.sort_values("ttft_speedup")
+        points = points.sort_values(across)
         colour, marker = styles[str(method)]
         axes.errorbar(
-            points["ttft_speedup"],
+            points[across],
             100 * points[name],
-            xerr=_reach(points, "ttft_speedup", 1, math.inf),
+            xerr=_reach(points, across, 1, math.inf),
             yerr=_reach(points, name, 100, ceiling),
             color=colour,
             marker=marker,
@@ -100,14 +109,14 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names) -> 
                     "fontsize": 7,
                     "color": colour,
                 }
-                axes.annotate(number, (row.ttft_speedup, 100 * getattr(row, name)), **place)
+                axes.annotate(number, (getattr(row, across), 100 * getattr(row, name)), **place)
     if numpy.isposinf(highs).any():
         axes.set_ylim(top=100 * ceiling)
 
 
 def pareto_front(rows: pandas.DataFrame, name: str) -> pandas.DataFrame:
     """The points that no other beats in both speedup and quality, by falling speedup."""
-    ordered = rows.sort_values(["ttft_speedup", name], ascending=False)
+    ordered = rows.sort_values([speed(rows), name], ascending=False)
     return ordered[ordered[name] > ordered[name].cummax().shift(fill_value=-math.inf)]
 
 
@@ -135,8 +144,10 @@ def legend(figure: Figure, names: Names) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8 * small)
 
 
-def _reach(points: pandas.DataFrame, name: str, factor: float, ceiling: float) -> list[pandas.Series]:
+def _reach(points: pandas.DataFrame, name: str, factor: float, ceiling: float) -> list[pandas.Series] | None:
     """Distances from the point to its interval's bounds, an upper one that is infinite taken beyond the ceiling."""
+    if f"{name}_low" not in points:  # FLOPs are counted, not estimated
+        return None
     low = (points[name] - points[f"{name}_low"]).clip(lower=0).fillna(0) * factor
     bound = points[f"{name}_high"].replace(math.inf, 2 * ceiling)
     high = (bound - points[name]).clip(lower=0).fillna(0) * factor

@@ -1,0 +1,144 @@
+"""A method's quality as a curve over its speed, and what it is at a speed between two of its settings.
+
+A curve runs through the settings of one method that differ in how much they keep alone. Between two of them that are
+neighbours in speed every quantity is linear in the logarithm of the speed, divergences by their own logarithm. So
+nothing between two settings lies outside of what they measured, and beyond the outermost ones there is nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy
+import pandas
+
+from lazybench.config_groups import QUALITY
+from lazybench.report import statistics
+from lazybench.report.statistics import Estimate, Measured
+
+FLOOR = 1e-9  # nats; two passes of one model differ by about as much
+VARIES = {method: name for method, name, _, _ in QUALITY}
+LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
+QUANTITIES = (*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio")
+SAMPLE = ["task", "sample_id"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method's settings by rising speed."""
+
+    method: str
+    family: str  # what its settings have in common, of their variants: "continue depth=0.25"
+    speeds: tuple[float, ...]
+    settings: tuple[pandas.DataFrame, ...]  # for each its samples by task and id, with QUANTITIES as columns
+    variants: tuple[str, ...]
+
+    def at(self, speed: float) -> pandas.DataFrame:
+        """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
+        found = between(self.speeds, speed)
+        if found is None:
+            return pandas.DataFrame(columns=list(QUANTITIES))
+        first, second, share = found
+        one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
+        logs = list(LOGARITHMIC)
+        mixed = (1 - share) * one + share * other
+        mixed[logs] = numpy.exp((1 - share) * _log(one[logs]) + share * _log(other[logs]))
+        return mixed[mixed["fidelity_kl"].notna()]
+
+    def timed_at(self, speed: float, times: Mapping[tuple[str, str], float]) -> float:
+        """A ratio of times that is known for each (method, variant), at this speed; NaN where it is not."""
+        found = between(self.speeds, speed)
+        if found is None:
+            return math.nan
+        first, second, share = found
+        ends = [times.get((self.method, self.variants[place]), math.nan) for place in (first, second)]
+        return (1 - share) * ends[0] + share * ends[1] if share else ends[0]
+
+
+def between(speeds: tuple[float, ...], speed: float) -> tuple[int, int, float] | None:
+    """The neighbours that a speed lies between, and the second one's share by logarithms; None outside of them all.
+
+    >>> between((1.0, 4.0), 2.0)
+    (0, 1, 0.5)
+    """
+    for place, known in enumerate(speeds):
+        if math.isclose(known, speed, rel_tol=1e-6):
+            return place, place, 0.0
+        if place and speeds[place - 1] < speed < known:
+            low = math.log(speeds[place - 1])
+            return place - 1, place, (math.log(speed) - low) / (math.log(known) - low)
+    return None
+
+
+def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], float] | None = None) -> list[Curve]:
+    """The curves of one model's samples, the baseline's left out.
+
+    Args:
+        samples: from ``paired_samples``.
+        speedups: the speed of each (method, variant), measured elsewhere; those without one are left out. None: the
+            median FLOPs ratio over the samples, each task with the same weight.
+    """
+    samples = _with_quantities(samples[samples["method"] != "baseline"])
+    families: dict[tuple[str, str], list[tuple[float, str, pandas.DataFrame]]] = {}
+    for (method, variant), rows in samples.groupby(["method", "variant"], sort=False):
+        if speedups is None:
+            speed = statistics.median_ratio(Measured.of(rows["flops_ratio"], None, rows["task"])).value
+        else:
+            speed = speedups.get((str(method), str(variant)), math.nan)
+        if math.isnan(speed) or rows["fidelity_kl"].isna().all():
+            continue
+        setting = rows.set_index(SAMPLE)[list(QUANTITIES)]
+        families.setdefault((str(method), family_of(str(method), str(variant))), []).append(
+            (speed, str(variant), setting)
+        )
+    found = []
+    for (method, family), settings in families.items():
+        settings.sort(key=lambda setting: setting[:2])
+        speeds, variants, frames = zip(*settings, strict=True)
+        found.append(Curve(method, family, speeds, frames, variants))
+    return found
+
+
+def family_of(method: str, variant: str) -> str:
+    """A variant without what says how much is kept.
+
+    >>> family_of("static_pruning", "continue keep=0.5 depth=0.25")
+    'continue depth=0.25'
+    """
+    return " ".join(re.sub(rf"(?<!\S){VARIES.get(method, 'keep')}=\S+", "", variant).split())
+
+
+def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:
+    """Geometric mean over the samples of a curve, in nats; every sample weighs the same."""
+    values = samples[name].dropna()
+    return statistics.compare_divergences(values, numpy.ones(len(values))).estimate
+
+
+def same_token(samples: pandas.DataFrame) -> Estimate:
+    """Share of the plain model's tokens that are predicted too; every task weighs the same."""
+    return statistics.mean_score(by_task(samples["fidelity_top1"]))
+
+
+def by_task(values: pandas.Series) -> Measured:
+    """A curve's samples with their tasks; as of one task where some task has one sample, which knows no spread."""
+    tasks = values.index.get_level_values("task") if len(values) else None
+    measured = Measured.of(values, None, tasks)
+    return measured if all(len(task) > 1 for task in measured.by_task()) else Measured.of(values)
+
+
+def _with_quantities(samples: pandas.DataFrame) -> pandas.DataFrame:
+    steps = samples["baseline_output_tokens"]
+    total = steps * samples["fidelity_kl"] - samples["fidelity_first_kl"]
+    kv = samples["baseline_kv_bytes_end"]
+    return samples.assign(
+        fidelity_later_kl=(total.clip(lower=0) / (steps - 1)).where(steps > 1),
+        kv_ratio=samples["kv_bytes_end"] / kv,
+        aux_ratio=samples["aux_bytes_end"] / kv,
+    )
+
+
+def _log(values: pandas.DataFrame) -> pandas.DataFrame:
+    return values.clip(lower=FLOOR).map(math.log, na_action="ignore")

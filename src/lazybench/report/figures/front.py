@@ -1,0 +1,52 @@
+"""The front: how closely each method follows the plain model, over the FLOPs that it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy
+import pandas
+from matplotlib.figure import Figure
+
+from lazybench.report.curves import Curve, divergence, same_token
+from lazybench.report.figures.style import method_styles, new_figure, styled
+from lazybench.report.statistics import LEAST_SAMPLES, Estimate
+
+CAPTION = (
+    "Left: share of the plain model's tokens that a method predicts too. Right: KL divergence of its next-token "
+    "distribution from the plain model's, geometric mean over samples. A point is a setting, a line joins a method's. "
+    f"Bars: 95% intervals over samples; below {LEAST_SAMPLES} samples the lowest and highest value."
+)
+PANELS = (("same token as plain model (%)", "linear"), ("KL divergence (nats)", "log"))
+
+
+def draw(curves: Sequence[Curve], names: Sequence[str], title: str, across: str) -> Figure:
+    """Two panels over one speed.
+
+    Args:
+        names: of each curve, for the legend.
+        across: what the speed is: "FLOPs ratio".
+    """
+    styles = method_styles(curve.method for curve in curves)
+    with styled():
+        figure = new_figure(9.5, 4.6)
+        panels = figure.subplots(1, 2)
+        for axes, (label, scale) in zip(panels, PANELS, strict=True):
+            axes.set(xlabel=f"{across} (x)", ylabel=label, yscale=scale)
+        for curve, name in zip(curves, names, strict=True):
+            colour, marker = styles[curve.method]
+            for axes, found in zip(panels, zip(*map(_estimates, curve.settings), strict=True), strict=True):
+                values = numpy.array([[one.value, one.low, one.high] for one in found])
+                reach = numpy.abs(values[:, 1:] - values[:, :1]).T
+                bars = {"elinewidth": 0.6, "capsize": 1.5, "linewidth": 1.2, "markersize": 5}
+                axes.errorbar(curve.speeds, values[:, 0], reach, color=colour, marker=marker, label=name, **bars)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        n = {len(setting) for curve in curves for setting in curve.settings}
+        figure.suptitle(f"{title} (n={min(n)}{'' if len(n) == 1 else f' to {max(n)}'})")
+    return figure
+
+
+def _estimates(setting: pandas.DataFrame) -> tuple[Estimate, Estimate]:
+    same = same_token(setting)
+    return Estimate(100 * same.value, 100 * same.low, 100 * same.high, same.kind), divergence(setting)

@@ -1,0 +1,236 @@
+"""Which method, at which speed, at what loss, with what certainty: methods at matched speeds, and each pair of them.
+
+Every sample weighs the same in divergences and in comparisons; in scores and shares every task does, as in summaries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import pandas
+
+from lazybench.report import statistics
+from lazybench.report.curves import Curve, by_task, curves_of, divergence, same_token
+from lazybench.report.names import method_title
+from lazybench.report.results import Results
+from lazybench.report.statistics import CONFIDENCE, INTERVAL, Comparison, Estimate, Measured
+from lazybench.report.tables import number
+from lazybench.store.reading import Run
+
+SPEEDS = (1.5, 2.0, 3.0)
+FLOPS, TTFT = "FLOPs ratio", "TTFT speedup"
+RATIOS_OF_TIMES = {
+    "ttft_speedup": ("baseline_ttft_s", "ttft_s"),
+    "decode_step": ("decode_step_s", "baseline_decode_step_s"),
+}
+Times = dict[tuple[str, str], float]  # method and variant to the median of paired ratios
+
+
+@dataclass(frozen=True)
+class Section:
+    """One model's methods at one speed."""
+
+    model: str
+    matched: str  # FLOPS or TTFT
+    speed: float
+    curves: tuple[Curve, ...]
+    times: dict[str, Times]  # by name: see RATIOS_OF_TIMES
+
+    @property
+    def title(self) -> str:
+        """``smollm2 at a FLOPs ratio of 2x``"""
+        return f"{self.model} at a {self.matched} of {self.speed:g}x"
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of each curve: the method's, with what tells it from another curve of the same method."""
+        methods = [curve.method for curve in self.curves]
+        return [method_title(c.method, c.family if methods.count(c.method) > 1 else "") for c in self.curves]
+
+    @cached_property
+    def samples(self) -> list[pandas.DataFrame]:
+        """Of each curve: its quantities at this speed, one row a sample."""
+        return [curve.at(self.speed) for curve in self.curves]
+
+    def table(self) -> pandas.DataFrame:
+        """Numbers, one row a method, the closest to the plain model first, those without any last."""
+        rows = [
+            {**self._about(name, curve), **_row(samples)}
+            for name, curve, samples in zip(self.names, self.curves, self.samples, strict=True)
+        ]
+        return pandas.DataFrame(rows).sort_values("kl", na_position="last", kind="stable", ignore_index=True)
+
+    def _about(self, name: str, curve: Curve) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "matched": self.matched,
+            "speed": self.speed,
+            "method": name,
+            "settings": "; ".join(curve.variants),
+            "slowest": curve.speeds[0],
+            "fastest": curve.speeds[-1],
+            **{name: curve.timed_at(self.speed, known) for name, known in self.times.items()},
+        }
+
+    def comparisons(self) -> pandas.DataFrame:
+        """Every two methods on the samples that both have: one row for each order of the two.
+
+        ``kl_ratio``: the geometric mean of the first's divergence over the second's; ``result``: "closer" or "further"
+        where the 95% interval leaves out 1, "undecided" else; ``p_holm``: of the sign test, corrected for the pairs.
+        """
+        measured = [place for place, samples in enumerate(self.samples) if len(samples)]
+        pairs = list(combinations(measured, 2))
+        found = [self._compare(*pair) for pair in pairs]
+        corrected = statistics.holm([one.p_sign if one.samples else 1.0 for one in found])
+        rows = []
+        for (first, second), one, p_holm in zip(pairs, found, corrected, strict=True):
+            for names, turned in (((first, second), one.estimate), ((second, first), _inverse(one.estimate))):
+                rows.append(
+                    {
+                        "model": self.model,
+                        "matched": self.matched,
+                        "speed": self.speed,
+                        "method": self.names[names[0]],
+                        "against": self.names[names[1]],
+                        "kl_ratio": turned.value,
+                        "kl_ratio_low": turned.low,
+                        "kl_ratio_high": turned.high,
+                        "bounds": turned.kind,
+                        "n": one.samples,
+                        "result": _result(turned),
+                        "p_sign": one.p_sign,
+                        "p_holm": p_holm,
+                        "samples_to_decide": one.samples_to_decide,
+                    }
+                )
+        return pandas.DataFrame(rows)
+
+    def _compare(self, first: int, second: int) -> Comparison:
+        one, other = self.samples[first]["fidelity_kl"].align(self.samples[second]["fidelity_kl"], join="inner")
+        return statistics.compare_divergences(one, other)
+
+
+def sections(results: Results, speeds: Sequence[float] = SPEEDS) -> list[Section]:
+    """Each model's methods at each speed: matched by FLOPs, and by measured TTFT where runs timed the same settings."""
+    judged = Results(_holding(results.runs, "fidelity_kl"), ())
+    times = _times(Results(_holding(results.runs, "ttft_s"), ()))
+    plain = {group.label: run.model for run, group in zip(judged.runs, judged.groups, strict=True)}
+    found = []
+    for model, samples in judged.samples.groupby("model", sort=False) if len(judged.runs) else ():
+        known = times.get(plain[str(model)], {})
+        matchings = [(FLOPS, curves_of(samples))]
+        if known:
+            matchings.append((TTFT, curves_of(samples, known["ttft_speedup"])))
+        found += [
+            Section(str(model), matched, speed, tuple(curves), known)
+            for matched, curves in matchings
+            if curves
+            for speed in speeds
+        ]
+    return found
+
+
+def readable(table: pandas.DataFrame) -> pandas.DataFrame:
+    """A section's table as rounded text, units in the names; columns that nothing fills are left out."""
+    columns: dict[str, list[str]] = {
+        "method": list(table["method"]),
+        "KL nats": _bounded(table, "kl", 1, 3),
+        "first": [number(value, 3) for value in table["kl_first"]],
+        "later": [number(value, 3) for value in table["kl_later"]],
+        "same token %": _bounded(table, "same_token", 100, 0),
+        "relative score %": _bounded(table, "relative_score", 100, 0),
+        **{
+            title: [number(value, 2) for value in table[name]]
+            for title, name in (("TTFT speedup", "ttft_speedup"), ("decoding step x", "decode_step"))
+            if name in table
+        },
+        "KV %": [number(100 * value, 0) for value in table["kv_ratio"]],
+        "Aux %": [number(100 * value, 0) for value in table["aux_ratio"]],
+        "n": [str(n) if n else "" for n in table["n"]],
+        "measured from to": [f"{number(a, 2)} {number(b, 2)}" for a, b in table[["slowest", "fastest"]].to_numpy()],
+    }
+    return pandas.DataFrame({name: cells for name, cells in columns.items() if any(cells)})
+
+
+def matrix(comparisons: pandas.DataFrame) -> pandas.DataFrame:
+    """Row against column: the ratio of their divergences, and who is closer to the plain model."""
+    names = list(dict.fromkeys(comparisons["method"]))
+    cells = {(row.method, row.against): _cell(row) for row in comparisons.itertuples()}
+    lines = [{"method": one, **{other: cells.get((one, other), "") for other in names}} for one in names]
+    return pandas.DataFrame(lines)
+
+
+def _cell(row: object) -> str:
+    sure = row.p_holm < 1 - CONFIDENCE  # type: ignore[attr-defined]
+    mark = {"closer": "+", "further": "-", "undecided": ""}[row.result] * (1 + sure)  # type: ignore[attr-defined]
+    return f"{number(row.kl_ratio, 2)} {mark}".strip()  # type: ignore[attr-defined]
+
+
+def _row(samples: pandas.DataFrame) -> dict[str, object]:
+    kl = divergence(samples)
+    scored = samples[samples["score"].notna() & samples["baseline_score"].notna()]
+    relative = Estimate(math.nan)
+    if len(scored):
+        relative = statistics.relative_score(by_task(scored["score"]), by_task(scored["baseline_score"]))
+    return {
+        "n": len(samples),
+        **_named("kl", kl),
+        "kl_first": divergence(samples, "fidelity_first_kl").value,
+        "kl_later": divergence(samples, "fidelity_later_kl").value,
+        **_named("same_token", same_token(samples)),
+        **_named("relative_score", relative),
+        "kv_ratio": samples["kv_ratio"].mean(),
+        "aux_ratio": samples["aux_ratio"].mean(),
+        "bounds": kl.kind,
+    }
+
+
+def _times(results: Results) -> dict[str, dict[str, Times]]:
+    """For each model by its plain name: the medians of the paired ratios of times, where methods were timed."""
+    if not results.runs:
+        return {}
+    plain = {group.label: run.model for run, group in zip(results.runs, results.groups, strict=True)}
+    samples = results.samples[results.samples["method"] != "baseline"]
+    found: dict[str, dict[str, Times]] = {}
+    for (model, method, variant), rows in samples.groupby([samples["model"].map(plain), "method", "variant"]):
+        for name, (above, below) in RATIOS_OF_TIMES.items():
+            ratios = statistics.median_ratio(Measured.of(rows[above] / rows[below], None, rows["task"]))
+            found.setdefault(str(model), {}).setdefault(name, {})[str(method), str(variant)] = ratios.value
+    return found
+
+
+def _holding(runs: Sequence[Run], name: str) -> tuple[Run, ...]:
+    return tuple(run for run in runs if any(getattr(record, name) is not None for record in run.records))
+
+
+def _inverse(ratio: Estimate) -> Estimate:
+    return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.kind)
+
+
+def _result(ratio: Estimate) -> str:
+    if ratio.kind != INTERVAL or ratio.low <= 1 <= ratio.high:
+        return "undecided"
+    return "closer" if ratio.high < 1 else "further"
+
+
+def _named(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _bounded(table: pandas.DataFrame, name: str, factor: float, digits: int) -> list[str]:
+    return [
+        f"{number(factor * value, digits)} {left}{number(factor * low, digits)}, {number(factor * high, digits)}{right}"
+        if not math.isnan(low)
+        else number(factor * value, digits)
+        for value, low, high, (left, right) in zip(
+            table[name],
+            table[f"{name}_low"],
+            table[f"{name}_high"],
+            ["[]" if kind == INTERVAL else "()" for kind in table["bounds"]],
+            strict=True,
+        )
+    ]

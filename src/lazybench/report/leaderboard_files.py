@@ -1,0 +1,106 @@
+"""The leaderboard as files: Markdown, CSV, one HTML page whose tables sort, and the front as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from lazybench.errors import UserError
+from lazybench.report import write_text
+from lazybench.report.artefacts import file_name, write_figure
+from lazybench.report.figures import front
+from lazybench.report.leaderboard import FLOPS, SPEEDS, TTFT, Section, matrix, readable, sections
+from lazybench.report.page import inline
+from lazybench.report.results import Results
+from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.report.tables import markdown
+
+READING = (
+    "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over samples; first: of "
+    "the first token, which the prefill alone decides; later: of the others.",
+    "Same token %: of the plain model's tokens. Decoding step x: method over plain model. KV %, Aux %: bytes at the "
+    "end, of the plain model's KV cache. FLOPs ratio: FLOPs of the plain prefill over the method's.",
+    f"[brackets]: 95% interval; (parentheses), below {LEAST_SAMPLES} samples: lowest to highest.",
+    "Each method at this speed on its own curve, between two of its settings that are neighbours: linear in the "
+    "logarithm of the speed. Nothing is extrapolated: a row stays empty where the speeds that its settings were "
+    "measured at (last column) do not enclose this one.",
+)
+MATRIX_READING = (
+    "Row over column: the ratio of their KL divergences on the same samples, geometric mean. +: the row is closer to "
+    "the plain model, -: further (the 95% interval leaves out 1); ++ and --: the sign test says so too, corrected for "
+    "the number of pairs (Holm). No mark: undecided; comparisons.csv says how many samples would decide it."
+)
+
+
+def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequence[float] = SPEEDS) -> None:
+    """Write leaderboard.md, .csv and .html, comparisons.csv, and front.png and .pdf (one for each model).
+
+    Raises:
+        UserError: no record has a divergence.
+    """
+    found = sections(results, speeds)
+    if not found:
+        raise UserError(
+            "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
+        )
+    tables = [section.table() for section in found]
+    compared = [section.comparisons() for section in found]
+    write_text(out / "leaderboard.csv", pandas.concat(tables).to_csv(index=False))
+    write_text(out / "comparisons.csv", pandas.concat(compared).to_csv(index=False))
+    shown = [(section.title, readable(table)) for section, table in zip(found, tables, strict=True)]
+    matrices = [(s.title, matrix(pairs)) for s, pairs in zip(found, compared, strict=True) if len(pairs)]
+    notes = [*_notes(found), *results.notes]
+    parts = [
+        f"Built by `{command}`\n",
+        *(f"**{title}**\n\n{markdown(table)}" for title, table in shown),
+        "  \n".join([*READING, *notes]) + "\n",
+        f"Who is closer to the plain model. {MATRIX_READING}\n",
+        *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
+    ]
+    write_text(out / "leaderboard.md", "\n".join(parts))
+    figures = list(_fronts(found))
+    for name, _, figure in figures:
+        write_figure(name, figure, out)
+    environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
+    page = environment.get_template("leaderboard.html").render(
+        command=command,
+        notes=notes,
+        figures=[(name, caption, inline(figure)) for name, caption, figure in figures],
+        tables=shown,
+        reading=READING,
+        matrices=matrices,
+        matrix_reading=MATRIX_READING,
+    )
+    write_text(out / "leaderboard.html", page)
+
+
+def _fronts(found: Sequence[Section]) -> Iterator[tuple[str, str, Figure]]:
+    """One figure for each model and each kind of speed."""
+    models = {section.model for section in found}
+    for section in {(section.model, section.matched): section for section in found}.values():
+        name = "front" + ("_ttft" if section.matched == TTFT else "")
+        name += f"_{file_name(section.model)}" if len(models) > 1 else ""
+        yield name, front.CAPTION, front.draw(section.curves, section.names, section.model, section.matched)
+
+
+def _notes(found: Sequence[Section]) -> list[str]:
+    """What must be said in words: rows that are empty, rows on different samples."""
+    notes = []
+    for section in found:
+        table = section.table()
+        empty = [f"{row.method} ({row.slowest:.2f}x to {row.fastest:.2f}x)" for row in table.itertuples() if not row.n]
+        if empty:
+            notes.append(f"{section.title} there is no number, nothing being extrapolated, for {', '.join(empty)}.")
+        counts = sorted({int(n) for n in table["n"] if n})
+        if len(counts) > 1:
+            notes.append(
+                f"{section.title} the methods stand on {counts[0]} to {counts[-1]} samples: compare them in the "
+                "matrix, which pairs."
+            )
+    if not any(section.matched == TTFT for section in found):
+        notes.append(f"No run timed these settings: matched by {FLOPS} alone, which bounds no speedup.")
+    return notes

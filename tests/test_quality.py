@@ -1,0 +1,128 @@
+"""Quality without a clock: the same numbers as a timed run's, from one pass a sample and method, and no times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import RunPy, run_environment
+
+from lazybench.config_groups import QUALITY, quality_methods
+from lazybench.errors import UserError
+from lazybench.experiment import _shared_out
+from lazybench.report.__main__ import main as report
+from lazybench.report.results import load
+from lazybench.store.reading import read_records, read_results
+from lazybench.verify import main as verify
+
+QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32", "limit=2")
+METHODS = "methods=[baseline,{method: first_last, keep: 0.5},{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}]"
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_checkpoint: Path, run_py: RunPy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A timed run, and the same without a clock in two shards that share references."""
+    root = tmp_path_factory.mktemp("runs")
+    common = (f"model.path={tiny_checkpoint}", *QUICK, METHODS)
+    done = run_py(*common, f"out={root}/timed", "warmup=0")
+    assert done.returncode == 0, done.stderr
+    for shard in (0, 1):
+        quality = ("timing=false", f"references={root}/references", f"shard={shard}/2", f"out={root}/judged{shard}")
+        done = run_py(*common, *quality)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_without_a_clock_the_numbers_are_a_timed_runs_and_there_are_no_times(runs: Path) -> None:
+    timed = {record.key: record for record in read_records(runs / "timed" / "samples.jsonl")}
+    judged = [record for n in (0, 1) for record in read_records(runs / f"judged{n}" / "samples.jsonl")]
+    assert {record.key for record in judged} == timed.keys()
+    for record in judged:
+        other = timed[record.key]
+        assert record.error is record.ttft_s is record.generation_s is record.decode_step_s is None
+        assert record.fidelity_kl == pytest.approx(other.fidelity_kl, abs=1e-6)
+        assert record.fidelity_first_kl == pytest.approx(other.fidelity_first_kl, abs=1e-6)
+        for name in (
+            *("fidelity_top1", "fidelity_first_top1", "score", "prediction", "flops_ratio", "prompt_tokens"),
+            *("kv_bytes_prefill", "aux_bytes_prefill"),  # what is revived later hangs on the tokens that are forced
+        ):
+            assert getattr(record, name) == getattr(other, name), name
+    pruned = [record for record in judged if record.method != "baseline"]
+    assert all(float(record.fidelity_kl or 0) > 0 for record in pruned)
+
+
+def test_the_baselines_outputs_are_kept_once_a_sample(runs: Path) -> None:
+    assert len(list((runs / "references").iterdir())) == 2
+    assert not (runs / "judged0" / "references").exists()
+
+
+def test_a_table_without_times_has_no_column_for_them(runs: Path) -> None:
+    table = (runs / "judged0" / "table.md").read_text(encoding="utf-8")
+    assert "KL nats" in table
+    assert "FLOPs ratio" in table
+    assert "TTFT" not in table
+    assert "no baseline" not in table
+    assert "TTFT speedup" in (runs / "timed" / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_page_without_times_has_no_column_for_them(runs: Path) -> None:
+    assert report([str(runs / "judged0"), "--out", str(runs / "report"), "--no-texts"]) == 0
+    page = (runs / "report" / "index.html").read_text(encoding="utf-8").partition("<script")[0]
+    assert "KL nats" in page
+    assert "s (quartiles)" not in page
+    assert "decoding step" not in page
+    shown = {path.name for path in (runs / "report").iterdir()}
+    assert not {"table2.md", "fig1.png"} & shown
+
+
+def test_shards_are_one_run_and_verify(runs: Path) -> None:
+    (run,) = [run for run in read_results(runs) if len(run.folders) == 2]
+    assert run.finished
+    assert not run.missing_shards
+    assert verify([str(runs / "judged0")]) == 0
+    assert len(load([runs]).runs) == 2
+
+
+def test_a_rerun_judges_nothing_twice(runs: Path, tiny_checkpoint: Path, run_py: RunPy) -> None:
+    before = (runs / "judged0" / "samples.jsonl").read_bytes()
+    quality = ("timing=false", "references=elsewhere", "shard=0/2", f"out={runs}/judged0")
+    done = run_py(f"model.path={tiny_checkpoint}", *QUICK, METHODS, *quality)
+    assert done.returncode == 0, done.stderr
+    assert (runs / "judged0" / "samples.jsonl").read_bytes() == before
+
+
+def test_nothing_to_measure_is_refused(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    done = run_py(f"model.path={tiny_checkpoint}", *QUICK, "timing=false", "fidelity=false", f"out={tmp_path}/out")
+    assert done.returncode == 2
+    assert "leave nothing to measure" in done.stderr
+
+
+def test_every_method_stands_at_three_settings_or_more() -> None:
+    assert all(len(values) >= 3 for _, _, values, _ in QUALITY)
+    assert len(quality_methods()) == 1 + sum(len(values) for _, _, values, _ in QUALITY)
+
+
+def test_shards_by_one_word() -> None:
+    sweep = ["-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "shard=0/2,1/2"]
+    assert _shared_out(["limit=1"], 2) == _shared_out(["limit=1", "shards=2"], 1) == [*sweep, "limit=1"]
+    for own in (["shard=1/3"], ["-m", "seed=1,2"], ["out=here"]):
+        assert _shared_out(own, 2) == own
+        with pytest.raises(UserError, match="shards=2"):
+            _shared_out([*own, "shards=2"], 1)
+    assert _shared_out(["shards=1"], 2) == []
+    with pytest.raises(UserError, match="shards=none"):
+        _shared_out(["shards=none"], 1)
+
+
+@pytest.mark.slow
+def test_one_command_judges_in_two_processes_and_builds_the_leaderboard(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    keeps = ",".join(f"{{method: first_last, keep: {keep}}}" for keep in (0.7, 0.5, 0.3))
+    command = ["quality", "smoke", f"model.path={tiny_checkpoint}", "limit=2", f"methods=[baseline,{keeps}]"]
+    script = [sys.executable, "-m", "lazybench.experiment", *command]
+    done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    board = tmp_path / "results" / "artefacts" / "quality-smoke"
+    assert {"leaderboard.md", "leaderboard.csv", "leaderboard.html", "front.png"} <= {f.name for f in board.iterdir()}
+    assert len(list((tmp_path / "results" / "runs").glob("*/done"))) == 2

@@ -1,0 +1,194 @@
+"""The leaderboard on made-up records: matched between two settings, never beyond them; pairs on the same samples."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+from synthetic_results import write_run
+
+from lazybench.leaderboard import main
+from lazybench.report.curves import between
+from lazybench.report.leaderboard import FLOPS, TTFT, Section, matrix, sections
+from lazybench.report.results import Results, load
+from lazybench.store.record import Record
+
+SAMPLES = 24
+SLOPES = {"lazyllm": 1.0, "gemfilter": 1.5}  # of log KL over log ratio
+KEEPS = {0.5: 1.25, 0.3: 1.6, 0.2: 2.5}  # keep ratio to FLOPs ratio
+BLANK = Record("made-up", "qasper", "single_doc", "baseline", "", "0", 0, 1000, output_tokens=4)
+
+
+def judged(samples: int = SAMPLES, jumpy: tuple[str, ...] = ()) -> list[Record]:
+    """Without a clock. KL is a power of the FLOPs ratio, times how hard the sample is."""
+    random = numpy.random.default_rng(3)
+    records = []
+    for place in range(samples):
+        sample = replace(BLANK, task=("qasper", "trec")[place % 2], sample_id=str(place), score=0.8)
+        records.append(replace(sample, flops_ratio=1.0, kv_bytes_end=1000, aux_bytes_end=0, fidelity_kl=0.0))
+        hard = random.lognormal(0, 1)
+        for method, slope in SLOPES.items():
+            for keep, ratio in KEEPS.items():
+                kl = 0.01 * hard * ratio**slope * (random.lognormal(0, 0.1) if method in jumpy else 1)
+                records.append(
+                    replace(
+                        sample,
+                        method=method,
+                        variant=f"keep={keep} depth=0.4",
+                        flops_ratio=ratio,
+                        kv_bytes_end=int(1000 * keep),
+                        aux_bytes_end=100,
+                        fidelity_kl=kl,
+                        fidelity_first_kl=kl,
+                        fidelity_top1=1 - keep / 2,
+                        score=0.4,
+                    )
+                )
+    return records
+
+
+def timed() -> list[Record]:
+    """Four prompts of another length, with a clock and without fidelity: twice the FLOPs ratio's logarithm."""
+    return [
+        replace(
+            record,
+            task="plain_text_2000",
+            ttft_s=4.0 / float(record.flops_ratio or 1) ** 2,
+            decode_step_s=0.1 if record.method == "baseline" else 0.2,
+            generation_s=9.0,
+            score=None,
+            fidelity_kl=None,
+            fidelity_first_kl=None,
+            fidelity_top1=None,
+        )
+        for record in judged(4)
+    ]
+
+
+def results(tmp_path: Path, *runs: list[Record]) -> Results:
+    for number, records in enumerate(runs):
+        write_run(tmp_path / f"run{number}", records, timing=number == 1)
+    return load([tmp_path])
+
+
+def at(found: list[Section], speed: float, matched: str = FLOPS) -> Section:
+    (section,) = (one for one in found if (one.speed, one.matched) == (speed, matched))
+    return section
+
+
+def test_between_two_settings_a_power_law_is_met_exactly(tmp_path: Path) -> None:
+    section = at(sections(results(tmp_path, judged())), 2.0)
+    for curve, samples in zip(section.curves, section.samples, strict=True):
+        lower = curve.settings[0]["fidelity_kl"]
+        expected = lower * (2.0 / 1.25) ** SLOPES[curve.method]
+        pandas.testing.assert_series_equal(samples["fidelity_kl"], expected.loc[samples.index], rtol=1e-9)
+    table = section.table().set_index("method")
+    share = numpy.log(2 / 1.6) / numpy.log(2.5 / 1.6)
+    row = table.loc["LazyLLM"]
+    assert row["kv_ratio"] == pytest.approx((1 - share) * 0.3 + share * 0.2)
+    assert row["aux_ratio"] == pytest.approx(0.1)
+    assert row["relative_score"] == pytest.approx(0.5)
+    assert row["kl_later"] == pytest.approx(row["kl_first"]) == row["kl"]
+    assert (row["n"], row["bounds"]) == (SAMPLES, "95% interval")
+    assert "ttft_speedup" not in table
+
+
+def test_nothing_is_extrapolated_and_that_is_said(tmp_path: Path) -> None:
+    results(tmp_path, judged())
+    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
+    table = pandas.read_csv(tmp_path / "board" / "leaderboard.csv")
+    beyond = table[table["speed"] == 3.0]
+    assert beyond["n"].eq(0).all()
+    assert beyond[["kl", "same_token", "relative_score", "kv_ratio", "aux_ratio"]].isna().all(axis=None)
+    text = (tmp_path / "board" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "at a FLOPs ratio of 3x there is no number, nothing being extrapolated, for" in text
+    assert "LazyLLM (1.25x to 2.50x)" in text
+    assert {"leaderboard.html", "comparisons.csv", "front.png"} <= {f.name for f in (tmp_path / "board").iterdir()}
+
+
+def test_the_neighbours_of_a_speed() -> None:
+    assert between((1.0, 2.0, 8.0), 4.0) == (1, 2, pytest.approx(0.5))
+    assert between((1.0, 2.0, 8.0), 2.0) == (1, 1, 0.0)
+    assert between((1.2, 2.0), 1.1) is between((1.2, 2.0), 2.1) is between((), 2.0) is None
+
+
+def test_pairs_are_of_the_same_samples_and_each_order_says_the_same(tmp_path: Path) -> None:
+    lost = [r for r in judged(jumpy=tuple(SLOPES)) if not (r.method == "gemfilter" and r.sample_id in ("0", "1"))]
+    section = at(sections(results(tmp_path, lost)), 2.0)
+    pairs = section.comparisons().set_index(["method", "against"])
+    one, other = pairs.loc[("LazyLLM", "gemfilter")], pairs.loc[("gemfilter", "LazyLLM")]
+    assert (one["n"], one["result"], other["result"]) == (SAMPLES - 2, "closer", "further")
+    assert one["kl_ratio"] * other["kl_ratio"] == pytest.approx(1)
+    assert one["kl_ratio_low"] * other["kl_ratio_high"] == pytest.approx(1)
+    assert one["kl_ratio_low"] < 2**-0.5 < one["kl_ratio_high"]  # samples differ tenfold: only pairs can tell
+    table = section.table().set_index("method")
+    assert table.loc["LazyLLM", "kl_high"] > table.loc["gemfilter", "kl_low"]
+    cells = matrix(section.comparisons()).set_index("method")
+    assert cells.loc["LazyLLM", "gemfilter"].endswith(" ++")
+    assert cells.loc["gemfilter", "LazyLLM"].endswith(" --")
+    assert cells.loc["LazyLLM", "LazyLLM"] == ""
+
+
+def test_a_latency_run_of_the_same_settings_gives_speedups_and_matches_by_them(tmp_path: Path) -> None:
+    found = sections(results(tmp_path, judged(), timed()))
+    assert {section.model for section in found} == {"made-up"}
+    by_flops = at(found, 2.0).table().set_index("method").loc["LazyLLM"]
+    assert 1.6**2 < by_flops["ttft_speedup"] < 2.5**2
+    assert by_flops["decode_step"] == pytest.approx(2.0)
+    by_time = at(found, 2.0, TTFT)
+    curve = by_time.curves[0]
+    assert curve.speeds == pytest.approx([ratio**2 for ratio in KEEPS.values()])
+    expected = curve.settings[0]["fidelity_kl"] * (2**0.5 / 1.25) ** SLOPES[curve.method]
+    pandas.testing.assert_series_equal(curve.at(2.0)["fidelity_kl"], expected, rtol=1e-9)
+
+
+def test_variants_that_keep_alike_otherwise_are_curves_of_their_own(tmp_path: Path) -> None:
+    records = judged()
+    deeper = [replace(r, variant=r.variant.replace("0.4", "0.8")) for r in records if r.method == "gemfilter"]
+    names = at(sections(results(tmp_path, [*records, *deeper])), 2.0).names
+    assert sorted(names) == ["LazyLLM", "gemfilter, depth=0.4", "gemfilter, depth=0.8"]
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results(tmp_path, [replace(record, fidelity_kl=None) for record in judged(2)])
+    assert main([str(tmp_path)]) == 2
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+NODE = shutil.which("node")
+# as much of a browser's table as the script asks for
+STAND_IN = """
+const cell = (text) => ({ textContent: text });
+const body = { rows: ROWS.map((cells) => ({ cells: cells.map(cell) })), append(...rows) { this.rows = rows; } };
+const heads = ROWS[0].map(() => ({
+  attributes: {}, handlers: {}, parentNode: null, closest: () => ({ tBodies: [body] }),
+  addEventListener(name, handler) { this.handlers[name] = handler; },
+  getAttribute(name) { return this.attributes[name]; }, removeAttribute(name) { delete this.attributes[name]; },
+  setAttribute(name, value) { this.attributes[name] = value; },
+}));
+for (const head of heads) head.parentNode = { children: heads };
+const document = { querySelectorAll: () => heads };
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="runs the page's script with node")
+@pytest.mark.parametrize(
+    ("column", "clicks", "order"), [(0, 1, "abcd"), (0, 2, "dcba"), (1, 1, "cbad"), (1, 2, "abcd")]
+)
+def test_a_pages_table_sorts_by_numbers_and_words(tmp_path: Path, column: int, clicks: int, order: str) -> None:
+    results(tmp_path, judged())
+    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
+    page = (tmp_path / "board" / "leaderboard.html").read_text(encoding="utf-8")
+    script = page.rpartition("<script>")[2].partition("</script>")[0].replace('"use strict";', "")
+    rows = [["b", "2.5 [1, 9]"], ["d", ""], ["a", "10"], ["c", "0.3"]]
+    show = "console.log(body.rows.map((row) => row.cells[0].textContent).join(''));"
+    program = f"const ROWS = {json.dumps(rows)};{STAND_IN}{script}{f'heads[{column}].handlers.click();' * clicks}{show}"
+    done = subprocess.run([str(NODE), "-e", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == order

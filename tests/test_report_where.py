@@ -1,0 +1,59 @@
+"""--where keeps the records that fulfil its conditions, and the baselines that their ratios refer to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic_results import made_up_records, write_run
+
+from lazybench.errors import UserError
+from lazybench.report.__main__ import main
+from lazybench.report.results import load
+from lazybench.report.where import conditions
+from lazybench.store.record import Record
+
+RECORDS = made_up_records(2)
+
+
+def kept(*texts: str) -> list[Record]:
+    chosen = conditions(texts)
+    return [record for record in RECORDS if chosen(record)]
+
+
+def test_a_word_and_a_number_choose_records() -> None:
+    assert {record.task for record in kept("task=qasper")} == {"qasper"}
+    assert {record.task for record in kept("task!=qasper")} == {record.task for record in RECORDS} - {"qasper"}
+    long = kept("prompt_tokens>2000", "task=qasper")
+    assert long == [record for record in RECORDS if record.prompt_tokens > 2000 and record.task == "qasper"]
+    whole = {text: len(kept(f"prompt_tokens{text}2000")) for text in (">", "<=", ">=", "<")}
+    assert whole[">"] + whole["<="] == whole[">="] + whole["<"] == len(RECORDS)
+    assert kept("truncated_from>0") == []  # no number, no comparison
+
+
+def test_a_condition_on_methods_keeps_the_baseline() -> None:
+    assert {record.method for record in kept("method=lazyllm")} == {"baseline", "lazyllm"}
+    assert {record.variant for record in kept("variant=keep=0.7")} == {"", "keep=0.7"}
+
+
+def test_a_report_on_some_records_stands_on_these_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", RECORDS)
+    results = load([tmp_path], ["task=qasper", "method=lazyllm"])
+    assert set(results.summary["task"]) == {"qasper"}
+    assert results.summary.set_index("method").loc["lazyllm", "ttft_speedup"].gt(1).all()
+    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--only", "table1", "--where", "task=qasper"]) == 0
+    assert "hotpotqa" not in (tmp_path / "out" / "summary.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("tsk=qasper", "task"), ("task", "task=qasper"), ("prompt_tokens>many", "no number")]
+)
+def test_a_bad_condition_is_refused_in_one_line(text: str, word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        conditions([text])
+
+
+def test_conditions_that_nothing_fulfils_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", RECORDS)
+    with pytest.raises(UserError, match="task=nothing"):
+        load([tmp_path], ["task=nothing"])
