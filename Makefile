@@ -1,11 +1,12 @@
 # make run   set up and run the main job on the embedded default (ARGS="task=needle limit=2" for more)
 # make test  set up and pass the checks: lint, format, types, tests
+# make docs  set up and build the documentation in site/; a broken link fails
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint test-slurm clean
+.PHONY: run test lint test-slurm docs clean
 
 run: $(READY)
 	$(BIN)/python run.py $(ARGS)
@@ -21,6 +22,14 @@ lint: $(READY)
 test-slurm: $(READY)
 	$(BIN)/python -m pytest -m slurm tests $(ARGS)
 
+docs: $(VENV)/.docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+$(VENV)/.docs-ready: $(READY) requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
 # Reinstalls only when a requirement changes; the marker is written last, so a broken set-up starts over.
 $(READY): requirements.txt requirements-embedded.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,4 +39,4 @@ $(READY): requirements.txt requirements-embedded.txt pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

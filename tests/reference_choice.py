@@ -136,6 +136,8 @@ def choose(
     spared = [token for token in tokens if policy.generated == "kept" and token >= prompt_tokens]
     always = {token for token in tokens if token < policy.first or token >= total - recent} | set(spared)
     if policy.chunk > 1 or isinstance(budget, Mass):
+        if policy.whole_chunks:
+            always = set(_chunks_at_the_ends(policy, tokens))
         return sorted(always | set(_in_chunks(policy, budget, score, tokens, total, margin)))
     count = count_of(budget, len(tokens) - len(spared), total - len(spared), recent) + len(spared)
     count = min(max(count, 1, len(always)), len(tokens))
@@ -160,6 +162,14 @@ def _in_chunks(
     return [token for number in best(values, list(values), count, margin) for token in chunks[number]]
 
 
+def _chunks_at_the_ends(policy: Policy, tokens: list[int]) -> list[int]:
+    """The chunks that ``first`` and ``last`` tokens begin to fill, whole; the newest chunk may be short."""
+    chunks = [tokens[start : start + policy.chunk] for start in range(0, len(tokens), policy.chunk)]
+    first, last = math.ceil(policy.first / policy.chunk), math.ceil(policy.last / policy.chunk)
+    kept = [chunk for place, chunk in enumerate(chunks) if place < first or place >= len(chunks) - last]
+    return [token for chunk in kept for token in chunk]
+
+
 def _within_mass(budget: Mass, values: Sequence[float], margin: Margin) -> int:
     if budget.share == 1.0:
         return len(values)
@@ -180,16 +190,19 @@ def rank_variance(placement: WhereRanksSettle, layers: list[Scores], margin: Mar
     """How much the ranks of the best tokens differ between the latest layers."""
     ranks = []
     union = set()
+    top = placement.top
+    if placement.share is not None:
+        top = max(1, math.ceil(Fraction(str(placement.share)) * len(layers[-1])) - placement.top)
     for score in layers[-placement.observed :]:
         ranked = sorted(score, key=lambda token: -score[token])
         ranks.append({token: place + 1 for place, token in enumerate(ranked)})
-        union |= set(ranked[: placement.top])
+        union |= set(ranked[:top])
     for score in layers[-placement.observed :]:
         ranked = sorted(score.values(), reverse=True)
         for higher, lower in pairwise(ranked):
             if higher or lower:
                 margin.between(higher, lower)
-        if len(score) > placement.top and ranked[placement.top - 1] == 0:
+        if len(score) > top and ranked[top - 1] == 0:
             margin.smallest = 0.0  # tokens without a score are among the best: their ranks are arbitrary
     squares = []
     for token in union:

@@ -81,7 +81,7 @@ def prefill_of(tokens: int) -> LazyCache:
     policy = Policy.nothing_pruned()
     cache = LazyCache(policy, [torch.device("cpu")], Look(policy, None, ()), Trace(), (lambda: None, policy))
     cache.start_batch(1, tokens, None)
-    cache.step = Step(0, tokens, True, policy.placement.begin())
+    cache.step = Step(0, tokens, True, True, policy.placement.begin())
     cache.trace.steps.append(StepTrace(tokens, True))
     cache.enter(cache.stages[0], cache.stages[0].append(tokens, torch.arange(tokens)[None], None, [tokens]))
     cache.follow(0)

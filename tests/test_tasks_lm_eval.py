@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lazybench.errors import UserError
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.tasks import CATEGORIES, DataSettings
+from lazybench.tasks import CATEGORIES, DataSettings, build_task
 from lazybench.tasks.catalogue import TASKS, asks, samples_of
 from lazybench.tasks.lm_eval_task import LmEvalTask
 from lazybench.tasks.long_context import CHOICES, INFINITEBENCH
@@ -253,3 +253,18 @@ def test_an_unknown_task_ends_lm_evals_command_in_one_line(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == "lazybench: Tasks not found: lazybench_qaspr"
     assert "Traceback" not in done.stderr
+
+
+def test_a_task_file_of_ones_own_is_timed_too(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n', encoding="utf-8")
+    (tmp_path / "own_sums.yaml").write_text(
+        "task: own_sums\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{question}}'\ndoc_to_target: '{{answer}}'\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n",
+        encoding="utf-8",
+    )
+    task = build_task("lm_eval/own_sums", DataSettings(parameters={"include_path": str(tmp_path)}))
+    (sample,) = task.samples()
+    assert sample.prompt == "1 + 1?"
+    assert task.score("2", sample) == 1.0

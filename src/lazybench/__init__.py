@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lazybench.pruning.engine import LazyLLM as LazyLLM
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["LazyLLM", "PruningSchedule", "UserError"]
 
 _HOMES = {"LazyLLM": "lazybench.pruning.engine", "PruningSchedule": "lazybench.pruning.schedule"}

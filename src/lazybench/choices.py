@@ -10,10 +10,11 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from lazybench.config_groups import add, config_folder, groups, names, pruning_fields
+from lazybench.config_groups import add, config_folder, groups, names, node_of, pruning_fields
 from lazybench.errors import UserError, unknown_name
 
 _local: dict[str, Path] = {}  # name in the group to the checkpoint it stands for
@@ -47,6 +48,22 @@ def _choice(group: str, choice: str) -> str:
         add("pruning/file", name := _plain(choice), pruning_fields(choice))
         return f"file/{name}"
     raise unknown_name(group, choice, known)
+
+
+def model_node(choice: str) -> dict[str, Any]:
+    """Every field of the model that ``model=CHOICE`` stands for, to be instantiated.
+
+    Raises:
+        UserError: no such model.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    from lazybench.models.spec import ModelSpec
+
+    name = _choice("model", choice)
+    path = config_folder() / "model" / f"{name}.yaml"
+    chosen = OmegaConf.load(path) if path.is_file() else ConfigStore.instance().load(f"model/{name}.yaml").node
+    return node_of(ModelSpec) | cast(dict[str, Any], OmegaConf.to_container(chosen))
 
 
 def _lm_eval_task(choice: str) -> str:

@@ -17,6 +17,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lazybench.choices import model_node
 from lazybench.config_groups import pruning_node
 from lazybench.errors import UserError, check_whole_number, unknown_name
 from lazybench.models.spec import ModelSpec
@@ -243,7 +244,10 @@ def _method_node(entry: Any, config: DictConfig) -> DictConfig:
     unknown = set(overrides) - set(node)
     if unknown:
         raise UserError(f"method {name} has no parameter {min(unknown)!r}; it has {', '.join(map(str, node))}")
-    return cast(DictConfig, OmegaConf.merge(node, overrides))
+    node = cast(DictConfig, OmegaConf.merge(node, overrides))
+    if isinstance(node.get("draft"), str):  # a model, as ``model=`` names one
+        node.draft = model_node(node.draft)
+    return node
 
 
 def _build(node: DictConfig, what: str) -> Any:

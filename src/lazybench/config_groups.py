@@ -73,7 +73,7 @@ def register() -> None:
     from lazybench.tasks.catalogue import TASKS
     from lazybench.tasks.long_context import CHOICES
 
-    nodes = {"model": _node(ModelSpec), "pruning": _node(PruningSchedule), "method": method_nodes()}
+    nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule), "method": method_nodes()}
     add(None, "defaults_of_code", nodes)
     for name, datasets in TASKS.items():
         if not (config_folder() / "task" / f"{name}.yaml").is_file():  # one with parameters
@@ -157,7 +157,7 @@ def pruning_node(name: str) -> dict[str, Any]:
     """The same with every other field at its default, to be instantiated."""
     from lazybench.pruning.schedule import PruningSchedule
 
-    return _node(PruningSchedule) | pruning_fields(name)
+    return node_of(PruningSchedule) | pruning_fields(name)
 
 
 def method_nodes() -> dict[str, dict[str, Any]]:
@@ -179,7 +179,7 @@ def method_nodes() -> dict[str, dict[str, Any]]:
     return nodes
 
 
-def _node(kind: type[Any]) -> dict[str, Any]:
+def node_of(kind: type[Any]) -> dict[str, Any]:
     """A dataclass's fields with their defaults; ``???`` where there is none."""
     node: dict[str, Any] = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
     for field in fields(kind):

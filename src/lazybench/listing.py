@@ -23,7 +23,7 @@ HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long 
   {run} model=OWNER/NAME task=stdlib_retrieval    any model of the hub, a folder or a .gguf file
   {run} task=longbench data.root=FOLDER           all 16, from LongBench-schema JSONL files
   {run} 'methods=[baseline,random_drop,lazyllm]' limit=20 repeats=3
-  {run} 'pruning.layers=[9,19,28]' 'pruning.keep=[.7,.7,.7]'     after these 0-based layers, of what entered
+  {run} 'pruning.layers=[8,18,27]' 'pruning.keep=[.7,.7,.7]'     after these 0-based layers, of what entered
   {run} -m model=llama2,xgen task=single_doc_qa,code             a sweep: every combination, one table
   {run} experiment=latency dry_run=true           TTFT, decoding step, memory; first only what it would take
 
@@ -109,7 +109,7 @@ def _tasks() -> Iterator[str]:
     known = {*files, *GROUPS, *ASKS, *(f"{name}_e" for name in ASKS), *CHOICES}
     if others := [name for name in names("task") if name not in known]:
         yield _wrapped("Others:", " ".join(others))
-    yield "  lm_eval/NAME            any generation task that lm-eval ships, as in task=lm_eval/gsm8k"
+    yield "  lm_eval/NAME            any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
 
 
 def _models() -> Iterator[str]:

@@ -20,14 +20,16 @@ from lazybench.pruning.scorers import AttentionScorer
 class ASL(PolicyMethod):
     """The best ``tokens`` go on from the first layer where the ranks of the best tokens vary little between layers.
 
-    Source: ASL (arXiv 2601.07667) and its authors' code. Each layer ranks the tokens by the softmax rows of the last
-    32 queries, summed, pooled over 7 neighbours by the mean and summed over heads. From layer 10 of 32 on, the ranks
-    of the last 8 layers are compared over the union of their best tokens; at the first layer where the mean squared
-    distance from a token's own mean rank falls below 0.3 of its value at layer 10, the tokens are chosen by that
-    layer's scores alone. If it never does, nothing is pruned. The last 32 tokens always stay.
+    Source: ASL (arXiv 2601.07667), by its authors' code; the paper's own text is second-hand. Each layer ranks the
+    tokens before the last 32 by the softmax rows of these 32 queries, summed, pooled over 7 neighbours by the mean and
+    summed over heads. From layer 10 of 32 on, the ranks of the last 8 layers are compared over the union of their best
+    tokens; at the first layer where the mean squared distance from a token's own mean rank falls below 0.3 of its value
+    at layer 10, the tokens are chosen by that layer's scores alone. If it never does, nothing is pruned. The last 32
+    tokens always stay.
 
-    Deviations: one pass that goes on, as the code's default; the cache keeps all that was computed (its options for
-    compressing the cache are SnapKV's). One prompt at a time: where tokens are pruned depends on the prompt.
+    Deviations: one pass that goes on, as the code's default; the cache keeps all that was computed (the code's options
+    for compressing it, by count or by top-p, are left out, and so is its second pass). One prompt at a time: where
+    tokens are pruned depends on the prompt. The last layer never prunes: nothing would be left to save.
 
     Args:
         tokens: how many go on, the window included.
@@ -57,7 +59,12 @@ class ASL(PolicyMethod):
         check_share("asl.below", self.below)
         if self.keep is not None:
             check_share("asl.keep", self.keep)
-        AttentionScorer(self.window, pool=self.pool)
+        self.scorer  # noqa: B018 - refuses a bad pool
+
+    @property
+    def scorer(self) -> AttentionScorer:
+        """What each layer's tokens are ranked by."""
+        return AttentionScorer(self.window, own_columns=False, pool=self.pool)
 
     @property
     def label(self) -> str:
@@ -75,7 +82,7 @@ class ASL(PolicyMethod):
         top = self.tokens - self.window if self.keep is None else self.window
         return Policy(
             WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
-            AttentionScorer(self.window, pool=self.pool),
+            self.scorer,
             Tokens(self.tokens) if self.keep is None else Ratio(self.keep),
             last=self.window,
         )

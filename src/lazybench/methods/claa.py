@@ -21,10 +21,10 @@ from lazybench.pruning.scorers import AttentionScorer
 class CLAA(PolicyMethod):
     """The maximum of the last four layers' scores decides who goes past one layer; each cache keeps as large a share.
 
-    Source: CLAA (arXiv 2602.16054). Its announced code was not found; the rule is second-hand, the details are those
-    of FastKV's code, on which a snapshot of the author's builds: window of 8 queries, pooling over 7, one keep ratio
-    for the tokens that go on and for the cache, both truncated to whole tokens. The first four layers keep all of
-    their cache (as the snapshot's benchmark scripts set it).
+    Source: CLAA (arXiv 2602.16054). Its announced code was not found; the rule is second-hand, the details are those of
+    FastKV's code, on which a snapshot of the author's builds: window of 8 queries, pooling over 7, one keep ratio for
+    the tokens that go on and for the cache, both truncated to whole tokens. The first four layers keep all of their
+    cache (as the snapshot's benchmark scripts set it). The depth scales with the model, the counts of layers don't.
 
     Deviations: the paper takes the maximum of the scores; the snapshot standardises each KV head's scores along the
     text first and takes the maximum over heads too, here ``standardise=true``.

@@ -21,13 +21,14 @@ from lazybench.pruning.scorers import AttentionScorer
 class FastKV(PolicyMethod):
     """Past one layer only ``propagate`` of the prompt goes on; every layer's cache keeps ``retain`` of it per head.
 
-    Source: FastKV (arXiv 2502.01068) and its authors' code. Tokens are scored by the softmax rows of the last 8
-    queries, summed, without the window's own columns, pooled over 7 neighbours per query head and summed over the
-    heads; the last 8 tokens always stay. The layer is 15 of 32 for Llama 3.1 8B, and runs whole. Shares are truncated
-    to whole tokens, the window included.
+    Source: FastKV (arXiv 2502.01068), by its authors' code; the paper's own text is second-hand. Tokens are scored by
+    the softmax rows of the last 8 queries, summed, without the window's own columns, pooled over 7 neighbours per query
+    head and summed over the heads; the last 8 tokens always stay. The layer is 15 of 32 for Llama 3.1 8B, and runs
+    whole. Shares are truncated to whole tokens, the window included.
 
-    Deviations: the paper (first version) pools by the mean; the newest code's default is the maximum, here
-    ``pool_by=max``. Layers with a sliding window keep their cache.
+    Deviations: the first version's scripts pool by the mean, and so does this default; the newest code's is the
+    maximum, here ``pool_by=max``. The first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
+    Layers with a sliding window keep their cache.
 
     Args:
         propagate: share of the prompt that goes on, in (0, 1].

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lazybench.contract import Request
 from lazybench.errors import check_whole_number
 from lazybench.methods.rerun import RerunMethod, everything
 from lazybench.methods.shortening import best_positions
 from lazybench.pruning.budgets import check_share, share_of
+from lazybench.pruning.engine import Pruned
+from lazybench.pruning.policy import Policy
 from lazybench.pruning.probe import probe
 from lazybench.pruning.schedule import layers_run
 from lazybench.pruning.scorers import AttentionScorer
@@ -25,8 +28,8 @@ class GemFilter(RerunMethod):
     the query heads and averaged over 5 neighbours; the best ``tokens`` go on in the text's order, numbered anew. No
     token is forced, not even the last. The filter layer is 13 of 32 for Llama 3.1 8B (19 of 40 for Mistral Nemo).
 
-    Deviations: the first pass stops at the filter layer's attention; the authors' code runs that layer to its end and
-    the output embedding after it, which are not used.
+    Deviations: the first pass stops at the filter layer's attention, whose projections the FLOPs ratio leaves out; the
+    authors' code runs that layer to its end and the output embedding after it, which are not used.
 
     Args:
         tokens: how many go on (the authors report 1024, 2048 and 4096).
@@ -58,6 +61,10 @@ class GemFilter(RerunMethod):
     def scorer(self) -> AttentionScorer:
         """What the filter layer's tokens are scored by."""
         return AttentionScorer(products=True, pool=self.pool)
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Refuse a model that shows no products."""
+        Pruned(model, Policy.nothing_pruned(scorer=self.scorer))
 
     def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
         prompt = request.prompt_ids.shape[1]

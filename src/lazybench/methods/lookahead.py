@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.look import Watch
 from lazybench.pruning.policy import Policy
@@ -36,12 +38,12 @@ def attention_of_answer(
     best: list[Tensor] = []  # of each forward pass: the maximum over the layers so far
 
     def see(seen: Seen) -> None:
-        among = seen.position < prompt
-        if seen.layer == 0:
-            best.append(torch.zeros(1, prompt, device=prompt_ids.device))
         in_decoding = seen.position.shape[1] > prompt
-        scores = scorer(replace(seen, valid=among) if in_decoding else seen)[:, :prompt]
-        best[-1] = torch.maximum(best[-1], scores.to(prompt_ids.device, best[-1].dtype))
+        among = replace(seen, valid=seen.position < prompt) if in_decoding else seen
+        scores = scorer(among)[:, :prompt].to(prompt_ids.device)
+        if seen.layer == 0:
+            best.append(scores)
+        best[-1] = torch.maximum(best[-1], scores)
 
     steps = queries - 1 if with_prompt else queries
     with Pruned(model, Policy.nothing_pruned(), Watch(range(layers), see)):
@@ -50,3 +52,20 @@ def attention_of_answer(
         )
     used = best if with_prompt or len(best) == 1 else best[1:]
     return torch.stack(used).mean(0), len(best) - 1
+
+
+_drafts: dict[str, LoadedModel] = {}
+
+
+def load_draft(spec: ModelSpec) -> LoadedModel:
+    """Loaded once and kept: no later call may load inside the clock."""
+    if repr(spec) not in _drafts:
+        _drafts[repr(spec)] = load_model(spec)
+    return _drafts[repr(spec)]
+
+
+@lru_cache(maxsize=8)  # 128,000 entries take as long to compare as a small draft takes for a prompt
+def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether both mean the same tokens by the same ids."""
+    vocabulary: dict[str, int] = one.get_vocab()
+    return vocabulary == other.get_vocab()

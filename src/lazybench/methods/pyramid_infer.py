@@ -19,15 +19,15 @@ from lazybench.pruning.scorers import AttentionScorer
 class PyramidInfer(PolicyMethod):
     """Each layer keeps a falling share of the context that entered it, by the attention of the prompt's last fifth.
 
-    Source: PyramidInfer (arXiv 2405.12532) and its authors' code. The softmax rows of the last ``1 + 20%`` of the
-    queries, later ones weighing up to 1.2 times as much, are averaged over queries and heads. Those queries' own
-    tokens and the first 4 always stay; of the others layer ``l`` of ``L`` passes on the share
-    ``(1 - keep) (cos(pi l / L) + 1) / 2 + keep``, of what entered it: the shares multiply. Nothing is dropped where 64
-    or fewer would remain. A layer's cache keeps what entered it.
+    Source: PyramidInfer (arXiv 2405.12532), by its authors' code with its 7B config. The softmax rows of the last ``1 +
+    20%`` of the queries, later ones weighing up to 1.2 times as much, are averaged over queries and heads. Those
+    queries' own tokens and the first 4 always stay; of the others layer ``l`` of ``L`` passes on the share ``(1 - keep)
+    (cos(pi l / L) + 1) / 2 + keep``, of what entered it: the shares multiply. Nothing is dropped where 64 or fewer
+    would remain. A layer's cache keeps what entered it.
 
     Deviations: the code's ``linear`` decay is constant by an error in it; here it falls, and ``constant`` is the error.
-    Generated tokens are not compressed. Attention is SDPA's, the scored rows aside, where the authors' code makes
-    the whole matrix in every layer.
+    Generated tokens are not compressed, nor is anything dropped after the last layer. Attention is SDPA's, the scored
+    rows aside, where the authors' code makes the whole matrix in every layer.
 
     Args:
         keep: the share towards which the layers' shares fall, in (0, 1].

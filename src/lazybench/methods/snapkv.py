@@ -22,8 +22,9 @@ class SnapKV(PolicyMethod):
     Source: SnapKV (arXiv 2404.14469), as in its authors' code: softmax rows of the window summed, the window's own
     columns left out, averaged over 5 neighbours; the window always stays.
 
-    Deviations: one choice per KV head, summed over its query heads (the authors' code repeats keys and values for each
-    query head and chooses for each). Layers with a sliding window keep their cache.
+    Deviations: a share of the prompt, where the authors keep 1024 tokens (``tokens=1024``). One choice per KV head,
+    summed over its query heads (the authors' code repeats keys and values for each query head and chooses for each).
+    Layers with a sliding window keep their cache.
 
     Args:
         keep: share of the prompt that each KV head keeps, the window included, in (0, 1].

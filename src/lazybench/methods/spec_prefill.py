@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lazybench.contract import Request, Response
 from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.lookahead import attention_of_answer
+from lazybench.methods.lookahead import attention_of_answer, load_draft, same_vocabulary
 from lazybench.methods.under_engine import PolicyMethod, answer_pruned
-from lazybench.models import LoadedModel, ModelSpec, load_model
-from lazybench.models.flops import full_prefill_flops, prefill_flops
+from lazybench.models import ModelSpec
+from lazybench.models.flops import full_prefill_flops
 from lazybench.pruning.budgets import Ratio, check_share
 from lazybench.pruning.placement import BEFORE_THE_FIRST, At
 from lazybench.pruning.policy import Policy
@@ -24,7 +24,7 @@ from lazybench.pruning.scorers import AttentionScorer, Given
 class SpecPrefill(PolicyMethod):
     """Chunks of the prompt that a draft model's next tokens attend to go through the model, at their own positions.
 
-    Source: SpecPrefill (arXiv 2502.02789) and its authors' code. The draft's queries are the prompt's last token and
+    Source: SpecPrefill (arXiv 2502.02789), by its authors' code. The draft's queries are the prompt's last token and
     the 7 that it generates next; their softmax over the prompt is averaged over 13 neighbours per layer and head, the
     maximum taken over layers and heads, the mean over queries; chunks of 32 tokens are ranked by their mean, and
     ``ceil(chunks * keep)`` go through all layers. No token is forced, not even the last. The cache holds what was run.
@@ -32,9 +32,11 @@ class SpecPrefill(PolicyMethod):
     The draft's time is inside the TTFT, its FLOPs inside the FLOPs ratio. Without a draft the model drafts for itself:
     what this selection could reach at best, and never faster.
 
+    Deviations: none known at batch 1. In a batch the authors' code takes the right query for its first prompt alone.
+
     Args:
-        keep: share of the chunks that goes on, in (0, 1].
-        draft: the draft model; a model with the same vocabulary. None: the model itself.
+        keep: share of the chunks that goes on, in (0, 1] (the authors report 0.1, 0.3, 0.5, 0.7 and 0.9).
+        draft: the draft model, as ``model=`` names one; a model with the same vocabulary. None: the model itself.
         lookahead: queries of the draft, the prompt's last token included.
         chunk: tokens of a chunk.
         pool: length in tokens of the pooling.
@@ -52,7 +54,14 @@ class SpecPrefill(PolicyMethod):
         check_share("spec_prefill.keep", self.keep)
         check_whole_number("spec_prefill.lookahead", self.lookahead)
         check_whole_number("spec_prefill.chunk", self.chunk)
-        AttentionScorer(pool=self.pool)
+        self.scorer  # noqa: B018 - refuses a bad pool
+        if self.draft is not None and not isinstance(self.draft, ModelSpec):
+            raise UserError(f"spec_prefill.draft={self.draft!r} must name a model, as in draft=smollm2, or be null")
+
+    @property
+    def scorer(self) -> AttentionScorer:
+        """What one of the draft's queries scores the prompt by, in one layer."""
+        return AttentionScorer(pool=self.pool, heads="query_max")
 
     @property
     def label(self) -> str:
@@ -65,38 +74,25 @@ class SpecPrefill(PolicyMethod):
     def prepare(self, model: PreTrainedModel) -> None:
         super().prepare(model)
         if self.draft is not None:
-            _load(self.draft)
+            load_draft(self.draft)
 
     def run(self, request: Request) -> Response:
         started = time.perf_counter()
-        drafter = request.model if self.draft is None else self._draft_for(request).model
+        drafter = request.model if self.draft is None else self._drafter(request.tokenizer)
         prompt = request.prompt_ids.to(drafter.device)
-        scorer = AttentionScorer(pool=self.pool, heads="query_max")
-        scores, steps = attention_of_answer(drafter, prompt, self.lookahead, scorer, with_prompt=True)
+        scores, steps = attention_of_answer(drafter, prompt, self.lookahead, self.scorer, with_prompt=True)
         request.synchronize()
         overhead_s = time.perf_counter() - started
-        layers = drafter.config.get_text_config().num_hidden_layers
-        step_flops = prefill_flops(drafter.config, [1] * layers)
-        flops = full_prefill_flops(drafter.config, prompt.shape[1]) + steps * step_flops
+        flops = full_prefill_flops(drafter.config, prompt.shape[1] + steps)  # causal: a step is one more token
         policy = self.policy(request.model.config.get_text_config()).scored_by(Given(scores))
         return answer_pruned(request, policy, flops, overhead_s)
 
-    def _draft_for(self, request: Request) -> LoadedModel:
+    def _drafter(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         assert self.draft is not None
-        loaded = _load(self.draft)
-        if loaded.tokenizer.get_vocab() != request.tokenizer.get_vocab():
+        loaded = load_draft(self.draft)
+        if not same_vocabulary(loaded.tokenizer, tokenizer):
             raise UserError(
                 f"spec_prefill.draft={self.draft.name} has another vocabulary than the model under test; "
                 "choose a draft of the same family, or leave it out"
             )
-        return loaded
-
-
-_drafts: dict[str, LoadedModel] = {}
-
-
-def _load(spec: ModelSpec) -> LoadedModel:
-    """Loaded once, by ``prepare``, and kept: no later call may load inside the clock."""
-    if repr(spec) not in _drafts:
-        _drafts[repr(spec)] = load_model(spec)
-    return _drafts[repr(spec)]
+        return loaded.model

@@ -20,7 +20,7 @@ from lazybench.pruning.scorers import AttentionScorer
 class UniPrefill(PolicyMethod):
     """At six layers the blocks that hold a share of the newest queries' attention go on, the others are dropped.
 
-    Source: UniPrefill (arXiv 2605.06221) and its authors' code. The softmax rows of the last 128 queries are averaged
+    Source: UniPrefill (arXiv 2605.06221), by its authors' code. The softmax rows of the last 128 queries are averaged
     over queries and query heads and summed over blocks of 64 tokens of what is left; the best blocks go on, up to a
     share of the sum (0.99 for Llama). The first and the last 128 tokens always stay. Tokens are dropped after the
     layer's attention, before its MLP; for Llama 3.1 8B after the attention of layers 7, 11, 15, 19, 23 and 27.
@@ -28,7 +28,8 @@ class UniPrefill(PolicyMethod):
     Deviations: the code has two rules. ``kernel``, which serves requests, keeps the block that crosses the share and
     spares exactly 128 tokens at each end; ``reference``, its plain Python twin, drops that block and spares whole
     blocks, of which the last may be short. What the paper says of the two could not be read; ``kernel`` is the default.
-    One prefill of the whole prompt, where the authors serve it in chunks.
+    One prefill of the whole prompt, where the authors serve it in chunks. Nothing is dropped where ``first + last`` or
+    fewer tokens are left, as in the code.
 
     Args:
         mass: share of the attention that goes on, in (0, 1].

@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from lazybench.errors import UserError
+from lazybench.pruning import checks
 from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.layers import find_layers
 from lazybench.pruning.masks import mask_rule
 
 IMPLEMENTATION = "lazyllm"  # transformers matches implementation names by substring: avoid "sdpa", "flash", "flex"
 _active: WeakSet[Module] = WeakSet()
 
 
-class Attachment:
-    """What makes a model's attention and masks the engine's, from ``enter`` until ``undo`` takes it back.
+@dataclass(frozen=True)
+class Parts:
+    """What the engine needs to know of a model, and what no generation changes.
 
-    Args:
+    Attributes:
+        decoder, layers: the module that runs the decoder layers, and the layers.
+        configs: the configs of the model and its modules, each once.
+        inputs: the names of the arguments of its forward.
         legacy: the family computes attention itself; nothing is registered.
     """
 
-    def __init__(self, model: PreTrainedModel, legacy: bool) -> None:
-        self.model, self.legacy = model, legacy
+    decoder: Module
+    layers: ModuleList
+    configs: tuple[PreTrainedConfig, ...]
+    inputs: tuple[str, ...]
+    legacy: bool
+
+
+_known: WeakKeyDictionary[Module, Parts] = WeakKeyDictionary()
+
+
+def parts_of(model: PreTrainedModel) -> Parts:
+    """Found once for each model: a walk over its modules would be part of every TTFT.
+
+    Raises:
+        UserError: a model that can't run under the engine.
+    """
+    if model not in _known:
+        checks.check_model(model)
+        decoder, layers = find_layers(model)
+        found: dict[int, Any] = {id(c): c for module in model.modules() if (c := getattr(module, "config", None))}
+        inputs = tuple(inspect.signature(model.forward).parameters)
+        legacy = not model._can_set_attn_implementation()
+        _known[model] = Parts(decoder, layers, tuple(found.values()), inputs, legacy)
+    checks.check_mode(model)
+    return _known[model]
+
+
+class Attachment:
+    """What makes a model's attention and masks the engine's, from ``enter`` until ``undo`` takes it back."""
+
+    def __init__(self, model: PreTrainedModel, parts: Parts) -> None:
+        self.model, self.parts = model, parts
         self._grouped: list[PreTrainedConfig] = []  # configs whose experts run as a grouped product
 
     def enter(self, undo: ExitStack) -> None:
@@ -37,10 +75,9 @@ class Attachment:
         undo.callback(_unregister_when_last)
         _active.add(self.model)
         undo.callback(_active.discard, self.model)
-        if self.legacy:
+        if self.parts.legacy:
             return
-        found: dict[int, Any] = {id(c): c for module in self.model.modules() if (c := getattr(module, "config", None))}
-        configs = list(found.values())
+        configs: tuple[Any, ...] = self.parts.configs
         if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
             raise UserError(
                 "this model shares its config with one that runs under LazyLLM; build each from its own copy"

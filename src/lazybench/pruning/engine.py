@@ -17,7 +17,6 @@ The way of one prompt through it:
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
@@ -31,11 +30,11 @@ from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
 from lazybench.pruning import checks, legacy, masks
-from lazybench.pruning.attach import Attachment
+from lazybench.pruning.attach import Attachment, parts_of
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.calls import GenerateCalls
 from lazybench.pruning.choosing import choose_rows, enter_next_stage, prune
-from lazybench.pruning.layers import find_layers, find_mlp
+from lazybench.pruning.layers import find_mlp
 from lazybench.pruning.look import Look, Watch
 from lazybench.pruning.placement import BEFORE_THE_FIRST
 from lazybench.pruning.policy import Policy
@@ -49,8 +48,6 @@ from lazybench.pruning.trace import StepTrace, Trace
 
 class Pruned(AbstractContextManager):
     """A policy for everything that ``model.generate`` does inside.
-
-    ::
 
         with Pruned(model, policy) as run:
             tokens = model.generate(**inputs, max_new_tokens=64)
@@ -69,17 +66,16 @@ class Pruned(AbstractContextManager):
     """
 
     def __init__(self, model: PreTrainedModel, policy: Policy, watch: Watch | None = None) -> None:
-        checks.check_model(model)
+        parts = parts_of(model)
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
-        self._decoder, self._layers = find_layers(model)
+        self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
-        self._legacy = not model._can_set_attn_implementation()
         checks.check_policy(policy, len(self._layers), self._legacy)
-        self._model_inputs = tuple(inspect.signature(model.forward).parameters)
+        self._model_inputs = parts.inputs
         self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
-        self._attachment, self._calls = Attachment(model, self._legacy), GenerateCalls(model, self._generated)
+        self._attachment, self._calls = Attachment(model, parts), GenerateCalls(model, self._generated)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
@@ -272,8 +268,6 @@ class Pruned(AbstractContextManager):
 class LazyLLM(Pruned):
     """Dynamic token pruning (LazyLLM, arXiv 2407.14057) for everything ``model.generate`` does inside.
 
-    ::
-
         with LazyLLM(model, schedule) as lazy:
             tokens = model.generate(**inputs, max_new_tokens=64)
         lazy.trace.prompt_tokens_computed_mean
@@ -287,7 +281,7 @@ class LazyLLM(Pruned):
     """
 
     def __init__(self, model: PreTrainedModel, schedule: PruningSchedule | str) -> None:
-        checks.check_model(model)
+        parts_of(model)  # refuses what is no model before its config is asked for
         if isinstance(schedule, str):
             schedule = PruningSchedule.preset(schedule)
         self.schedule = schedule.resolved(model.config.get_text_config())

@@ -128,7 +128,8 @@ def any_lm_eval_task(name: str, settings: DataSettings) -> LmEvalTask:
     Raises:
         UserError: lm-eval has no such task, it does not generate, or its data cannot be loaded.
     """
-    task = _load(name, {}, include_defaults=True)
+    own = settings.parameters.get("include_path")  # a folder of the user's own task files, beside lm-eval's
+    task = _load(name, {}, include_defaults=True, include_path=own)
     if task.OUTPUT_TYPE != "generate_until":
         raise UserError(f"task=lm_eval/{name} asks for {task.OUTPUT_TYPE}; only generation tasks can be timed")
     digest = hashlib.sha256()

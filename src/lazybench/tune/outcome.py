@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SPEEDUP, FIDELITY, SCORE = range(3)  # places of a trial's values
-COLUMNS = ("trial", "layers", "keep", "ideal_ttft_speedup", "fidelity_top1", "relative_score", "on_front")
+COLUMNS = ("trial", "layers", "keep", "flops_ratio", "fidelity_top1", "relative_score", "on_front")
 Shard = tuple[int, int]
 
 
 def write_trials(config: RunConfig, trials: Sequence[FrozenTrial], front: set[int]) -> None:
     """trials.csv: the Pareto front first, the fastest first."""
     rows = [{**_row(trial), "on_front": trial.number in front} for trial in trials]
-    rows.sort(key=lambda row: (not row["on_front"], -row["ideal_ttft_speedup"]))
+    rows.sort(key=lambda row: (not row["on_front"], -row["flops_ratio"]))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -94,7 +94,7 @@ def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning:
     verdict = "confirmed" if confirmed["within_loss"] else "NOT confirmed"
     print(
         f"best schedule: {method.label}; {verdict} on {confirmed['samples']} samples left out: "
-        f"ideal TTFT speedup {confirmed['ideal_ttft_speedup']}, measured {confirmed['ttft_speedup']}, "
+        f"FLOPs ratio {confirmed['flops_ratio']}, measured {confirmed['ttft_speedup']}, "
         f"relative score {confirmed['relative_score']}, fidelity {confirmed['fidelity_top1']}\n"
         f"preset: pruning={config.out / 'best.yaml'}"
     )
@@ -107,7 +107,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "trial": trial.number,
         "layers": " ".join(map(str, trial.user_attrs["layers"])),
         "keep": " ".join(map(str, trial.user_attrs["keep"])),
-        "ideal_ttft_speedup": round(speedup, 4),
+        "flops_ratio": round(speedup, 4),
         "fidelity_top1": round(agreement, 4),
         "relative_score": round(score, 4),
     }
@@ -118,7 +118,7 @@ def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial, prunin
     return (
         f"# The fastest of {settings.trials} schedules within {settings.loss:.1%} loss of {settings.loss_of}: "
         f"{config.model.name} on {config.task_name}.\n"
-        f"# On the tuning samples: ideal TTFT speedup {row['ideal_ttft_speedup']:.2f}, "
+        f"# On the tuning samples: FLOPs ratio {row['flops_ratio']:.2f}, "
         f"relative score {row['relative_score']:.3f}, fidelity {row['fidelity_top1']:.3f}.\n"
         "_target_: lazybench.pruning.schedule.PruningSchedule\n"
         "kind: steps\n"
@@ -148,7 +148,7 @@ def _confirmed(records: Sequence[Record], settings: TuneSettings) -> dict[str, A
     ttft = [sum(record.ttft_s or 0.0 for record in column) for column in zip(*pairs, strict=True)]
     return {
         "samples": len(pairs),
-        "ideal_ttft_speedup": round(sum(pruned.flops_ratio or 0.0 for _, pruned in pairs) / len(pairs), 4),
+        "flops_ratio": round(sum(pruned.flops_ratio or 0.0 for _, pruned in pairs) / len(pairs), 4),
         "ttft_speedup": round(ttft[0] / ttft[1], 4),
         "fidelity_top1": round(agreement, 4),
         "relative_score": None if relative is None else round(relative, 4),

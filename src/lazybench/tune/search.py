@@ -97,7 +97,7 @@ def _search(config: RunConfig, settings: TuneSettings, method: LazyLLMMethod) ->
         trial.set_user_attr("keep", list(schedule.keep))
         speedup, agreement, score = samples.evaluate(_with_schedule(method, schedule))
         print(
-            f"trial {trial.number}: {schedule.label}: ideal speedup {speedup:.2f}, "
+            f"trial {trial.number}: {schedule.label}: FLOPs ratio {speedup:.2f}, "
             f"fidelity {agreement:.3f}, relative score {score:.3f}",
             file=sys.stderr,
         )
@@ -148,7 +148,7 @@ def _open_study(config: RunConfig, num_layers: int) -> Study:
     # moved on by every trial that stands: a resumed search must not draw its first schedules again
     seed = (config.seed * 1_000 + settings.job) * 1_000 + len(study.get_trials(deepcopy=False))
     study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True)
-    study.set_metric_names(["ideal_ttft_speedup", "fidelity_top1", "relative_score"])
+    study.set_metric_names(["flops_ratio", "fidelity_top1", "relative_score"])
     known = study.user_attrs.get("configuration")
     if known is None:
         study.set_user_attr("configuration", digest)

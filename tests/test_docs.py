@@ -1,0 +1,243 @@
+"""The README and docs/ hold what they say: commands as typed, links, code, names, papers, defaults, the site."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from test_exactness import exact_model
+from test_exactness_policies import check_equal, prunes
+from tiny_requests import tiny_request
+
+import lazybench.methods
+from lazybench.choices import prepare
+from lazybench.config import run_config
+from lazybench.config_groups import config_folder, method_nodes, register
+from lazybench.contract import Method
+from lazybench.experiment import ARTEFACTS, SIZES
+from lazybench.listing import answer_help
+from lazybench.methods.catalogue import catalogue
+from lazybench.pruning.schedule import PruningSchedule
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/published/README.md", *ROOT.glob("docs/*.md")]
+PROGRAMS = ("python ", "lazybench ", "make ", "pip ")
+ADD_A_METHOD = ROOT / "docs/add_a_method.md"
+SCHEDULES = r"'pruning\.layers=\[([\d,]+)\]'"
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def commands(page: Path) -> list[str]:
+    """What a page says to type: lines of its blocks of commands, and code in its sentences, comments left out."""
+    text = text_of(page)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [re.sub(r"\s+# .*", "", line) for line in lines if line.startswith(PROGRAMS)]
+
+
+ALL_COMMANDS = sorted({command for page in PAGES for command in commands(page)})
+RUNS = [
+    command
+    for command in ALL_COMMANDS
+    if command.startswith(("python run.py ", "lazybench "))
+    and not re.search(
+        r"--help|lm_eval/|OWNER/NAME|<name>|NAME\.yaml|\.\.\.|checkpoints|\.gguf|tune\.job|launcher", command
+    )
+]
+
+
+def test_pages_hold_commands() -> None:
+    assert len(ALL_COMMANDS) > 30
+    assert len(RUNS) > 15
+
+
+def shell_words(command: str) -> str:
+    """The command without what is quoted."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_commands_leave_no_bracket_to_the_shell(command: str) -> None:
+    """zsh ends an unquoted ``[...]`` with "no matches found", and both shells expand ``{...}``."""
+    assert not set(shell_words(command)) & set("[]{}()?$&;<>") or "<name>" in command
+
+
+def test_an_unquoted_bracket_would_be_found() -> None:
+    assert "[" in shell_words("python run.py methods=[baseline,lazyllm] 'pruning.keep=[0.7]'")
+    assert "[" not in shell_words("python run.py 'methods=[baseline,lazyllm]'")
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_runs_are_configurations(command: str) -> None:
+    """Every key and name that a command gives exists, and its values are allowed."""
+    register()
+    arguments = [word for word in shlex.split(command)[1:] if word not in ("run.py", "-m")]
+    first_of_sweep = [re.sub(r"^([\w.]+=)([^\[{'\",]+),.*", r"\1\2", argument) for argument in arguments]
+    known_methods = [word for word in first_of_sweep if not re.search(r"two_cuts|middle_layers", word)]
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        checked = run_config(compose("config", prepare(known_methods)))
+    assert checked.methods
+
+
+def test_the_other_commands_exist() -> None:
+    for command in ALL_COMMANDS:
+        words = shlex.split(command)
+        if command.startswith("make "):
+            assert re.search(rf"^{words[1]}:", text_of(ROOT / "Makefile"), re.MULTILINE), command
+        elif "experiments/run.py" in command:
+            assert words[2] in ARTEFACTS, command
+            assert words[3] in SIZES, command
+        elif "--help" in command:
+            for topic in words[words.index("--help") + 1 :] or [""]:
+                for name in topic.split("|"):
+                    assert answer_help(["--help", *filter(None, [name])]), command
+        elif words[:2] == ["python", "-m"]:
+            assert (ROOT / "src" / words[2].replace(".", "/")).with_suffix(".py").exists() or (
+                ROOT / "src" / words[2].replace(".", "/") / "__main__.py"
+            ).exists(), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text_of(page)):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readmes_code_runs(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    code = re.search(r"## In Python\n\n```python\n(.*?)```", text_of(ROOT / "README.md"), re.DOTALL)
+    assert code is not None
+    (tmp_path / "notes.txt").write_text("Tokens that do not matter need not be computed. " * 20)
+    written = code[1].replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(tiny_checkpoint))
+    assert written != code[1]
+    assert len([line for line in written.splitlines() if line]) <= 10
+    found: dict[str, Any] = {}
+    exec(written.replace("notes.txt", str(tmp_path / "notes.txt")), found)
+    computed = found["lazy"].trace.steps[0].computed  # by each stage
+    assert sorted(set(computed), reverse=True) == list(computed)
+    assert len(computed) == 4
+
+
+def documented(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Method:
+    """A method of docs/add_a_method.md, built by the name of its file as any other."""
+    files = dict(re.findall(r"`[\w/]+/(\w+)\.py`:\n\n```python\n(.*?)```", text_of(ADD_A_METHOD), re.DOTALL))
+    (folder / f"{name}.py").write_text(files[name], encoding="utf-8")
+    monkeypatch.setattr(lazybench.methods, "__path__", [*lazybench.methods.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, f"lazybench.methods.{name}", raising=False)
+    try:
+        method = instantiate(method_nodes()[name], _convert_="all")
+    finally:
+        sys.modules.pop(f"lazybench.methods.{name}", None)
+    assert isinstance(method, Method)
+    return method
+
+
+def test_the_documented_policy_fits_in_thirty_lines_and_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = documented("two_cuts", monkeypatch, tmp_path)
+    written = (tmp_path / "two_cuts.py").read_text(encoding="utf-8")
+    assert len([line for line in written.splitlines() if line]) <= 30
+    request = tiny_request()  # 60 tokens, 8 layers
+    method.prepare(request.model)
+    assert method.run(request).work.tokens_of_layer_runs == (60,) * 2 + (30,) * 3 + (15,) * 3
+    everything = replace(method, keep=1.0).run(request)  # type: ignore[type-var]
+    plain = request.model.generate(request.prompt_ids, **request.generate_kwargs)
+    assert torch.equal(everything.new_tokens, plain[0, 60:])
+
+
+def test_the_documented_policy_equals_the_slow_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = documented("two_cuts", monkeypatch, tmp_path)
+    kind = "grouped queries"
+    policy = method.policy(exact_model(kind, 0).config)  # type: ignore[attr-defined]
+    assert prunes(check_equal(kind, policy, prompt_tokens=40, seed=3))
+
+
+def test_the_documented_rerun_sees_what_the_middle_layers_attend_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = documented("middle_layers", monkeypatch, tmp_path)
+    request = tiny_request()
+    method.prepare(request.model)
+    response = method.run(request)
+    model = request.model
+    model.set_attn_implementation("eager")  # shows its attention
+    attentions = model(request.prompt_ids, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    scores = torch.stack([attentions[layer][0, :, -1].mean(0) for layer in (2, 3, 4)]).mean(0)
+    scores[-1] = torch.inf
+    kept = request.prompt_ids[:, scores.topk(30).indices.sort().values]
+    plain = model.generate(kept, **request.generate_kwargs)
+    assert torch.equal(response.new_tokens, plain[0, 30:])
+    assert response.work.tokens_of_layer_runs == (60,) * 5 + (30,) * 8
+
+
+def test_the_papers_layers_are_0_based() -> None:
+    stated = re.findall(SCHEDULES, text_of(ROOT / "README.md")) + re.findall(SCHEDULES, answer_help(["--help"]) or "")
+    assert len(stated) >= 2
+    paper = PruningSchedule.paper(32).pruning_layers
+    assert {tuple(map(int, layers.split(","))) for layers in stated} == {paper}
+    assert "after the layers 8, 18 and 27" in " ".join(text_of(ROOT / "README.md").split())
+
+
+def test_the_readme_lists_every_method_with_its_papers() -> None:
+    table = text_of(ROOT / "README.md").partition("## What is compared")[2]
+    rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|(.*)$", table, re.MULTILINE)}
+    entries = catalogue()
+    assert set(rows) == set(entries)
+    for name, entry in entries.items():
+        assert name == "baseline" or all(paper in rows[name] for paper in entry.papers), name
+
+
+def test_every_method_is_described_with_its_defaults() -> None:
+    text = text_of(ROOT / "docs/methods.md")
+    table = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    entries, nodes = catalogue(), method_nodes()
+    assert sorted(table) == sorted(sections) == sorted(entries)
+    for name, entry in entries.items():
+        assert name == "baseline" or all(paper in sections[name] for paper in entry.papers), name
+        for key, value in nodes[name].items():
+            if key not in ("_target_", "pruning"):
+                shown = json.dumps(value).strip('"')
+                assert f"`{key}={shown}`" in sections[name], f"{name}: {key}={shown}"
+
+
+def test_deviations_from_longbench_stand_once() -> None:
+    row = "| a wrapped prompt that exceeds the window |"
+    assert [page.name for page in PAGES if row in text_of(page)] == ["longbench_protocol.md"]
+
+
+def test_the_citation_is_one() -> None:
+    citation = yaml.safe_load(text_of(ROOT / "CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(citation)
+    assert f'version = "{citation["version"]}"' in text_of(ROOT / "pyproject.toml")
+    assert f"## {citation['version']}" in text_of(ROOT / "CHANGELOG.md")
+    assert "2407.14057" in citation["references"][0]["url"]
+    assert text_of(ROOT / "LICENSE").strip().startswith("Apache License")
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """Broken links, pages without a place and names that the API reference can't find are errors."""
+    mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent))
+    if mkdocs is None:
+        pytest.skip("mkdocs is not installed; make docs does that")
+    command = [mkdocs, "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
+    reference = text_of(tmp_path / "site/api.html")
+    assert "Which tokens" in reference or "prompt_tokens_computed" in reference

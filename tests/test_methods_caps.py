@@ -1,0 +1,222 @@
+"""FLOPs ratios of the rivals: what they say they ran, against their formulas; and what each could save on Llama 3.1 8B.
+
+The formulas use ``c(n) = a n + b n^2`` for a layer of ``n`` tokens, written out here from the shapes alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_requests import tiny_request
+from transformers import LlamaConfig
+
+from lazybench.contract import Method, Request, Work
+from lazybench.measure.work import shares_of
+from lazybench.methods.asl import ASL
+from lazybench.methods.claa import CLAA
+from lazybench.methods.fastkv import FastKV
+from lazybench.methods.first_last import FirstLast
+from lazybench.methods.gemfilter import GemFilter
+from lazybench.methods.h2o import H2O
+from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.methods.oracle import Oracle
+from lazybench.methods.pyramid_infer import PyramidInfer
+from lazybench.methods.snapkv import SnapKV
+from lazybench.methods.spec_prefill import SpecPrefill
+from lazybench.methods.static_pruning import StaticPruning
+from lazybench.methods.under_engine import PolicyMethod
+from lazybench.methods.uniprefill import UniPrefill
+from lazybench.models.flops import full_prefill_flops, prefill_flops
+from lazybench.pruning.budgets import Mass, per_boundary, share_of
+from lazybench.pruning.placement import BEFORE_THE_FIRST
+from lazybench.pruning.schedule import PruningSchedule, layers_run
+
+PROMPT, LAYERS = 60, 8
+HIDDEN, KV, INTERMEDIATE = 32, 16, 64  # of the tiny Llama: 4 query heads and 2 KV heads of 8
+Runs = list[float]
+
+
+def c(tokens: float, mlp_tokens: float | None = None) -> float:
+    """One layer of the tiny Llama."""
+    attention, mlp = 2 * (2 * HIDDEN**2 + 2 * HIDDEN * KV), 2 * 3 * HIDDEN * INTERMEDIATE
+    return attention * tokens + 2 * HIDDEN * tokens**2 + mlp * (tokens if mlp_tokens is None else mlp_tokens)
+
+
+def continued(after: int, kept: int) -> Callable[[Work], float]:
+    return lambda work: after * c(PROMPT) + (LAYERS - after) * c(kept)
+
+
+def where_ranks_settled(work: Work) -> float:
+    after = work.tokens_of_layer_runs.count(PROMPT)
+    assert 3 <= after < LAYERS  # layer 2 is the reference, so it never prunes there
+    return after * c(PROMPT) + (LAYERS - after) * c(20)
+
+
+def before_the_mlp(work: Work) -> float:
+    runs = work.tokens_of_layer_runs
+    assert PROMPT == runs[0] > runs[-1]
+    behind = [runs[layer + 1] if layer in (1, 3, 5) else runs[layer] for layer in range(LAYERS)]
+    return sum(map(c, runs, behind))
+
+
+def pyramid(work: Work) -> float:
+    runs, recent = [PROMPT], 1 + int(0.2 * PROMPT)
+    for layer in range(LAYERS - 1):
+        older = runs[-1] - recent
+        runs.append(recent + int(((1 - 0.5) * (math.cos(math.pi * layer / LAYERS) + 1) / 2 + 0.5) * older))
+    assert work.tokens_of_layer_runs == tuple(runs)
+    return sum(map(c, runs))
+
+
+def drafted(work: Work) -> float:
+    """The draft's prefill and steps (the model's own here), then half of the chunks of 4 tokens."""
+    steps = sum(c(PROMPT + step) - c(PROMPT + step - 1) for step in (1, 2, 3))
+    return LAYERS * (c(PROMPT) + steps + c(32))
+
+
+FORMULAS: dict[str, tuple[Method, Callable[[Work], float]]] = {
+    "gemfilter": (GemFilter(20), lambda _: 3 * c(PROMPT) + LAYERS * c(20)),
+    "fastkv": (FastKV(), continued(4, 12)),
+    "claa": (CLAA(0.4), continued(4, 24)),
+    "asl": (ASL(20, depth=0.375, observed=0.25, below=1.0, window=4), where_ranks_settled),
+    "uniprefill": (UniPrefill(0.5, (0.25, 0.5, 0.75), window=4, block=4, first=4, last=4), before_the_mlp),
+    "spec_prefill": (SpecPrefill(0.5, lookahead=4, chunk=4), drafted),
+    "pyramid_infer": (PyramidInfer(0.5, least=1), pyramid),
+    "snapkv": (SnapKV(window=4), lambda _: LAYERS * c(PROMPT)),
+    "h2o": (H2O(window=4), lambda _: LAYERS * c(PROMPT)),
+    "oracle": (Oracle(0.25), continued(4, 15)),
+    "first_last": (FirstLast(0.4), lambda _: LAYERS * c(24)),
+    "static_pruning rerun": (StaticPruning("rerun"), lambda _: 2 * c(PROMPT) + LAYERS * c(30)),
+    "static_pruning continue": (StaticPruning("continue"), continued(2, 30)),
+}
+
+
+@pytest.mark.parametrize(("method", "formula"), FORMULAS.values(), ids=FORMULAS)
+def test_the_flops_ratio_is_the_methods_formula(method: Method, formula: Callable[[Work], float]) -> None:
+    request = tiny_request(prompt_tokens=PROMPT, new_tokens=3)
+    work = method.run(request).work
+    assert shares_of(work, request).flops_ratio == pytest.approx(LAYERS * c(PROMPT) / formula(work))
+
+
+# ---- caps on Llama 3.1 8B, from the policies' placements and budgets alone
+
+
+def runs_of(method: PolicyMethod, config: LlamaConfig, prompt: int, settled: int | None = None) -> Runs:
+    """Tokens that each layer computes in a prefill.
+
+    Args:
+        settled: where the ranks settle, for a method that finds its layer by the prompt.
+    """
+    policy = method.policy(config)
+    pruned_after = (settled,) if policy.placement.fixed is None else policy.placement.fixed
+    entered, runs, prunings = prompt, [], 0
+    for layer in range(BEFORE_THE_FIRST, config.num_hidden_layers):
+        if layer != BEFORE_THE_FIRST:
+            runs.append(float(entered))
+        if layer not in pruned_after:
+            continue
+        budget, recent = per_boundary(policy.budget, prunings), policy.recent(prompt)
+        assert not isinstance(budget, Mass)
+        if policy.chunk > 1:  # whole chunks, none of them short
+            assert entered % policy.chunk == 0
+            entered = policy.chunk * budget.count(entered // policy.chunk, prompt // policy.chunk, 0)
+        else:
+            entered = min(entered, max(budget.count(entered, prompt, recent), policy.first + recent))
+        prunings += 1
+    return runs
+
+
+def gemfilter_runs(method: GemFilter, config: LlamaConfig, prompt: int, as_coded: bool = False) -> Runs:
+    before = layers_run(method.depth, config.num_hidden_layers) + as_coded
+    kept = method.tokens if method.keep is None else share_of(method.keep, prompt)
+    return [float(prompt)] * before + [float(kept)] * config.num_hidden_layers
+
+
+LAZYLLM = LazyLLMMethod(PruningSchedule(depths=(0.25, 0.5, 0.75), keep=(0.5, 0.5, 0.5)))
+
+
+def deep_request(prompt: int) -> Request:
+    return tiny_request(prompt_tokens=prompt, new_tokens=1, num_hidden_layers=32)
+
+
+@pytest.mark.parametrize(
+    "method", [GemFilter(50), FastKV(), CLAA(), ASL(80, below=1.0), PyramidInfer(), SpecPrefill(0.1), LAZYLLM], ids=str
+)
+def test_the_counts_from_budgets_alone_are_what_the_engine_runs(method: Method) -> None:
+    """On 32 tiny layers; the table below needs longer prompts than a test can run."""
+    request = deep_request(320)
+    config: Any = request.model.config
+    ran = method.run(request).work.tokens_of_layer_runs
+    if isinstance(method, GemFilter):
+        expected = gemfilter_runs(method, config, 320)
+    else:
+        assert isinstance(method, PolicyMethod)
+        expected = runs_of(method, config, 320, settled=ran.count(320) - 1)
+    assert ran == tuple(expected)
+    assert min(ran) < 320
+
+
+def llama3_1_8b() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=131_072,
+    )
+
+
+def llama3_2_1b() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=131_072,
+    )
+
+
+LENGTHS = (3500, 10_000, 32_768, 131_072)
+CAPS: dict[str, tuple[Callable[[LlamaConfig, int], Runs], tuple[float, ...]]] = {
+    "gemfilter as coded": (lambda config, n: gemfilter_runs(GemFilter(), config, n, True), (1.39, 1.90, 2.19, 2.27)),
+    "gemfilter": (lambda config, n: gemfilter_runs(GemFilter(), config, n), (1.46, 2.02, 2.35, 2.45)),
+    "fastkv": (lambda config, n: runs_of(FastKV(), config, n), (1.68, 1.70, 1.76, 1.84)),
+    "claa": (lambda config, n: runs_of(CLAA(), config, n), (1.83, 1.84, 1.88, 1.93)),
+    "asl at layer 15": (lambda config, n: runs_of(ASL(), config, n, settled=15), (1.27, 1.70, 1.92, 1.99)),
+    "asl at layer 25": (lambda config, n: runs_of(ASL(), config, n, settled=25), (1.09, 1.18, 1.22, 1.23)),
+    "pyramid_infer": (lambda config, n: runs_of(PyramidInfer(), config, n), (1.32, 1.34, 1.40, 1.49)),
+    "lazyllm": (lambda config, n: runs_of(LAZYLLM, config, n), (2.17, 2.24, 2.40, 2.69)),
+}
+
+
+@pytest.mark.parametrize(("runs", "caps"), CAPS.values(), ids=CAPS)
+def test_caps_on_llama_3_1_8b(runs: Callable[[LlamaConfig, int], Runs], caps: tuple[float, ...]) -> None:
+    config = llama3_1_8b()
+    found = [full_prefill_flops(config, n) / prefill_flops(config, runs(config, n)) for n in LENGTHS]
+    assert [round(cap, 2) for cap in found] == list(caps)
+
+
+def test_caps_of_a_draft_of_one_billion_on_llama_3_1_8b() -> None:
+    """A tenth of the tokens; the draft's own steps, seven of them, are in the third decimal."""
+    large, small = llama3_1_8b(), llama3_2_1b()
+    for n, cap in zip(LENGTHS, (4.15, 4.12, 4.04, 3.94), strict=True):
+        target = prefill_flops(large, [0.1 * n] * 32)
+        found = full_prefill_flops(large, n) / (full_prefill_flops(small, n) + target)
+        assert round(found, 2) == cap
+        with_steps = full_prefill_flops(large, n) / (full_prefill_flops(small, n + 7) + target)
+        assert with_steps == pytest.approx(found, rel=0.003)
+
+
+def test_attentions_share_of_llama_3_1_8b() -> None:
+    config = llama3_1_8b()
+    shares = [2 * 4096 * n**2 * 32 / full_prefill_flops(config, n) for n in LENGTHS]
+    assert [round(100 * share) for share in shares] == [6, 16, 38, 71]
+    torch.testing.assert_close(prefill_flops(config, [1.0]), 2.0 * (41_943_040 + 176_160_768) + 2 * 4096)

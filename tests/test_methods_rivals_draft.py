@@ -1,0 +1,104 @@
+"""SpecPrefill's draft: a model of its own, named as ``model=`` names one, inside the clock and the FLOPs ratio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import RunPy
+from hydra import compose, initialize_config_dir
+from tiny_checkpoints import save_llama2
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from lazybench.choices import prepare
+from lazybench.config import run_config
+from lazybench.config_groups import config_folder, register
+from lazybench.errors import UserError
+from lazybench.methods.spec_prefill import SpecPrefill
+from lazybench.models.flops import full_prefill_flops, prefill_flops
+
+
+@pytest.fixture(scope="module")
+def draft(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half the layers of the model under test, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("draft") / "half-llama"
+    config = LlamaConfig.from_pretrained(tiny_checkpoint)
+    config.num_hidden_layers = 2
+    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    return folder
+
+
+def drafted(name: str) -> SpecPrefill:
+    register()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        overrides = prepare([f"methods=[baseline,{{method: spec_prefill, draft: {name}}}]"])
+        method = run_config(compose("config", overrides)).methods[1]
+    assert isinstance(method, SpecPrefill)
+    return method
+
+
+def test_a_draft_is_named_as_a_model_is(draft: Path) -> None:
+    known = drafted("smollm2").draft
+    assert known is not None
+    assert (known.name, known.hub_id) == ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    of_the_hub = drafted("nobody/Some-Model").draft
+    assert of_the_hub is not None
+    assert of_the_hub.hub_id == "nobody/Some-Model"
+    local = drafted(str(draft))
+    assert local.draft is not None
+    assert local.draft.path == draft
+    assert local.label == "keep=0.3 draft=half-llama"
+    assert drafted("null").label == "keep=0.3 draft=the model itself"
+    with pytest.raises(UserError, match="did you mean smollm2"):
+        drafted("smolm2")
+    with pytest.raises(UserError, match="must name a model"):
+        SpecPrefill(draft="smollm2")  # type: ignore[arg-type]
+
+
+def run_drafted(run_py: RunPy, model: Path, draft: Path, out: Path):
+    return run_py(
+        f"model={model}",
+        f"methods=[baseline,{{method: spec_prefill, draft: {draft}, keep: 0.5}}]",
+        "task=needle",
+        "task.parameters.length=400",
+        "limit=1",
+        "max_new_tokens=4",
+        "fidelity=false",
+        f"out={out}",
+    )
+
+
+def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(
+    run_py: RunPy, tiny_checkpoint: Path, draft: Path, tmp_path: Path
+) -> None:
+    done = run_drafted(run_py, tiny_checkpoint, draft, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    record = next(line for line in lines if line["method"] == "spec_prefill")
+    assert record["error"] is None
+    assert record["variant"] == "keep=0.5 draft=half-llama"
+    assert 0 < record["overhead_s"] <= record["ttft_s"]
+    tokens = record["prompt_tokens"]
+    chunks = -(-tokens // 32)
+    target, small = LlamaConfig.from_pretrained(tiny_checkpoint), LlamaConfig.from_pretrained(draft)
+    whole = full_prefill_flops(target, tokens)
+    # of 7 steps of the draft fewer may have run, where it ends the text; the last chunk may be short
+    ratios = [
+        whole / (full_prefill_flops(small, tokens + steps) + prefill_flops(target, [kept] * 4))
+        for steps in range(8)
+        for kept in (32 * -(-chunks // 2), 32 * -(-chunks // 2) - 32 * chunks + tokens)
+    ]
+    assert any(record["flops_ratio"] == pytest.approx(ratio) for ratio in ratios)
+    assert record["flops_ratio"] < whole / full_prefill_flops(small, tokens)
+
+
+def test_a_draft_of_another_vocabulary_is_one_line(run_py: RunPy, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    other = save_llama2(tmp_path / "other")
+    done = run_drafted(run_py, tiny_checkpoint, other, tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "vocabulary" in line]
+    assert "spec_prefill.draft=other has another vocabulary than the model under test" in line
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "samples.jsonl").exists() or not (tmp_path / "run" / "samples.jsonl").read_text()

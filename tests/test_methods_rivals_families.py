@@ -1,0 +1,162 @@
+"""The rivals on a tiny model of every family, and in every way to generate; what can't be is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_families import PROMPTS, close
+from tiny_models import FAMILIES, SINGLE_ONLY, generate_logits, left_padded, random_prompt, shared_model
+from tiny_requests import byte_tokenizer
+from transformers import PreTrainedModel
+
+from lazybench.contract import Method, Request
+from lazybench.errors import UserError
+from lazybench.methods.asl import ASL
+from lazybench.methods.claa import CLAA
+from lazybench.methods.fastkv import FastKV
+from lazybench.methods.gemfilter import GemFilter
+from lazybench.methods.h2o import H2O
+from lazybench.methods.oracle import Oracle
+from lazybench.methods.pyramid_infer import PyramidInfer
+from lazybench.methods.snapkv import SnapKV
+from lazybench.methods.spec_prefill import SpecPrefill
+from lazybench.methods.static_pruning import StaticPruning
+from lazybench.methods.under_engine import PolicyMethod
+from lazybench.methods.uniprefill import UniPrefill
+from lazybench.pruning.engine import Pruned
+
+PROMPT = PROMPTS[0]  # 17 tokens
+EVICTING: list[PolicyMethod] = [
+    FastKV(0.6, 0.5, window=2, pool=3),
+    CLAA(0.6, layers=2, first_layers=1, window=2, pool=3),
+    SnapKV(0.5, window=2, pool=3),
+    H2O(0.5, window=2),
+]
+PRUNING: list[PolicyMethod] = [
+    FastKV(0.6, 1.0, window=2, pool=3),
+    CLAA(0.6, 1.0, layers=2, window=2, pool=3, standardise=True),
+    UniPrefill(0.6, (0.25, 0.75), window=2, block=2, first=2, last=2),
+    StaticPruning("continue", 0.6),
+]
+BY_LENGTH = PyramidInfer(0.5, first=1, least=2)
+BY_PROMPT = ASL(9, depth=0.5, observed=0.5, below=0.9, window=2, pool=3)
+CHOSEN_BEFORE: list[Method] = [SpecPrefill(0.5, None, 2, 2, 3), Oracle(0.5, 0.5, 2, 3, 1)]
+FILTER = GemFilter(9, depth=0.5)
+WHOLE: list[PolicyMethod] = [
+    FastKV(1.0, 1.0),
+    CLAA(1.0),
+    UniPrefill(1.0),
+    PyramidInfer(1.0),
+    SnapKV(1.0),
+    H2O(1.0),
+    StaticPruning("continue", 1.0),
+]
+CLOSED = sorted(family for family in FAMILIES if not shared_model(family)._can_set_attn_implementation())
+LATENT = ["deepseek_v3"]  # all heads share one latent state: no head can evict alone
+BATCHED = sorted(set(FAMILIES) - SINGLE_ONLY)
+
+
+def in_turn(families: list[str], methods: list[Any]) -> Any:
+    """Each family with one of the methods."""
+    pairs = [(family, methods[place % len(methods)]) for place, family in enumerate(families)]
+    return pytest.mark.parametrize(("family", "method"), pairs, ids=[f"{family}-{m.name}" for family, m in pairs])
+
+
+def under(model: PreTrainedModel, method: PolicyMethod) -> Pruned:
+    return Pruned(model, method.policy(model.config.get_text_config()))
+
+
+def answer(method: Method, model: PreTrainedModel) -> torch.Tensor:
+    method.prepare(model)
+    limits = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    return method.run(Request(model, byte_tokenizer(), PROMPT, limits, seed=0)).new_tokens
+
+
+def one_line(refused: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_runs_on_every_family_or_is_refused(family: str) -> None:
+    model = shared_model(family)
+    for method in [*PRUNING, BY_LENGTH, BY_PROMPT, *CHOSEN_BEFORE]:
+        assert len(answer(method, model)) == 3
+    for method in EVICTING:
+        if family in CLOSED or family in LATENT:
+            with pytest.raises(UserError) as refused:
+                answer(method, model)
+            assert "no keys can be evicted" in one_line(refused)
+        else:
+            assert len(answer(method, model)) == 3
+    if family in CLOSED:
+        with pytest.raises(UserError) as refused:
+            FILTER.prepare(model)
+        assert "no query-key products" in one_line(refused)
+    else:
+        assert len(answer(FILTER, model)) == 3
+
+
+@in_turn(BATCHED, PRUNING)
+def test_a_padded_batch_is_each_prompt_alone(family: str, method: PolicyMethod) -> None:
+    model = shared_model(family)
+    batch, mask = left_padded(PROMPTS)
+    with under(model, method) as run:
+        tokens, logits = generate_logits(model, batch, 4, attention_mask=mask)
+        assert run.trace.steps[0].computed[-1] < run.trace.steps[0].computed[0]
+        for row, prompt in enumerate(PROMPTS):
+            tokens_alone, logits_alone = generate_logits(model, prompt, 4)
+            assert tokens[row, batch.shape[1] :].equal(tokens_alone[0, prompt.shape[1] :])
+            close(logits[:, row], logits_alone[:, 0])
+
+
+@in_turn(sorted(set(BATCHED) - {*CLOSED, *LATENT}), [*EVICTING, BY_LENGTH])
+def test_prompts_of_equal_length_are_each_alone(family: str, method: PolicyMethod) -> None:
+    """Where what stays hangs on the length, and where keys are evicted alike in all rows."""
+    model, prompts = shared_model(family), [random_prompt(17, seed) for seed in (4, 5)]
+    with under(model, method):
+        _, logits = generate_logits(model, torch.cat(prompts), 4)
+        for row, prompt in enumerate(prompts):
+            close(logits[:, row], generate_logits(model, prompt, 4)[1][:, 0])
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [*((method, "one at a time") for method in [*EVICTING, BY_LENGTH]), (BY_PROMPT, "one prompt at a time")],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_padded_batch_that_can_not_be_is_refused(method: PolicyMethod, words: str) -> None:
+    model, (batch, mask) = shared_model("llama"), left_padded(PROMPTS)
+    with under(model, method), pytest.raises(UserError) as refused:
+        generate_logits(model, batch, 2, attention_mask=mask)
+    assert words in one_line(refused)
+
+
+def test_beams_where_each_prompt_decides_are_refused() -> None:
+    model = shared_model("llama")
+    with under(model, BY_PROMPT), pytest.raises(UserError) as refused:
+        generate_logits(model, PROMPT, 2, num_beams=2)
+    assert "one prompt at a time" in one_line(refused)
+
+
+@in_turn(sorted(set(BATCHED) - {*CLOSED, *LATENT}), WHOLE)
+def test_beams_with_everything_kept_are_the_plain_models(family: str, method: PolicyMethod) -> None:
+    model = shared_model(family)
+    plain, _ = generate_logits(model, PROMPT, 4, num_beams=3)
+    with under(model, method):
+        assert generate_logits(model, PROMPT, 4, num_beams=3)[0].equal(plain)
+
+
+@in_turn(sorted(set(FAMILIES) - {*CLOSED, *LATENT}), [*EVICTING, *PRUNING, BY_LENGTH, BY_PROMPT])
+def test_a_conversation_goes_on_with_the_returned_cache(family: str, method: PolicyMethod) -> None:
+    model = shared_model(family)
+    turn = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
+    with under(model, method) as run:
+        first = model.generate(PROMPT, **turn)
+        longer = torch.cat([first.sequences, random_prompt(6, seed=5)], dim=1)
+        second = model.generate(longer, past_key_values=first.past_key_values, **turn)
+    assert second.sequences.shape[1] == 17 + 3 + 6 + 3
+    assert [step.new for step in run.trace.steps] == [17, 1, 1, 7, 1, 1]
+    assert second.past_key_values.get_seq_length() == 28
