@@ -83,7 +83,13 @@ class Pruned(AbstractContextManager):
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
-        self.trace = Trace()
+        self._trace = Trace()
+
+    @property
+    def trace(self) -> Trace:
+        """What was computed, of the generation that ran last."""
+        self._trace.settle()
+        return self._trace
 
     # ---- attaching and detaching
     def __enter__(self) -> Self:
@@ -141,7 +147,7 @@ class Pruned(AbstractContextManager):
         if self._cache is not None:
             self._cache.abandon_step()
         checks.check_owner(cache, self.model, self.policy)
-        self._cache, self.trace = cache, cache.trace
+        self._cache, self._trace = cache, cache.trace
         masks.running.set(cache)
         inputs = args[0] if args else kwargs.get("input_ids")
         inputs = kwargs["inputs_embeds"] if inputs is None else inputs
@@ -188,11 +194,11 @@ class Pruned(AbstractContextManager):
         step.prunings += 1
         stage = cache.stage_after(step.prunings)
         revival = self.policy.revival
-        if step.start == 0:
-            cache.enter(stage, stage.begin(*chosen_tokens(cache)))
-            return
         anew = cache.decoded == 0 or (cache.decoded - 1) % revival.every == 0
         chosen, counts = chosen_tokens(cache) if anew else (None, [])
+        if step.start == 0:
+            cache.enter(stage, stage.begin(chosen, counts))
+            return
         like, to_all = step.plan.current, revival.attend == "computed"
         plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
         cache.enter(stage, plan)
@@ -206,7 +212,7 @@ class Pruned(AbstractContextManager):
         trace = cache.trace
         trace.stages = cache.stage_ranges
         trace.kv_bytes.append(cache.kv_bytes)
-        trace.aux_bytes.append(cache.aux_bytes)
+        trace.aux_bytes.append(cache.aux_bytes)  # type: ignore[arg-type]  # on the device until `settle`
         if hidden.shape[1] == step.new:  # nothing was pruned, or one token came
             return hidden
         padded = hidden.new_full((hidden.shape[0], step.new, hidden.shape[2]), float("nan"))

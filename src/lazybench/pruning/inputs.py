@@ -52,7 +52,7 @@ class TokenInputs:
         source = known[0]
         if source not in step.gathered:
             rows = self._rows[source] if self._kept else value.expand(batch, *value.shape[1:])
-            at = step.plan.current if self._kept else step.plan.current - step.start
+            at = step.plan.reads if self._kept else step.plan.current - step.start
             step.gathered[source] = take_rows(rows, at.to(rows.device))
         return step.gathered[source]
 
