@@ -171,7 +171,21 @@ class LazyCache(Cache):
     def visibility(self, rule: MaskRule) -> Visibility:
         """What the current tokens see of the selected ones in the layer that runs."""
         step = self._running_step()
-        return step.visibility(rule, self.arena(step.layer).evicted if step.start else 0)
+        if not step.start:
+            return step.visibility(rule)
+        arena = self.arena(step.layer)
+        return step.visibility(rule, arena.evicted, arena.forgotten)
+
+    def forget(self, window: int) -> None:
+        """The layer that has just run sees ``window`` tokens back, itself included: what is older may go.
+
+        Not where tokens come back, which look back from where they stand; nor where somebody watches the attention.
+        """
+        step = self._running_step()
+        arena = self.arena(step.layer)
+        if not (self.policy.revives or self.look.watch or arena.evicted):
+            # slots rise with positions, so whatever was pruned, the newest slots hold all that the window does
+            arena.forget(window - 1, step.stage.end)
 
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
@@ -197,7 +211,9 @@ class LazyCache(Cache):
         total = 0
         for layer, stage in self._stage_of_layer.items():
             arena = self._arena_of_layer[layer]
-            total += sum(held - arena.evicted for held in stage.held) * arena.bytes_per_slot // arena.num_layers
+            slots = stage.end - arena.forgotten
+            rows = sum(min(held, slots) - arena.evicted for held in stage.held)
+            total += rows * arena.bytes_per_slot // arena.num_layers
         return total
 
     @property

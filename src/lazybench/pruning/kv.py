@@ -9,6 +9,7 @@ from torch import Tensor
 from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Plan
 
+_SLACK_SHARE = 8  # a windowed layer holds up to an eighth more than its window, so that not every step copies it
 _SLOTS = 3  # axis of the slots in (layers, batch, kv_heads, slots, head_dim)
 
 
@@ -28,6 +29,7 @@ class Arena:
         self._values: Tensor | None = None
         self.num_layers = len(layers)
         self.evicted = 0  # prompt tokens whose keys and values a retention left out, per head
+        self.forgotten = 0  # first slots that are not there any more: older than the layer's window
 
     def write(self, layer: int, keys: Tensor, values: Tensor, plan: Plan, end: int) -> tuple[Tensor, Tensor]:
         """Store the current tokens' keys and values, (batch, kv_heads, queries, head_dim); return the selected ones'.
@@ -38,33 +40,37 @@ class Arena:
         Returns:
             (batch, kv_heads, selected tokens, head_dim), views of the buffers in slot order.
         """
-        index, selected = self._index[layer], plan.selected.shape[1] - self.evicted
-        stored = []
-        for buffer, states in ((self._keys, keys), (self._values, values)):
+        gone = self.evicted + self.forgotten
+        index, selected = self._index[layer], plan.selected.shape[1] - gone
+        for name, states in (("_keys", keys), ("_values", values)):
             like = states.detach().expand(len(self._index), *states.shape)
             # slots that were never written are hidden by a mask in a batch, and never read without one
-            fill = None if states.shape[0] == 1 else 0
-            buffer = room_for(buffer, end - self.evicted, like, fill, dim=_SLOTS)
+            buffer = self._grow(name, end - gone, like, None if states.shape[0] == 1 else 0)
             if isinstance(plan.slots, slice):
-                start = plan.slots.start - self.evicted
+                start = plan.slots.start - gone
                 buffer[index, :, :, start : start + states.shape[2]] = states.detach()
             else:
                 put_rows(buffer[index], plan.slots.to(buffer.device), states.detach(), dim=2)
-            stored.append(buffer)
-        self._keys, self._values = stored
+        assert self._keys is not None
+        assert self._values is not None
         return self._keys[index, :, :, :selected], self._values[index, :, :, :selected]
 
     def move(self, source: Tensor, destination: Tensor, end: int) -> None:
         """Rows from the slots ``source`` to ``destination``, each (batch, n), in all layers at once."""
-        if self._keys is None or self._values is None:
+        if self._keys is None:
             return
-        moved = []
-        for buffer in (self._keys, self._values):
-            buffer = room_for(buffer, end, buffer, None if buffer.shape[1] == 1 else 0, dim=_SLOTS)
+        for name in ("_keys", "_values"):
+            held: Tensor = getattr(self, name)
+            buffer = self._grow(name, end, held, None if held.shape[1] == 1 else 0)
+            del held
             rows = take_rows(buffer, source.to(buffer.device), dim=_SLOTS, batch=1)
             put_rows(buffer, destination.to(buffer.device), rows, dim=_SLOTS, batch=1)
-            moved.append(buffer)
-        self._keys, self._values = moved
+
+    def _grow(self, name: str, rows: int, like: Tensor, fill: int | None) -> Tensor:
+        """The buffer with room for ``rows``; the old one is let go before the other's turn, whole stages being large."""
+        setattr(self, name, room_for(getattr(self, name), rows, like, fill, dim=_SLOTS))
+        buffer: Tensor = getattr(self, name)
+        return buffer
 
     def keep(self, slots: Tensor, end: int) -> None:
         """Evict all but ``slots`` (batch, kv_heads, kept), rising, of one layer's ``end`` keys and values."""
@@ -77,6 +83,19 @@ class Arena:
             kept[-1][:, :, :, : slots.shape[2]] = buffer.gather(_SLOTS, index)
         self._keys, self._values = kept
         self.evicted = end - slots.shape[2]
+
+    def forget(self, kept: int, end: int) -> None:
+        """Leave out all but the newest ``kept`` of ``end`` slots, whose tokens rise; a few more stay until it pays."""
+        rows = end - self.forgotten
+        if self._keys is None or self._values is None or rows <= kept + kept // _SLACK_SHARE:
+            return
+        shortened = []
+        for buffer in (self._keys, self._values):
+            newest = buffer.narrow(_SLOTS, rows - kept, kept)
+            shortened.append(room_for(None, kept, newest, 0, dim=_SLOTS))
+            shortened[-1].narrow(_SLOTS, 0, kept).copy_(newest)
+        self._keys, self._values = shortened
+        self.forgotten = end - kept
 
     @property
     def bytes_per_slot(self) -> int:

@@ -83,7 +83,7 @@ class PaddedStage(Stage):
         known = self._here
         if known is None or known.shape[1] <= tokens:
             assert self.position is not None
-            size = tokens + tokens // 8 + 129
+            size = tokens + tokens // 8 + 17
             with torch.inference_mode(False):
                 self._here = torch.zeros(len(self.position), size, dtype=torch.bool, device=self.position.device)
             self._here[:, -1] = True
