@@ -67,7 +67,7 @@ class Arena:
             put_rows(buffer, destination.to(buffer.device), rows, dim=_SLOTS, batch=1)
 
     def _grow(self, name: str, rows: int, like: Tensor, fill: int | None) -> Tensor:
-        """The buffer with room for ``rows``; the old one is let go before the other's turn, whole stages being large."""
+        """The buffer with room for ``rows``; the old one is let go before the other's turn: a stage's is large."""
         setattr(self, name, room_for(getattr(self, name), rows, like, fill, dim=_SLOTS))
         buffer: Tensor = getattr(self, name)
         return buffer
