@@ -47,6 +47,8 @@ def lazy_attention(
         output = _attend(query, key, value, mask, visibility.is_causal, scaling)
     else:
         output = _masks_by_block(query, key, value, visibility, scaling)
+    if attention_mask.window is not None:
+        cache.forget(attention_mask.window)
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -147,6 +147,12 @@ def share_of(share: float, tokens: int, rounding: Literal["up", "down"] = "up") 
     return ceil(share * tokens - 1e-9) if rounding == "up" else int(share * tokens)
 
 
+def shares_of(share: float, tokens: Tensor, rounding: Literal["up", "down"] = "up") -> Tensor:
+    """``share_of`` for numbers that lie on a device, without a wait for it."""
+    product = share * tokens.double()
+    return (product - 1e-9).ceil().long() if rounding == "up" else product.long()
+
+
 def check_share(name: str, share: object) -> None:
     """Refuse a share outside (0, 1].
 

@@ -18,6 +18,7 @@ from lazybench.pruning.masks import MaskRule, Visibility
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Plan, Stage
+from lazybench.pruning.stage_padded import PaddedStage
 from lazybench.pruning.step import Step
 from lazybench.pruning.trace import Trace
 
@@ -83,7 +84,8 @@ class LazyCache(Cache):
         fixed = policy.placement.fixed
         edges = None if fixed is None else [0, *(layer + 1 for layer in fixed), len(devices)]
         # where each prompt decides, stages are opened on the way
-        self.stages = [Stage()] if edges is None else [Stage(range(*edges[i : i + 2])) for i in range(len(edges) - 1)]
+        kind = PaddedStage if policy.revival.padded else Stage
+        self.stages = [Stage()] if edges is None else [kind(range(*edges[i : i + 2])) for i in range(len(edges) - 1)]
 
     def abandon_step(self) -> None:
         """No forward pass is under way any more; one that was has failed."""
@@ -126,7 +128,7 @@ class LazyCache(Cache):
             for arena in {id(arena): arena for arena in map(self._arena_of_layer.get, stage.layers) if arena}.values():
                 arena.move(*plan.moves, stage.end)
         step.enter(stage, plan)
-        self.trace.steps[-1].add(sum(plan.computed), sum(plan.counts), plan.revived)
+        self.trace.steps[-1].add(plan.computed, plan.counts, plan.revived)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -169,14 +171,31 @@ class LazyCache(Cache):
     def visibility(self, rule: MaskRule) -> Visibility:
         """What the current tokens see of the selected ones in the layer that runs."""
         step = self._running_step()
-        return step.visibility(rule, self.arena(step.layer).evicted if step.start else 0)
+        if not step.start:
+            return step.visibility(rule)
+        arena = self.arena(step.layer)
+        return step.visibility(rule, arena.evicted, arena.forgotten)
+
+    def forget(self, window: int) -> None:
+        """The layer that has just run sees ``window`` tokens back, itself included: what is older may go.
+
+        Not where tokens come back, which look back from where they stand; nor where somebody watches the attention.
+        """
+        step = self._running_step()
+        arena = self.arena(step.layer)
+        if not (self.policy.revives or self.look.watch or arena.evicted):
+            # slots rise with positions, so whatever was pruned, the newest slots hold all that the window does
+            arena.forget(window - 1, step.stage.end)
 
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
         step, device = self._running_step(), hidden.device
         fill = None if hidden.shape[0] == 1 else 0
         buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, fill)
-        put_rows(buffer, step.plan.current.to(device), hidden.detach())
+        index = step.plan.current
+        if step.plan.at is not None:  # fillers go to the bin
+            index = index.remainder(buffer.shape[1])
+        put_rows(buffer, index.to(device), hidden.detach())
 
     def fetch(self, device: torch.device) -> Tensor:
         """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next.
@@ -184,7 +203,7 @@ class LazyCache(Cache):
         Args:
             device: where the pruning layer left them.
         """
-        return take_rows(self._aux[device], self._running_step().plan.current.to(device))
+        return take_rows(self._aux[device], self._running_step().plan.reads.to(device))
 
     @property
     def kv_bytes(self) -> int:
@@ -192,16 +211,18 @@ class LazyCache(Cache):
         total = 0
         for layer, stage in self._stage_of_layer.items():
             arena = self._arena_of_layer[layer]
-            total += sum(held - arena.evicted for held in stage.held) * arena.bytes_per_slot // arena.num_layers
+            slots = stage.end - arena.forgotten
+            rows = sum(min(held, slots) - arena.evicted for held in stage.held)
+            total += rows * arena.bytes_per_slot // arena.num_layers
         return total
 
     @property
-    def aux_bytes(self) -> int:
+    def aux_bytes(self) -> int | Tensor:
         """Bytes of the hidden states that wait in the Aux Cache: one of each token that a later stage lacks."""
         if not self._aux:
             return 0
         row = next(iter(self._aux.values()))
-        waiting = sum(self.candidates) - sum(self.stages[-1].held)
+        waiting = sum(self.candidates) - self.stages[-1].tokens_held()
         return waiting * row.shape[-1] * row.element_size()
 
     def _running_step(self) -> Step:

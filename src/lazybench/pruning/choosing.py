@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lazybench.pruning.budgets import Mass, per_boundary
+from lazybench.pruning.budgets import Budget, Mass, Ratio, Tokens, per_boundary, shares_of
 from lazybench.pruning.rows import room_for, take_rows
 from lazybench.pruning.scorers import over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
@@ -54,16 +54,16 @@ def enter_next_stage(cache: LazyCache) -> None:
     assert step is not None
     step.prunings += 1
     stage = cache.stage_after(step.prunings)
-    if step.start == 0:
-        cache.enter(stage, stage.begin(*chosen_tokens(cache)))
-        return
     chosen, counts = chosen_tokens(cache) if step.scores_anew else (None, [])
+    if step.start == 0:
+        cache.enter(stage, stage.begin(chosen, counts))
+        return
     like, to_all = step.plan.current, revival.attend == "computed"
     plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
     cache.enter(stage, plan)
 
 
-def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
+def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int] | Tensor]:
     """Who goes on from the pruning layer that has just run.
 
     Returns:
@@ -94,11 +94,28 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
         return choose_chunks(
             score, position, always, budget, policy.chunk, policy.chunk_score, valid, cache.candidates, whole
         )
-    counts = []
-    for entered, context in zip(plan.counts, cache.candidates, strict=True):
-        kept = budget.count(entered - spared, context - spared, last) + spared
-        counts.append(min(entered, max(1, kept, policy.first + max(last, spared))))
+    least = max(1, policy.first + max(last, spared))
+    counts: list[int] | Tensor
+    if isinstance(plan.counts, Tensor):
+        kept_of = _count_on_device(
+            budget, plan.counts - spared, [context - spared for context in cache.candidates], last
+        )
+        counts = (kept_of + spared).clamp(min=least).minimum(plan.counts)
+    else:
+        counts = []
+        for entered, context in zip(plan.counts, cache.candidates, strict=True):
+            kept = budget.count(entered - spared, context - spared, last) + spared
+            counts.append(min(entered, max(least, kept)))
     return choose(score, position, always, counts, valid, best_first=policy.revival.most is not None), counts
+
+
+def _count_on_device(budget: Budget, entered: Tensor, contexts: list[int], last: int) -> Tensor:
+    """``budget.count`` of each row, where what entered is known on the device alone, (batch,)."""
+    if isinstance(budget, Ratio) and budget.of == "entered":
+        return shares_of(budget.keep, entered, budget.rounding)
+    needed = contexts if isinstance(budget, Tokens | Ratio) else entered.tolist()  # these two do not ask what entered
+    kept = [budget.count(count, context, last) for count, context in zip(needed, contexts, strict=True)]
+    return torch.full_like(entered, kept[0]) if len(set(kept)) == 1 else entered.new_tensor(kept)
 
 
 def _over_steps(cache: LazyCache, score: Tensor) -> Tensor:

@@ -79,7 +79,13 @@ class Pruned(AbstractContextManager):
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
-        self.trace = Trace()
+        self._trace = Trace()
+
+    @property
+    def trace(self) -> Trace:
+        """What was computed, of the generation that ran last."""
+        self._trace.settle()
+        return self._trace
 
     # ---- attaching and detaching
     def __enter__(self) -> Self:
@@ -137,7 +143,7 @@ class Pruned(AbstractContextManager):
         if self._cache is not None:
             self._cache.abandon_step()
         checks.check_owner(cache, self.model, self.policy)
-        self._cache, self.trace = cache, cache.trace
+        self._cache, self._trace = cache, cache.trace
         masks.running.set(cache)
         inputs = args[0] if args else kwargs.get("input_ids")
         inputs = kwargs["inputs_embeds"] if inputs is None else inputs
@@ -187,7 +193,7 @@ class Pruned(AbstractContextManager):
         trace = cache.trace
         trace.stages = cache.stage_ranges
         trace.kv_bytes.append(cache.kv_bytes)
-        trace.aux_bytes.append(cache.aux_bytes)
+        trace.aux_bytes.append(cache.aux_bytes)  # type: ignore[arg-type]  # on the device until `settle`
         if step.new == 1:  # the revived came before it
             return hidden[:, -1:]
         if hidden.shape[1] == step.new:  # nothing was pruned

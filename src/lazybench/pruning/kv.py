@@ -11,6 +11,7 @@ from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Plan
 
 _BATCH, _HEADS, _SLOTS = 2, 3, 4  # axes of (keys and values, layers, batch, kv_heads, slots, head_dim)
+_SLACK_SHARE = 8  # a windowed layer holds up to an eighth more than its window, so that not every step copies it
 
 
 class Arena:
@@ -29,6 +30,7 @@ class Arena:
         self._buffers: list[Tensor] = []
         self.num_layers = len(layers)
         self.evicted = 0  # prompt tokens whose keys and values a retention left out, per head
+        self.forgotten = 0  # first slots that are not there any more: older than the layer's window
 
     def write(self, layer: int, keys: Tensor, values: Tensor, plan: Plan, end: int) -> tuple[Tensor, Tensor]:
         """Store the current tokens' keys and values, (batch, kv_heads, queries, head_dim); return the selected ones'.
@@ -39,7 +41,8 @@ class Arena:
         Returns:
             (batch, kv_heads, selected tokens, head_dim), views of the buffers in slot order.
         """
-        index, selected = self._index[layer], plan.selected.shape[1] - self.evicted
+        gone = self.evicted + self.forgotten
+        index, selected = self._index[layer], plan.selected.shape[1] - gone
         together = [(keys, values)] if keys.shape == values.shape else [(keys,), (values,)]
         self._buffers = self._buffers or [None] * len(together)  # type: ignore[list-item]
         stored = []
@@ -47,10 +50,10 @@ class Arena:
             like = parts[0].detach().expand(len(parts), len(self._index), *parts[0].shape)
             # slots that were never written are hidden by a mask in a batch, and never read without one
             fill = None if keys.shape[0] == 1 else 0
-            buffer = self._buffers[number] = room_for(self._buffers[number], end - self.evicted, like, fill, dim=_SLOTS)
+            buffer = self._buffers[number] = room_for(self._buffers[number], end - gone, like, fill, dim=_SLOTS)
             for part, states in zip(buffer, parts, strict=True):
                 if isinstance(plan.slots, slice):
-                    start = plan.slots.start - self.evicted
+                    start = plan.slots.start - gone
                     part[index, :, :, start : start + states.shape[2]] = states.detach()
                 else:
                     put_rows(part[index], plan.slots.to(buffer.device), states.detach(), dim=2, fillers=False)
@@ -79,6 +82,17 @@ class Arena:
             kept = self._buffers[number] = room_for(None, count, rows, dim=_SLOTS)
             kept[..., :count, :] = rows
         self.evicted = end - count
+
+    def forget(self, kept: int, end: int) -> None:
+        """Leave out all but the newest ``kept`` of ``end`` slots, whose tokens rise; a few more stay until it pays."""
+        rows = end - self.forgotten
+        if not self._buffers or rows <= kept + kept // _SLACK_SHARE:
+            return
+        for number, buffer in enumerate(self._buffers):
+            newest = buffer.narrow(_SLOTS, rows - kept, kept)
+            shortened = self._buffers[number] = room_for(None, kept, newest, 0, dim=_SLOTS)
+            shortened.narrow(_SLOTS, 0, kept).copy_(newest)
+        self.forgotten = end - kept
 
     @property
     def bytes_per_slot(self) -> int:

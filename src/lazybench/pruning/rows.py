@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _SPARE_SHARE = 8  # one spare row for each 8 in use: growth is amortised and costs little memory
-_SPARE_ROWS = 128
+_SPARE_ROWS = 16
 
 
 def take_rows(buffer: Tensor, index: Tensor, dim: int = 1, batch: int = 0, fillers: bool = True) -> Tensor:

@@ -31,17 +31,26 @@ class Plan:
         moves: (source, destination) slots, each (batch, n), of rows to move before the stage's first layer runs.
         in_order: ``current`` and ``selected`` are the same tokens in the same, rising order.
         revived: of the tokens to compute, those of earlier steps, summed over the batch.
+        at: the positions whose states are read for ``current``, where these may be fillers though there is one row.
+
+    Counts that the host does not know are tensors (batch,) on the device.
     """
 
     current: Tensor
     selected: Tensor
     valid: Tensor | None
-    counts: list[int]
-    computed: list[int]
+    counts: list[int] | Tensor
+    computed: list[int] | Tensor
     slots: slice | Tensor
     moves: tuple[Tensor, Tensor] | None = None
     in_order: bool = False
-    revived: int = 0
+    revived: int | Tensor = 0
+    at: Tensor | None = None
+
+    @property
+    def reads(self) -> Tensor:
+        """(batch, queries) positions whose states are those of ``current``; any for a filler."""
+        return self.current if self.at is None else self.at
 
 
 class Stage:
@@ -102,13 +111,15 @@ class Stage:
         )
 
     @torch.inference_mode(False)  # see rows.room_for
-    def begin(self, chosen: Tensor, counts: list[int]) -> Plan:
+    def begin(self, chosen: Tensor | None, counts: list[int] | Tensor) -> Plan:
         """A later stage in the prefill: the chosen tokens take the first slots in the text's order.
 
         Args:
             chosen: (batch, keys) positions in any order; fillers where a row has fewer.
             counts: how many each row has.
         """
+        assert chosen is not None
+        assert isinstance(counts, list)
         current = chosen.sort(dim=1).values
         keys = current.shape[1]
         self.end, self.counts, self.held, self.position = keys, counts, list(counts), current
@@ -135,7 +146,7 @@ class Stage:
     def select(
         self,
         chosen: Tensor | None,
-        counts: list[int],
+        counts: list[int] | Tensor,
         start: int,
         tokens: int,
         most: int | None = None,
@@ -232,6 +243,10 @@ class Stage:
             position, slot = (numpy.pad(table, room, constant_values=FILLER) for table in self._table)
             self._table = position, slot
         return self._table, wanted
+
+    def tokens_held(self) -> int | Tensor:
+        """Tokens with keys and values here, of the whole batch."""
+        return sum(self.held)
 
     @torch.inference_mode(False)
     def reorder(self, index: Tensor) -> None:

@@ -51,18 +51,22 @@ class Step:
         self.stage, self.plan = stage, plan
         self.stages_entered += 1
         self.gathered: dict[tuple, Tensor] = {}
-        self._visibilities: dict[tuple[MaskRule, int], Visibility] = {}
+        self._visibilities: dict[tuple[MaskRule, int, int], Visibility] = {}
 
-    def visibility(self, rule: MaskRule, evicted: int = 0) -> Visibility:
+    def visibility(self, rule: MaskRule, evicted: int = 0, forgotten: int = 0) -> Visibility:
         """Who sees whom under ``rule``, made once for all layers of the stage.
 
         Args:
             evicted: keys of the prompt that a retention left out of this layer's cache.
+            forgotten: slots at the front that it lacks, older than its window.
         """
-        key = (rule, evicted)
+        key = (rule, evicted, forgotten)
         if key not in self._visibilities:
-            plan, selected = self.plan, self.plan.selected
+            plan = self.plan
+            selected, valid = plan.selected[:, forgotten:], plan.valid
+            if valid is not None and forgotten:
+                valid = valid[:, forgotten:]
             if evicted:  # which ones depends on the head; all that are left are older than every query
                 selected = selected[:, evicted:].masked_fill(selected[:, evicted:] < self.start, 0)
-            self._visibilities[key] = Visibility(rule, plan.current, selected, plan.valid, plan.in_order, self.tokens)
+            self._visibilities[key] = Visibility(rule, plan.current, selected, valid, plan.in_order, self.tokens)
         return self._visibilities[key]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
 
 
 @dataclass
@@ -16,6 +20,7 @@ class StepTrace:
         selected: tokens that the stage's layers attended to.
         revived: of the computed ones, those that came back from the Aux Cache.
         mlp_saved: the pruning layers' MLPs ran for the tokens that go on alone.
+        open: counts of stages that still lie on the device, 0 above until ``settle`` reads them.
     """
 
     new: int
@@ -24,12 +29,26 @@ class StepTrace:
     selected: tuple[int, ...] = ()
     revived: tuple[int, ...] = ()
     mlp_saved: bool = False
+    open: list[tuple[Any, ...]] = field(default_factory=list, compare=False, repr=False)
 
-    def add(self, computed: int, selected: int, revived: int) -> None:
-        """Append the counts of one more stage."""
-        self.computed += (computed,)
-        self.selected += (selected,)
+    def add(self, computed: Sequence[int] | Tensor, selected: Sequence[int] | Tensor, revived: int | Tensor) -> None:
+        """Append the counts of one more stage, those of each row of the batch; tensors wait for ``Trace.settle``."""
+        if isinstance(computed, Tensor) or isinstance(selected, Tensor):
+            self.open.append((len(self.computed), computed, selected, revived))
+            computed, selected, revived = (), (), 0
+        assert isinstance(revived, int)
+        self.computed += (sum(computed),)
+        self.selected += (sum(selected),)
         self.revived += (revived,)
+
+    def settle(self) -> None:
+        """Read the counts that lie on a device."""
+        for stage, *counts in self.open:
+            for name, count in zip(("computed", "selected", "revived"), counts, strict=True):
+                known = list(getattr(self, name))
+                known[stage] = count if isinstance(count, int) else int(sum(count))
+                setattr(self, name, tuple(known))
+        self.open.clear()
 
 
 @dataclass
@@ -48,6 +67,12 @@ class Trace:
     kv_bytes: list[int] = field(default_factory=list)
     aux_bytes: list[int] = field(default_factory=list)
     steps: list[StepTrace] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Read what still lies on the device: steps of fixed shapes note it there, so as not to wait."""
+        self.aux_bytes = [int(count) for count in self.aux_bytes]
+        for step in self.steps:
+            step.settle()
 
     @property
     def prompt_tokens(self) -> int:
