@@ -99,6 +99,7 @@ class RunConfig:
     resolved: dict[str, Any]  # the configuration as plain data, for config.yaml
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
     tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
+    launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
 
     def __post_init__(self) -> None:
@@ -116,6 +117,7 @@ class RunConfig:
             ("fidelity", self.fidelity),
             ("scoring", self.scoring),
             ("attention_map", self.attention_map),
+            ("launches", self.launches),
             ("dry_run", self.dry_run),
         ):
             if not isinstance(switch, bool):
@@ -164,6 +166,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         out=run_folder(config, sweep),
         resolved=_identity(config),
         attention_map=plain["attention_map"],
+        launches=plain["launches"],
         tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
         dry_run=plain["dry_run"],
     )

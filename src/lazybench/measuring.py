@@ -10,6 +10,7 @@ from typing import Any
 from lazybench.config import RunConfig
 from lazybench.contract import Method, Request
 from lazybench.measure.fidelity import EXACT, Fidelity, Reference, fidelity, record_reference
+from lazybench.measure.launches import launches_and_waits
 from lazybench.measure.protocol import Measurement, WarmUp, attempt, measure, order_of_methods
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
@@ -88,6 +89,9 @@ class Measuring:
         work, shares = response.work, shares_of(response.work, request)
         prediction = str(self.loaded.tokenizer.decode(response.new_tokens, skip_special_tokens=True))
         details = {**sample.details, **response.details}
+        if self.config.launches and not record.repeat:
+            counted = attempt(lambda: launches_and_waits(method, request))
+            details |= counted if isinstance(counted, dict) else {"launches": counted}
         if work.revived_tokens_per_step is not None:
             details["revived_tokens_per_step"] = work.revived_tokens_per_step
         record = replace(

@@ -58,7 +58,7 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int] | Tensor]:
         for entered, context in zip(plan.counts, cache.candidates, strict=True):
             kept = budget.count(entered - spared, context - spared, last) + spared
             counts.append(min(entered, max(least, kept)))
-    return choose(score, position, always, counts, valid, best_first=policy.revival.most is not None), counts
+    return choose(score, position, always, counts, valid, best_first=policy.revival.capped), counts
 
 
 def _count_on_device(budget: Budget, entered: Tensor, contexts: list[int], last: int) -> Tensor:

@@ -199,8 +199,9 @@ class Pruned(AbstractContextManager):
         if step.start == 0:
             cache.enter(stage, stage.begin(chosen, counts))
             return
+        most = revival.most_in(step.prunings, cache.decoded, cache.prompt_end)
         like, to_all = step.plan.current, revival.attend == "computed"
-        plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
+        plan = stage.select(chosen, counts, step.start, step.tokens, most, to_all, like)
         cache.enter(stage, plan)
 
     def _finish(self, cache: LazyCache, hidden: Tensor) -> Tensor:
