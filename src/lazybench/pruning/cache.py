@@ -68,6 +68,7 @@ class LazyCache(Cache):
     ) -> None:
         self.policy, self.look, self.trace, self.owner = policy, look, trace, owner
         self.step: Step | None = None
+        self.flex = False  # attention by FlexAttention
         self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
         self.unseen: Tensor | None = None  # (batch, 1) the last token that was generated, which no pass has read yet
         self.seen = 0  # tokens so far, padding included

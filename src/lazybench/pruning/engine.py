@@ -30,7 +30,7 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
-from lazybench.pruning import checks, legacy, masks
+from lazybench.pruning import checks, flex, legacy, masks
 from lazybench.pruning.attach import Attachment
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.calls import GenerateCalls
@@ -74,6 +74,7 @@ class Pruned(AbstractContextManager):
         self._decoder, self._layers = find_layers(model)
         self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
         self._legacy = not model._can_set_attn_implementation()
+        self._flex = self.config._attn_implementation == flex.NAME
         checks.check_policy(policy, len(self._layers), self._legacy)
         self._model_inputs = tuple(inspect.signature(model.forward).parameters)
         self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
@@ -143,6 +144,7 @@ class Pruned(AbstractContextManager):
             checks.check_cache(cache)
             owner = (ref(self.model), self.policy)
             cache = LazyCache(self.policy, self._devices, self._look, Trace(), owner)
+            cache.flex = self._flex
         self._stop_watching()
         if self._cache is not None:
             self._cache.abandon_step()
