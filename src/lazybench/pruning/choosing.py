@@ -49,10 +49,9 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int] | Tensor]:
     least = max(1, policy.first + max(last, spared))
     counts: list[int] | Tensor
     if isinstance(plan.counts, Tensor):
-        kept_of = _count_on_device(
-            budget, plan.counts - spared, [context - spared for context in cache.candidates], last
-        )
-        counts = (kept_of + spared).clamp(min=least).minimum(plan.counts)
+        contexts = [context - spared for context in cache.candidates]
+        kept_of = _count_on_device(budget, plan.counts - spared if spared else plan.counts, contexts, last)
+        counts = (kept_of + spared if spared else kept_of).clamp(min=least).minimum(plan.counts)
     else:
         counts = []
         for entered, context in zip(plan.counts, cache.candidates, strict=True):
