@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lazybench.pruning.rows import pick_batch
 from lazybench.pruning.stage import FILLER, Plan, Stage
 
 
@@ -98,6 +99,5 @@ class PaddedStage(Stage):
     def reorder(self, index: Tensor) -> None:
         super().reorder(index)
         self._here, self._real = (
-            None if table is None else table.index_select(0, index.to(table.device))
-            for table in (self._here, self._real)
+            None if table is None else pick_batch(table, index) for table in (self._here, self._real)
         )
