@@ -30,11 +30,8 @@ def attend(
     """Attention of the current tokens over the selected ones.
 
     Args:
-        query: (batch, heads, queries, head_dim); ``key`` and ``value`` (batch, kv_heads, keys, head_dim).
+        query: (batch, heads, queries, head_dim), as what it returns; ``key``, ``value``: (batch, kv_heads, keys, head_dim).
         sinks: (heads,) scores of a column that takes its part of the probability and has no value.
-
-    Returns:
-        (batch, heads, queries, head_dim).
     """
 
     def capped(score: Tensor, *_: Tensor) -> Tensor:
@@ -42,9 +39,7 @@ def attend(
 
     kernel = _compiled() if query.is_cuda else flex_attention
     output, extra = kernel(
-        query,
-        key,
-        value,
+        *(query, key, value),
         score_mod=capped if softcap else None,
         block_mask=_block_mask(visibility, query.device),
         scale=scaling,
