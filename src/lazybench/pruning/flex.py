@@ -30,7 +30,7 @@ def attend(
     """Attention of the current tokens over the selected ones.
 
     Args:
-        query: (batch, heads, queries, head_dim), as what it returns; ``key``, ``value``: (batch, kv_heads, keys, head_dim).
+        query: (batch, heads, queries, head_dim), as the result; ``key``, ``value`` (batch, kv_heads, keys, head_dim).
         sinks: (heads,) scores of a column that takes its part of the probability and has no value.
     """
 
