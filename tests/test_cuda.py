@@ -130,3 +130,15 @@ def test_half_precision_on_the_gpu_prunes_as_many_tokens():
             logits = generate_logits(model, PROMPT.cuda(), 6)[1]
         assert logits.isfinite().all()
         assert lazy.trace.steps[0].computed == (40, 28, 17, 12)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt_oss"])
+def test_flex_attention_compiled_equals_the_other_ways(family):
+    prompts, mask = left_padded([random_prompt(200, seed=3), random_prompt(150, seed=4)])
+    results = []
+    for implementation in ("sdpa", "flex_attention"):
+        model = tiny_model(family, head_dim=16).cuda()
+        model.config._attn_implementation_internal = implementation
+        with Pruned(model, SCHEDULE.policy()):
+            results.append(generate_logits(model, prompts.cuda(), 4, attention_mask=mask.cuda())[1])
+    torch.testing.assert_close(results[1], results[0], atol=1e-3, rtol=1e-3)

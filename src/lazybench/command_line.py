@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -16,6 +17,7 @@ from lazybench.config_groups import config_folder, register
 from lazybench.errors import UserError
 from lazybench.unused_settings import unused_settings
 
+GPU = "experiment=gpu"
 _jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
 
 
@@ -31,7 +33,7 @@ def main() -> int:
     from lazybench.choices import prepare
     from lazybench.listing import answer_help
 
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] = _shapes_of_gpu(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own error and exit with 1; the line below is ours
     try:
         if (text := answer_help(arguments)) is not None:
@@ -50,6 +52,8 @@ def main() -> int:
         return 130
     if len(_jobs) > 1:
         _end_of_sweep(arguments)
+    if GPU in arguments:
+        _page_of_gpu(arguments)
     return max(_jobs.values(), default=0)
 
 
@@ -70,6 +74,23 @@ def _hydra_job(config: DictConfig) -> int:
         code = 1
     note_job(settings.overrides.task, code)
     return code
+
+
+def _shapes_of_gpu(arguments: list[str]) -> list[str]:
+    """``experiment=gpu`` runs three shapes, one after another, unless a model is named."""
+    if GPU not in arguments or any(argument.startswith("model=") for argument in arguments):
+        return arguments
+    return [*arguments, "model=llama2,llama3_1,qwen2_5_7b", *({"--multirun"} - set(arguments))]
+
+
+def _page_of_gpu(arguments: Sequence[str]) -> None:
+    from lazybench.report.__main__ import build
+    from lazybench.sweep import run_folders
+
+    folders = [folder for folder in run_folders(arguments) if (folder / "samples.jsonl").exists()]
+    if folders:
+        out = Path("results/artefacts/gpu") if len(folders) > 1 else None
+        build(folders, out, only=["gpu"], texts=False, data_root=None)
 
 
 def note_job(overrides: Sequence[str], code: int) -> None:

@@ -102,6 +102,7 @@ class RunConfig:
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
     tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
+    launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
 
     def __post_init__(self) -> None:
@@ -120,6 +121,7 @@ class RunConfig:
             ("scoring", self.scoring),
             ("timing", self.timing),
             ("attention_map", self.attention_map),
+            ("launches", self.launches),
             ("dry_run", self.dry_run),
         ):
             if not isinstance(switch, bool):
@@ -174,6 +176,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         references=Path(plain["references"]).expanduser() if plain["references"] else None,
         resolved=_identity(config),
         attention_map=plain["attention_map"],
+        launches=plain["launches"],
         tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
         dry_run=plain["dry_run"],
     )

@@ -22,6 +22,7 @@ from lazybench.measure.fidelity import (
     quality,
     record_reference,
 )
+from lazybench.measure.launches import launches_and_waits
 from lazybench.measure.protocol import Measurement, WarmUp, attempt, measure, order_of_methods
 from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
@@ -118,6 +119,10 @@ class Measuring:
             peak_memory_bytes=measured.peak_memory_bytes,
             added_memory_bytes=measured.added_memory_bytes,
         )
+        if self.config.launches and not record.repeat:
+            counted = attempt(lambda: launches_and_waits(method, request))
+            told = counted if isinstance(counted, dict) else {"launches": counted}
+            record = replace(record, details={**(record.details or {}), **told})
         record = self._with_answer(record, measured.response.new_tokens, task, sample)
         if self.config.fidelity and method.name == Baseline.name:  # the reference itself: a pass could only find it
             record = _with_fidelity(record, EXACT)

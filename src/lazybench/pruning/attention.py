@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
 
+from lazybench.pruning import flex
 from lazybench.pruning.masks import MaskRule, Visibility
 
 # queries per block, where scores or masks are materialised: no N x N matrix is ever built
@@ -40,7 +41,9 @@ def lazy_attention(
         shown = {"query": query[:, :, -wanted:], "key": key, "scaling": scaling, "softcap": softcap, "sinks": s_aux}
         cache.look(cache, key.shape[1], **shown)
     visibility = cache.visibility(attention_mask)
-    if softcap or s_aux is not None:
+    if cache.flex and not (visibility.unmasked and not softcap and s_aux is None):
+        output = flex.attend(query, key, value, visibility, scaling, softcap, s_aux)
+    elif softcap or s_aux is not None:
         output = _scores_by_block(query, key, value, visibility, scaling, softcap, s_aux)
     elif visibility.unmasked or query.shape[2] <= _MASK_BLOCK:
         mask = visibility.mask(query.device, query.dtype if query.shape[2] <= _FOLD_LIMIT else None)

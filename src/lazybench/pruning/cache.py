@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers.cache_utils import Cache
 
 from lazybench.errors import UserError
+from lazybench.pruning.cache_answers import CacheAnswers
 from lazybench.pruning.inputs import TokenInputs
 from lazybench.pruning.kv import Arena
 from lazybench.pruning.look import Look
@@ -23,7 +23,7 @@ from lazybench.pruning.step import Step
 from lazybench.pruning.trace import Trace
 
 
-class LazyCache(Cache):
+class LazyCache(CacheAnswers):
     """The KV cache and the Aux Cache of one ``generate`` call (paper, section 3.3).
 
     Each token has a *frontier*: the stages it has gone through. It has keys and values in all layers of those
@@ -56,18 +56,12 @@ class LazyCache(Cache):
         owner: a reference to the model, and the policy; no others can go on with this cache.
     """
 
-    layers: Any = ()
-    layer_class_to_replicate = None
-    offloading = False
-    is_compileable = False
-    is_initialized = True
-    is_croppable = False
-
     def __init__(
         self, policy: Policy, devices: Sequence[Any], look: Look, trace: Trace, owner: tuple[Any, Policy]
     ) -> None:
         self.policy, self.look, self.trace, self.owner = policy, look, trace, owner
         self.step: Step | None = None
+        self.flex = False  # attention by FlexAttention
         self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
         self.unseen: Tensor | None = None  # (batch, 1) the last token that was generated, which no pass has read yet
         self.seen = 0  # tokens so far, padding included
@@ -233,19 +227,6 @@ class LazyCache(Cache):
             )
         return self.step
 
-    # ---- the protocol of transformers' Cache, versions 5.2 to 5.23
-    @property
-    def is_sliding(self) -> list[bool]:
-        return [False] * len(self)
-
-    @property
-    def is_linear(self) -> list[bool]:
-        return [False] * len(self)
-
-    @property
-    def is_dummy(self) -> list[bool]:
-        return [False] * len(self)
-
     @property
     def batch_size(self) -> int:
         return len(self.candidates)
@@ -253,28 +234,8 @@ class LazyCache(Cache):
     def __len__(self) -> int:
         return len(self._devices)
 
-    def __bool__(self) -> bool:
-        return True
-
     def __repr__(self) -> str:
         return f"LazyCache(tokens={self.seen})"
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.seen
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self.seen
-
-    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
-        return -1
-
-    def get_max_length(self, layer_idx: int | None = None) -> int:
-        return -1
-
-    def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
-        """(keys, offset) for ``query_length`` new tokens; version 5.2 passes their positions instead."""
-        new = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self.seen + new, 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows of the batch by ``beam_idx`` (batch,), as beam search asks for it."""
@@ -293,13 +254,4 @@ class LazyCache(Cache):
         self.reorder_cache(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self.reorder_cache(torch.arange(len(self.candidates)).repeat_interleave(repeats))
-
-    def crop(self, *_: Any, **__: Any) -> None:
-        raise UserError("assisted decoding takes tokens back, which LazyLLM's caches can't; generate without it")
-
-    def activate_past_recording(self) -> None:
-        self.crop()
-
-    def reset(self) -> None:
-        raise UserError("LazyLLM's cache can't be reset; leave past_key_values out to start a new one")
+        self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))

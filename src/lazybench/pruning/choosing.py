@@ -59,7 +59,8 @@ def enter_next_stage(cache: LazyCache) -> None:
         cache.enter(stage, stage.begin(chosen, counts))
         return
     like, to_all = step.plan.current, revival.attend == "computed"
-    plan = stage.select(chosen, counts, step.start, step.tokens, revival.most, to_all, like)
+    most = revival.most_in(step.prunings, cache.decoded, cache.prompt_end)
+    plan = stage.select(chosen, counts, step.start, step.tokens, most, to_all, like)
     cache.enter(stage, plan)
 
 
@@ -97,16 +98,15 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int] | Tensor]:
     least = max(1, policy.first + max(last, spared))
     counts: list[int] | Tensor
     if isinstance(plan.counts, Tensor):
-        kept_of = _count_on_device(
-            budget, plan.counts - spared, [context - spared for context in cache.candidates], last
-        )
-        counts = (kept_of + spared).clamp(min=least).minimum(plan.counts)
+        contexts = [context - spared for context in cache.candidates]
+        kept_of = _count_on_device(budget, plan.counts - spared if spared else plan.counts, contexts, last)
+        counts = (kept_of + spared if spared else kept_of).clamp(min=least).minimum(plan.counts)
     else:
         counts = []
         for entered, context in zip(plan.counts, cache.candidates, strict=True):
             kept = budget.count(entered - spared, context - spared, last) + spared
             counts.append(min(entered, max(least, kept)))
-    return choose(score, position, always, counts, valid, best_first=policy.revival.most is not None), counts
+    return choose(score, position, always, counts, valid, best_first=policy.revival.capped), counts
 
 
 def _count_on_device(budget: Budget, entered: Tensor, contexts: list[int], last: int) -> Tensor:

@@ -29,7 +29,7 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
-from lazybench.pruning import checks, legacy, masks
+from lazybench.pruning import checks, flex, legacy, masks
 from lazybench.pruning.attach import Attachment, parts_of
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.calls import GenerateCalls
@@ -70,6 +70,7 @@ class Pruned(AbstractContextManager):
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
+        self._flex = self.config._attn_implementation == flex.NAME
         checks.check_policy(policy, len(self._layers), self._legacy)
         self._model_inputs = parts.inputs
         self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
@@ -139,6 +140,7 @@ class Pruned(AbstractContextManager):
             checks.check_cache(cache)
             owner = (ref(self.model), self.policy)
             cache = LazyCache(self.policy, self._devices, self._look, Trace(), owner)
+            cache.flex = self._flex
         self._stop_watching()
         if self._cache is not None:
             self._cache.abandon_step()

@@ -71,6 +71,7 @@ class Visibility:
         self.unmasked = valid is None and self.causal and (in_order or current.shape[1] == 1)
         self.is_causal = self.unmasked and current.shape[1] > 1
         self._masks: dict[tuple[torch.dtype | None, torch.device], Tensor] = {}
+        self.block_masks: dict[torch.device, Any] = {}  # FlexAttention's
 
     def blocks(self, size: int) -> Iterator[tuple[slice, slice]]:
         """Queries, ``size`` at a time, and the keys that they can see at most."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from lazybench.errors import UserError, check_whole_number
@@ -25,9 +28,13 @@ class Revival:
             itself. 0: each step by itself.
         padded: always ``most`` rows to compute per stage, fillers among them: shapes are fixed, and no step waits
             for the device.
+        like: ``"smollm2"``: as many tokens per stage and step as SmolLM2 revived on real text under the paper's
+            schedule (``revived_smollm2.csv``), by the prompt's length. For random weights, which would revive
+            nearly all; a measurement with it says nothing of which tokens.
 
     Raises:
-        UserError: a negative ``most``, ``padded`` without ``most`` or without ``attend="computed"``.
+        UserError: a negative ``most``, ``padded`` without ``most`` or without ``attend="computed"``, ``like`` with
+            ``most``.
     """
 
     most: int | None = None
@@ -35,6 +42,7 @@ class Revival:
     every: int = 1
     memory: float = 0.0
     padded: bool = False
+    like: Literal["smollm2"] | None = None
 
     def __post_init__(self) -> None:
         if self.most is not None:
@@ -47,12 +55,38 @@ class Revival:
         if self.padded and (not self.most or self.attend != "computed"):
             raise UserError("revival.padded=true needs revival.most of at least 1 and revival.attend=computed")
 
+        if self.like not in (None, "smollm2"):
+            raise UserError(f"revival.like={self.like!r} is not one of null, smollm2")
+        if self.like and self.most is not None:
+            raise UserError("revival.like says how many tokens come back; leave revival.most out")
+
+    @property
+    def capped(self) -> bool:
+        """Only the best of the tokens that the budget wants back may come."""
+        return self.most is not None or self.like is not None
+
+    def most_in(self, stage: int, step: int, prompt_tokens: int) -> int | None:
+        """How many may come back to a stage in a decoding step, both from 1; None: all."""
+        if self.like is None or not step:
+            return self.most
+        shares = _shares(self.like)
+        row = shares[min(step, len(shares)) - 1]
+        return round(row[min(stage, len(row)) - 1] * prompt_tokens)
+
     @property
     def label(self) -> str:
         """What differs from the paper, ``" most=8 attend=computed"``; empty where nothing does."""
-        parts = [f" {name}={getattr(self, name)}" for name in ("most", "attend", "every", "memory", "padded")]
+        parts = [f" {name}={getattr(self, name)}" for name in ("most", "attend", "every", "memory", "padded", "like")]
         plain = [f" {field.name}={field.default}" for field in fields(self)]
         return "".join(part for part in parts if part not in plain)
+
+
+@cache
+def _shares(name: str) -> list[list[float]]:
+    """(steps, stages) tokens revived, as shares of the prompt."""
+    with (Path(__file__).parent / f"revived_{name}.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return [[float(value) for name, value in row.items() if name.startswith("stage")] for row in rows]
 
 
 THE_PAPERS = Revival()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lazybench.pruning.rows import pick_batch
 from lazybench.pruning.stage import FILLER, Plan, Stage
 
 
@@ -42,25 +43,29 @@ class PaddedStage(Stage):
         assert most is not None
         if self._real is None:
             self._real = (self.position >= 0).sum(dim=1)
-        here = self._membership(tokens)
+        assert like is not None
+        here, new = self._membership(tokens), tokens - start
         batch, size = here.shape
-        current = torch.arange(start, tokens, device=here.device).expand(batch, -1)
-        revived: Tensor | int = 0
+        here[:, start:tokens] = True  # in a decoding step the one new token is always chosen
+        current, revived = like[:, -1:], None
+        if new > 1:
+            current = torch.arange(start, tokens, device=here.device).expand(batch, -1)
         if chosen is not None:
-            is_new = chosen >= start
-            missing = ~(here.gather(1, chosen.remainder(size)) | is_new)
+            missing = ~here.gather(1, index := chosen.remainder(size))
             rank = missing.cumsum(dim=1)  # from 1, the best first
             column = torch.where(missing & (rank <= most), rank - 1, most)  # the last column is cut off
             picked = chosen.new_full((batch, most + 1), FILLER).scatter_(1, column, chosen)[:, :most]
-            revived = (picked >= 0).sum(dim=1)
-            if tokens - start > 1:  # in a decoding step the one new token is always chosen
-                wanted = torch.zeros_like(here).scatter_(1, chosen.remainder(size), True)[:, start:tokens]
+            revived = rank[:, -1].clamp(max=most)
+            if new > 1:
+                wanted = torch.zeros_like(here).scatter_(1, index, True)[:, start:tokens]
+                here[:, start:tokens] = wanted
                 current = current.where(wanted, FILLER)
             current = torch.cat([picked, current], dim=1).sort(dim=1).values
-            if tokens - start > 1:
-                current = current[:, -int((current >= 0).sum(dim=1).max()) :]
-        here.scatter_(1, current.remainder(size), True)
-        computed = (current >= 0).sum(dim=1)
+            here.scatter_(1, current.remainder(size), True)
+        computed = torch.full_like(self._real, new) if revived is None else revived + new
+        if new > 1:  # shapes of their own
+            computed = (current >= 0).sum(dim=1)
+            current = current[:, -int(computed.max()) :]
         self._real = self._real + computed
         self.position = torch.cat([self.position, current], dim=1)
         before, self.end = self.end, self.position.shape[1]
@@ -71,7 +76,7 @@ class PaddedStage(Stage):
             valid=self.position >= 0,
             counts=self._real,
             computed=computed,
-            revived=revived,
+            revived=0 if revived is None else revived,
             slots=slice(before, self.end),
             at=current.clamp(min=0),
         )
@@ -95,6 +100,5 @@ class PaddedStage(Stage):
     def reorder(self, index: Tensor) -> None:
         super().reorder(index)
         self._here, self._real = (
-            None if table is None else table.index_select(0, index.to(table.device))
-            for table in (self._here, self._real)
+            None if table is None else pick_batch(table, index) for table in (self._here, self._real)
         )

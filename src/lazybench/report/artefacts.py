@@ -9,7 +9,7 @@ import pandas
 from matplotlib.figure import Figure
 
 from lazybench.report import tables, write_text
-from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7
+from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7, gpu
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import qualities
 from lazybench.report.names import with_settings_in_model
@@ -28,7 +28,8 @@ FIGURES = {
     "fig6": "Figure 6: one pruning layer",
     "fig7": "Figure 7: prompt tokens computed over the generation steps",
 }
-NAMES = (*TABLES, *FIGURES)
+GPU = "On the device: times, memory, and what a forward pass launches; random weights, see `revival.like`"
+NAMES = (*TABLES, *FIGURES, "gpu")
 
 
 def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[str, pandas.DataFrame]]:
@@ -39,11 +40,14 @@ def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[s
         "table1": tables.timed(results.summary) or "score" in results.summary,
         "table2": tables.timed(results.summary),
     }
-    return {
+    built = {
         name: (caption, build(results.summary))
         for name, (build, caption) in TABLES.items()
         if name in wanted and allowed[name]
     }
+    if "gpu" in wanted and len(rows := gpu.rows(results.records)):
+        built["gpu"] = GPU, gpu.table(rows)
+    return built
 
 
 def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:
@@ -70,6 +74,8 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
         figure = fig7.draw([record for records in results.records for record in records], results.layers)
         if figure.axes:
             yield "fig7", FIGURES["fig7"], figure
+    if "gpu" in wanted and len(rows := gpu.rows(results.records)):
+        yield "gpu", GPU, gpu.draw(rows)
 
 
 def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str, str]]:

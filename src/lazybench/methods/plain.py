@@ -1,0 +1,37 @@
+"""The plain model with another attention kernel, to be seen beside the baseline's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lazybench.contract import Method, Request, Response
+from lazybench.methods.shortening import answer
+
+
+@dataclass(frozen=True)
+class Plain(Method):
+    """Plain ``model.generate`` with an attention implementation of transformers by its name.
+
+    Source: a yardstick, meant for FlashAttention-2 (arXiv 2307.08691). Where its package is missing, each sample
+    fails and says so.
+
+    Args:
+        attention: ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``, ...
+    """
+
+    attention: str = "eager"
+
+    name: ClassVar[str] = "plain"
+
+    @property
+    def label(self) -> str:
+        return f"attention={self.attention}"
+
+    def run(self, request: Request) -> Response:
+        before = request.model.config._attn_implementation
+        request.model.set_attn_implementation(self.attention)
+        try:
+            return answer(request, request.prompt_ids)
+        finally:
+            request.model.set_attn_implementation(before)

@@ -1,0 +1,97 @@
+"""``experiment=gpu``, as far as a CPU can tell: its way through, its counts, its profile of revived tokens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from conftest import ROOT, run_environment
+from operations import operations_of
+from tiny_models import random_prompt, tiny_model
+from tiny_requests import tiny_request
+
+from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench.command_line import _shapes_of_gpu
+from lazybench.measure.launches import launches_and_waits
+from lazybench.methods.baseline import Baseline
+from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.methods.plain import Plain
+from lazybench.pruning.revival import Revival
+
+PAPER = PruningSchedule.preset("paper")
+LIKE_TEXT = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.7), revival=Revival(like="smollm2"))
+
+
+def test_as_many_tokens_come_back_as_in_real_text():
+    model, prompt = tiny_model("llama"), random_prompt(200, seed=1)
+    with LazyLLM(model, LIKE_TEXT) as lazy:
+        model.generate(prompt, max_new_tokens=12, do_sample=False)
+    revived = [step.revived[1:] for step in lazy.trace.steps[1:]]
+    wanted = [tuple(LIKE_TEXT.revival.most_in(stage, step, 200) for stage in (1, 2, 3)) for step in range(1, 12)]
+    assert revived[0] == wanted[0] == (14, 17, 16)  # 7.0%, 8.5% and 8.1% of 200
+    assert all(
+        fewer <= most for counts in zip(revived, wanted, strict=True) for fewer, most in zip(*counts, strict=True)
+    )
+    with LazyLLM(model, PruningSchedule((0, 1, 2), (0.7, 0.7, 0.7))) as lazy:
+        model.generate(prompt, max_new_tokens=3, do_sample=False)
+    assert sum(lazy.trace.steps[1].revived) > sum(wanted[0])  # what random weights would bring back
+
+
+def test_a_profile_beside_a_number_is_refused():
+    with pytest.raises(UserError, match=r"leave revival\.most out"):
+        Revival(most=3, like="smollm2")
+    with pytest.raises(UserError, match="smollm2"):
+        Revival(like="gpt2")
+
+
+def test_the_profiler_counts_what_the_dispatcher_sees():
+    request = tiny_request()
+    plain, lazy = (launches_and_waits(method, request) for method in (Baseline(), LazyLLMMethod(PAPER)))
+    prefill, *steps = operations_of(request.model, lambda: Baseline().run(request))
+    # the mean of a norm is three kernels to one and one to the other
+    assert plain["prefill_launches"] == pytest.approx(prefill.launched, rel=0.2)
+    assert plain["step_launches"] == pytest.approx(steps[2].launched, rel=0.2)
+    assert lazy["prefill_launches"] > plain["prefill_launches"]
+    assert lazy["step_launches"] > plain["step_launches"]
+    assert "step_waits" not in plain
+
+
+def test_another_attention_gives_the_same_tokens_and_is_taken_off():
+    request = tiny_request()
+    before = request.model.config._attn_implementation
+    assert torch.equal(Plain("eager").run(request).new_tokens, Baseline().run(request).new_tokens)
+    with pytest.raises((ImportError, ValueError)):
+        Plain("no_such_attention").run(request)
+    assert request.model.config._attn_implementation == before
+
+
+def test_three_shapes_run_where_no_model_is_named():
+    assert _shapes_of_gpu(["experiment=gpu"])[1:] == ["model=llama2,llama3_1,qwen2_5_7b", "--multirun"]
+    for arguments in (["experiment=gpu", "model=llama2"], ["experiment=latency"], []):
+        assert _shapes_of_gpu(arguments) == arguments
+
+
+@pytest.mark.slow
+def test_it_runs_at_reduced_depth_on_a_cpu_and_leaves_a_table_a_plot_and_a_page(tmp_path: Path):
+    methods = (
+        "methods=[baseline,{method: lazyllm, pruning: {revival: {like: smollm2}}},{method: plain, attention: none}]"
+    )
+    script = [sys.executable, str(ROOT / "run.py"), "experiment=gpu", "size=smoke", "model=smollm2", methods]
+    script += ["model.num_layers=2", "model.device=cpu", f"out={tmp_path / 'run'}"]
+    done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1, done.stderr  # one method can't run here: it is named, and the others are measured
+    assert "failed: plain_text_100 plain" in done.stderr
+    report = tmp_path / "run" / "report"
+    assert {"gpu.md", "gpu.png", "index.html"} <= {path.name for path in report.iterdir()}
+    table = pandas.read_csv(report / "gpu.csv").set_index("method")
+    baseline, lazy, plain = table.iloc[0], table.iloc[1], table.iloc[2]
+    assert baseline["TTFT x"] == baseline["step x"] == baseline["overall x"] == 1
+    assert "like=smollm2" in lazy.name
+    assert lazy["revived a step"] > 0
+    assert lazy["step launches"] > baseline["step launches"] > 50
+    assert isinstance(plain["failed"], str)
+    assert pandas.isna(plain["TTFT ms"])
