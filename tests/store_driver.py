@@ -67,7 +67,7 @@ def main() -> int:
                     folder.append(new)
                     print("appended", number, flush=True)
                     time.sleep(arguments.pause_s)
-                known = folder.record(new.key)
+                known = folder.done.get(new.key)
                 if arguments.complete and known is not None and known.fidelity_top1 is None:
                     folder.complete(completed(number))
                     print("completed", number, flush=True)
