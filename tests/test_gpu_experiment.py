@@ -75,7 +75,6 @@ def test_three_shapes_run_where_no_model_is_named():
         assert _shapes_of_gpu(arguments) == arguments
 
 
-@pytest.mark.xfail(reason="a known fault: the report of experiment=gpu stops before its plot and page")
 @pytest.mark.slow
 def test_it_runs_at_reduced_depth_on_a_cpu_and_leaves_a_table_a_plot_and_a_page(tmp_path: Path):
     methods = (

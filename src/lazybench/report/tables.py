@@ -201,7 +201,9 @@ def markdown(table: pandas.DataFrame) -> str:
 
 def latex(table: pandas.DataFrame, caption: str, label: str) -> str:
     """A LaTeX table for the ``booktabs`` package; a category is named in its first row."""
-    named = table.assign(category=table["category"].where(table["category"] != table["category"].shift(), ""))
+    named = table
+    if "category" in table:  # named once, in its first row
+        named = table.assign(category=table["category"].where(table["category"] != table["category"].shift(), ""))
     columns = "".join("l" if name in WORDS else "r" for name in table)
     styler = named.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     caption = caption.replace("%", r"\%")
