@@ -103,6 +103,15 @@ def test_settings_that_differ_are_models_of_their_own(
     assert set(results.summary["n"]) == {2}
 
 
+def test_methods_of_other_code_are_told_apart_and_new_ones_stand_beside_the_old(tmp_path: Path) -> None:
+    for run, code in (("one", "a"), ("other", "b")):
+        write_run(tmp_path / run, PLAIN, facts={"methods": {"lazyllm": code * 64, f"only {run}": "c" * 64}})
+    assert set(load([tmp_path]).summary["model"]) == {"made-up methods=0", "made-up methods=1"}
+    others = [replace(record, method="gemfilter") for record in PLAIN if record.method == "lazyllm"]
+    write_run(tmp_path / "later", others, facts={"methods": {"lazyllm": "a" * 64, "gemfilter": "d" * 64}})
+    assert set(load([tmp_path / "one", tmp_path / "later"]).summary["model"]) == {"made-up"}
+
+
 def test_what_differs_beside_the_label_is_said(tmp_path: Path) -> None:
     write_run(tmp_path / "one", PLAIN)
     write_run(tmp_path / "other", PLAIN, seed=7, threads=4)

@@ -26,35 +26,41 @@ FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
     ),
 ]
 
-# method, what varies from gentle to harsh, and what is set
-QUALITY: Sequence[tuple[str, str, Sequence[float], Mapping[str, Any]]] = [
-    ("lazyllm", "keep", (0.7, 0.5, 0.3, 0.2, 0.1), {"pruning": {"layers": None, "depths": [0.3, 0.6, 0.9]}}),
-    ("static_pruning", "keep", (0.7, 0.5, 0.3, 0.15), {"variant": "continue"}),
-    ("gemfilter", "keep", (0.5, 0.3, 0.15), {}),
-    ("fastkv", "propagate", (0.5, 0.3, 0.1), {"retain": 1}),
-    ("claa", "keep", (0.4, 0.2, 0.1), {"retain": 1}),
-    ("asl", "keep", (0.5, 0.3, 0.15), {}),
-    ("uniprefill", "mass", (0.99, 0.9, 0.7, 0.5), {}),
-    ("pyramid_infer", "keep", (0.9, 0.7, 0.5), {}),
-    ("spec_prefill", "keep", (0.5, 0.3, 0.15), {}),
-    ("first_last", "keep", (0.7, 0.5, 0.3), {}),
-    ("random_drop", "keep", (0.7, 0.5, 0.3), {"repeats": 1}),
-    ("snapkv", "keep", (0.5, 0.2, 0.1), {}),
-    ("h2o", "keep", (0.5, 0.2, 0.1), {}),
-    ("oracle", "keep", (0.5, 0.3, 0.15), {}),
-]
+# Settings from gentle to harsh, so that each method's own curve encloses 1.5x, 2x and 3x where it can reach them.
+QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "lazyllm": [
+        {"pruning": {"layers": None, "depths": [0.3, 0.6, 0.9], "keep": [keep] * 3}}
+        for keep in (0.75, 0.5, 0.35, 0.2, 0.1)
+    ],
+    "static_pruning": [{"variant": "continue", "keep": keep} for keep in (0.6, 0.3, 0.1)],
+    "gemfilter": [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.2}],
+    # no eviction: what the choice of tokens loses, not the cache's
+    "fastkv": [
+        {"propagate": keep, "depth": depth, "retain": 1}
+        for keep, depth in ((0.4, 0.5), (0.1, 0.5), (0.25, 0.25), (0.08, 0.25))
+    ],
+    "claa": [
+        {"keep": keep, "depth": depth, "retain": 1}
+        for keep, depth in ((0.4, 0.5), (0.1, 0.5), (0.25, 0.25), (0.08, 0.25))
+    ],
+    "asl": [{"keep": keep} for keep in (0.5, 0.2, 0.05)],
+    "uniprefill": [{"mass": mass} for mass in (0.99, 0.9, 0.6, 0.3)],
+    "pyramid_infer": [{"keep": keep} for keep in (0.9, 0.7, 0.5)],
+    "spec_prefill": [{"keep": keep} for keep in (0.5, 0.3, 0.15)],
+    "first_last": [{"keep": keep} for keep in (0.7, 0.45, 0.3)],
+    "random_drop": [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)],
+    "snapkv": [{"keep": keep} for keep in (0.5, 0.2, 0.1)],
+    "h2o": [{"keep": keep} for keep in (0.5, 0.2, 0.1)],
+    "oracle": [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}],
+}
 
 
 def quality_methods() -> list[Any]:
     """The baseline, and every method of ``QUALITY`` at each of its settings."""
-    found: list[Any] = ["baseline"]
-    for method, name, values, fixed in QUALITY:
-        for value in values:
-            varied: dict[str, Any] = {**fixed, name: value}
-            if "pruning" in fixed:  # the same ratio at every pruning layer
-                varied = {"pruning": {**fixed["pruning"], name: [value] * len(fixed["pruning"]["depths"])}}
-            found.append({"method": method, **varied})
-    return found
+    return [
+        "baseline",
+        *({"method": method, **setting} for method, settings in QUALITY.items() for setting in settings),
+    ]
 
 
 @cache

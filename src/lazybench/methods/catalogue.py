@@ -22,6 +22,7 @@ class Entry:
     target: str  # "lazybench.methods.random_drop.RandomDrop"
     parameters: dict[str, Any]  # with their defaults; those without a plain one are left out
     summary: str  # the docstring's first line
+    file: str  # "lazybench/methods/random_drop.py"
     papers: tuple[str, ...]  # arXiv numbers in the docstring's paragraph "Source:"
 
 
@@ -45,6 +46,7 @@ def catalogue() -> dict[str, Entry]:
                 target,
                 dict(_parameters(node, classes)),
                 documentation.split("\n")[0].replace("`", ""),
+                target.rpartition(".")[0].replace(".", "/") + ".py",
                 _papers(documentation),
             )
     return dict(sorted(entries.items()))

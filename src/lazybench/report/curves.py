@@ -20,7 +20,6 @@ from lazybench.report import statistics
 from lazybench.report.statistics import Estimate, Measured
 
 FLOOR = 1e-9  # nats; two passes of one model differ by about as much
-VARIES = {method: name for method, name, _, _ in QUALITY}
 LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
 QUANTITIES = (*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio")
 SAMPLE = ["task", "sample_id"]
@@ -103,12 +102,14 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
 
 
 def family_of(method: str, variant: str) -> str:
-    """A variant without what says how much is kept.
+    """A variant without what says how much is kept: what ``QUALITY`` varies, or the keep ratio.
 
     >>> family_of("static_pruning", "continue keep=0.5 depth=0.25")
     'continue depth=0.25'
     """
-    return " ".join(re.sub(rf"(?<!\S){VARIES.get(method, 'keep')}=\S+", "", variant).split())
+    settings = [{**setting, **setting.get("pruning", {})} for setting in QUALITY.get(method, ())]
+    varied = {name for one in settings for name in one if len({str(other.get(name)) for other in settings}) > 1}
+    return " ".join(re.sub(rf"(?<!\S)({'|'.join(varied - {'pruning'} or {'keep'})})=\S+", "", variant).split())
 
 
 def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:

@@ -34,6 +34,7 @@ ORDER = (
     "loaded.",
     "hardware.",
     "code",
+    "methods",
     "libraries.",
 )
 LONGEST_VALUE = 28
@@ -61,6 +62,8 @@ def groups_of(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     """
     notes: list[str] = []
     settings = [_settings(run) for run in runs]
+    for setting, version in zip(settings, _compatible([run.methods_code for run in runs])[0], strict=True):
+        setting["methods"] = version
     models = [run.model for run in runs]
     for model in dict.fromkeys(models):
         places = [place for place, run in enumerate(runs) if run.model == model]
@@ -113,24 +116,33 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _data(runs: Sequence[Run]) -> list[str]:
     """For each run the name of its data: equal where no task of two runs has different fingerprints."""
-    sets: list[dict[str, Any]] = []
-    found = []
-    for run in runs:
-        prints = {name: (facts or {}).get("fingerprint") for name, facts in (run.provenance.get("tasks") or {}).items()}
-        fitting = [
-            number
-            for number, known in enumerate(sets)
-            if all(known.get(name, content) == content for name, content in prints.items())
-        ]
-        if not fitting:
-            sets.append({})
-        found.append(fitting[0] if fitting else len(sets) - 1)
-        sets[found[-1]].update(prints)
+    prints = [
+        {name: (facts or {}).get("fingerprint") for name, facts in (run.provenance.get("tasks") or {}).items()}
+        for run in runs
+    ]
+    found, sets = _compatible(prints)
     roots = [PurePath(str((run.config.get("data") or {}).get("root") or "")).name for run in runs]
     pairs = set(zip(found, roots, strict=True))
     if len(pairs) == len(sets) == len(set(roots)):  # each has a folder of its own name
         return roots
     return [_digest(sets[number]) for number in found]
+
+
+def _compatible(prints: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
+    """A number for each of ``prints``, equal where no name in two of them has different values; and what each holds."""
+    sets: list[dict[str, Any]] = []
+    found = []
+    for one in prints:
+        fitting = [
+            number
+            for number, known in enumerate(sets)
+            if all(known.get(name, content) == content for name, content in one.items())
+        ]
+        if not fitting:
+            sets.append({})
+        found.append(fitting[0] if fitting else len(sets) - 1)
+        sets[found[-1]].update(one)
+    return found, sets
 
 
 def _sharing_a_category(runs: Sequence[Run], models: Sequence[str]) -> list[list[int]]:

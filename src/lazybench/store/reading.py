@@ -34,6 +34,12 @@ class Run:
         return self.records[0].model if self.records else str(self.config["model"]["name"])
 
     @property
+    def methods_code(self) -> dict[str, str]:
+        """The hash of each measured method's own file."""
+        known = self.provenance.get("methods") or {}
+        return {name: known[name] for name in sorted({record.method for record in self.records}) if name in known}
+
+    @property
     def missing_shards(self) -> tuple[str, ...]:
         """The shards of this run whose folders are not here."""
         count = int(self.shards[0].split("/")[1])
@@ -150,7 +156,7 @@ def merge_shards(runs: list[Run]) -> list[Run]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         same = {key: value for key, value in run.config.items() if key != "shard"}
-        facts = {**decisive_facts(run.provenance), "tasks": run.provenance.get("tasks")}
+        facts = {**decisive_facts(run.provenance), "tasks": run.provenance.get("tasks"), "methods": run.methods_code}
         groups.setdefault(json.dumps([same, facts], sort_keys=True, default=str), []).append(run)
     return [_merged(group) for group in groups.values()]
 
