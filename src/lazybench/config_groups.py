@@ -37,14 +37,14 @@ QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     # no eviction: what the choice of tokens loses, not the cache's
     "fastkv": [
         {"propagate": keep, "depth": depth, "retain": 1}
-        for keep, depth in ((0.4, 0.5), (0.1, 0.5), (0.25, 0.25), (0.08, 0.25))
+        for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
     ],
     "claa": [
         {"keep": keep, "depth": depth, "retain": 1}
-        for keep, depth in ((0.4, 0.5), (0.1, 0.5), (0.25, 0.25), (0.08, 0.25))
+        for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
     ],
-    "asl": [{"keep": keep} for keep in (0.5, 0.2, 0.05)],
-    "uniprefill": [{"mass": mass} for mass in (0.99, 0.9, 0.6, 0.3)],
+    "asl": [{"keep": 0.1, "below": below} for below in (0.3, 0.6, 0.9)],
+    "uniprefill": [{"mass": mass} for mass in (0.99, 0.9, 0.3)],
     "pyramid_infer": [{"keep": keep} for keep in (0.9, 0.7, 0.5)],
     "spec_prefill": [{"keep": keep} for keep in (0.5, 0.3, 0.15)],
     "first_last": [{"keep": keep} for keep in (0.7, 0.45, 0.3)],
