@@ -31,6 +31,7 @@ from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
+from lazybench.methods.taper import Taper
 from lazybench.methods.under_engine import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.policy import Policy
@@ -66,6 +67,13 @@ POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
     },
     SnapKV: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": POOLS},
     H2O: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": st.sampled_from([1, 3])},
+    Taper: {
+        "preset": st.none(), "depths": st.sampled_from([(0.25, 0.5), (0.25, 0.75), (0.5, 0.6)]),
+        "keep": st.just((0.5, 0.7)), "window": WINDOWS, "heads": st.sampled_from(["mean", "max"]),
+        "pool": POOLS, "chunk": st.integers(1, 4), "first": st.integers(0, 3), "last": st.integers(1, 3),
+        "look_back": st.integers(1, 3), "revive": st.integers(0, 4), "every": st.integers(1, 2),
+        "memory": st.sampled_from([0.0, 0.5]),
+    },
     StaticPruning: {"variant": st.just("continue"), "keep": SHARES, "depth": DEPTHS},
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
+from lazybench.methods.taper import Taper
 from lazybench.methods.under_engine import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.engine import Pruned
@@ -40,6 +41,7 @@ PRUNING: list[PolicyMethod] = [
     UniPrefill(0.6, (0.25, 0.75), window=2, block=2, first=2, last=2),
     StaticPruning("continue", 0.6),
 ]
+TAPER = Taper(depths=(0.25, 0.5), keep=(0.6, 0.7), window=4, chunk=2, first=1, last=2, revive=2, every=2)
 BY_LENGTH = PyramidInfer(0.5, first=1, least=2)
 BY_PROMPT = ASL(9, depth=0.5, observed=0.5, below=0.9, window=2, pool=3)
 CHOSEN_BEFORE: list[Method] = [SpecPrefill(0.5, None, 2, 2, 3), Oracle(0.5, 0.5, 2, 3, 1)]
@@ -52,6 +54,7 @@ WHOLE: list[PolicyMethod] = [
     SnapKV(1.0),
     H2O(1.0),
     StaticPruning("continue", 1.0),
+    Taper(depths=(0.5,), keep=(1.0,)),
 ]
 CLOSED = sorted(family for family in FAMILIES if not shared_model(family)._can_set_attn_implementation())
 LATENT = ["deepseek_v3"]  # all heads share one latent state: no head can evict alone
@@ -82,7 +85,7 @@ def one_line(refused: pytest.ExceptionInfo[UserError]) -> str:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_runs_on_every_family_or_is_refused(family: str) -> None:
     model = shared_model(family)
-    for method in [*PRUNING, BY_LENGTH, BY_PROMPT, *CHOSEN_BEFORE]:
+    for method in [*PRUNING, TAPER, BY_LENGTH, BY_PROMPT, *CHOSEN_BEFORE]:
         assert len(answer(method, model)) == 3
     for method in EVICTING:
         if family in CLOSED or family in LATENT:
@@ -99,7 +102,7 @@ def test_every_method_runs_on_every_family_or_is_refused(family: str) -> None:
         assert len(answer(FILTER, model)) == 3
 
 
-@in_turn(BATCHED, PRUNING)
+@in_turn(BATCHED, [*PRUNING, TAPER])
 def test_a_padded_batch_is_each_prompt_alone(family: str, method: PolicyMethod) -> None:
     model = shared_model(family)
     batch, mask = left_padded(PROMPTS)
@@ -149,7 +152,7 @@ def test_beams_with_everything_kept_are_the_plain_models(family: str, method: Po
         assert generate_logits(model, PROMPT, 4, num_beams=3)[0].equal(plain)
 
 
-@in_turn(sorted(set(FAMILIES) - {*CLOSED, *LATENT}), [*EVICTING, *PRUNING, BY_LENGTH, BY_PROMPT])
+@in_turn(sorted(set(FAMILIES) - {*CLOSED, *LATENT}), [*EVICTING, *PRUNING, TAPER, BY_LENGTH, BY_PROMPT])
 def test_a_conversation_goes_on_with_the_returned_cache(family: str, method: PolicyMethod) -> None:
     model = shared_model(family)
     turn = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}

@@ -10,7 +10,10 @@ import pytest
 import torch
 from seen import seen_rows
 from torch import Tensor
+from transformers import LlamaConfig
 
+from lazybench.errors import UserError
+from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.budgets import FallingRatio, Mass, Ratio, Tokens
 from lazybench.pruning.placement import WhereRanksSettle, rank_variance
 from lazybench.pruning.retention import PerHead
@@ -164,3 +167,58 @@ def test_pyramidinfer_weighs_the_newest_queries_more():
     scorer = AttentionScorer(window=1, window_share=0.25, newest_weight=1.2)
     assert scorer.queries(8) == 3
     close(scorer(seen_rows(rows, 1))[0], [1.0, 1.1, 1.2, 0, 0, 0, 0, 0])
+
+
+def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
+    method = Taper(depths=(0.25, 0.5), keep=(0.5, 0.3), window=2, chunk=2, first=1, last=2, revive=2)
+    policy = method.policy(LlamaConfig(num_hidden_layers=8))
+    assert policy.placement.fixed == (1, 3)
+    close(4 * policy.scorer(shared())[0], [0.37, 0.78, 0.75, 0.51, 0.71, 0.31, 7.2, 7.2])
+
+    def goes_on(score: Tensor, tokens: list[int], pruning: int, text: int = 8) -> list[int]:
+        position = torch.tensor([tokens])
+        always = ends(position, policy.first, policy.last, text)
+        budget = policy.budget[pruning]
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score)[0][0].tolist()
+
+    # chunks 01, 23, 45, 67 sum to 1.15, 1.26, 1.02 and 14.4: the best two of four, and token 0
+    kept = sorted(goes_on(policy.scorer(shared()), list(range(8)), 0))
+    assert kept == [0, 2, 3, 6, 7]
+    # of what is left the chunks are 02, 36, 7: the best one of three, and the ends 0 and 67
+    assert sorted(goes_on(torch.tensor([[0.1, 0.2, 0.3, 0.2, 0.1]]), kept, 1)) == [0, 3, 6, 7]
+    # a decoding step ranks all nine: chunks 45, 67 and 01 of five; those that are not computed come back, two at most
+    wanted = goes_on(torch.tensor([[0.05, 0.1, 0.02, 0.03, 0.3, 0.2, 0.1, 0.1, 0.1]]), list(range(9)), 0, text=9)
+    assert sorted(wanted) == [0, 1, 4, 5, 6, 7, 8]
+    assert [token for token in wanted if token not in (*kept, 8)][: policy.revival.most] == [4, 5]
+    assert (policy.revival.attend, policy.revival.every) == ("computed", 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"depths": (0.5,)}, "taper.depths needs taper.keep"),
+        ({"keep": (0.5,)}, "taper.keep needs taper.depths"),
+        ({"depths": (0.5,), "keep": (0.5, 0.5)}, "1 entries"),
+        ({"depths": (0.5,), "keep": (1.5,)}, "keep ratio=1.5"),
+        ({"preset": "fats"}, "did you mean fast"),
+        ({"preset": None}, "Known: balanced, fast, safe"),
+        ({"heads": "min"}, "Known: max, mean, query_max"),
+        ({"pool": 4}, "pool=4 must be odd"),
+        ({"chunk": 0}, "chunk=0"),
+        ({"memory": 1.0}, "memory=1.0"),
+    ],
+)
+def test_taper_refuses_what_no_model_can_take(settings, words):
+    with pytest.raises(UserError, match=words.replace(".", r"\.")) as refused:
+        Taper(**settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_taper_is_named_by_what_it_does():
+    assert [Taper(preset=name).label for name in PRESETS] == ["preset=safe", "preset=balanced", "preset=fast"]
+    assert Taper(depths=[0.2, 0.5], keep=[0.5, 0.7], window=8, revive=0).label == (
+        "depths=0.2,0.5 keep=0.5,0.7 window=8 revive=0"
+    )
+    shallow = Taper("safe").policy(LlamaConfig(num_hidden_layers=2))  # several depths fall on one layer
+    assert shallow.placement.fixed == (0,)
+    assert Taper(revive=0).policy(LlamaConfig()).revives is False

@@ -28,6 +28,7 @@ FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
 
 # Settings from gentle to harsh, so that each method's own curve encloses 1.5x, 2x and 3x where it can reach them.
 QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "taper": [{"preset": name} for name in ("safe", "balanced", "fast")],
     "lazyllm": [
         {"pruning": {"layers": None, "depths": [0.3, 0.6, 0.9], "keep": [keep] * 3}}
         for keep in (0.75, 0.5, 0.35, 0.2, 0.1)
@@ -36,13 +37,9 @@ QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "gemfilter": [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.2}],
     # no eviction: what the choice of tokens loses, not the cache's
     "fastkv": [
-        {"propagate": keep, "depth": depth, "retain": 1}
-        for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
+        {"propagate": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
     ],
-    "claa": [
-        {"keep": keep, "depth": depth, "retain": 1}
-        for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
-    ],
+    "claa": [{"keep": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))],
     "asl": [{"keep": 0.1, "below": below} for below in (0.3, 0.6, 0.9)],
     "uniprefill": [{"mass": mass} for mass in (0.99, 0.9, 0.3)],
     "pyramid_infer": [{"keep": keep} for keep in (0.9, 0.7, 0.5)],

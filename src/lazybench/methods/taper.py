@@ -1,0 +1,106 @@
+"""Taper: tokens taper off from early on, at several layers, by what many of the newest queries attend to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from transformers import PreTrainedConfig
+
+from lazybench.errors import UserError, unknown_name
+from lazybench.methods.under_engine import PolicyMethod
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.revival import Revival
+from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.scorers import AttentionScorer
+
+# depths and keep ratios by preset: FLOPs ratios of about 1.5, 2 and 3
+PRESETS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "safe": ((0.2, 0.4, 0.6, 0.8), (0.8, 0.7, 0.7, 0.8)),
+    "balanced": ((0.2, 0.4, 0.6, 0.8), (0.6, 0.55, 0.6, 0.7)),
+    "fast": ((0.13, 0.27, 0.45, 0.65), (0.45, 0.5, 0.6, 0.7)),
+}
+
+
+@dataclass(frozen=True)
+class Taper(PolicyMethod):
+    """Chunks are dropped at several layers by the attention of the newest queries; decoding attends to all computed.
+
+    Source: this project's own, on the progressive pruning and the Aux Cache of LazyLLM (arXiv 2407.14057). No
+    deviation. Its settings were searched with ``experiment=tune``.
+
+    Args:
+        preset: depths and keep ratios by name, for a FLOPs ratio of about 1.5, 2 and 3.
+        depths: shares of the model's depth after which chunks are dropped; with ``keep`` in place of a preset.
+        keep: the share of the entering chunks that goes on at each, in (0, 1].
+        window: newest queries that score.
+        heads: how a score is reduced over heads, see ``AttentionScorer``.
+        pool: length in tokens of a mean pooling along the text, odd; 1: none.
+        chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
+        first: tokens at the beginning that always stay.
+        last: newest tokens that always stay.
+        look_back: layers whose scores count, the highest for each token; 1: the pruning layer's alone.
+        revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does.
+        every: one decoding step in so many selects anew.
+        memory: weight of the past in a running mean of the scores over decoding steps, in [0, 1).
+    """
+
+    preset: Literal["safe", "balanced", "fast"] | None = "balanced"
+    depths: tuple[float, ...] | None = None
+    keep: tuple[float, ...] | None = None
+    window: int = 32
+    heads: Literal["mean", "max", "query_max"] = "mean"
+    pool: int = 1
+    chunk: int = 16
+    first: int = 16
+    last: int = 64
+    look_back: int = 1
+    revive: int = 8
+    every: int = 8
+    memory: float = 0.0
+
+    name: ClassVar[str] = "taper"
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "keep"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
+        if (self.depths is None) != (self.keep is None):
+            given, missing = ("keep", "depths") if self.depths is None else ("depths", "keep")
+            raise UserError(
+                f"taper.{given} needs taper.{missing} beside it, one keep ratio for each depth; or a preset"
+            )
+        if self.depths is None and self.preset not in PRESETS:
+            raise unknown_name("taper.preset", str(self.preset), PRESETS)
+        if self.heads not in ("mean", "max", "query_max"):
+            raise unknown_name("taper.heads", str(self.heads), ["mean", "max", "query_max"])
+        self._policy(self.schedule.build(1_000))  # refuses what no model could take
+
+    @property
+    def schedule(self) -> PruningSchedule:
+        """Depths, keep ratios and what comes back."""
+        depths, keep = PRESETS[str(self.preset)] if self.depths is None else (self.depths, self.keep or ())
+        revival = Revival(self.revive, "computed", self.every, self.memory)
+        return PruningSchedule(depths=depths, keep=keep, revival=revival, revive=self.revive != 0)
+
+    @property
+    def label(self) -> str:
+        listed = {name: ",".join(f"{value:g}" for value in getattr(self, name) or ()) for name in ("depths", "keep")}
+        chosen = [f"preset={self.preset}"] if self.depths is None else [f"{name}={listed[name]}" for name in listed]
+        for field in fields(self)[3:]:  # those after preset, depths and keep
+            if (value := getattr(self, field.name)) != field.default:
+                chosen.append(f"{field.name}={value}")
+        return " ".join(chosen)
+
+    def policy(self, config: PreTrainedConfig) -> Policy:
+        return self._policy(self.schedule.resolved(config))
+
+    def _policy(self, schedule: PruningSchedule) -> Policy:
+        return schedule.policy(
+            scorer=AttentionScorer(window=self.window, heads=self.heads, pool=self.pool),
+            first=self.first,
+            last=self.last,
+            chunk=self.chunk,
+            look_back=self.look_back,
+        )
