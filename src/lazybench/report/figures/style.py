@@ -29,7 +29,7 @@ METHODS: dict[str, Style] = {
 }
 # of methods that the paper does not have, in order: Paul Tol's muted colours, each with every marker
 OTHER_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#117733", "#661100")
-OTHER_MARKERS = ("X", "<", ">", "h", "p", "8", "d", "H")
+OTHER_MARKERS = ("X", "<", ">", "h", "*", "p", "8", "d", "H")
 LINES = (
     (BLUE, "o", "-"),
     (ORANGE, "s", "--"),
@@ -56,7 +56,7 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
 def method_styles(methods: Iterable[str]) -> dict[str, Style]:
     """Each method's colour and marker, no two alike: the paper's have theirs, the others take them by name in turn."""
     others = sorted(set(methods) - METHODS.keys())
-    # 7 colours and 8 markers have no common divisor: both advance, and the first 56 pairs are different ones
+    # 7 colours and 9 markers have no common divisor: both advance, and the first 63 pairs are different ones
     taken = {
         name: (OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)])
         for place, name in enumerate(others)
