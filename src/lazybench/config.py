@@ -29,41 +29,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """What a schedule search is told: how long to search and what counts as a good schedule.
+    """What a search for a method's settings is told: how long to search, in which space, and on which models.
 
     Args:
-        trials: schedules to try, all jobs together.
-        loss: how much of the quality the best schedule may lose, 0.01 for 1%.
-        loss_of: the quality: ``"score"`` relative to the baseline's, or ``"fidelity"``, the share of the
-            baseline's greedy tokens that the schedule predicts too (for models that score near zero).
-        stages: pruning layers of a schedule.
+        trials: settings to try, all jobs together.
+        stages: the most prunings on the way through the layers.
         least_keep: the smallest keep ratio tried.
+        speedups: FLOPs ratios to find settings for.
+        models: names or paths, as ``model=`` takes them, that every trial is judged on; empty: the run's model.
+        left_out: models that only confirm what was found.
         timeout_s: stop after this many seconds even if trials are left; None: never.
         storage: a database URL of Optuna; None: a journal in the run's folder, which jobs may share.
         job: number of this job among those that share the search; it only moves the seed.
     """
 
-    trials: int = 40
-    loss: float = 0.01
-    loss_of: str = "score"
-    stages: int = 3
-    least_keep: float = 0.1
+    trials: int = 100
+    stages: int = 4
+    least_keep: float = 0.2
+    speedups: tuple[float, ...] = (1.5, 2.0, 3.0)
+    models: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     timeout_s: float | None = None
     storage: str | None = None
     job: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (("trials", self.trials, 1), ("stages", self.stages, 1), ("job", self.job, 0)):
-            check_whole_number(f"tune.{name}", value, least)
-        for name, share in (("loss", self.loss), ("least_keep", self.least_keep)):
-            if not isinstance(share, int | float) or not 0 <= share < 1:
-                raise UserError(f"tune.{name}={share} must be a share from 0 to below 1, as in tune.{name}=0.1")
-        if self.least_keep == 0:
-            raise UserError("tune.least_keep=0 must be above 0: at least one token has to stay")
+        for name in ("speedups", "models", "left_out"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple):
+                raise UserError(f"tune.{name}={value} must be a list, as in 'tune.{name}=[{value}]'")
+            object.__setattr__(self, name, tuple(value))
+        for name, number, least in (("trials", self.trials, 1), ("stages", self.stages, 1), ("job", self.job, 0)):
+            check_whole_number(f"tune.{name}", number, least)
+        if not isinstance(self.least_keep, int | float) or not 0 < self.least_keep < 1:
+            raise UserError(f"tune.least_keep={self.least_keep} must be a share between 0 and 1, as in 0.1")
+        if not self.speedups or not all(isinstance(ratio, int | float) and ratio > 1 for ratio in self.speedups):
+            raise UserError(f"tune.speedups={list(self.speedups)} must be FLOPs ratios above 1, as in [1.5,2,3]")
         if self.timeout_s is not None and (not isinstance(self.timeout_s, int | float) or self.timeout_s <= 0):
             raise UserError(f"tune.timeout_s={self.timeout_s} must be a number of seconds above 0, or null")
-        if self.loss_of not in ("score", "fidelity"):
-            raise unknown_name("tune.loss_of", str(self.loss_of), ["score", "fidelity"])
+        named = [*self.models, *self.left_out]
+        if twice := [name for name in named if named.count(name) > 1]:
+            raise UserError(f"tune.models and tune.left_out name {twice[0]} twice")
 
     @classmethod
     def from_config(cls, block: Mapping[str, Any]) -> TuneSettings:
@@ -101,7 +107,7 @@ class RunConfig:
     timing: bool = True  # false: fidelity and score alone, without a clock
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
-    tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
+    tune: TuneSettings | None = None  # search for a method's settings instead of measuring the methods
     launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
 
@@ -128,8 +134,6 @@ class RunConfig:
                 raise UserError(f"{name}={switch} must be true or false")
         if not self.timing and not self.fidelity:
             raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
-        if not self.timing and self.tune is not None:
-            raise UserError("timing=false leaves a search nothing to shorten; leave it out beside tune")
         if self.tracker not in ("none", "wandb"):
             raise unknown_name("tracker", str(self.tracker), ["none", "wandb"])
         labels = [(method.name, method.label) for method in self.methods]
@@ -180,11 +184,23 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
         dry_run=plain["dry_run"],
     )
+    for name in [*checked.tune.models, *checked.tune.left_out] if checked.tune else []:
+        with_model(checked, name)
     for node in nodes:
         if isinstance(node.get("pruning"), DictConfig):
             _build(node.pruning, "pruning")
     # last: a method's own module imports torch, and what was wrong above should not have to wait for it
     return replace(checked, methods=tuple(_build(node, "method") for node in nodes))
+
+
+def with_model(config: RunConfig, name: str) -> RunConfig:
+    """The same run with another model, named as ``model=`` names one.
+
+    Raises:
+        UserError: no such model.
+    """
+    node = model_node(name)
+    return replace(config, model=_build(OmegaConf.create(node), "model"), resolved=config.resolved | {"model": node})
 
 
 def run_folder(config: DictConfig, sweep: bool = False) -> Path:

@@ -1,1 +1,1 @@
-"""The search for a pruning schedule: what the paper leaves open is how the keep ratios are chosen."""
+"""The search for a method's settings: what loses least at which speed."""

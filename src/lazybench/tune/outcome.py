@@ -1,161 +1,149 @@
-"""What a schedule search leaves in its folder.
+"""What a search leaves in its folder.
 
-trials.csv                  every schedule tried, the Pareto front first
-best.yaml                   the fastest schedule within the loss, for pruning=FOLDER/best.yaml
-confirmation-of-trial-<n>/  an ordinary run of that schedule and the baseline on samples that no trial has seen
-search.json                 both results, and the ids of the samples of both
+front.csv                 every trial, the Pareto front first
+best.yaml                 for each speed the settings that lose least, in the form that ``methods=[...]`` takes
+confirmation-of-<trials>  an ordinary run of these for each model, on prompts that no trial has seen, with LazyLLM at
+                          the paper's layers and many keep ratios beside them
+confirmation.csv          how the two compare at the same FLOPs ratio
+references                the plain model's answers
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from lazybench.config import RunConfig, TuneSettings
+import pandas
+import yaml
+
+from lazybench.config import RunConfig
+from lazybench.contract import Method
 from lazybench.errors import UserError
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.report.curves import curves_of
+from lazybench.report.results import load
+from lazybench.report.statistics import compare_divergences
 from lazybench.runner import run
 from lazybench.store.files import write_atomically
-from lazybench.store.reading import read_records
-from lazybench.store.record import Record
-from lazybench.tasks import build_task
+from lazybench.tune.judging import Found
+from lazybench.tune.space import PAPER_DEPTHS
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
-SPEEDUP, FIDELITY, SCORE = range(3)  # places of a trial's values
-COLUMNS = ("trial", "layers", "keep", "flops_ratio", "fidelity_top1", "relative_score", "on_front")
-Shard = tuple[int, int]
+KEEP_BESIDE = (0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)  # LazyLLM's, from 1.3x to almost its 3.3x
 
 
-def write_trials(config: RunConfig, trials: Sequence[FrozenTrial], front: set[int]) -> None:
-    """trials.csv: the Pareto front first, the fastest first."""
-    rows = [{**_row(trial), "on_front": trial.number in front} for trial in trials]
-    rows.sort(key=lambda row: (not row["on_front"], -row["flops_ratio"]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(config.out / "trials.csv", text.getvalue().encode())
+@dataclass(frozen=True)
+class Tried:
+    """One trial: a method's settings and what they are worth, geometric means over the models."""
+
+    number: int
+    kl: float  # nats
+    flops_ratio: float
+    on_front: bool
+    models: Mapping[str, Found]  # each model's own numbers
+    method: Method
 
 
-def best_trial(settings: TuneSettings, trials: Sequence[FrozenTrial]) -> FrozenTrial:
-    """The fastest schedule within the loss; among equals the one that follows the plain model most closely.
+def write_front(out: Path, tried: Sequence[Tried]) -> None:
+    """front.csv: the Pareto front first, the slowest first; each model's own numbers behind the means."""
+    rows = [
+        {
+            "trial": one.number,
+            **{name: getattr(one, name) for name in ("on_front", "flops_ratio", "kl")},
+            "settings": one.method.label,
+            **{f"{model} {name}": value for model, found in one.models.items() for name, value in found.items()},
+        }
+        for one in sorted(tried, key=lambda one: (not one.on_front, one.flops_ratio))
+    ]
+    _write_table(out / "front.csv", pandas.DataFrame(rows))
+
+
+def best_at(speedups: Sequence[float], tried: Sequence[Tried]) -> dict[float, Tried]:
+    """For each FLOPs ratio that some trial reaches: of those at that ratio or above the one of the lowest divergence.
 
     Raises:
-        UserError: no schedule loses as little as asked.
+        UserError: none reaches any of them.
     """
-    quality = SCORE if settings.loss_of == "score" else FIDELITY
-    within = [trial for trial in trials if 1 - trial.values[quality] <= settings.loss + 1e-12]
-    if not within:
+    found = {}
+    for speedup in sorted(speedups):
+        reached = [one for one in tried if one.flops_ratio >= speedup - 1e-9]
+        if reached:
+            found[speedup] = min(reached, key=lambda one: (one.kl, -one.flops_ratio))
+    if not found:
         raise UserError(
-            f"none of {len(trials)} schedules loses at most {settings.loss:.1%} of the baseline's {settings.loss_of}; "
-            "all are in trials.csv; raise tune.loss= or tune.trials="
+            f"none of {len(tried)} trials reaches a FLOPs ratio of {min(speedups):g}; all are in front.csv; "
+            "raise tune.trials= or lower tune.least_keep="
         )
-    return max(within, key=lambda trial: (trial.values[SPEEDUP], trial.values[FIDELITY]))
+    return found
 
 
-def confirm(config: RunConfig, best: FrozenTrial, method: LazyLLMMethod, tuning: Shard, confirming: Shard) -> int:
-    """Write the preset, measure it on the samples left out, and write search.json.
+def write_best(out: Path, best: Mapping[float, Tried]) -> None:
+    """best.yaml: ``2: {method: taper, depths: [...], ...}``."""
+    text = ""
+    for speedup, one in best.items():
+        method: Any = one.method  # a dataclass, which its base need not be
+        entry = {"method": method.name, **json.loads(json.dumps(asdict(method)))}  # lists in place of tuples
+        line = yaml.safe_dump(entry, default_flow_style=True, width=10_000, sort_keys=False)
+        text += f"# trial {one.number}: FLOPs ratio {one.flops_ratio:.2f}, KL divergence {one.kl:.3g} nats\n"
+        text += f"{speedup:g}: {line}"
+    write_atomically(out / "best.yaml", text.encode())
+
+
+def confirm(models: Sequence[RunConfig], best: Mapping[float, Tried], shard: tuple[int, int]) -> int:
+    """Measure what was found on the prompts left out, beside LazyLLM, and write confirmation.csv.
 
     Returns:
-        the exit code of the measurement.
+        the exit code of the measurements.
     """
-    settings = config.tune
-    assert settings is not None
-    write_atomically(config.out / "best.yaml", _preset(config, settings, best, method.pruning).encode())
-    shard = f"{confirming[0]}/{confirming[1]}"
-    confirmation = replace(
-        config,
-        tune=None,
-        methods=(Baseline(), method),
-        data=replace(config.data, shard=confirming),
-        fidelity=True,
-        scoring=True,
-        out=config.out / f"confirmation-of-trial-{best.number}",
-        resolved=config.resolved
-        | {"tune": None, "shard": shard, "pruning": method.label, "methods": ["baseline", "lazyllm"]},
-    )
-    code = run(confirmation)
-    confirmed = _confirmed(read_records(confirmation.out / "samples.jsonl"), settings)
-    outcome = {
-        "best": _row(best),
-        "confirmation": confirmed,
-        "tuning_samples": _sample_ids(config, tuning),
-        "confirming_samples": _sample_ids(config, confirming),
-    }
-    write_atomically(config.out / "search.json", (json.dumps(outcome, indent=2) + "\n").encode())
-    verdict = "confirmed" if confirmed["within_loss"] else "NOT confirmed"
-    print(
-        f"best schedule: {method.label}; {verdict} on {confirmed['samples']} samples left out: "
-        f"FLOPs ratio {confirmed['flops_ratio']}, measured {confirmed['ttft_speedup']}, "
-        f"relative score {confirmed['relative_score']}, fidelity {confirmed['fidelity_top1']}\n"
-        f"preset: pruning={config.out / 'best.yaml'}"
-    )
+    out, found = models[0].out, [one.method for one in best.values()]
+    beside = [LazyLLMMethod(PruningSchedule(depths=PAPER_DEPTHS, keep=(keep,) * 3)) for keep in KEEP_BESIDE]
+    methods = {f"{one.name} {one.label}".strip(): one for one in (Baseline(), *found, *beside)}
+    folder = out / f"confirmation-of-{'-'.join(map(str, sorted({one.number for one in best.values()})))}"
+    how: dict[str, Any] = {"tune": None, "timing": False, "fidelity": True, "scoring": False}
+    code = 0
+    for config in models:
+        resolved = {**config.resolved, **how, "shard": f"{shard[0]}/{shard[1]}", "methods": list(methods)}
+        confirmation = replace(
+            config,
+            **how,
+            methods=tuple(methods.values()),
+            data=replace(config.data, shard=shard),
+            references=config.references or out / "references",
+            out=folder / config.model.name,
+            resolved=resolved,
+        )
+        code = max(code, run(confirmation))
+    table = compared(folder, {one.label for one in found})
+    _write_table(out / "confirmation.csv", table)
+    print(table.to_string(index=False, float_format="{:.3g}".format))
+    print(f"settings for methods=[...]: {out / 'best.yaml'}; every trial: {out / 'front.csv'}")
     return code
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
-    speedup, agreement, score = trial.values
-    return {
-        "trial": trial.number,
-        "layers": " ".join(map(str, trial.user_attrs["layers"])),
-        "keep": " ".join(map(str, trial.user_attrs["keep"])),
-        "flops_ratio": round(speedup, 4),
-        "fidelity_top1": round(agreement, 4),
-        "relative_score": round(score, 4),
-    }
+def compared(folder: Path, labels: set[str]) -> pandas.DataFrame:
+    """For each model and each of the settings: its divergence over LazyLLM's at the same FLOPs ratio, paired.
+
+    ``kl_ratio``: below 1 the settings follow the plain model more closely. Empty where LazyLLM doesn't reach the ratio.
+    """
+    rows = []
+    for model, samples in load([folder]).samples.groupby("model", sort=False):
+        curves = curves_of(samples)
+        paper = max((curve for curve in curves if curve.method == "lazyllm"), key=lambda curve: len(curve.speeds))
+        for curve in curves:
+            for speed, variant, own in zip(curve.speeds, curve.variants, curve.settings, strict=True):
+                if variant not in labels:
+                    continue
+                one, other = own["fidelity_kl"].align(paper.at(speed)["fidelity_kl"], join="inner")
+                found = compare_divergences(one, other)
+                ratio = {"kl_ratio": found.estimate.value, "low": found.estimate.low, "high": found.estimate.high}
+                row = {"model": model, "flops_ratio": speed, **ratio, "bounds": found.estimate.kind}
+                rows.append({**row, "n": found.samples, "p_sign": found.p_sign, "settings": variant})
+    return pandas.DataFrame(rows).sort_values(["model", "flops_ratio"], kind="stable", ignore_index=True)
 
 
-def _preset(config: RunConfig, settings: TuneSettings, best: FrozenTrial, pruning: PruningSchedule) -> str:
-    row = _row(best)
-    return (
-        f"# The fastest of {settings.trials} schedules within {settings.loss:.1%} loss of {settings.loss_of}: "
-        f"{config.model.name} on {config.task_name}.\n"
-        f"# On the tuning samples: FLOPs ratio {row['flops_ratio']:.2f}, "
-        f"relative score {row['relative_score']:.3f}, fidelity {row['fidelity_top1']:.3f}.\n"
-        "_target_: lazybench.pruning.schedule.PruningSchedule\n"
-        "kind: steps\n"
-        f"layers: {list(pruning.layers or ())} # 0-based layers after which tokens are pruned\n"
-        "depths: null\n"
-        f"keep: {list(pruning.keep)} # keep ratio at each\n"
-        f"ratio_of: {pruning.ratio_of}\n"
-        f"generated: {pruning.generated}\n"
-        f"sliding_window: {pruning.sliding_window}\n"
-    )
-
-
-def _confirmed(records: Sequence[Record], settings: TuneSettings) -> dict[str, Any]:
-    """What the samples left out say; a sample that failed under either method is left aside."""
-    measured = {(record.method, record.task, record.sample_id): record for record in records if record.error is None}
-    pairs = [
-        (plain, pruned)
-        for (method, task, sample), plain in measured.items()
-        if method == "baseline" and (pruned := measured.get(("lazyllm", task, sample))) is not None
-    ]
-    if not pairs:
-        raise UserError("every sample that was to confirm the schedule failed; the records name the errors")
-    baseline_score = sum(plain.score or 0.0 for plain, _ in pairs)
-    relative = sum(pruned.score or 0.0 for _, pruned in pairs) / baseline_score if baseline_score else None
-    agreement = sum(pruned.fidelity_top1 or 0.0 for _, pruned in pairs) / len(pairs)
-    quality = relative if settings.loss_of == "score" else agreement
-    ttft = [sum(record.ttft_s or 0.0 for record in column) for column in zip(*pairs, strict=True)]
-    return {
-        "samples": len(pairs),
-        "flops_ratio": round(sum(pruned.flops_ratio or 0.0 for _, pruned in pairs) / len(pairs), 4),
-        "ttft_speedup": round(ttft[0] / ttft[1], 4),
-        "fidelity_top1": round(agreement, 4),
-        "relative_score": None if relative is None else round(relative, 4),
-        "within_loss": quality is not None and 1 - quality <= settings.loss + 1e-12,
-    }
-
-
-def _sample_ids(config: RunConfig, shard: Shard) -> dict[str, list[str]]:
-    data = replace(config.data, shard=shard)
-    return {name: [sample.sample_id for sample in build_task(name, data).samples()] for name in config.datasets}
+def _write_table(path: Path, table: pandas.DataFrame) -> None:
+    write_atomically(path, table.to_csv(index=False, float_format="%.6g").encode())

@@ -1,52 +1,75 @@
-"""The schedules that a search may try: where the pruning layers stand, and how much each keeps."""
+"""The space of a search: where tokens are pruned and how many stay, by depth, and a method's own choices.
+
+It is the same in every trial, so that the sampler learns from all of them; stages beyond those drawn do nothing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 from lazybench.config import TuneSettings
-from lazybench.errors import UserError
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.contract import Method
+from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.methods.taper import PRESETS, Taper
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+GAP = (0.04, 0.4)  # share of the depth from one pruning to the next
+DEEPEST = 0.95  # behind it little is left to save
+PAPER_DEPTHS = (0.3, 0.6, 0.9)
+CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "lazyllm": {},
+    "taper": {
+        "window": (1, 8, 32, 128),
+        "heads": ("mean", "max", "query_max"),
+        "pool": (1, 5, 13),
+        "chunk": (1, 8, 16, 32),
+        "look_back": (1, 2, 4),
+        "revive": (0, 4, 8, 16, 32),
+        "every": (1, 4, 8, 16),
+    },
+}
 
-def check_stages(stages: int, num_layers: int) -> None:
-    """Refuse more pruning layers than the model has room for.
 
-    Raises:
-        UserError: after the last layer there is nothing left to save.
-    """
-    if stages > num_layers - 1:
-        raise UserError(f"tune.stages={stages} is too many for {num_layers} layers; at most {num_layers - 1}")
-
-
-def suggest_schedule(trial: BaseTrial, num_layers: int, settings: TuneSettings) -> PruningSchedule:
-    """One schedule from a space that is the same in every trial, so that the sampler learns from all of them.
-
-    ``gap_i`` in (0, 1) places pruning layer i: that share of the room that the layers before it have left,
-    one layer kept free for each that is still to come. So the layers rise strictly, whatever is drawn.
-    """
-    layers: list[int] = []
-    first = 0
-    for stage in range(settings.stages):
-        last = num_layers - 2 - (settings.stages - 1 - stage)  # after the last layer nothing is left to save
-        share = trial.suggest_float(f"gap_{stage}", 0.0, 1.0)
-        layers.append(min(last, first + int(share * (last - first + 1))))
-        first = layers[-1] + 1
+def suggest(trial: BaseTrial, method: Method, settings: TuneSettings) -> Method:
+    """``method`` with the settings of one trial."""
+    stages = trial.suggest_int("stages", 1, settings.stages)
+    gaps = [trial.suggest_float(f"gap_{stage}", *GAP) for stage in range(settings.stages)]
     keep = [trial.suggest_float(f"keep_{stage}", settings.least_keep, 1.0) for stage in range(settings.stages)]
-    return PruningSchedule(tuple(layers), tuple(round(ratio, 2) for ratio in keep))
+    chosen = {name: trial.suggest_categorical(name, values) for name, values in CHOICES[method.name].items()}
+    depths = [round(depth, 2) for depth in accumulate(gaps)][:stages]
+    places = [(depth, round(ratio, 2)) for depth, ratio in zip(depths, keep, strict=False) if depth <= DEEPEST]
+    return with_places(method, *zip(*places, strict=True), **chosen)
 
 
-def parameters_of(schedule: PruningSchedule, num_layers: int) -> dict[str, float]:
-    """The drawn numbers that lead to ``schedule``: a search can start from a schedule that is known."""
-    parameters: dict[str, float] = {}
-    first = 0
-    stages = len(schedule.pruning_layers)
-    for stage, (layer, keep) in enumerate(zip(schedule.pruning_layers, schedule.keep, strict=True)):
-        last = num_layers - 2 - (stages - 1 - stage)
-        parameters[f"gap_{stage}"] = (layer - first + 0.5) / (last - first + 1)
-        parameters[f"keep_{stage}"] = keep
-        first = layer + 1
-    return parameters
+def with_places(method: Method, depths: Sequence[float], keep: Sequence[float], **chosen: Any) -> Method:
+    """``method`` pruning there; what is not searched stays as the configuration has it."""
+    places: dict[str, Any] = {"depths": tuple(depths), "keep": tuple(keep)}
+    if isinstance(method, LazyLLMMethod):
+        return replace(method, pruning=replace(method.pruning, kind="steps", layers=None, **places))
+    assert isinstance(method, Taper)
+    return replace(method, preset=None, **places, **chosen)
+
+
+def starting_points(method: Method, settings: TuneSettings) -> list[dict[str, Any]]:
+    """What is known already, as the numbers to draw: the paper's places, gently and harshly, and Taper's presets."""
+    known = [*((PAPER_DEPTHS, (ratio,) * 3) for ratio in (0.9, 0.7, 0.4)), *PRESETS.values()]
+    own = {name: getattr(method, name) for name in CHOICES[method.name]}
+    own = {name: value for name, value in own.items() if value in CHOICES[method.name][name]}
+    return [parameters_of(depths, keep, settings) | own for depths, keep in known if len(depths) <= settings.stages]
+
+
+def parameters_of(depths: Sequence[float], keep: Sequence[float], settings: TuneSettings) -> dict[str, Any]:
+    """The numbers to draw that lead to these places, as near as the space has them."""
+    drawn: dict[str, Any] = {"stages": len(depths)}
+    before = 0.0
+    for stage in range(settings.stages):
+        there = stage < len(depths)
+        drawn[f"gap_{stage}"] = min(max(depths[stage] - before, GAP[0]), GAP[1]) if there else GAP[0]
+        drawn[f"keep_{stage}"] = max(keep[stage], settings.least_keep) if there else 1.0
+        before = depths[stage] if there else before
+    return drawn
