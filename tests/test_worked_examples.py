@@ -196,9 +196,9 @@ def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"depths": (0.5,)}, "taper.depths needs taper.keep"),
-        ({"keep": (0.5,)}, "taper.keep needs taper.depths"),
-        ({"depths": (0.5,), "keep": (0.5, 0.5)}, "1 entries"),
+        ({"depths": (0.5,)}, "taper.depths and taper.keep go together"),
+        ({"keep": (0.5,)}, "taper.depths and taper.keep go together"),
+        ({"depths": (0.5,), "keep": (0.5, 0.5)}, "taper.depths has 1 entries"),
         ({"depths": (0.5,), "keep": (1.5,)}, "keep ratio=1.5"),
         ({"preset": "fats"}, "did you mean fast"),
         ({"preset": None}, "Known: balanced, fast, safe"),

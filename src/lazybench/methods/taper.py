@@ -27,8 +27,7 @@ PRESETS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class Taper(PolicyMethod):
     """Chunks are dropped at several layers by the attention of the newest queries; decoding attends to all computed.
 
-    Source: this project's own, on the progressive pruning and the Aux Cache of LazyLLM (arXiv 2407.14057). No
-    deviation. Its settings were searched with ``experiment=tune``.
+    Source: this project's own, on the progressive pruning and the Aux Cache of LazyLLM (arXiv 2407.14057).
 
     Args:
         preset: depths and keep ratios by name, for a FLOPs ratio of about 1.5, 2 and 3.
@@ -67,15 +66,15 @@ class Taper(PolicyMethod):
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
         if (self.depths is None) != (self.keep is None):
-            given, missing = ("keep", "depths") if self.depths is None else ("depths", "keep")
-            raise UserError(
-                f"taper.{given} needs taper.{missing} beside it, one keep ratio for each depth; or a preset"
-            )
+            raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
         if self.depths is None and self.preset not in PRESETS:
             raise unknown_name("taper.preset", str(self.preset), PRESETS)
         if self.heads not in ("mean", "max", "query_max"):
             raise unknown_name("taper.heads", str(self.heads), ["mean", "max", "query_max"])
-        self._policy(self.schedule.build(1_000))  # refuses what no model could take
+        try:
+            self.policy(PreTrainedConfig(num_hidden_layers=1_000))  # refuses what no model could take
+        except UserError as error:
+            raise UserError(str(error).replace("pruning.", "taper.")) from None
 
     @property
     def schedule(self) -> PruningSchedule:
@@ -86,18 +85,14 @@ class Taper(PolicyMethod):
 
     @property
     def label(self) -> str:
-        listed = {name: ",".join(f"{value:g}" for value in getattr(self, name) or ()) for name in ("depths", "keep")}
-        chosen = [f"preset={self.preset}"] if self.depths is None else [f"{name}={listed[name]}" for name in listed]
-        for field in fields(self)[3:]:  # those after preset, depths and keep
-            if (value := getattr(self, field.name)) != field.default:
-                chosen.append(f"{field.name}={value}")
-        return " ".join(chosen)
+        chosen = f"preset={self.preset}"
+        if self.depths is not None:
+            chosen = PruningSchedule(depths=self.depths, keep=self.keep or ()).label
+        others = [(field, getattr(self, field.name)) for field in fields(self)[3:]]  # behind preset, depths and keep
+        return chosen + "".join(f" {field.name}={value}" for field, value in others if value != field.default)
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        return self._policy(self.schedule.resolved(config))
-
-    def _policy(self, schedule: PruningSchedule) -> Policy:
-        return schedule.policy(
+        return self.schedule.resolved(config).policy(
             scorer=AttentionScorer(window=self.window, heads=self.heads, pool=self.pool),
             first=self.first,
             last=self.last,

@@ -117,31 +117,37 @@ def confirm(models: Sequence[RunConfig], best: Mapping[float, Tried], shard: tup
             resolved=resolved,
         )
         code = max(code, run(confirmation))
-    table = compared(folder, {one.label for one in found})
+    table = compared(folder, {(one.name, one.label) for one in found})
     _write_table(out / "confirmation.csv", table)
     print(table.to_string(index=False, float_format="{:.3g}".format))
     print(f"settings for methods=[...]: {out / 'best.yaml'}; every trial: {out / 'front.csv'}")
     return code
 
 
-def compared(folder: Path, labels: set[str]) -> pandas.DataFrame:
-    """For each model and each of the settings: its divergence over LazyLLM's at the same FLOPs ratio, paired.
+def compared(folder: Path, chosen: set[tuple[str, str]]) -> pandas.DataFrame:
+    """For each model and each chosen (method, label): its divergence over LazyLLM's at the same FLOPs ratio, paired.
 
     ``kl_ratio``: below 1 the settings follow the plain model more closely. Empty where LazyLLM doesn't reach the ratio.
+
+    Raises:
+        UserError: no sample was measured.
     """
     rows = []
     for model, samples in load([folder]).samples.groupby("model", sort=False):
         curves = curves_of(samples)
-        paper = max((curve for curve in curves if curve.method == "lazyllm"), key=lambda curve: len(curve.speeds))
+        papers = [curve for curve in curves if curve.method == "lazyllm"]
+        paper = max(papers, key=lambda curve: len(curve.speeds), default=None)
         for curve in curves:
             for speed, variant, own in zip(curve.speeds, curve.variants, curve.settings, strict=True):
-                if variant not in labels:
+                if (curve.method, variant) not in chosen or paper is None:
                     continue
                 one, other = own["fidelity_kl"].align(paper.at(speed)["fidelity_kl"], join="inner")
                 found = compare_divergences(one, other)
                 ratio = {"kl_ratio": found.estimate.value, "low": found.estimate.low, "high": found.estimate.high}
                 row = {"model": model, "flops_ratio": speed, **ratio, "bounds": found.estimate.kind}
                 rows.append({**row, "n": found.samples, "p_sign": found.p_sign, "settings": variant})
+    if not rows:
+        raise UserError("every sample that was to confirm the settings failed; the records name the errors")
     return pandas.DataFrame(rows).sort_values(["model", "flops_ratio"], kind="stable", ignore_index=True)
 
 
