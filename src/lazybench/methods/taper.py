@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from transformers import PreTrainedConfig
+from transformers import LlamaConfig, PreTrainedConfig
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.methods.under_engine import PolicyMethod
@@ -37,12 +37,11 @@ class Taper(PolicyMethod):
         heads: how a score is reduced over heads, see ``AttentionScorer``.
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
-        first: tokens at the beginning that always stay.
-        last: newest tokens that always stay.
+        first, last: tokens at the beginning, and newest ones, that always stay.
         look_back: layers whose scores count, the highest for each token; 1: the pruning layer's alone.
         revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does.
         every: one decoding step in so many selects anew.
-        memory: weight of the past in a running mean of the scores over decoding steps, in [0, 1).
+        memory: weight of the past in a running mean of the scores over steps, in [0, 1).
     """
 
     preset: Literal["safe", "balanced", "fast"] | None = "balanced"
@@ -72,7 +71,7 @@ class Taper(PolicyMethod):
         if self.heads not in ("mean", "max", "query_max"):
             raise unknown_name("taper.heads", str(self.heads), ["mean", "max", "query_max"])
         try:
-            self.policy(PreTrainedConfig(num_hidden_layers=1_000))  # refuses what no model could take
+            self.policy(LlamaConfig(num_hidden_layers=1_000))  # refuses what no model could take
         except UserError as error:
             raise UserError(str(error).replace("pruning.", "taper.")) from None
 
@@ -80,8 +79,7 @@ class Taper(PolicyMethod):
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
         depths, keep = PRESETS[str(self.preset)] if self.depths is None else (self.depths, self.keep or ())
-        revival = Revival(self.revive, "computed", self.every, self.memory)
-        return PruningSchedule(depths=depths, keep=keep, revival=revival, revive=self.revive != 0)
+        return PruningSchedule(None, keep, depths, revival=Revival(self.revive, "computed", self.every, self.memory))
 
     @property
     def label(self) -> str:
