@@ -44,7 +44,7 @@ class TuneSettings:
     """
 
     trials: int = 100
-    stages: int = 4
+    stages: int = 6
     least_keep: float = 0.2
     speedups: tuple[float, ...] = (1.5, 2.0, 3.0)
     models: tuple[str, ...] = ()

@@ -15,11 +15,12 @@ from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import AttentionScorer
 
-# depths and keep ratios by preset: FLOPs ratios of about 1.5, 2 and 3
+DEPTHS = (0.13, 0.27, 0.4, 0.53, 0.67, 0.8)
+# keep ratios by preset, for FLOPs ratios of about 1.5, 2 and 3: the first pruning is the hardest
 PRESETS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "safe": ((0.2, 0.4, 0.6, 0.8), (0.8, 0.7, 0.7, 0.8)),
-    "balanced": ((0.2, 0.4, 0.6, 0.8), (0.6, 0.55, 0.6, 0.7)),
-    "fast": ((0.13, 0.27, 0.45, 0.65), (0.45, 0.5, 0.6, 0.7)),
+    "safe": (DEPTHS, (0.78, 0.87, 0.9, 0.92, 0.94, 0.96)),
+    "balanced": (DEPTHS, (0.64, 0.75, 0.8, 0.85, 0.88, 0.93)),
+    "fast": (DEPTHS, (0.48, 0.62, 0.7, 0.75, 0.8, 0.9)),
 }
 
 
@@ -38,7 +39,8 @@ class Taper(PolicyMethod):
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
         first, last: tokens at the beginning, and newest ones, that always stay.
-        look_back: layers whose scores count, the highest for each token; 1: the pruning layer's alone.
+        look_back: layers whose scores count, up to the pruning layer; 1: its own alone.
+        over_layers: how a token's scores in these layers become one, ``"mean"`` or ``"max"``.
         revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does.
         every: one decoding step in so many selects anew.
         memory: weight of the past in a running mean of the scores over steps, in [0, 1).
@@ -50,10 +52,11 @@ class Taper(PolicyMethod):
     window: int = 32
     heads: Literal["mean", "max", "query_max"] = "mean"
     pool: int = 1
-    chunk: int = 16
-    first: int = 16
-    last: int = 64
-    look_back: int = 1
+    chunk: int = 32
+    first: int = 4
+    last: int = 32
+    look_back: int = 4
+    over_layers: Literal["mean", "max"] = "mean"
     revive: int = 8
     every: int = 8
     memory: float = 0.0
@@ -96,4 +99,5 @@ class Taper(PolicyMethod):
             last=self.last,
             chunk=self.chunk,
             look_back=self.look_back,
+            over_layers=self.over_layers,
         )

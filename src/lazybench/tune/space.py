@@ -29,6 +29,7 @@ CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "pool": (1, 5, 13),
         "chunk": (1, 8, 16, 32),
         "look_back": (1, 2, 4),
+        "over_layers": ("mean", "max"),
         "revive": (0, 4, 8, 16, 32),
         "every": (1, 4, 8, 16),
     },
