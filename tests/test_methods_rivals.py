@@ -26,6 +26,7 @@ from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
 from lazybench.methods.gemfilter import GemFilter
 from lazybench.methods.h2o import H2O
+from lazybench.methods.lazyllm_evicted import LazyLLMEvicted
 from lazybench.methods.oracle import Oracle
 from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.snapkv import SnapKV
@@ -34,6 +35,7 @@ from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.under_engine import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.policy import Policy
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import Given
 
 NEW_TOKENS = 3
@@ -66,6 +68,10 @@ POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
     },
     SnapKV: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": POOLS},
     H2O: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": st.sampled_from([1, 3])},
+    LazyLLMEvicted: {
+        "pruning": st.sampled_from([PruningSchedule(layers=(0,), keep=(0.5,)), PruningSchedule((0, 2), (0.7, 0.5))]),
+        "retain": SHARES, "window": WINDOWS, "pool": POOLS,
+    },
     StaticPruning: {"variant": st.just("continue"), "keep": SHARES, "depth": DEPTHS},
 }  # fmt: skip
 

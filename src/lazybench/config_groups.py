@@ -36,13 +36,9 @@ QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "gemfilter": [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.2}],
     # no eviction: what the choice of tokens loses, not the cache's
     "fastkv": [
-        {"propagate": keep, "depth": depth, "retain": 1}
-        for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
+        {"propagate": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
     ],
-    "claa": [
-        {"keep": keep, "depth": depth, "retain": 1}
-        for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
-    ],
+    "claa": [{"keep": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))],
     "asl": [{"keep": 0.1, "below": below} for below in (0.3, 0.6, 0.9)],
     "uniprefill": [{"mass": mass} for mass in (0.99, 0.9, 0.3)],
     "pyramid_infer": [{"keep": keep} for keep in (0.9, 0.7, 0.5)],
@@ -51,6 +47,10 @@ QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "random_drop": [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)],
     "snapkv": [{"keep": keep} for keep in (0.5, 0.2, 0.1)],
     "h2o": [{"keep": keep} for keep in (0.5, 0.2, 0.1)],
+    "lazyllm_evicted": [  # equal memory: what the early layers hold shrinks with what the late ones get
+        {"retain": retain, "pruning": {"layers": None, "depths": [0.3, 0.6, 0.9], "keep": [keep] * 3}}
+        for keep, retain in ((0.75, 0.5), (0.5, 0.2), (0.35, 0.1))
+    ],
     "oracle": [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}],
 }
 

@@ -9,7 +9,7 @@ import pandas
 from matplotlib.figure import Figure
 
 from lazybench.report import tables, write_text
-from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7, gpu
+from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7, gpu, needle
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import qualities
 from lazybench.report.names import with_settings_in_model
@@ -27,6 +27,7 @@ FIGURES = {
     "fig5": "Figure 5: quality over TTFT speedup",
     "fig6": "Figure 6: one pruning layer",
     "fig7": "Figure 7: prompt tokens computed over the generation steps",
+    "needle": needle.CAPTION,
 }
 GPU = "On the device: times, memory, and what a forward pass launches; random weights, see `revival.like`"
 NAMES = (*TABLES, *FIGURES, "gpu")
@@ -59,6 +60,8 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
     for path in results.attention if "fig2" in wanted else ():
         name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
         yield name, FIGURES["fig2"], fig2.draw(fig2.read_attention(path), fig2.title_of(path))
+    for model, rows in _needles(results) if "needle" in wanted else ():
+        yield f"needle{model and '_'}{file_name(model)}", FIGURES["needle"], needle.draw(rows)
     if not timed:
         return
     if "fig5" in wanted:
@@ -76,6 +79,17 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
             yield "fig7", FIGURES["fig7"], figure
     if "gpu" in wanted and len(rows := gpu.rows(results.records)):
         yield "gpu", GPU, gpu.draw(rows)
+
+
+def _needles(results: Results) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """Each model with its needles of every length; its name is empty where there is one model alone."""
+    found = [needle.rows(run.records, group.model) for run, group in zip(results.runs, results.groups, strict=True)]
+    together = pandas.concat([rows for rows in found if len(rows)] or [pandas.DataFrame()])
+    if len(together):
+        several = together["model"].nunique() > 1
+        for model, rows in together.groupby("model", sort=False):
+            if needle.worth_drawing(rows):
+                yield str(model) if several else "", rows
 
 
 def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str, str]]:
