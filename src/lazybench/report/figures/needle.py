@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy
 import pandas
 from matplotlib.figure import Figure
 
@@ -60,7 +61,8 @@ def draw(rows: pandas.DataFrame) -> Figure:
                 grid = cells(rows[(rows["method"] == method) & (rows["variant"] == variant)], name)
                 values = 100 * grid.to_numpy(dtype=float)
                 image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-                for (depth, place), value in pandas.DataFrame(values).stack().items():
+                for depth, place in numpy.argwhere(~numpy.isnan(values)):
+                    value = values[depth, place]
                     colour = "black" if value > 55 else "white"
                     axes.text(place, depth, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7)
                 axes.grid(visible=False)
