@@ -276,3 +276,19 @@ const document = { getElementById: () => box, querySelectorAll: () => rows };
         code = [str(NODE), "-e", program + script.replace('"use strict";', "") + act]
         done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout.strip() == expected
+
+
+def test_two_curves_of_one_method_are_told_apart_by_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = judged(jumpy=tuple(SLOPES))
+    final = [
+        replace(r, variant=f"{r.variant} never revived", fidelity_kl=2 * float(r.fidelity_kl or 0))
+        for r in records
+        if r.method == "lazyllm"
+    ]
+    results(tmp_path, [*records, *final])
+    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "lazyllm:never revived"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "LazyLLM, depth=0.4 is 0.50 [" in line
+    assert "times that of LazyLLM, depth=0.4 never revived, n=24: closer" in line
+    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm:never revived", "lazyllm"]) == 0
+    assert "never revived is 2.00 [" in capsys.readouterr().out

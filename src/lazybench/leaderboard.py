@@ -10,6 +10,8 @@ from pathlib import Path
 from lazybench.errors import UserError
 from lazybench.report.where import HELP
 
+BETWEEN = "print the paired test of these two alone: lazyllm gemfilter, or lazyllm 'lazyllm:never revived'"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; gives the exit code."""
@@ -19,9 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="where to write; default: leaderboard/ in the first folder")
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=HELP)
     parser.add_argument("--speeds", type=_speeds, metavar="1.5,2,3", help="the speeds to match; default: 1.5,2,3")
-    parser.add_argument(
-        "--between", nargs=2, metavar="METHOD", help="the paired test of these two alone, as text; writes no file"
-    )
+    parser.add_argument("--between", nargs=2, metavar="METHOD", help=BETWEEN)
     options = parser.parse_args(arguments)
     try:
         from lazybench.report import between, make_folder, memory

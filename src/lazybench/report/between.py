@@ -9,6 +9,7 @@ from typing import Any
 import pandas
 
 from lazybench.errors import UserError, unknown_name
+from lazybench.report.curves import Curve
 from lazybench.report.leaderboard import Section
 from lazybench.report.statistics import INTERVAL, LEAST_SAMPLES
 from lazybench.report.tables import number
@@ -19,28 +20,44 @@ WORDS = {"closer": "closer to the plain model", "further": "further from the pla
 def lines(found: Sequence[Section], first: str, second: str) -> list[str]:
     """What the paired test says of ``first`` against ``second``, at everything that both were measured at.
 
+    Args:
+        first, second: a method, or with words of its settings, ``lazyllm:never revived``, to tell its curves apart.
+
     Raises:
         UserError: a method that no record is of, the same one twice, or two without a common speed.
     """
     known = sorted({curve.method for section in found for curve in section.curves})
     for name in (first, second):
-        if name not in known:
-            raise unknown_name("method of --between", name, known)
+        if (method := name.partition(":")[0]) not in known:
+            raise unknown_name("method of --between", method, known)
     if first == second:
-        raise UserError(f"--between {first} {second} names one method twice; its settings stand on one curve")
+        raise UserError(
+            f"--between {first} {second} names one thing twice; two curves of a method are told apart by words of "
+            "their settings, as in lazyllm 'lazyllm:never revived'"
+        )
     told = []
     for section in found:
-        only = replace(section, curves=tuple(c for c in section.curves if c.method in (first, second)))
-        methods = dict(zip(only.names, (curve.method for curve in only.curves), strict=True))
+        one, other = _chosen(section.curves, first), _chosen(section.curves, second)
+        if ":" in first:  # the words take theirs, a method's name alone the rest
+            other = {family: curve for family, curve in other.items() if family not in one}
+        else:
+            one = {family: curve for family, curve in one.items() if family not in other}
+        only = replace(section, curves=(*one.values(), *other.values()))
+        firsts, seconds = only.names[: len(one)], only.names[len(one) :]
         for row in only.comparisons().itertuples():
-            if (methods[str(row.method)], methods[str(row.against)]) == (first, second):
+            if row.method in firsts and row.against in seconds:
                 told.append(f"{section.title}: {_said(row)}")
     if not told:
         raise UserError(
-            f"{first} and {second} were measured at no common speed ({_ranges(found, (first, second))}); "
+            f"{first} and {second} were measured at no common speed ({_ranges(found[0], first, second)}); "
             "choose one with --speeds, or measure more settings"
         )
     return told
+
+
+def _chosen(curves: Sequence[Curve], name: str) -> dict[tuple[str, str], Curve]:
+    method, _, words = name.partition(":")
+    return {(curve.method, curve.family): curve for curve in curves if curve.method == method and words in curve.family}
 
 
 def _said(row: Any) -> str:
@@ -55,10 +72,9 @@ def _said(row: Any) -> str:
     )
 
 
-def _ranges(found: Sequence[Section], names: Sequence[str]) -> str:
-    section = found[0]
+def _ranges(section: Section, *names: str) -> str:
     return "; ".join(
         f"{curve.method} {number(curve.speeds[0], 2)}x to {number(curve.speeds[-1], 2)}x"
-        for curve in section.curves
-        if curve.method in names
+        for name in names
+        for curve in _chosen(section.curves, name).values()
     )
