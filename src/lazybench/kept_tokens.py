@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lazybench.config import RunConfig
 from lazybench.contract import Method
@@ -100,11 +100,22 @@ def tokens_of_method(method: Method, request: Any) -> KeptTokens | None:
         chosen = set(method.positions(request)[0].tolist())
         layers = request.model.config.get_text_config().num_hidden_layers
         return KeptTokens([(0, layers - 1)], [int(token in chosen) for token in range(request.prompt_ids.shape[1])])
-    continued = isinstance(method, StaticPruning) and method.variant == "continue"
-    if not isinstance(method, PolicyMethod) or not (continued or type(method).run is PolicyMethod.run):
+    policy = policy_of(method, request.model.config.get_text_config())
+    if policy is None:
         return None
-    policy = method.policy(request.model.config.get_text_config())
     return watch_tokens(request.model, policy, request.prompt_ids, **request.generate_kwargs)[0]
+
+
+def policy_of(method: Method, config: PreTrainedConfig) -> Policy | None:
+    """The policy that is all of a method; None for one that runs something else too (a probe, a draft).
+
+    Args:
+        config: the model's text config.
+    """
+    continued = isinstance(method, StaticPruning) and method.variant == "continue"
+    if isinstance(method, PolicyMethod) and (continued or type(method).run is PolicyMethod.run):
+        return method.policy(config)
+    return None
 
 
 def keep_tokens(config: RunConfig, loaded: LoadedModel, samples: Sequence[tuple[Task, int, Sample]]) -> None:
