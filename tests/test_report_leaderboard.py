@@ -292,3 +292,14 @@ def test_two_curves_of_one_method_are_told_apart_by_words(tmp_path: Path, capsys
     assert "times that of LazyLLM, depth=0.4 never revived, n=24: closer" in line
     assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm:never revived", "lazyllm"]) == 0
     assert "never revived is 2.00 [" in capsys.readouterr().out
+
+
+def test_two_settings_of_one_prefill_meet_at_their_own_speed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [r for r in judged(jumpy=tuple(SLOPES)) if r.method == "baseline" or r.variant.startswith("keep=0.3")]
+    final = [replace(r, variant=f"{r.variant} never revived") for r in records if r.method == "lazyllm"]
+    results(tmp_path, [*records, *final])
+    assert main([str(tmp_path), "--between", "lazyllm:never revived", "lazyllm"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("made-up at a FLOPs ratio of 1.6x: KL of LazyLLM, depth=0.4 never revived is 1.00 ")

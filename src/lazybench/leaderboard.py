@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         speeds = options.speeds or SPEEDS
         if options.between:
             found = [*sections(results, speeds), *memory.sections(results, options.speeds or memory.RATIOS)]
-            print("\n".join(between.lines(found, *options.between)))
+            first, second = options.between
+            print("\n".join(between.lines(found, first, second, own_speeds=options.speeds is None)))
             return 0
         out = options.out or options.folders[0] / "leaderboard"
         make_folder(out)
