@@ -303,3 +303,7 @@ def test_two_settings_of_one_prefill_meet_at_their_own_speed(
     assert main([str(tmp_path), "--between", "lazyllm:never revived", "lazyllm"]) == 0
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith("made-up at a FLOPs ratio of 1.6x: KL of LazyLLM, depth=0.4 never revived is 1.00 ")
+    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
+    settings = pandas.read_csv(tmp_path / "board" / "memory.csv")  # every setting, whatever ratios they enclose
+    assert list(settings["n"]) == [SAMPLES] * 3
+    assert "every setting by its memory" in (tmp_path / "board" / "leaderboard.html").read_text(encoding="utf-8")

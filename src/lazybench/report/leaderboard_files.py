@@ -63,8 +63,12 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
     ]
     write_text(out / "leaderboard.md", "\n".join(parts))
     at_memory = memory.sections(results)
-    if at_memory:
-        matrices += _write_memory(results, at_memory, out, command)
+    if len(settings := memory.settings(results)):
+        matrices += _write_memory(settings, at_memory, out, command)
+        shown += [
+            (f"{model}: every setting by its memory", memory.readable(rows))
+            for model, rows in settings.groupby("model", sort=False)
+        ]
         shown += [(section.title, memory.readable_at(section)) for section in at_memory]
     figures = list(_fronts([*found, *at_memory]))
     for name, _, figure in figures:
@@ -75,7 +79,7 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
         notes=notes,
         figures=[(name, caption, inline(figure)) for name, caption, figure in figures],
         tables=shown,
-        reading=(*READING, memory.READING) if at_memory else READING,
+        reading=(*READING, memory.READING) if len(settings) else READING,
         matrices=matrices,
         matrix_reading=MATRIX_READING,
     )
@@ -83,10 +87,9 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
 
 
 def _write_memory(
-    results: Results, found: Sequence[Section], out: Path, command: str
+    settings: pandas.DataFrame, found: Sequence[Section], out: Path, command: str
 ) -> list[tuple[str, pandas.DataFrame]]:
     """memory.csv: every setting by its memory; memory.md: the methods at equal memory too. Gives the matrices."""
-    settings = memory.settings(results)
     write_text(out / "memory.csv", settings.to_csv(index=False))
     compared = [(section.title, section.comparisons()) for section in found]
     matrices = [(title, matrix(pairs)) for title, pairs in compared if len(pairs)]
@@ -98,7 +101,7 @@ def _write_memory(
         ),
         f"{memory.READING} {READING[2]}\n",
         *(f"**{section.title}**\n\n{markdown(memory.readable_at(section))}" for section in found),
-        f"Who is closer to the plain model. {MATRIX_READING}\n",
+        *([f"Who is closer to the plain model. {MATRIX_READING}\n"] if matrices else []),
         *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
     ]
     write_text(out / "memory.md", "\n".join(parts))
