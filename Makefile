@@ -1,12 +1,13 @@
 # make run   set up and run the main job on the embedded default (ARGS="task=needle limit=2" for more)
 # make test  set up and pass the checks: lint, format, types, tests
+# make notebooks   set up and run the notebooks anew; their outputs are stored with them
 # make docs  set up and build the documentation in site/; a broken link fails
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint test-slurm docs clean
+.PHONY: run test lint test-slurm notebooks docs clean
 
 run: $(READY)
 	$(BIN)/python run.py $(ARGS)
@@ -21,6 +22,9 @@ lint: $(READY)
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest -m slurm tests $(ARGS)
+
+notebooks: $(READY)
+	cd notebooks && ../$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False *.ipynb
 
 docs: $(VENV)/.docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -80,6 +80,23 @@ def test_a_rerun_measures_nothing_twice(finished: Path, tiny_checkpoint: Path, r
     assert (finished / "samples.jsonl").read_bytes() == before
 
 
+def test_tokens_are_kept_beside_what_was_measured_and_no_text(
+    finished: Path, tiny_checkpoint: Path, run_py: RunPy
+) -> None:
+    before = (finished / "samples.jsonl").read_bytes()
+    done = run_py(*overrides(tiny_checkpoint, finished, "keep_tokens=true"))
+    assert done.returncode == 0, done.stderr
+    assert (finished / "samples.jsonl").read_bytes() == before
+    lines = [json.loads(line) for line in (finished / "tokens.jsonl").read_text().splitlines()]
+    assert [line["sample_id"] for line in lines] == ["0-0", "0-1", "0-2"]
+    for line in lines:
+        (lazyllm,) = line["methods"]  # the default static pruning runs again, from a probe of its own
+        assert lazyllm["method"] == "lazyllm"
+        assert len(lazyllm["survived"]) == len(line["spans"])
+    words = {text for text in re.findall(r'"([^"]*)"', (finished / "tokens.jsonl").read_text()) if " " in text}
+    assert words == {"depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"}
+
+
 def test_another_configuration_never_mixes_in(finished: Path, tiny_checkpoint: Path, run_py: RunPy) -> None:
     before = (finished / "samples.jsonl").read_bytes()
     other = run_py(*overrides(tiny_checkpoint, finished, "seed=7"))
@@ -148,6 +165,7 @@ def _hashable(lines: list[dict[str, object]]) -> list[dict[str, str]]:
         (("shard=4/4",), ("shard=4/4",)),
         (("fidelity=perhaps",), ("fidelity=perhaps", "true or false")),
         (("attention_map=1",), ("attention_map=1", "true or false")),
+        (("keep_tokens=1",), ("keep_tokens=1", "true or false")),
         (("model.weights=random", "model.num_layers=two"), ("model.num_layers=two", "whole number")),
         (("model.weights=random", "model.window_tokens=0"), ("model.window_tokens=0", "at least 1")),
         (("task=plain_text", "task.datasets=[plain_text_99999999]"), ("plain_text_99999999", "plain_text_3500")),

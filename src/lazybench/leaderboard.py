@@ -10,6 +10,8 @@ from pathlib import Path
 from lazybench.errors import UserError
 from lazybench.report.where import HELP
 
+BETWEEN = "print the paired test of these two alone: lazyllm gemfilter, or lazyllm 'lazyllm:never revived'"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; gives the exit code."""
@@ -19,18 +21,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="where to write; default: leaderboard/ in the first folder")
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=HELP)
     parser.add_argument("--speeds", type=_speeds, metavar="1.5,2,3", help="the speeds to match; default: 1.5,2,3")
+    parser.add_argument("--between", nargs=2, metavar="METHOD", help=BETWEEN)
     options = parser.parse_args(arguments)
     try:
-        from lazybench.report import make_folder
-        from lazybench.report.leaderboard import SPEEDS
+        from lazybench.report import between, make_folder, memory
+        from lazybench.report.leaderboard import SPEEDS, sections
         from lazybench.report.leaderboard_files import write_leaderboard
         from lazybench.report.results import load
 
         results = load(options.folders, options.where)
+        speeds = options.speeds or SPEEDS
+        if options.between:
+            found = [*sections(results, speeds), *memory.sections(results, options.speeds or memory.RATIOS)]
+            first, second = options.between
+            print("\n".join(between.lines(found, first, second, own_speeds=options.speeds is None)))
+            return 0
         out = options.out or options.folders[0] / "leaderboard"
         make_folder(out)
         command = f"python -m lazybench.leaderboard {shlex.join(arguments)}"
-        write_leaderboard(results, out, command, options.speeds or SPEEDS)
+        write_leaderboard(results, out, command, speeds)
     except UserError as error:
         print(f"lazybench: {error}", file=sys.stderr)
         return UserError.exit_code

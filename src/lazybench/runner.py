@@ -10,6 +10,7 @@ import numpy
 import torch
 
 from lazybench.config import RunConfig
+from lazybench.kept_tokens import keep_tokens
 from lazybench.measuring import Measuring
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.requests import encode
@@ -59,6 +60,8 @@ def run(config: RunConfig) -> int:
             raise KeyboardInterrupt(f"{kept} records are kept in {config.out}") from None
         if config.attention_map:
             _keep_attention_map(config, loaded, tasks[0])
+        if config.keep_tokens:
+            keep_tokens(config, loaded, samples)
         failed = folder.failed()
         from lazybench.report import write_run_report
 

@@ -80,7 +80,7 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
         speedups: the speed of each (method, variant), measured elsewhere; those without one are left out. None: the
             median FLOPs ratio over the samples, each task with the same weight.
     """
-    samples = _with_quantities(samples[samples["method"] != "baseline"])
+    samples = with_quantities(samples[samples["method"] != "baseline"])
     families: dict[tuple[str, str], list[tuple[float, str, pandas.DataFrame]]] = {}
     for (method, variant), rows in samples.groupby(["method", "variant"], sort=False):
         if speedups is None:
@@ -130,7 +130,8 @@ def by_task(values: pandas.Series) -> Measured:
     return measured if all(len(task) > 1 for task in measured.by_task()) else Measured.of(values)
 
 
-def _with_quantities(samples: pandas.DataFrame) -> pandas.DataFrame:
+def with_quantities(samples: pandas.DataFrame) -> pandas.DataFrame:
+    """``paired_samples`` with the ``QUANTITIES`` that follow from others."""
     steps = samples["baseline_output_tokens"]
     total = steps * samples["fidelity_kl"] - samples["fidelity_first_kl"]
     kv = samples["baseline_kv_bytes_end"]

@@ -19,7 +19,7 @@ from lazybench.store.reading import Run, decisive_facts, flatten
 # how much is measured, where it is written, or (methods) what the records name themselves
 AMOUNTS = (
     *("limit", "repeats", "warmup", "timing", "fidelity", "scoring"),
-    *("attention_map", "experiment", "size", "tracker", "tune", "tag"),
+    *("attention_map", "keep_tokens", "experiment", "size", "tracker", "tune", "tag"),
 )
 NO_SETTINGS = (*AMOUNTS, "methods", "pruning", "shard", "out", "data.root", "model.path", "task.name", "task.datasets")
 OF_THE_TASK = ("task.", "data")

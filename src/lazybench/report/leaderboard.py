@@ -116,17 +116,17 @@ class Section:
 
 def sections(results: Results, speeds: Sequence[float] = SPEEDS) -> list[Section]:
     """Each model's methods at each speed: matched by FLOPs, and by measured TTFT where runs timed the same settings."""
-    judged = Results(_holding(results.runs, "fidelity_kl"), ())
+    judged = _judged(results)
     times = _times(Results(_holding(results.runs, "ttft_s"), ()))
     plain = {group.label: run.model for run, group in zip(judged.runs, judged.groups, strict=True)}
     found = []
-    for model, samples in judged.samples.groupby("model", sort=False) if len(judged.runs) else ():
-        known = times.get(plain[str(model)], {})
+    for model, samples in judged_samples(results):
+        known = times.get(plain[model], {})
         matchings = [(FLOPS, curves_of(samples))]
         if known:
             matchings.append((TTFT, curves_of(samples, known["ttft_speedup"])))
         found += [
-            Section(str(model), matched, speed, tuple(curves), known)
+            Section(model, matched, speed, tuple(curves), known)
             for matched, curves in matchings
             if curves
             for speed in speeds
@@ -134,15 +134,21 @@ def sections(results: Results, speeds: Sequence[float] = SPEEDS) -> list[Section
     return found
 
 
+def judged_samples(results: Results) -> list[tuple[str, pandas.DataFrame]]:
+    """Each model with its rows of ``paired_samples``, of the runs that compared it with the plain model."""
+    judged = _judged(results)
+    return [(str(model), rows) for model, rows in judged.samples.groupby("model", sort=False)] if judged.runs else []
+
+
 def readable(table: pandas.DataFrame) -> pandas.DataFrame:
     """A section's table as rounded text, units in the names; columns that nothing fills are left out."""
     columns: dict[str, list[str]] = {
         "method": list(table["method"]),
-        "KL nats": _bounded(table, "kl", 1, 3),
+        "KL nats": bounded(table, "kl", 1, 3),
         "first": [number(value, 3) for value in table["kl_first"]],
         "later": [number(value, 3) for value in table["kl_later"]],
-        "same token %": _bounded(table, "same_token", 100, 0),
-        "relative score %": _bounded(table, "relative_score", 100, 0),
+        "same token %": bounded(table, "same_token", 100, 0),
+        "relative score %": bounded(table, "relative_score", 100, 0),
         **{
             title: [number(value, 2) for value in table[name]]
             for title, name in (("TTFT speedup", "ttft_speedup"), ("decoding step x", "decode_step"))
@@ -178,11 +184,11 @@ def _row(samples: pandas.DataFrame) -> dict[str, object]:
         relative = statistics.relative_score(by_task(scored["score"]), by_task(scored["baseline_score"]))
     return {
         "n": len(samples),
-        **_named("kl", kl),
+        **named("kl", kl),
         "kl_first": divergence(samples, "fidelity_first_kl").value,
         "kl_later": divergence(samples, "fidelity_later_kl").value,
-        **_named("same_token", same_token(samples)),
-        **_named("relative_score", relative),
+        **named("same_token", same_token(samples)),
+        **named("relative_score", relative),
         "kv_ratio": samples["kv_ratio"].mean(),
         "aux_ratio": samples["aux_ratio"].mean(),
         "bounds": kl.kind,
@@ -203,6 +209,10 @@ def _times(results: Results) -> dict[str, dict[str, Times]]:
     return found
 
 
+def _judged(results: Results) -> Results:
+    return Results(_holding(results.runs, "fidelity_kl"), ())
+
+
 def _holding(runs: Sequence[Run], name: str) -> tuple[Run, ...]:
     return tuple(run for run in runs if any(getattr(record, name) is not None for record in run.records))
 
@@ -217,11 +227,13 @@ def _result(ratio: Estimate) -> str:
     return "closer" if ratio.high < 1 else "further"
 
 
-def _named(name: str, estimate: Estimate) -> dict[str, float]:
+def named(name: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as three columns."""
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _bounded(table: pandas.DataFrame, name: str, factor: float, digits: int) -> list[str]:
+def bounded(table: pandas.DataFrame, name: str, factor: float, digits: int) -> list[str]:
+    """A column with its bounds as text: brackets where they are an interval."""
     return [
         f"{number(factor * value, digits)} {left}{number(factor * low, digits)}, {number(factor * high, digits)}{right}"
         if not math.isnan(low)

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from lazybench.errors import UserError
-from lazybench.report import write_text
+from lazybench.report import memory, write_text
 from lazybench.report.artefacts import file_name, write_figure
 from lazybench.report.figures import front
 from lazybench.report.leaderboard import FLOPS, SPEEDS, TTFT, Section, matrix, readable, sections
@@ -37,7 +37,7 @@ MATRIX_READING = (
 
 
 def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequence[float] = SPEEDS) -> None:
-    """Write leaderboard.md, .csv and .html, comparisons.csv, and front.png and .pdf (one for each model).
+    """Write leaderboard.md, .csv and .html, comparisons.csv, front.png and .pdf (one for each model); memory.md, .csv.
 
     Raises:
         UserError: no record has a divergence.
@@ -62,7 +62,15 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
         *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
     ]
     write_text(out / "leaderboard.md", "\n".join(parts))
-    figures = list(_fronts(found))
+    at_memory = memory.sections(results)
+    if len(settings := memory.settings(results)):
+        matrices += _write_memory(settings, at_memory, out, command)
+        shown += [
+            (f"{model}: every setting by its memory", memory.readable(rows))
+            for model, rows in settings.groupby("model", sort=False)
+        ]
+        shown += [(section.title, memory.readable_at(section)) for section in at_memory]
+    figures = list(_fronts([*found, *at_memory]))
     for name, _, figure in figures:
         write_figure(name, figure, out)
     environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
@@ -71,18 +79,40 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
         notes=notes,
         figures=[(name, caption, inline(figure)) for name, caption, figure in figures],
         tables=shown,
-        reading=READING,
+        reading=(*READING, memory.READING) if len(settings) else READING,
         matrices=matrices,
         matrix_reading=MATRIX_READING,
     )
     write_text(out / "leaderboard.html", page)
 
 
+def _write_memory(
+    settings: pandas.DataFrame, found: Sequence[Section], out: Path, command: str
+) -> list[tuple[str, pandas.DataFrame]]:
+    """memory.csv: every setting by its memory; memory.md: the methods at equal memory too. Gives the matrices."""
+    write_text(out / "memory.csv", settings.to_csv(index=False))
+    compared = [(section.title, section.comparisons()) for section in found]
+    matrices = [(title, matrix(pairs)) for title, pairs in compared if len(pairs)]
+    parts = [
+        f"Built by `{command}`\n",
+        *(
+            f"**{model}: every setting by its memory**\n\n{markdown(memory.readable(rows))}"
+            for model, rows in settings.groupby("model", sort=False)
+        ),
+        f"{memory.READING} {READING[2]}\n",
+        *(f"**{section.title}**\n\n{markdown(memory.readable_at(section))}" for section in found),
+        *([f"Who is closer to the plain model. {MATRIX_READING}\n"] if matrices else []),
+        *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
+    ]
+    write_text(out / "memory.md", "\n".join(parts))
+    return matrices
+
+
 def _fronts(found: Sequence[Section]) -> Iterator[tuple[str, str, Figure]]:
     """One figure for each model and each kind of speed."""
     models = {section.model for section in found}
     for section in {(section.model, section.matched): section for section in found}.values():
-        name = "front" + ("_ttft" if section.matched == TTFT else "")
+        name = "front" + {TTFT: "_ttft", memory.MEMORY: "_memory"}.get(section.matched, "")
         name += f"_{file_name(section.model)}" if len(models) > 1 else ""
         yield name, front.CAPTION, front.draw(section.curves, section.names, section.model, section.matched)
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from yaml import safe_dump
 
 from lazybench.errors import UserError
-from lazybench.report import paper, write_text
+from lazybench.report import paper, survivors, write_text
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.names import category_rows, method_title, short_names, with_settings_in_model
@@ -26,7 +26,7 @@ from lazybench.report.results import Results
 from lazybench.report.tables import readable, timed
 from lazybench.store.reading import Run
 from lazybench.tasks import build_task
-from lazybench.tasks.base import DataSettings
+from lazybench.tasks.base import DataSettings, Sample
 
 HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands
 PREDICTION_CHARACTERS = 1_500
@@ -142,10 +142,12 @@ def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict
     entries: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     for index, (run, records) in enumerate(zip(results.runs, results.records, strict=True)):
         documents = _documents(run, data_root) if texts else {}
+        kept = survivors.read(run.folders)
         for record in records:
             if record.repeat:
                 continue
-            key = (record.model, record.task, record.sample_id, index)
+            name = (record.task, record.sample_id)
+            key = (record.model, *name, index)
             entry = entries.setdefault(
                 key,
                 {
@@ -153,7 +155,7 @@ def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict
                     "task": record.task,
                     "id": record.sample_id,
                     "prompt_tokens": record.prompt_tokens,
-                    "text": documents.get((record.task, record.sample_id)),
+                    **_texts(documents.get(name), kept.get(name)),
                     "methods": [],
                 },
             )
@@ -169,8 +171,19 @@ def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict
     return list(entries.values())
 
 
-def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """Prompt heads and answers of the run's samples, where the data is at hand."""
+def _texts(sample: Sample | None, kept: survivors.Line | None) -> dict[str, Any]:
+    """The prompt's head and tail and the answers, where the data is at hand; the tokens, where their fate was kept."""
+    found: dict[str, Any] = {"text": None}
+    if sample is not None:
+        head, rest = sample.prompt[:HEAD_CHARACTERS], sample.prompt[HEAD_CHARACTERS:]
+        found["text"] = {"head": head, "tail": rest[-HEAD_CHARACTERS:], "answers": list(sample.answers)}
+    if kept is not None:
+        found["tokens"] = survivors.drawn(kept, None if sample is None else sample.prompt)
+    return found
+
+
+def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample]:
+    """The run's samples, where the data is at hand."""
     root = data_root or (run.config.get("data") or {}).get("root")
     settings = DataSettings(
         root=Path(root) if root else None,
@@ -185,10 +198,7 @@ def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], dict[s
                 samples = build_task(name, settings).samples()
         except (UserError, OSError):  # not at hand: the sample stands there without its texts
             continue
-        for sample in samples:
-            head = sample.prompt[:HEAD_CHARACTERS]
-            tail = sample.prompt[HEAD_CHARACTERS:][-HEAD_CHARACTERS:]
-            found[name, sample.sample_id] = {"head": head, "tail": tail, "answers": list(sample.answers)}
+        found.update({(name, sample.sample_id): sample for sample in samples})
     return found
 
 

@@ -1,0 +1,85 @@
+"""Does the loss grow with the prompt? The same samples at several lengths, each compared with itself.
+
+A sample is paired over lengths by its id: LongBench's, cut to several ``model.prompt_limit_tokens``, or those of a task
+whose ``length`` is a parameter. Its slope is that of log KL on the logarithm of its prompt's tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy
+import pandas
+
+from lazybench.report import statistics
+from lazybench.report.names import method_title
+from lazybench.report.results import Results
+from lazybench.report.statistics import INTERVAL, Array
+from lazybench.report.tables import number
+
+CAPTION = (
+    "KL divergence (nats, geometric mean) by prompt length, of the samples that were measured at every length. Per "
+    "doubling: by which factor a sample's own KL grows when its prompt is twice as long; below 10 samples the bounds "
+    "are the lowest and highest"
+)
+FLOOR = 1e-9  # nats; two passes of one model differ by about as much
+SAMPLE = ["task", "sample_id"]
+
+
+def table(results: Results) -> pandas.DataFrame:
+    """One row for each model, task, method and variant with more than one length; empty where there is none."""
+    records = [
+        {
+            "model": run.model,
+            "task": record.task,
+            "method": record.method,
+            "variant": record.variant,
+            "sample_id": record.sample_id,
+            "tokens": record.prompt_tokens,
+            "run": place,
+            "kl": math.log(max(record.fidelity_kl, FLOOR)),
+        }
+        for place, run in enumerate(results.runs)
+        for record in run.records
+        if record.error is None and record.fidelity_kl is not None and record.method != "baseline"
+    ]
+    rows = []
+    for key, found in pandas.DataFrame(records).groupby(["model", "method", "variant"]) if records else ():
+        means = found.groupby([*SAMPLE, "run"])[["tokens", "kl"]].mean().reset_index()
+        tokens, kl = (means.pivot_table(name, SAMPLE, "run").dropna() for name in ("tokens", "kl"))
+        runs = _of_each_length(tokens) if len(tokens) else []
+        if len(runs) < 2:
+            continue
+        model, method, variant = map(str, key)
+        rows.append(
+            {
+                "model": model,
+                "method": method_title(method, variant),
+                **_cells(tokens[runs].to_numpy(), kl[runs].to_numpy()),
+            }
+        )
+    return pandas.DataFrame(rows).fillna("")
+
+
+def _of_each_length(tokens: pandas.DataFrame) -> list[Any]:
+    """The runs by rising median length, one of each length."""
+    medians = tokens.median().sort_values()
+    keep = [place for place, run in enumerate(medians.index) if not place or medians.iloc[place - 1] < medians[run]]
+    return [medians.index[place] for place in keep]
+
+
+def _cells(tokens: Array, kl: Array) -> dict[str, str]:
+    """Of (samples, lengths) each; ``kl`` by its logarithm."""
+    doublings = numpy.log2(tokens)
+    doublings = doublings - doublings.mean(axis=1, keepdims=True)
+    grows = (doublings**2).sum(axis=1) > 0  # a short document is as long at every limit
+    slopes = (doublings * kl)[grows].sum(axis=1) / (doublings**2)[grows].sum(axis=1)
+    factor = statistics.compare_divergences(numpy.exp(slopes), numpy.ones(len(slopes))).estimate
+    left, right = "[]" if factor.kind == INTERVAL else "()"
+    means = numpy.exp(kl.mean(axis=0))
+    return {
+        "n": str(len(tokens)),
+        **{f"{int(numpy.median(tokens[:, place]))} tokens": number(mean, 3) for place, mean in enumerate(means)},
+        "per doubling": f"{number(factor.value, 2)} {left}{number(factor.low, 2)}, {number(factor.high, 2)}{right}",
+    }
