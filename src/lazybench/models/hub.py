@@ -75,7 +75,7 @@ class Repository:
 
 
 def refusal(hub_id: str, revision: str | None, error: Exception) -> UserError:
-    """The one line for what the hub said."""
+    """A client library's exception as one line that says what to do."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):

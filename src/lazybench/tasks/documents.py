@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lazybench.errors import UserError
+from lazybench.models.hub import TIMEOUT_S
 
 PROMPTS: dict[str, str] = json.loads((Path(__file__).parent / "longbench" / "prompts.json").read_text(encoding="utf-8"))
 
@@ -170,10 +171,15 @@ def _download(dataset: str, hub_id: str, revision: str) -> tuple[str, bytes, lis
 
 
 def hub_file(hub_id: str, name: str, revision: str) -> Path:
-    """A data set's file from the hub or, where it was fetched before, from the hub's cache."""
-    from huggingface_hub import hf_hub_download
+    """A data set's file from the hub's cache or, where it was not fetched before, from the hub."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    return Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+    try:
+        return Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        HfApi().dataset_info(hub_id, revision=revision, timeout=TIMEOUT_S)  # one try: a download's retries take 30 s
+        return Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
 
 
 @contextmanager
