@@ -12,7 +12,7 @@ from longbench_rows import row, write
 
 from lazybench.errors import UserError
 from lazybench.tasks import DataSettings, build_task
-from lazybench.tasks.documents import PROMPTS, _from_archive, _from_parquet, untemplated
+from lazybench.tasks.documents import PROMPTS, _from_archive, _from_parquet, hub_file, untemplated
 
 many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 QUESTION_STARTS = ("Question: ", "问题：", "Query: ")
@@ -142,6 +142,30 @@ def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert "UserError" in last
     assert "data.root=FOLDER" in last
+
+
+def test_a_file_that_was_fetched_before_is_read_without_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi, constants
+
+    asked: list[str] = []
+
+    def nobody_answers(api: HfApi, hub_id: str, **more: Any) -> None:
+        asked.append(hub_id)
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(HfApi, "dataset_info", nobody_answers)
+    revision = "0123456789" * 4
+    fetched = tmp_path / "datasets--OWNER--NAME" / "snapshots" / revision / "data.zip"
+    fetched.parent.mkdir(parents=True)
+    fetched.write_bytes(b"as it was")
+    assert hub_file("OWNER/NAME", "data.zip", revision).read_bytes() == b"as it was"
+    assert not asked
+    with pytest.raises(ConnectionError):  # one question, not a download's five
+        hub_file("OWNER/NAME", "other.zip", revision)
+    assert asked == ["OWNER/NAME"]
 
 
 def test_unknown_task_names_the_close_ones() -> None:
