@@ -27,8 +27,10 @@ def check_values(node: Mapping[str, Any]) -> None:
         UserError: the method's own, for a value that is not allowed.
     """
     entry = next((entry for entry in catalogue().values() if entry.target == node["_target_"]), None)
-    path = entry and Path(lazybench.__file__).parents[1] / entry.file
-    if entry is None or path is None or not path.is_file():  # a class of somebody else's
+    if entry is None:  # a class of somebody else's
+        return
+    path = Path(lazybench.__file__).parents[1] / entry.file
+    if not path.is_file():
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     checks = ast.Module(list(_checks(tree, entry.target.rpartition(".")[2])), type_ignores=[])

@@ -50,9 +50,7 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
         parts.append(f"**{model}, {title}**\n\n{markdown(_fitted(brief(section, names)))}")
     variants = [f"{names[key]}: {key[1]}" for key in names if key[1]]
     words = [*variants, "", *reading_notes(rows, _shows_flops(rows)), *row_notes(summary, names), *notes]
-    words.append(
-        "Everything else (every task, FLOPs, quartiles, memory, KL divergence, raw ratios): summary.csv."
-    )
+    words.append("Everything else (every task, FLOPs, quartiles, memory, KL divergence, raw ratios): summary.csv.")
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 
