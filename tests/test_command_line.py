@@ -44,6 +44,10 @@ def composed(*overrides: str):
         ("pruning.keep=[0.5]",),
         ("pruning.layers=[3,2]", "pruning.keep=[0.5,0.5]"),
         ("experiment=tune", "tune.trials=0"),
+        ("methods=[baseline,fastkv]", "method.fastkv.propagate=7"),
+        ("methods=[baseline,{method: uniprefill, rule: neither}]",),
+        ("methods=[baseline,{method: pyramid_infer, decay: steep}]",),
+        ("timing=false", "launches=true"),
         ("task=lm_eval",),
     ],
 )

@@ -23,7 +23,8 @@ QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model
 
 
 def overrides(checkpoint: Path, out: Path, *more: str) -> list[str]:
-    return [f"model.path={checkpoint}", f"out={out}", *QUICK, "limit=3", *more]
+    methods = f"methods=[{','.join(METHODS)}]"
+    return [f"model.path={checkpoint}", f"out={out}", methods, *QUICK, "limit=3", *more]
 
 
 def records_in(out: Path) -> list[dict[str, object]]:
@@ -35,12 +36,14 @@ def finished(tiny_checkpoint: Path, run_py: RunPy, tmp_path_factory: pytest.Temp
     out = tmp_path_factory.mktemp("runs") / "finished"
     done = run_py(*overrides(tiny_checkpoint, out))
     assert done.returncode == 0, done.stderr
-    assert "LazyLLM" in done.stdout
+    assert re.search(r"^LazyLLM: first token .+% of the plain model's tokens$", done.stdout, re.MULTILINE)
+    assert f"the page: {out / 'index.html'}" in done.stdout.splitlines()[-1]
     return out
 
 
 def test_a_run_leaves_everything_the_contract_names(finished: Path) -> None:
     names = {"config.yaml", "provenance.json", "samples.jsonl", "summary.csv", "table.md", "tradeoff.png", "done"}
+    names |= {"index.html"}
     assert names <= {path.name for path in finished.iterdir()}
     lines = records_in(finished)
     assert len(lines) == 3 * len(METHODS)

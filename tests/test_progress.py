@@ -78,5 +78,7 @@ def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[st
             progress.show("qasper", "baseline")
             progress.advance(timed("baseline", f"s{place}", 1.0))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 11
+    assert lines[0].startswith("1/20 qasper baseline")  # the first number as soon as there is one
+    assert "1.00 s" in lines[0]
     assert lines[-1].startswith("20/20 qasper baseline")

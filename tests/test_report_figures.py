@@ -98,8 +98,17 @@ def test_the_legend_lies_inside_the_figure() -> None:
     assert box.y0 >= 0
     assert box.x1 <= width
     assert box.y1 <= min(axes.get_window_extent().y0 for axes in figure.axes)
-    assert len(legend.get_texts()) == len(methods) + 1
+    assert [text.get_text() for text in legend.get_texts()[-2:]] == ["Pareto front", "bars: lowest to highest"]
+    assert len(legend.get_texts()) == len(methods) + 2
     assert height > 4
+
+
+def test_the_baseline_is_named_at_its_point_and_the_bars_are_explained() -> None:
+    records = [record for record in made_up_records(12) if record.task == "qasper"]
+    figure = tradeoff(summarise(records))
+    (axes,) = figure.axes
+    assert [text.xy for text in axes.texts if text.get_text() == "baseline"] == [(1, 100)]
+    assert "bars: 95% interval" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> None:

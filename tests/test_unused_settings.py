@@ -24,11 +24,17 @@ def told(overrides: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["method.random_drop.keep=0.7"], ["method.random_drop.keep", "methods=[baseline,static_pruning,lazyllm]"]),
+        (
+            ["method.random_drop.keep=0.7"],
+            ["method.random_drop.keep", "methods=[baseline,"],
+        ),
         (["task=needle", "data.root=/nonexistent"], ["data.root", "needle"]),
         (["pruning.layers=[3]", "pruning.depths=[0.3]", "pruning.keep=[0.5]"], ["pruning.depths", "pruning.layers"]),
         (["pruning=none", "methods=[baseline]"], ["pruning", "methods=[baseline]"]),
         (["pruning.keep=[0.5,0.5,0.5]", "methods=[{method: lazyllm, pruning: none}]"], ["pruning.keep"]),
+        (["timing=false", "launches=true"], ["launches=true", "timing=false"]),
+        (["experiment=gpu", "timing=false"], ["launches=true", "timing=false"]),
+        (["timing=false", "warmup=3"], ["warmup", "timing=false"]),
         (["model.path=/a", "model.revision=b"], ["model.revision", "model.path"]),
     ],
 )
@@ -49,6 +55,8 @@ def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> No
         ["pruning.generated=kept", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
         ["task=qasper", "data.root=/folder"],
         ["task=longbench", "data.root=/folder", "limit=3"],
+        ["timing=false", "warmup=0", "launches=false"],
+        ["experiment=quality", "size=full"],
         ["model=custom", "model.hub_id=a/b", "model.path=null"],
         ["experiment=fig5", "size=mini", "data.root=/folder"],
     ],

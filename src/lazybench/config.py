@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from lazybench.choices import model_node
 from lazybench.config_groups import pruning_node
 from lazybench.errors import UserError, check_whole_number, unknown_name
+from lazybench.method_values import check_values
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
 
@@ -196,6 +197,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
     for node in nodes:
         if isinstance(node.get("pruning"), DictConfig):
             _build(node.pruning, "pruning")
+        check_values(cast(dict[str, Any], OmegaConf.to_container(node)))
     # last: a method's own module imports torch, and what was wrong above should not have to wait for it
     return replace(checked, methods=tuple(_build(node, "method") for node in nodes))
 

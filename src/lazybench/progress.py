@@ -66,19 +66,22 @@ class Progress:
             self.scores[method].append(record.score)
         self.bar.running = self._running()
         self.bar.update(self.row, advance=1, refresh=True)
-        if not self.console.is_terminal and (self.count % max(1, self.total // 10) == 0 or self.count == self.total):
+        told = self.count in (1, self.total) or self.count % max(1, self.total // 10) == 0
+        if told and not self.console.is_terminal:
             line = f"{self.count}/{self.total} {record.task} {record.method} {self.bar.running}"
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _running(self) -> str:
-        """Each method's median speedup over the samples that the baseline has run too, and its mean score."""
+        """The baseline's median TTFT, each method's median speedup over the samples of both, and mean scores."""
         parts = []
         plain = next((times for (method, _), times in self.ttft_s.items() if method == "baseline"), {})
         methods = [method for method, _ in self.ttft_s]
         for (method, variant), times in self.ttft_s.items():
             text = method if methods.count(method) == 1 else f"{method} {variant}"
             ratios = [plain[sample] / seconds for sample, seconds in times.items() if sample in plain]
-            if ratios and method != "baseline":
+            if method == "baseline":
+                text += f" {median(times.values()):.2f} s"
+            elif ratios:
                 text += f" {median(ratios):.2f}x"
             if scores := self.scores[method, variant]:
                 text += f" score {100 * fmean(scores):.1f}"

@@ -65,11 +65,13 @@ def run(config: RunConfig) -> int:
         failed = folder.failed()
         from lazybench.report import write_run_report
 
-        write_run_report(config.out)
+        in_words = write_run_report(config.out)
         tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
         folder.finish()
     print((config.out / "table.md").read_text(encoding="utf-8"))
-    print(f"records, table and plot: {config.out}")
+    for line in in_words:
+        print(line)
+    print(f"the page: {config.out / 'index.html'} (records, table and plot are beside it)")
     for record in failed:
         print(
             f"failed: {record.task} {record.method} sample {record.sample_id} repeat {record.repeat}: {record.error}",
@@ -91,7 +93,7 @@ def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
 
 
 def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
-    """Every sample of this job with its place in the whole dataset: seeds and orders don't hang on shards."""
+    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards."""
     first, jobs = config.data.shard
     return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
 

@@ -37,6 +37,11 @@ def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list
             lines.append(f"data.root does nothing: task={config['task']['name']} reads no LongBench file")
         elif key in ("model.hub_id", "model.revision") and "model.path" in given:
             lines.append(f"{key} does nothing: model.path is loaded in its place")
+    if not config["timing"]:
+        if config["launches"]:
+            lines.append("launches=true does nothing beside timing=false: launches are counted in timed runs")
+        if given.get("warmup", "0") != "0":
+            lines.append("warmup does nothing beside timing=false: no run is timed")
     if {"pruning.layers", "pruning.depths"} <= given.keys():
         lines.append("pruning.depths does nothing beside pruning.layers, which say the same")
     return lines

@@ -9,8 +9,12 @@ from lazybench.errors import UserError
 from lazybench.store.files import write_atomically
 
 
-def write_run_report(folder: Path) -> None:
-    """Write ``summary.csv``, ``table.md`` and ``tradeoff.png`` beside a run's samples.jsonl, each atomically.
+def write_run_report(folder: Path) -> list[str]:
+    """Write ``summary.csv``, ``table.md``, ``tradeoff.png`` and ``index.html`` beside a run's samples.jsonl, each
+    atomically.
+
+    Returns:
+        The run in plain words; see ``words.plain_words``.
 
     Raises:
         UserError: the folder is no run folder.
@@ -19,8 +23,11 @@ def write_run_report(folder: Path) -> None:
     from lazybench.report.figures.style import save
     from lazybench.report.figures.tradeoff import tradeoff
     from lazybench.report.notes import run_notes
+    from lazybench.report.page import write_page
+    from lazybench.report.results import Results
     from lazybench.report.summary import summarise
     from lazybench.report.tables import run_table
+    from lazybench.report.words import plain_words
     from lazybench.store.reading import read_run
 
     folder = Path(folder)
@@ -30,6 +37,8 @@ def write_run_report(folder: Path) -> None:
     write_text(folder / "summary.csv", summary.to_csv(index=False))
     write_text(folder / "table.md", run_table(summary, run_notes([run])))
     save(tradeoff(summary), folder / "tradeoff.png")
+    write_page(folder / "index.html", Results((run,), ()), {}, [], texts=True, data_root=None)
+    return plain_words(summary)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """Which runs' numbers may stand in one row, and the words that tell the others apart.
 
-Two runs belong together when everything that a number hangs on is equal: model, task parameters, data, code, libraries,
-hardware and every setting but those that only say how much is measured. What differs becomes a label.
+Two runs belong together when everything that a number depends on is equal: model, task parameters, data, code,
+libraries, hardware and every setting but those that only say how much is measured. What differs becomes a label.
 """
 
 from __future__ import annotations

@@ -19,20 +19,29 @@ CLAIM_NOTE = (
 )
 
 
-def reading_notes(summary: pandas.DataFrame) -> list[str]:
-    """How to read the numbers: bounds and ratios, as far as the summary holds them."""
+def reading_notes(summary: pandas.DataFrame, flops: bool = True) -> list[str]:
+    """How to read the numbers: bounds and ratios, as far as the summary holds them.
+
+    Args:
+        flops: FLOPs ratios are shown.
+    """
     bounds = set(summary["bounds"].dropna())
     told = []
     if bounds - {RANGE}:
         told.append("[brackets]: 95% interval.")
     if RANGE in bounds:
         told.append(f"(parentheses), below {LEAST_SAMPLES} samples: {RANGE}, no interval.")
-    told.append("FLOPs ratio: FLOPs of the plain prefill over the method's.")
+    if "score" in summary:
+        told.append("Score: 0 to 100.")
+    if summary.get("fidelity_top1", pandas.Series(dtype=float)).notna().any():
+        told.append("Same token: how often the method's next token is the baseline's, along the baseline's own answer.")
     if summary["ttft_speedup"].notna().any():
         told.append(
-            "TTFT speedup: baseline over method, the median of the paired ratios. Decoding step x: method over "
-            "baseline."
+            "TTFT: time to first token, the median. TTFT speedup: baseline over method, the median of the paired "
+            "ratios. Decoding step x: method over baseline, above 1 is slower."
         )
+    if flops:
+        told.append("FLOPs ratio: FLOPs of the plain prefill over the method's.")
     return [" ".join(told)]
 
 

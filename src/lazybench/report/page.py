@@ -20,10 +20,11 @@ from lazybench.errors import UserError
 from lazybench.report import paper, survivors, write_text
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
-from lazybench.report.names import category_rows, method_title, short_names, with_settings_in_model
+from lazybench.report.names import category_rows, method_title, short_names, task_title, with_settings_in_model
 from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
 from lazybench.report.results import Results
-from lazybench.report.tables import readable, timed
+from lazybench.report.tables import brief, readable, timed
+from lazybench.report.words import plain_words
 from lazybench.store.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings, Sample
@@ -74,6 +75,10 @@ def write_page(
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
         summaries=_summaries(summary),
+        words=plain_words(summary),
+        parameters=[f"{name}: {variant}" for (_, variant), name in short_names(summary).items() if variant]
+        if len(summary)
+        else [],
         timed=len(summary) and timed(summary),
         reading=[*reading_notes(summary), CLAIM_NOTE] if len(summary) else [],
         notes=[*(row_notes(summary, short_names(summary)) if len(summary) else ()), *results.notes],
@@ -94,12 +99,18 @@ def inline(figure: Figure) -> str:
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
 
 
-def _summaries(summary: pandas.DataFrame) -> list[tuple[str, pandas.DataFrame, pandas.DataFrame | None]]:
-    """For each model its categories, and every row where a category has several tasks."""
+def _summaries(summary: pandas.DataFrame) -> list[tuple[str, list[tuple[str, pandas.DataFrame]], pandas.DataFrame]]:
+    """For each model what decides, category by category; and every row with every number."""
     found = []
+    names = short_names(summary) if len(summary) else {}
     for model, rows in summary.groupby("model", sort=False) if len(summary) else ():
-        categories = category_rows(rows)
-        found.append((str(model), readable(categories), readable(rows) if len(categories) < len(rows) else None))
+        keys = ["category", "task", "setting"]
+        sections = category_rows(rows).groupby(keys, sort=False)
+        short = [
+            (task_title(str(task), str(category), str(setting)), brief(section, names))
+            for (category, task, setting), section in sections
+        ]
+        found.append((str(model), short, readable(rows)))
     return found
 
 

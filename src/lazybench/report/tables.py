@@ -49,8 +49,8 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
         title = task_title(str(task), str(category), str(setting))
         parts.append(f"**{model}, {title}**\n\n{markdown(_fitted(brief(section, names)))}")
     variants = [f"{names[key]}: {key[1]}" for key in names if key[1]]
-    words = [*variants, "", *reading_notes(rows), *row_notes(summary, names), *notes]
-    words.append("Everything else (every task, quartiles, memory, KL divergence, raw ratios): summary.csv.")
+    words = [*variants, "", *reading_notes(rows, _shows_flops(rows)), *row_notes(summary, names), *notes]
+    words.append("Everything else (every task, FLOPs, quartiles, memory, KL divergence, raw ratios): summary.csv.")
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 
@@ -64,14 +64,18 @@ def brief(rows: pandas.DataFrame, names: dict[tuple[str, str], str]) -> pandas.D
         columns["score"] = _bounded(rows, "score", 100, 1, 0)
     if rows.get("fidelity_top1", pandas.Series(dtype=float)).notna().any():
         columns["same token %"] = _bounded(rows, "fidelity_top1", 100, 1, 0)
-    columns["FLOPs ratio"] = [number(value, 2) for value in rows["flops_ratio"]]
-    if not timed(rows) and "fidelity_kl_median" in rows:
-        columns["KL nats (median)"] = _bounded(rows, "fidelity_kl_median", 1, 3)
-    if timed(rows):
+    flops = {"FLOPs ratio": [number(value, 2) for value in rows["flops_ratio"]]} if _shows_flops(rows) else {}
+    if not timed(rows):
+        columns |= flops
+        if "fidelity_kl_median" in rows:
+            columns["KL nats (median)"] = _bounded(rows, "fidelity_kl_median", 1, 3)
+    else:
+        columns["TTFT s"] = [number(value, 2) for value in rows["ttft_median_s"]]
         marks = [" ?" if said == "undecided" else "" for said in rows["clock"]]
         columns["TTFT speedup"] = [
             cell + mark for cell, mark in zip(_bounded(rows, "ttft_speedup", 1, 2), marks, strict=True)
         ]
+        columns |= flops
         columns["decoding step x"] = [number(value, 2) for value in rows["decode_step_ratio"]]
     return pandas.DataFrame(columns)
 
@@ -215,6 +219,11 @@ def latex(table: pandas.DataFrame, caption: str, label: str) -> str:
 def timed(rows: pandas.DataFrame) -> bool:
     """Whether any of a summary's rows has a time, relative to the baseline's."""
     return "ttft_speedup" in rows and bool(rows["ttft_speedup"].notna().any())
+
+
+def _shows_flops(rows: pandas.DataFrame) -> bool:
+    """Seven columns are enough: where both score and times stand, they decide."""
+    return not (timed(rows) and "score" in rows)
 
 
 def number(value: float, digits: int) -> str:

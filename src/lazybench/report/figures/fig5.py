@@ -49,5 +49,5 @@ def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figu
         for axes in panels[:, 0]:
             axes.set_ylabel(label)
         figure.suptitle(model)
-        legend(figure, names)
+        legend(figure, names, rows)
     return figure

@@ -12,7 +12,7 @@ from lazybench.pruning.schedule import layers_run
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.figures.tradeoff import quality
 from lazybench.report.names import category_rows
-from lazybench.report.statistics import RANGE
+from lazybench.report.statistics import LEAST_SAMPLES, RANGE
 
 ONE_LAYER = re.compile(r"(layers|depths)=([\d.]+) keep=([\d.]+)$")
 
@@ -95,5 +95,7 @@ def draw(summary: pandas.DataFrame, layers: dict[str, int], name: str | None = N
                 xlabel=f"pruned after layer (of {depth})" if depth else "pruned after this share of layers (%)",
                 ylabel="score (mean over categories)" if name == "score" else "same token as baseline (%)",
             )
-            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+            bars = (mine["low"] < mine["high"]).any()
+            title = "bars: 95% interval" if bars else f"no bars below\n{LEAST_SAMPLES} samples"
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), title=title, title_fontsize=8)
     return figure

@@ -33,7 +33,7 @@ def tradeoff(summary: pandas.DataFrame) -> Figure:
                 xlabel=SPEEDS[speed(panel)],
                 ylabel=label,
             )
-        legend(figure, names)
+        legend(figure, names, rows)
     return figure
 
 
@@ -100,7 +100,9 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names) -> 
             elinewidth=0.7,
             capsize=2,
         )
-        if len(points) > 1:  # the number that the legend and the tables give this one's parameters
+        if method == "baseline":
+            axes.annotate("baseline", (1, 100), textcoords="offset points", xytext=(5, 4), fontsize=7)
+        elif len(points) > 1:  # the number that the legend and the tables give this one's parameters
             for row in points.itertuples():
                 number = names[str(row.method), str(row.variant)].rsplit(" ", 1)[-1]
                 place: dict[str, Any] = {
@@ -120,7 +122,13 @@ def pareto_front(rows: pandas.DataFrame, name: str) -> pandas.DataFrame:
     return ordered[ordered[name] > ordered[name].cummax().shift(fill_value=-math.inf)]
 
 
-def legend(figure: Figure, names: Names) -> None:
+def bars_meaning(rows: pandas.DataFrame) -> str:
+    """What the error bars of a summary's rows are: ``bars: 95% interval``; empty where there are none."""
+    kinds = list(dict.fromkeys(rows["bounds"].dropna())) if "bounds" in rows else []
+    return f"bars: {', '.join(kinds)}" if kinds else ""
+
+
+def legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
     """One legend below the panels, as many columns as the figure is wide; the figure grows by its height.
 
     A method that stands with several parameters has a line for each, with the number at its point.
@@ -135,6 +143,8 @@ def legend(figure: Figure, names: Names) -> None:
         label = f"{name}: {variant}" if several else name
         handles.append(Line2D([], [], color=colour, marker=marker, label=label))
     handles.append(Line2D([], [], color="0.75", linewidth=5, label="Pareto front"))
+    if bars := bars_meaning(rows):
+        handles.append(Line2D([], [], color="0.3", linewidth=0.7, marker="|", label=bars))
     widest = max(len(str(handle.get_label())) for handle in handles)
     width, height = figure.get_size_inches()
     columns = max(1, min(4, len(handles), int(width / (0.5 + LETTER * widest))))
