@@ -108,12 +108,8 @@ class RunConfig:
     timing: bool = True  # false: fidelity and score alone, without a clock
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
-<<<<<<< HEAD
-    tune: TuneSettings | None = None  # search for a method's settings instead of measuring the methods
-=======
     keep_tokens: bool = False  # keep which tokens survive which layers, of every sample and method
-    tune: TuneSettings | None = None  # search for a schedule instead of measuring the methods
->>>>>>> evidence
+    tune: TuneSettings | None = None  # search for a method's settings instead of measuring the methods
     launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
 
