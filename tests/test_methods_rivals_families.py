@@ -41,7 +41,9 @@ PRUNING: list[PolicyMethod] = [
     UniPrefill(0.6, (0.25, 0.75), window=2, block=2, first=2, last=2),
     StaticPruning("continue", 0.6),
 ]
-TAPER = Taper(depths=(0.25, 0.5), keep=(0.6, 0.7), window=4, chunk=2, first=1, last=2, revive=2, every=2)
+TAPER = Taper(
+    depths=(0.25, 0.5), keep=(0.6, 0.7), window=4, chunk=2, first=1, last=2, last_share=0.0, revive=2, every=2
+)
 BY_LENGTH = PyramidInfer(0.5, first=1, least=2)
 BY_PROMPT = ASL(9, depth=0.5, observed=0.5, below=0.9, window=2, pool=3)
 CHOSEN_BEFORE: list[Method] = [SpecPrefill(0.5, None, 2, 2, 3), Oracle(0.5, 0.5, 2, 3, 1)]

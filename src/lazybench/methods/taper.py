@@ -18,9 +18,9 @@ from lazybench.pruning.scorers import AttentionScorer
 DEPTHS = (0.13, 0.27, 0.4, 0.53, 0.67, 0.8)
 # keep ratios by preset, for FLOPs ratios of about 1.5, 2 and 3: the first pruning is the hardest
 PRESETS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "safe": (DEPTHS, (0.78, 0.87, 0.9, 0.92, 0.94, 0.96)),
-    "balanced": (DEPTHS, (0.64, 0.75, 0.8, 0.85, 0.88, 0.93)),
-    "fast": (DEPTHS, (0.48, 0.62, 0.7, 0.75, 0.8, 0.9)),
+    "safe": (DEPTHS, (0.79, 0.87, 0.9, 0.92, 0.94, 0.96)),
+    "balanced": (DEPTHS, (0.6, 0.74, 0.78, 0.82, 0.86, 0.92)),
+    "fast": (DEPTHS, (0.25, 0.5, 0.6, 0.7, 0.8, 0.9)),
 }
 
 
@@ -53,8 +53,9 @@ class Taper(PolicyMethod):
     heads: Literal["mean", "max", "query_max"] = "mean"
     pool: int = 1
     chunk: int = 32
-    first: int = 4
+    first: int = 64
     last: int = 32
+    last_share: float = 0.15
     look_back: int = 4
     over_layers: Literal["mean", "max"] = "mean"
     revive: int = 8
@@ -97,6 +98,7 @@ class Taper(PolicyMethod):
             scorer=AttentionScorer(window=self.window, heads=self.heads, pool=self.pool),
             first=self.first,
             last=self.last,
+            last_share=self.last_share,
             chunk=self.chunk,
             look_back=self.look_back,
             over_layers=self.over_layers,
