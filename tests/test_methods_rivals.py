@@ -76,7 +76,6 @@ POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
         "last_share": st.sampled_from([0.0, 0.2]), "look_back": st.integers(1, 3),
         "over_layers": st.sampled_from(["mean", "max"]),
         "revive": st.integers(0, 4), "every": st.integers(1, 2),
-        "memory": st.sampled_from([0.0, 0.5]),
     },
     LazyLLMEvicted: {
         "pruning": st.sampled_from([PruningSchedule(layers=(0,), keep=(0.5,)), PruningSchedule((0, 2), (0.7, 0.5))]),

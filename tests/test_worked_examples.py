@@ -205,7 +205,7 @@ def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
         ({"heads": "min"}, "Known: max, mean, query_max"),
         ({"pool": 4}, "pool=4 must be odd"),
         ({"chunk": 0}, "chunk=0"),
-        ({"memory": 1.0}, "memory=1.0"),
+        ({"over_layers": "min"}, "Known: max, mean"),
     ],
 )
 def test_taper_refuses_what_no_model_can_take(settings, words):

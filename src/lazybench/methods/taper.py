@@ -38,12 +38,11 @@ class Taper(PolicyMethod):
         heads: how a score is reduced over heads, see ``AttentionScorer``.
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
-        first, last: tokens at the beginning, and newest ones, that always stay.
+        first, last, last_share: oldest and newest tokens that always stay, and at least this share of the newest.
         look_back: layers whose scores count, up to the pruning layer; 1: its own alone.
         over_layers: how a token's scores in these layers become one, ``"mean"`` or ``"max"``.
         revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does.
         every: one decoding step in so many selects anew.
-        memory: weight of the past in a running mean of the scores over steps, in [0, 1).
     """
 
     preset: Literal["safe", "balanced", "fast"] | None = "balanced"
@@ -60,7 +59,6 @@ class Taper(PolicyMethod):
     over_layers: Literal["mean", "max"] = "mean"
     revive: int = 8
     every: int = 8
-    memory: float = 0.0
 
     name: ClassVar[str] = "taper"
 
@@ -72,8 +70,9 @@ class Taper(PolicyMethod):
             raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
         if self.depths is None and self.preset not in PRESETS:
             raise unknown_name("taper.preset", str(self.preset), PRESETS)
-        if self.heads not in ("mean", "max", "query_max"):
-            raise unknown_name("taper.heads", str(self.heads), ["mean", "max", "query_max"])
+        for name, known in (("heads", ("mean", "max", "query_max")), ("over_layers", ("mean", "max"))):
+            if getattr(self, name) not in known:
+                raise unknown_name(f"taper.{name}", str(getattr(self, name)), known)
         try:
             self.policy(LlamaConfig(num_hidden_layers=1_000))  # refuses what no model could take
         except UserError as error:
@@ -83,7 +82,7 @@ class Taper(PolicyMethod):
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
         depths, keep = PRESETS[str(self.preset)] if self.depths is None else (self.depths, self.keep or ())
-        return PruningSchedule(None, keep, depths, revival=Revival(self.revive, "computed", self.every, self.memory))
+        return PruningSchedule(None, keep, depths, revival=Revival(self.revive, "computed", self.every))
 
     @property
     def label(self) -> str:
@@ -94,12 +93,6 @@ class Taper(PolicyMethod):
         return chosen + "".join(f" {field.name}={value}" for field, value in others if value != field.default)
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        return self.schedule.resolved(config).policy(
-            scorer=AttentionScorer(window=self.window, heads=self.heads, pool=self.pool),
-            first=self.first,
-            last=self.last,
-            last_share=self.last_share,
-            chunk=self.chunk,
-            look_back=self.look_back,
-            over_layers=self.over_layers,
-        )
+        names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")
+        scorer = AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
+        return self.schedule.resolved(config).policy(scorer=scorer, **{name: getattr(self, name) for name in names})
