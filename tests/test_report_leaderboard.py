@@ -123,16 +123,16 @@ def test_pairs_are_of_the_same_samples_and_each_order_says_the_same(tmp_path: Pa
     lost = [r for r in judged(jumpy=tuple(SLOPES)) if not (r.method == "gemfilter" and r.sample_id in ("0", "1"))]
     section = at(sections(results(tmp_path, lost)), 2.0)
     pairs = section.comparisons().set_index(["method", "against"])
-    one, other = pairs.loc[("LazyLLM", "gemfilter")], pairs.loc[("gemfilter", "LazyLLM")]
+    one, other = pairs.loc[("LazyLLM", "GemFilter")], pairs.loc[("GemFilter", "LazyLLM")]
     assert (one["n"], one["result"], other["result"]) == (SAMPLES - 2, "closer", "further")
     assert one["kl_ratio"] * other["kl_ratio"] == pytest.approx(1)
     assert one["kl_ratio_low"] * other["kl_ratio_high"] == pytest.approx(1)
     assert one["kl_ratio_low"] < 2**-0.5 < one["kl_ratio_high"]  # samples differ tenfold: only pairs can tell
     table = section.table().set_index("method")
-    assert table.loc["LazyLLM", "kl_high"] > table.loc["gemfilter", "kl_low"]
+    assert table.loc["LazyLLM", "kl_high"] > table.loc["GemFilter", "kl_low"]
     cells = matrix(section.comparisons()).set_index("method")
-    assert cells.loc["LazyLLM", "gemfilter"].endswith(" ++")
-    assert cells.loc["gemfilter", "LazyLLM"].endswith(" --")
+    assert cells.loc["LazyLLM", "GemFilter"].endswith(" ++")
+    assert cells.loc["GemFilter", "LazyLLM"].endswith(" --")
     assert cells.loc["LazyLLM", "LazyLLM"] == ""
 
 
@@ -176,11 +176,11 @@ def test_two_methods_by_name_are_one_line_for_each_speed(tmp_path: Path, capsys:
     assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "gemfilter"]) == 0
     line, *others = capsys.readouterr().out.splitlines()
     assert line.startswith("made-up at a FLOPs ratio of 2x: KL of LazyLLM is 0.7")
-    assert f"times that of gemfilter, n={SAMPLES}: closer to the plain model (sign test p=" in line
+    assert f"times that of GemFilter, n={SAMPLES}: closer to the plain model (sign test p=" in line
     assert "would decide" not in line
     assert all("memory ratio" in other for other in others)
     assert main([str(tmp_path), "--speeds", "2", "--between", "gemfilter", "lazyllm"]) == 0
-    assert "gemfilter is 1.39 [1.33, 1.46]" in (out := capsys.readouterr().out)
+    assert "GemFilter is 1.39 [1.33, 1.46]" in (out := capsys.readouterr().out)
     assert "further" in out
     assert not (tmp_path / "leaderboard").exists()
 

@@ -78,8 +78,8 @@ def test_the_growth_of_the_loss_is_each_samples_own(tmp_path: Path) -> None:
     table = lengths.table(load([at_lengths(tmp_path, {"lazyllm": 1.0, "gemfilter": 0.0, "fastkv": -1.0})]))
     rows = table.set_index("method")["per doubling"]
     assert rows["LazyLLM, keep=0.5"] == "2.00 [2.00, 2.00]"  # exact, however much the samples differ
-    assert rows["gemfilter, keep=0.5"] == "1.00 [1.00, 1.00]"
-    assert rows["fastkv, keep=0.5"] == "0.50 [0.50, 0.50]"
+    assert rows["GemFilter, keep=0.5"] == "1.00 [1.00, 1.00]"
+    assert rows["FastKV, keep=0.5"] == "0.50 [0.50, 0.50]"
     assert list(table["n"]) == ["12"] * 3
     assert {"255 tokens", "505 tokens", "1005 tokens"} <= set(table.columns)
 

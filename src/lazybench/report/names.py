@@ -7,10 +7,27 @@ import pandas
 from lazybench.report import paper
 from lazybench.report.samples import method_order
 
+TITLES = {
+    **paper.METHOD_TITLES,
+    "taper": "Taper",
+    "gemfilter": "GemFilter",
+    "fastkv": "FastKV",
+    "claa": "CLAA",
+    "asl": "ASL",
+    "uniprefill": "UniPrefill",
+    "spec_prefill": "SpecPrefill",
+    "pyramid_infer": "PyramidInfer",
+    "snapkv": "SnapKV",
+    "h2o": "H2O",
+    "lazyllm_evicted": "LazyLLM, evicted",
+    "first_last": "First and last",
+    "oracle": "Oracle",
+}
+
 
 def method_title(method: str, variant: str) -> str:
     """``LazyLLM, depths=0.3,0.6,0.9 keep=0.7,0.7,0.7``"""
-    title = paper.METHOD_TITLES.get(method, method)
+    title = TITLES.get(method, method)
     return f"{title}, {variant}" if variant else title
 
 
@@ -22,7 +39,7 @@ def short_names(rows: pandas.DataFrame) -> dict[tuple[str, str], str]:
     for place, (method, variant) in enumerate(keys):
         several = methods.count(method) > 1
         number = f" {1 + methods[:place].count(method)}" if several else ""
-        names[method, variant] = paper.METHOD_TITLES.get(method, method) + number
+        names[method, variant] = TITLES.get(method, method) + number
     return names
 
 

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazybench.report.figures.style import method_styles, new_figure, styled
-from lazybench.report.names import category_rows, category_title, short_names
-from lazybench.report.paper import METHOD_TITLES
+from lazybench.report.names import TITLES, category_rows, category_title, short_names
 
 
 def tradeoff(summary: pandas.DataFrame) -> Figure:
@@ -139,7 +138,7 @@ def legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
     styles = method_styles(method for method, _ in names)
     for (method, variant), name in names.items():
         colour, marker = styles[method]
-        several = name != METHOD_TITLES.get(method, method)
+        several = name != TITLES.get(method, method)
         label = f"{name}: {variant}" if several else name
         handles.append(Line2D([], [], color=colour, marker=marker, label=label))
     handles.append(Line2D([], [], color="0.75", linewidth=5, label="Pareto front"))
