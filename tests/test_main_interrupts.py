@@ -16,12 +16,19 @@ from lazybench.store.lines import from_line
 from lazybench.store.reading import read_records
 from lazybench.store.record import Record, RecordKey
 
+METHODS = "methods=[baseline,static_pruning,lazyllm]"
 SAMPLES = 40
 
 
 def test_twenty_interrupts_lose_and_double_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = (f"model.path={tiny_checkpoint}", *QUICK, f"task.parameters.samples={SAMPLES}", f"limit={SAMPLES}")
+    settings = (
+        f"model.path={tiny_checkpoint}",
+        *QUICK,
+        METHODS,
+        f"task.parameters.samples={SAMPLES}",
+        f"limit={SAMPLES}",
+    )
     command = [sys.executable, str(ROOT / "tests" / "interrupt_driver.py"), str(out), *settings]
     done = subprocess.run(command, cwd=ROOT, env=run_environment(), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

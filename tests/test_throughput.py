@@ -28,8 +28,8 @@ def test_every_size_and_method_has_a_row(tiny_checkpoint: Path, capsys: pytest.C
             assert float(row[2]) > 0
             assert float(row[3]) > float(row[2])  # a prompt is longer than three tokens
     assert [row[4] for row in cells if row[1] == "Baseline"] == ["1.00", "1.00"]
-    assert all("one prompt at a time" in row[2] for row in cells if row[1].startswith("gemfilter"))
-    (padded,) = (row for row in cells if row[0] == "3" and row[1].startswith("snapkv"))
+    assert all("one prompt at a time" in row[2] for row in cells if row[1].startswith("GemFilter"))
+    (padded,) = (row for row in cells if row[0] == "3" and row[1].startswith("SnapKV"))
     assert padded[2].startswith("refused: keys are evicted alike in all rows of a batch")
 
 
