@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
 
@@ -124,6 +124,21 @@ def names(group: str) -> list[str]:
         level = level.get(part, {}) if isinstance(level, dict) else {}
     found |= {name.removesuffix(".yaml") for name in level if name.endswith(".yaml")}
     return sorted(found)
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that these overrides make, outside of run.py's own.
+
+    Raises:
+        hydra.errors.HydraException: an unknown key or choice.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        return compose("config", list(overrides))
 
 
 def groups() -> list[str]:

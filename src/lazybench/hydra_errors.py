@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lazybench.config_groups import config_folder, groups
+from lazybench.config_groups import composed, groups
 from lazybench.errors import UserError
 
 
@@ -40,13 +40,8 @@ def one_line(error: Exception) -> UserError:
 
 def _keys() -> list[str]:
     """Every key of the configuration that was chosen, as it is typed: ``task.parameters.length``."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     chosen = [text for text in sys.argv[1:] if text.partition("=")[0] in groups() and "," not in text]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        return list(_dotted(compose("config", chosen), ""))
+    return list(_dotted(composed(chosen), ""))
 
 
 def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:

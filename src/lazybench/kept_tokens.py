@@ -28,10 +28,9 @@ from lazybench.pruning.look import Watch
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import Seen
 from lazybench.requests import encode, request_for
-from lazybench.store.files import write_atomically
+from lazybench.store.files import TOKENS, write_atomically
 from lazybench.tasks.base import Prompt, Sample, Task
 
-FILE = "tokens.jsonl"
 Span = tuple[int, int]  # characters of the sample's prompt, from and to
 
 
@@ -120,7 +119,7 @@ def policy_of(method: Method, config: PreTrainedConfig) -> Policy | None:
 
 def keep_tokens(config: RunConfig, loaded: LoadedModel, samples: Sequence[tuple[Task, int, Sample]]) -> None:
     """Write ``tokens.jsonl``: a line for each sample, with what each method kept of it. A file that is there stays."""
-    path = Path(config.out) / FILE
+    path = Path(config.out) / TOKENS
     if path.exists():
         return
     lines = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lazybench.choices import prepare
-from lazybench.config_groups import config_folder, register
+from lazybench.config_groups import composed, register
 
 
 def run_folders(overrides: Sequence[str]) -> list[Path]:
@@ -15,9 +15,7 @@ def run_folders(overrides: Sequence[str]) -> list[Path]:
     Args:
         overrides: as on run.py's command line; ``model=a,b`` makes two jobs.
     """
-    from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from lazybench.config import run_folder
@@ -26,9 +24,7 @@ def run_folders(overrides: Sequence[str]) -> list[Path]:
     sweep = any(option in ("-m", "--multirun") for option in overrides)
     texts = prepare([text for text in overrides if not text.startswith("-")])
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(texts), max_batch_size=None)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        return list(dict.fromkeys(run_folder(compose("config", job), sweep) for job in jobs))
+    return list(dict.fromkeys(run_folder(composed(job), sweep) for job in jobs))
 
 
 def print_table(folders: Sequence[Path]) -> None:

@@ -70,15 +70,12 @@ def seconds_of(model: PreTrainedModel, policy: Policy | None, batch: Any, limits
 
 
 def _config(overrides: list[str]) -> RunConfig:
-    from hydra import compose, initialize_config_dir
-
     from lazybench.choices import prepare
     from lazybench.config import run_config
-    from lazybench.config_groups import config_folder, register
+    from lazybench.config_groups import composed, register
 
-    register()
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        return run_config(compose("config", prepare(overrides)))
+    register()  # what ``prepare`` looks names up in
+    return run_config(composed(prepare(overrides)))
 
 
 def _rows(config: RunConfig, sizes: list[int]) -> Iterator[dict[str, str]]:

@@ -22,10 +22,8 @@ def write_run_report(folder: Path) -> list[str]:
     # pandas, scipy and matplotlib take a second to import: only who reports pays it
     from lazybench.report.figures.style import save
     from lazybench.report.figures.tradeoff import tradeoff
-    from lazybench.report.notes import run_notes
     from lazybench.report.page import write_page
     from lazybench.report.results import Results
-    from lazybench.report.summary import summarise
     from lazybench.report.tables import run_table
     from lazybench.report.words import plain_words
     from lazybench.store.reading import read_run
@@ -33,11 +31,12 @@ def write_run_report(folder: Path) -> list[str]:
     folder = Path(folder)
     # written before the marker of its end, and for one shard alone: neither is a fault of this table
     run = replace(read_run(folder), finished=True, shards=("0/1",))
-    summary = summarise(run.records)
+    results = Results((run,), ())
+    summary = results.summary
     write_text(folder / "summary.csv", summary.to_csv(index=False))
-    write_text(folder / "table.md", run_table(summary, run_notes([run])))
+    write_text(folder / "table.md", run_table(summary, results.notes))
     save(tradeoff(summary), folder / "tradeoff.png")
-    write_page(folder / "index.html", Results((run,), ()), {}, [], texts=True, data_root=None)
+    write_page(folder / "index.html", results, {}, [], texts=True, data_root=None)
     return plain_words(summary)
 
 

@@ -11,8 +11,8 @@ import pandas
 from lazybench.errors import UserError, unknown_name
 from lazybench.report.curves import Curve
 from lazybench.report.leaderboard import Section
-from lazybench.report.statistics import INTERVAL, LEAST_SAMPLES
-from lazybench.report.tables import number
+from lazybench.report.statistics import LEAST_SAMPLES, Estimate
+from lazybench.report.tables import number, with_bounds
 
 WORDS = {"closer": "closer to the plain model", "further": "further from the plain model", "undecided": "undecided"}
 
@@ -79,15 +79,11 @@ def _chosen(curves: Sequence[Curve], name: str) -> dict[tuple[str, str], Curve]:
 
 
 def _said(row: Any) -> str:
-    ratio, low, high = (number(value, 2) for value in (row.kl_ratio, row.kl_ratio_low, row.kl_ratio_high))
+    ratio = with_bounds(Estimate(row.kl_ratio, row.kl_ratio_low, row.kl_ratio_high, row.bounds), 2)
     test = f"sign test p={row.p_sign:.2g}"
     if row.result == "undecided" and pandas.notna(row.samples_to_decide):
         test += f"; about {max(row.samples_to_decide, LEAST_SAMPLES):.0f} samples would decide it"
-    left, right = "[]" if row.bounds == INTERVAL else "()"
-    return (
-        f"KL of {row.method} is {ratio} {left}{low}, {high}{right} times that of {row.against}, n={row.n}: "
-        f"{WORDS[str(row.result)]} ({test})"
-    )
+    return f"KL of {row.method} is {ratio} times that of {row.against}, n={row.n}: {WORDS[str(row.result)]} ({test})"
 
 
 def _ranges(section: Section, *names: str) -> str:

@@ -18,7 +18,7 @@ from lazybench.report.curves import Curve, by_task, curves_of, divergence, same_
 from lazybench.report.names import method_title
 from lazybench.report.results import Results
 from lazybench.report.statistics import CONFIDENCE, INTERVAL, Comparison, Estimate, Measured
-from lazybench.report.tables import number
+from lazybench.report.tables import number, with_bounds
 from lazybench.store.reading import Run
 
 SPEEDS = (1.5, 2.0, 3.0)
@@ -234,15 +234,5 @@ def named(name: str, estimate: Estimate) -> dict[str, float]:
 
 def bounded(table: pandas.DataFrame, name: str, factor: float, digits: int) -> list[str]:
     """A column with its bounds as text: brackets where they are an interval."""
-    return [
-        f"{number(factor * value, digits)} {left}{number(factor * low, digits)}, {number(factor * high, digits)}{right}"
-        if not math.isnan(low)
-        else number(factor * value, digits)
-        for value, low, high, (left, right) in zip(
-            table[name],
-            table[f"{name}_low"],
-            table[f"{name}_high"],
-            ["[]" if kind == INTERVAL else "()" for kind in table["bounds"]],
-            strict=True,
-        )
-    ]
+    columns = table[[name, f"{name}_low", f"{name}_high", "bounds"]]
+    return [with_bounds(Estimate(*row), digits, factor) for row in columns.itertuples(index=False)]

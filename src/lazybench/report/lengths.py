@@ -13,18 +13,17 @@ import numpy
 import pandas
 
 from lazybench.report import statistics
+from lazybench.report.curves import FLOOR, SAMPLE
 from lazybench.report.names import method_title
 from lazybench.report.results import Results
-from lazybench.report.statistics import INTERVAL, Array
-from lazybench.report.tables import number
+from lazybench.report.statistics import Array
+from lazybench.report.tables import number, with_bounds
 
 CAPTION = (
     "KL divergence (nats, geometric mean) by prompt length, of the samples that were measured at every length. Per "
     "doubling: by which factor a sample's own KL grows when its prompt is twice as long; below 10 samples the bounds "
     "are the lowest and highest"
 )
-FLOOR = 1e-9  # nats; two passes of one model differ by about as much
-SAMPLE = ["task", "sample_id"]
 
 
 def table(results: Results) -> pandas.DataFrame:
@@ -76,10 +75,9 @@ def _cells(tokens: Array, kl: Array) -> dict[str, str]:
     grows = (doublings**2).sum(axis=1) > 0  # a short document is as long at every limit
     slopes = (doublings * kl)[grows].sum(axis=1) / (doublings**2)[grows].sum(axis=1)
     factor = statistics.compare_divergences(numpy.exp(slopes), numpy.ones(len(slopes))).estimate
-    left, right = "[]" if factor.kind == INTERVAL else "()"
     means = numpy.exp(kl.mean(axis=0))
     return {
         "n": str(len(tokens)),
         **{f"{int(numpy.median(tokens[:, place]))} tokens": number(mean, 3) for place, mean in enumerate(means)},
-        "per doubling": f"{number(factor.value, 2)} {left}{number(factor.low, 2)}, {number(factor.high, 2)}{right}",
+        "per doubling": with_bounds(factor, 2),
     }

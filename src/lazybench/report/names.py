@@ -43,6 +43,11 @@ def short_names(rows: pandas.DataFrame) -> dict[tuple[str, str], str]:
     return names
 
 
+def settings_lines(names: dict[tuple[str, str], str]) -> list[str]:
+    """``LazyLLM 1: depths=0.3 keep=0.5``, for each of ``short_names`` that has settings."""
+    return [f"{name}: {variant}" for (_, variant), name in names.items() if variant]
+
+
 def task_title(task: str, category: str, setting: str) -> str:
     """``needle length=900``; a category's row has no task."""
     return f"{task or category_title(category)} {setting}".strip()

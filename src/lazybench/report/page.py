@@ -20,7 +20,14 @@ from lazybench.errors import UserError
 from lazybench.report import paper, survivors, write_text
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
-from lazybench.report.names import category_rows, method_title, short_names, task_title, with_settings_in_model
+from lazybench.report.names import (
+    category_rows,
+    method_title,
+    settings_lines,
+    short_names,
+    task_title,
+    with_settings_in_model,
+)
 from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
 from lazybench.report.results import Results
 from lazybench.report.tables import brief, readable, timed
@@ -61,6 +68,7 @@ def write_page(
     """
     environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
     summary = results.summary
+    names = short_names(summary) if len(summary) else {}
     shown = [(name, caption, inline(figure)) for name, caption, figure in figures]
     if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
         shown.insert(
@@ -74,14 +82,12 @@ def write_page(
     page = environment.get_template("page.html").render(
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
-        summaries=_summaries(summary),
+        summaries=_summaries(summary, names),
         words=plain_words(summary),
-        parameters=[f"{name}: {variant}" for (_, variant), name in short_names(summary).items() if variant]
-        if len(summary)
-        else [],
+        parameters=settings_lines(names),
         timed=len(summary) and timed(summary),
         reading=[*reading_notes(summary), CLAIM_NOTE] if len(summary) else [],
-        notes=[*(row_notes(summary, short_names(summary)) if len(summary) else ()), *results.notes],
+        notes=[*(row_notes(summary, names) if len(summary) else ()), *results.notes],
         failed=[record for records in results.records for record in records if record.error],
         tables=[(caption, table) for caption, table in tables.values()],
         figures=shown,
@@ -99,10 +105,11 @@ def inline(figure: Figure) -> str:
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
 
 
-def _summaries(summary: pandas.DataFrame) -> list[tuple[str, list[tuple[str, pandas.DataFrame]], pandas.DataFrame]]:
+def _summaries(
+    summary: pandas.DataFrame, names: dict[tuple[str, str], str]
+) -> list[tuple[str, list[tuple[str, pandas.DataFrame]], pandas.DataFrame]]:
     """For each model what decides, category by category; and every row with every number."""
     found = []
-    names = short_names(summary) if len(summary) else {}
     for model, rows in summary.groupby("model", sort=False) if len(summary) else ():
         keys = ["category", "task", "setting"]
         sections = category_rows(rows).groupby(keys, sort=False)

@@ -9,8 +9,8 @@ from typing import Any
 
 from lazybench.errors import UserError
 from lazybench.report.names import method_title
+from lazybench.store.files import TOKENS
 
-FILE = "tokens.jsonl"
 NO_TEXT = "\N{BLACK SMALL SQUARE}"  # a token whose text is not at hand
 Line = dict[str, Any]
 
@@ -22,7 +22,7 @@ def read(folders: Iterable[Path]) -> dict[tuple[str, str], Line]:
         UserError: a line that can't be read.
     """
     found = {}
-    for path in (folder / FILE for folder in folders):
+    for path in (folder / TOKENS for folder in folders):
         if not path.is_file():
             continue
         try:

@@ -14,12 +14,13 @@ from lazybench.report.names import (
     category_rows,
     category_titles,
     method_title,
+    settings_lines,
     short_names,
     task_title,
     with_settings_in_model,
 )
 from lazybench.report.notes import reading_notes, row_notes
-from lazybench.report.statistics import RANGE
+from lazybench.report.statistics import INTERVAL, RANGE, Estimate
 
 WIDTH = 120  # of a terminal
 tabulate.MIN_PADDING = 0  # two spaces before every heading else
@@ -48,8 +49,7 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
     for (model, category, task, setting), section in rows.groupby(["model", "category", "task", "setting"], sort=False):
         title = task_title(str(task), str(category), str(setting))
         parts.append(f"**{model}, {title}**\n\n{markdown(_fitted(brief(section, names)))}")
-    variants = [f"{names[key]}: {key[1]}" for key in names if key[1]]
-    words = [*variants, "", *reading_notes(rows, _shows_flops(rows)), *row_notes(summary, names), *notes]
+    words = [*settings_lines(names), "", *reading_notes(rows, _shows_flops(rows)), *row_notes(summary, names), *notes]
     words.append("Everything else (every task, FLOPs, quartiles, memory, KL divergence, raw ratios): summary.csv.")
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
@@ -224,6 +224,15 @@ def timed(rows: pandas.DataFrame) -> bool:
 def _shows_flops(rows: pandas.DataFrame) -> bool:
     """Seven columns are enough: where both score and times stand, they decide."""
     return not (timed(rows) and "score" in rows)
+
+
+def with_bounds(one: Estimate, digits: int, factor: float = 1.0) -> str:
+    """``0.68 [0.57, 0.79]``: brackets around an interval, parentheses around a range; bounds that are not there left out."""
+    if math.isnan(one.low):
+        return number(factor * one.value, digits)
+    left, right = "[]" if one.kind == INTERVAL else "()"
+    value, low, high = (number(factor * bound, digits) for bound in (one.value, one.low, one.high))
+    return f"{value} {left}{low}, {high}{right}"
 
 
 def number(value: float, digits: int) -> str:

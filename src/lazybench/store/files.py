@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lazybench.errors import UserError
 
+TOKENS = "tokens.jsonl"  # a run folder's, see ``kept_tokens``
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -24,6 +24,7 @@ from lazybench.contract import Method
 from lazybench.errors import UserError
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.pruning.published import DEPTHS
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.curves import curves_of
 from lazybench.report.results import load
@@ -31,7 +32,6 @@ from lazybench.report.statistics import compare_divergences
 from lazybench.runner import run
 from lazybench.store.files import write_atomically
 from lazybench.tune.judging import Found
-from lazybench.tune.space import PAPER_DEPTHS
 
 KEEP_BESIDE = (0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)  # LazyLLM's, from 1.3x to almost its 3.3x
 
@@ -100,7 +100,7 @@ def confirm(models: Sequence[RunConfig], best: Mapping[float, Tried], shard: tup
         the exit code of the measurements.
     """
     out, found = models[0].out, [one.method for one in best.values()]
-    beside = [LazyLLMMethod(PruningSchedule(depths=PAPER_DEPTHS, keep=(keep,) * 3)) for keep in KEEP_BESIDE]
+    beside = [LazyLLMMethod(PruningSchedule(depths=DEPTHS, keep=(keep,) * 3)) for keep in KEEP_BESIDE]
     methods = {f"{one.name} {one.label}".strip(): one for one in (Baseline(), *found, *beside)}
     folder = out / f"confirmation-of-{'-'.join(map(str, sorted({one.number for one in best.values()})))}"
     how: dict[str, Any] = {"tune": None, "timing": False, "fidelity": True, "scoring": False}

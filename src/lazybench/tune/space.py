@@ -14,13 +14,13 @@ from lazybench.config import TuneSettings
 from lazybench.contract import Method
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
+from lazybench.pruning.published import DEPTHS
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 GAP = (0.04, 0.4)  # share of the depth from one pruning to the next
 DEEPEST = 0.95  # behind it little is left to save
-PAPER_DEPTHS = (0.3, 0.6, 0.9)
 CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "lazyllm": {},
     "taper": {
@@ -58,7 +58,7 @@ def with_places(method: Method, depths: Sequence[float], keep: Sequence[float], 
 
 def starting_points(method: Method, settings: TuneSettings) -> list[dict[str, Any]]:
     """What is known already, as the numbers to draw: the paper's places, gently and harshly, and Taper's presets."""
-    known = [*((PAPER_DEPTHS, (ratio,) * 3) for ratio in (0.9, 0.7, 0.4)), *PRESETS.values()]
+    known = [*((DEPTHS, (ratio,) * 3) for ratio in (0.9, 0.7, 0.4)), *PRESETS.values()]
     own = {name: getattr(method, name) for name in CHOICES[method.name]}
     own = {name: value for name, value in own.items() if value in CHOICES[method.name][name]}
     return [parameters_of(depths, keep, settings) | own for depths, keep in known if len(depths) <= settings.stages]
