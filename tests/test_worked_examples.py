@@ -206,6 +206,8 @@ def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
         ({"pool": 4}, "pool=4 must be odd"),
         ({"chunk": 0}, "chunk=0"),
         ({"over_layers": "min"}, "Known: max, mean"),
+        ({"last_share": 2}, "taper.last_share=2 must be"),
+        ({"last_share": "x"}, "taper.last_share=x must be"),
     ],
 )
 def test_taper_refuses_what_no_model_can_take(settings, words):

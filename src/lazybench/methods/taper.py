@@ -10,6 +10,7 @@ from transformers import LlamaConfig, PreTrainedConfig
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.methods.under_engine import PolicyMethod
+from lazybench.pruning.budgets import check_share
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
@@ -32,15 +33,13 @@ class Taper(PolicyMethod):
 
     Args:
         preset: depths and keep ratios by name, for a FLOPs ratio of about 1.5, 2 and 3.
-        depths: shares of the model's depth after which chunks are dropped; with ``keep`` in place of a preset.
-        keep: the share of the entering chunks that goes on at each, in (0, 1].
+        depths, keep: shares of the depth after which chunks are dropped, and of the chunks that go on; over a preset.
         window: newest queries that score.
         heads: how a score is reduced over heads, see ``AttentionScorer``.
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
         first, last, last_share: oldest and newest tokens that always stay, and at least this share of the newest.
-        look_back: layers whose scores count, up to the pruning layer; 1: its own alone.
-        over_layers: how a token's scores in these layers become one, ``"mean"`` or ``"max"``.
+        look_back, over_layers: layers whose scores count, up to the pruning layer, and how they become one.
         revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does.
         every: one decoding step in so many selects anew.
     """
@@ -63,6 +62,8 @@ class Taper(PolicyMethod):
     name: ClassVar[str] = "taper"
 
     def __post_init__(self) -> None:
+        if self.last_share != 0:
+            check_share("taper.last_share", self.last_share)
         for name in ("depths", "keep"):
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))

@@ -227,7 +227,7 @@ def _shows_flops(rows: pandas.DataFrame) -> bool:
 
 
 def with_bounds(one: Estimate, digits: int, factor: float = 1.0) -> str:
-    """``0.68 [0.57, 0.79]``: brackets around an interval, parentheses around a range; bounds that are not there left out."""
+    """``0.68 [0.57, 0.79]``: brackets around an interval, parentheses around a range, nothing without bounds."""
     if math.isnan(one.low):
         return number(factor * one.value, digits)
     left, right = "[]" if one.kind == INTERVAL else "()"
