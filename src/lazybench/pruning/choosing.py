@@ -32,6 +32,9 @@ def prune(cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
         scores = step.scores[layer][0] if layer in step.scores else None
         if not step.decide(layer, scores):
             return hidden
+        if not step.scores_anew:  # the new tokens alone, which go through every stage
+            enter_next_stage(cache)
+            return hidden
         if cache.policy.revives:
             cache.put_aside(hidden)
             enter_next_stage(cache)

@@ -210,15 +210,13 @@ class Pruned(AbstractContextManager):
 
         def before(module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
             cache, step = self._running()
-            if not (step.selects or self._legacy):
+            if not (step.scores_anew or self._legacy):
                 return None
             hidden = () if "hidden_states" in kwargs else args[:1]
-            rest = enumerate(args[len(hidden) :])
-            args = (*hidden, *(cache.inputs.cut(step, (index, i), value) for i, value in rest))
-            kwargs = {
-                name: value if name in kept_whole else cache.inputs.cut(step, (index, name), value)
-                for name, value in kwargs.items()
-            }
+            if rest := args[len(hidden) :]:
+                args = (*hidden, *cache.inputs.cut_all(step, index, {str(i): v for i, v in enumerate(rest)}).values())
+            whole = {name: kwargs.pop(name) for name in kept_whole if name in kwargs}
+            kwargs = {**cache.inputs.cut_all(step, index, kwargs), **whole}
             if index == 0 and BEFORE_THE_FIRST in self._may_prune and step.selects:
                 if args:
                     args = (take_rows(args[0], step.plan.current.to(args[0].device)), *args[1:])

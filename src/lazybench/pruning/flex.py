@@ -38,24 +38,24 @@ def attend(
         return torch.tanh(score / softcap) * softcap  # type: ignore[operator]
 
     kernel = _compiled() if query.is_cuda else flex_attention
-    output, extra = kernel(
-        *(query, key, value),
-        score_mod=capped if softcap else None,
-        block_mask=_block_mask(visibility, query.device),
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-        return_aux=AuxRequest(lse=True),
-    )
-    if sinks is not None:  # softmax over one more column: everything shrinks by exp(lse) / (exp(lse) + exp(sink))
-        output = output * torch.sigmoid(extra.lse - sinks.to(extra.lse.dtype)[None, :, None])[..., None].to(
-            output.dtype
-        )
-    return cast(Tensor, output)
+    known: dict[str, Any] = {
+        "score_mod": capped if softcap else None,
+        "block_mask": _block_mask(visibility, query.device),
+        "scale": scaling,
+        "enable_gqa": query.shape[1] != key.shape[1],
+    }
+    if sinks is None:
+        return cast(Tensor, kernel(query, key, value, **known))
+    output, extra = kernel(query, key, value, **known, return_aux=AuxRequest(lse=True))
+    # softmax over one more column: everything shrinks by exp(lse) / (exp(lse) + exp(sink))
+    kept = torch.sigmoid(extra.lse - sinks.to(extra.lse.dtype)[None, :, None])[..., None].to(output.dtype)
+    return cast(Tensor, output * kept)
 
 
 @cache
 def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
+    # not dynamic=True: numbers that a mask or a softcap closes over would become symbols, which torch 2.11 can't lower
+    return torch.compile(flex_attention)
 
 
 def _block_mask(visibility: Visibility, device: torch.device) -> BlockMask:

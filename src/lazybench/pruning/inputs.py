@@ -24,6 +24,13 @@ class TokenInputs:
         self._kept = kept
         self._rows: dict[tuple, Tensor] = {}
 
+    def cut_all(self, step: Step, layer: int, values: dict[str, Any]) -> dict[str, Any]:
+        """``cut`` for all that a layer got; the layers of a stage mostly get the same, which is cut once."""
+        key = tuple(map(id, values.values()))
+        if key not in step.cut:  # with the values themselves, so that their ids stay theirs
+            step.cut[key] = values, {name: self.cut(step, (layer, name), value) for name, value in values.items()}
+        return step.cut[key][1]
+
     def cut(self, step: Step, name: tuple, value: Any) -> Any:
         """``value`` with the rows of the current tokens. Containers are walked; all else is returned as it is.
 
@@ -47,7 +54,7 @@ class TokenInputs:
             known = step.inputs[id(value)] = (name, value)
             if self._kept:
                 self._store(step, name, value.detach().expand(batch, *value.shape[1:]))
-        if step.is_first_stage or not step.selects:  # where nothing is kept, the first prefill alone selects
+        if step.is_first_stage or not step.scores_anew:  # all new tokens go on, and none comes back
             return value
         source = known[0]
         if source not in step.gathered:

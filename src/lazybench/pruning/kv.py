@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lazybench.errors import UserError
@@ -28,6 +29,7 @@ class Arena:
     def __init__(self, layers: Sequence[int]) -> None:
         self._index = {layer: index for index, layer in enumerate(layers)}
         self._buffers: list[Tensor] = []
+        self._parts: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values, (batch, kv_heads, slots, head_dim)
         self.num_layers = len(layers)
         self.evicted = 0  # prompt tokens whose keys and values a retention left out, per head
         self.forgotten = 0  # first slots that are not there any more: older than the layer's window
@@ -42,31 +44,47 @@ class Arena:
             (batch, kv_heads, selected tokens, head_dim), views of the buffers in slot order.
         """
         gone = self.evicted + self.forgotten
-        index, selected = self._index[layer], plan.selected.shape[1] - gone
-        together = [(keys, values)] if keys.shape == values.shape else [(keys,), (values,)]
-        self._buffers = self._buffers or [None] * len(together)  # type: ignore[list-item]
+        selected = plan.selected.shape[1] - gone
+        if not self._buffers or self._buffers[0].shape[_SLOTS] <= end - gone:
+            self._grow(end - gone, keys, values)
         stored = []
-        for number, parts in enumerate(together):
-            like = parts[0].detach().expand(len(parts), len(self._index), *parts[0].shape)
-            # slots that were never written are hidden by a mask in a batch, and never read without one
-            fill = None if keys.shape[0] == 1 else 0
-            buffer = self._buffers[number] = room_for(self._buffers[number], end - gone, like, fill, dim=_SLOTS)
-            for part, states in zip(buffer, parts, strict=True):
-                if isinstance(plan.slots, slice):
-                    start = plan.slots.start - gone
-                    part[index, :, :, start : start + states.shape[2]] = states.detach()
-                else:
-                    put_rows(part[index], plan.slots.to(buffer.device), states.detach(), dim=2, fillers=False)
-                stored.append(part[index, :, :, :selected])
+        for part, given in zip(self._parts[layer], (keys, values), strict=True):
+            states = given.detach() if given.requires_grad else given
+            if isinstance(plan.slots, slice):
+                part.narrow(2, plan.slots.start - gone, states.shape[2]).copy_(states)
+            else:
+                put_rows(part, plan.slots.to(part.device), states, dim=2, fillers=False)
+            stored.append(part.narrow(2, 0, selected))
         return stored[0], stored[1]
+
+    def _grow(self, slots: int, *first: Tensor) -> None:
+        """Room for ``slots``, in new buffers if there are none yet, for keys and values like ``first``."""
+        like = self._buffers
+        if not like:
+            pairs = [first] if first[0].shape == first[1].shape else [first[:1], first[1:]]
+            like = [pair[0].detach().expand(len(pair), self.num_layers, *pair[0].shape) for pair in pairs]
+        # slots that were never written are hidden by a mask in a batch, and never read without one
+        fill = None if like[0].shape[_BATCH] == 1 else 0
+        self._buffers = [
+            room_for(buffer if self._buffers else None, slots, buffer, fill, dim=_SLOTS) for buffer in like
+        ]
+        self._find_parts()
+
+    @torch.inference_mode(False)  # see rows.room_for
+    def _find_parts(self) -> None:
+        """Views of the buffers by layer: making them anew in each write took a third of its time on the host."""
+        self._parts = {}
+        for layer, index in self._index.items():
+            keys, values = (part[index] for buffer in self._buffers for part in buffer)
+            self._parts[layer] = keys, values
 
     def move(self, source: Tensor, destination: Tensor, end: int) -> None:
         """Rows from the slots ``source`` to ``destination``, each (batch, n), in all layers at once."""
-        for number, buffer in enumerate(self._buffers):
-            buffer = room_for(buffer, end, buffer, None if buffer.shape[_BATCH] == 1 else 0, dim=_SLOTS)
+        if self._buffers and self._buffers[0].shape[_SLOTS] <= end:
+            self._grow(end)
+        for buffer in self._buffers:
             rows = take_rows(buffer, source.to(buffer.device), dim=_SLOTS, batch=_BATCH, fillers=False)
             put_rows(buffer, destination.to(buffer.device), rows, dim=_SLOTS, batch=_BATCH, fillers=False)
-            self._buffers[number] = buffer
 
     def keep(self, slots: Tensor, end: int) -> None:
         """Evict all but ``slots`` (batch, kv_heads, kept), rising, of one layer's ``end`` keys and values.
@@ -81,6 +99,7 @@ class Arena:
             rows = buffer.gather(_SLOTS, slots[..., None].expand(*buffer.shape[:_SLOTS], count, buffer.shape[-1]))
             kept = self._buffers[number] = room_for(None, count, rows, dim=_SLOTS)
             kept[..., :count, :] = rows
+        self._find_parts()
         self.evicted = end - count
 
     def forget(self, kept: int, end: int) -> None:
@@ -92,6 +111,7 @@ class Arena:
             newest = buffer.narrow(_SLOTS, rows - kept, kept)
             shortened = self._buffers[number] = room_for(None, kept, newest, 0, dim=_SLOTS)
             shortened.narrow(_SLOTS, 0, kept).copy_(newest)
+        self._find_parts()
         self.forgotten = end - kept
 
     @property
@@ -106,3 +126,4 @@ class Arena:
     def reorder(self, index: Tensor) -> None:
         """Rows of the batch by ``index`` (beam search)."""
         self._buffers = [pick_batch(buffer, index, _BATCH) for buffer in self._buffers]
+        self._find_parts()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lazybench.errors import UserError, check_whole_number
-from lazybench.pruning.budgets import Budget, Mass
+from lazybench.pruning.budgets import Budget, Mass, check_share
 from lazybench.pruning.placement import BEFORE_THE_FIRST, At, Placement
 from lazybench.pruning.retention import Retention
 from lazybench.pruning.revival import NEVER, Revival
@@ -64,6 +64,8 @@ class Policy:
     def __post_init__(self) -> None:
         check_whole_number("first", self.first, 0)
         check_whole_number("last", self.last, 0)
+        if self.last_share != 0:
+            check_share("last_share", self.last_share)
         check_whole_number("chunk", self.chunk)
         check_whole_number("look_back", self.look_back)
         layers = self.placement.fixed

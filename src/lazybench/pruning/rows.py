@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SPARE_SHARE = 8  # one spare row for each 8 in use: growth is amortised and costs little memory
-_SPARE_ROWS = 16
+
+def _spare(rows: int) -> int:
+    """Growth is amortised and costs little memory: an eighth of few rows, a sixteenth of many."""
+    return rows // 16 + min(rows // 16, 32) + 16
 
 
 def take_rows(buffer: Tensor, index: Tensor, dim: int = 1, batch: int = 0, fillers: bool = True) -> Tensor:
@@ -53,7 +55,7 @@ def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: float | None 
     """
     if buffer is not None and buffer.shape[dim] > rows:
         return buffer
-    shape = [*like.shape[:dim], rows + rows // _SPARE_SHARE + _SPARE_ROWS, *like.shape[dim + 1 :]]
+    shape = [*like.shape[:dim], rows + _spare(rows), *like.shape[dim + 1 :]]
     with torch.inference_mode(False):
         grown = like.new_empty(shape) if fill is None else like.new_full(shape, fill)
     if buffer is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from lazybench.pruning.masks import MaskRule, Visibility
@@ -51,6 +53,7 @@ class Step:
         self.stage, self.plan = stage, plan
         self.stages_entered += 1
         self.gathered: dict[tuple, Tensor] = {}
+        self.cut: dict[tuple, tuple[dict[str, Any], dict[str, Any]]] = {}  # what layers got, and what they get
         self._visibilities: dict[tuple[MaskRule, int, int], Visibility] = {}
 
     def visibility(self, rule: MaskRule, evicted: int = 0, forgotten: int = 0) -> Visibility:
