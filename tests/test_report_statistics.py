@@ -16,7 +16,6 @@ from lazybench.report.statistics import (
     Measured,
     clock_decides,
     compare_divergences,
-    compare_scores,
     holm,
     mean_score,
     median,
@@ -186,23 +185,7 @@ def test_a_comparison_names_the_samples_that_would_decide_it() -> None:
     assert decided / TRIALS == pytest.approx(0.8, abs=0.05)
 
 
-def test_a_comparison_of_scores_pairs_by_sample() -> None:
-    plain = numpy.array([1.0, 0.0, 0.5, 0.0] * 5)
-    found = compare_scores(plain, numpy.maximum(plain - 0.25, 0.0))
-    assert found.estimate.value == pytest.approx(0.125)
-    assert found.samples == 20
-    assert found.p_sign == pytest.approx(2 * 0.5**10)
-    same = compare_scores(plain, plain)
-    assert (same.estimate.value, same.p_sign, same.samples_to_decide) == (0.0, 1.0, None)
-    assert same.estimate.low < 0 < same.estimate.high
-
-
 def test_comparisons_cover() -> None:
-    def draw(random: Random) -> Estimate:
-        one, other = (random.random(30) < 0.3, random.random(30) < 0.25)
-        return compare_scores(one, other).estimate
-
-    assert coverage(draw, 0.05) >= SURE
     assert (
         coverage(
             lambda random: (

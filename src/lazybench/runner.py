@@ -40,6 +40,7 @@ def run(config: RunConfig) -> int:
     tasks = [build_task(name, config.data) for name in config.datasets]
     samples = _numbered_samples(config, tasks)
     loaded = load_model(_with_room_for(tasks, config))
+    _warn_of_slow_precision(loaded)
     for method in config.methods:
         method.prepare(loaded.model)
     for task in tasks:  # what does not fit the window is refused before anything is measured
@@ -90,6 +91,19 @@ def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
     if config.model.weights != "random" or not lengths:
         return config.model
     return replace(config.model, window_tokens=max(lengths))
+
+
+def _warn_of_slow_precision(loaded: LoadedModel) -> None:
+    """Half precision halves the hours on some CPUs; where it is emulated it multiplied them by eight."""
+    weight = next(loaded.model.parameters())
+    known = torch.backends.mkldnn.is_available()  # elsewhere (an Apple CPU) nothing is known
+    emulated = known and weight.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if emulated and weight.dtype in (torch.bfloat16, torch.float16):
+        print(
+            f"this CPU emulates {str(weight.dtype).removeprefix('torch.')}, many times more slowly than it computes "
+            "float32: model.dtype=float32",
+            file=sys.stderr,
+        )
 
 
 def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:

@@ -213,22 +213,11 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     """
     floor = 1e-9  # nats; two passes of one model differ by about as much
     logs = [numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), floor)) for values in (first, second)]
-    found = _compare(logs[0] - logs[1], 0.0)
+    found = _compare(logs[0] - logs[1])
     return replace(found, estimate=_exponential(found.estimate))
 
 
-def compare_scores(first: ArrayLike, second: ArrayLike) -> Comparison:
-    """The mean difference of two methods' scores, 0..1.
-
-    Args:
-        first, second: one for each sample, in the same order.  # (samples,)
-    """
-    one, other = (numpy.asarray(values, dtype=float) for values in (first, second))
-    # one sample more lost and one more gained, as in relative_score
-    return _compare(one - other, float(max(_highest([one]), _highest([other]))))
-
-
-def _compare(differences: Array, pseudo: float) -> Comparison:
+def _compare(differences: Array) -> Comparison:
     differences = differences[~numpy.isnan(differences)]
     count = len(differences)
     if not count:
@@ -237,7 +226,7 @@ def _compare(differences: Array, pseudo: float) -> Comparison:
     spread = float(differences.std(ddof=1)) if count > 1 else math.nan
     estimate = _range(value, differences)
     if count >= LEAST_SAMPLES:
-        error = math.sqrt(spread**2 / count + 2 * (pseudo / count) ** 2)
+        error = spread / math.sqrt(count)
         low, high = stats.t.interval(CONFIDENCE, count - 1, value, error) if error else (value, value)
         estimate = Estimate(value, float(low), float(high), INTERVAL)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
