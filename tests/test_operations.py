@@ -95,6 +95,14 @@ def test_steps_that_do_not_choose_anew_do_not_wait(model, plain):
         assert step.copies == 3
 
 
+def test_steps_between_bursts_ask_nothing_of_the_host(model, plain):
+    _, steps = passes(model, revival(most=8, attend="computed", every=4), PROMPT)
+    assert [step.waits for step in steps] == [3, 0, 0, 0, 3, 0, 0]
+    assert [step.copies for step in steps] == [3, 0, 0, 0, 3, 0, 0]
+    for step in steps:
+        assert step.launched <= (1.043 if step.waits else 1.006) * plain.launched
+
+
 def test_prompts_of_one_length(model):
     plain, _ = passes(model, None, ALIKE)
     prefill, steps = passes(model, PAPER, ALIKE)
