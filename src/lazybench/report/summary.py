@@ -149,8 +149,10 @@ def _against_fastest(
 
 def _nothing_pruned(rows: pandas.DataFrame) -> bool:
     """Of the engine itself: another method may leave a short prompt whole (ASL), after choosing."""
+    if rows.empty:  # every record of it failed: it may lack columns
+        return False
     whole = (rows["method"] == "lazyllm") & (rows["prompt_tokens_computed"] == 1) & (rows["flops_ratio"] == 1)
-    return bool(len(rows) and whole.all())
+    return bool(whole.all())
 
 
 def _decide(rows: list[dict[str, object]]) -> None:
