@@ -26,12 +26,14 @@ FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
     ),
 ]
 
+TAPER = [0.13, 0.27, 0.4, 0.53, 0.67, 0.8]  # its presets' depths, gentler and harsher than they are
+
 # Settings from gentle to harsh, so that each method's own curve encloses 1.5x, 2x and 3x where it can reach them.
 QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "taper": [
-        {"depths": [0.13, 0.27, 0.4, 0.53, 0.67, 0.8], "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
+        {"depths": TAPER, "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
         *({"preset": name} for name in ("safe", "balanced", "fast")),
-        {"depths": [0.13, 0.27, 0.4, 0.53, 0.67, 0.8], "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
+        {"depths": TAPER, "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
     ],
     "lazyllm": [
         {"pruning": {"layers": None, "depths": [0.3, 0.6, 0.9], "keep": [keep] * 3}}

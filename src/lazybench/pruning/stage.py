@@ -85,10 +85,8 @@ class Stage:
         self.end = 0  # slots in use, of the longest row of the batch
         self.held: list[int] = []  # tokens with keys and values here, of each row
         self.counts: list[int] = []  # tokens of each row that the latest step attended to
-        self.position: Tensor | None = None  # (batch, slots), as the prefill and `extend` left it
+        self.position: Tensor | None = None  # (batch, selected) of the latest step, in slot order, on the device
         self._table: tuple[Slots, Slots] | None = None  # (batch, slots) position, (batch, positions) slot
-        self._selected: list[Slots] = []  # the tokens that the latest step attended to
-        self._front: Tensor | None = None  # (batch, selected) their positions in slot order, on the device
 
     def append(self, new: int, position: Tensor, valid: Tensor | None, counts: list[int]) -> Plan:
         """The first stage: every token is computed and selected, slots are positions.
@@ -170,23 +168,22 @@ class Stage:
         device = (chosen if chosen is not None else like).device  # type: ignore[union-attr]
         (position, slot), wanted = self._tables(tokens, chosen)
         new = numpy.arange(start, tokens)
-        even = attend_to_all and min(self.held) == self.end
-        if even and wanted is None and like is not None:
-            return self._append(like[:, start - tokens :], numpy.tile(new, (len(position), 1)))
-        moves, written = [], []
-        for row in range(len(self.counts)):
-            selected = self._selected[row]
-            picked = numpy.concatenate([selected, new]) if wanted is None else wanted[row, : counts[row]]
+        if wanted is None and attend_to_all and min(self.held) == self.end:  # the new tokens come behind, nothing moves
+            assert like is not None
+            behind = numpy.arange(self.end, self.end + len(new))
+            position[:, behind], slot[:, new] = new, behind
+            return self.extend(like[:, -len(new) :])
+        moves, written, selected = [], [], []
+        for row, latest in enumerate(self.counts):
+            picked = numpy.append(position[row, :latest], new) if wanted is None else wanted[row, : counts[row]]
             missing = picked[slot[row, picked] < 0]
             revived = missing[missing < start][:most]
             missing = numpy.sort(numpy.concatenate([revived, missing[missing >= start]]))
-            if even and len(position) == 1:
-                return self._append(device, missing[None], len(revived))
             here = position[row][position[row] >= 0] if attend_to_all else picked[slot[row, picked] >= 0]
             moves.append(self._place(row, here, missing, position, slot))
             written.append((missing, slot[row, missing], len(revived)))
-            self._selected[row] = position[row, : len(here) + len(missing)].copy()
-        self.counts = [len(selected) for selected in self._selected]
+            selected.append(len(here) + len(missing))
+        self.counts = selected
         keys = max(self.counts)
         arrays = [
             _filled_up([source for source, _ in moves], self.end),  # a slot that no token uses
@@ -197,43 +194,21 @@ class Stage:
             numpy.array(self.counts)[:, None],
         ]
         packed = torch.from_numpy(numpy.concatenate(arrays, axis=1)).to(device, non_blocking=True)
-        source, destination, current, slots, front, count = packed.split([array.shape[1] for array in arrays], dim=1)
+        sizes = [array.shape[1] for array in arrays]
+        source, destination, current, slots, self.position, count = packed.split(sizes, dim=1)
         valid = torch.arange(keys, device=device) < count if min(self.counts) < keys else None
-        self._front = front
+        _, first, _ = written[0]
+        in_a_stretch = len(written) == 1 and first[-1] - first[0] == len(first) - 1
         return Plan(
             current=current,
-            selected=front,
+            selected=self.position,
             valid=valid,
             counts=self.counts,
             computed=[len(current) for current, _, _ in written],
             revived=sum(count for _, _, count in written),
-            slots=slots,
+            slots=slice(int(first[0]), int(first[-1]) + 1) if in_a_stretch else slots,
             moves=(source, destination) if source.shape[1] else None,
         )
-
-    def _append(self, current: Tensor | torch.device, tokens: Slots, revived: int = 0) -> Plan:
-        """Where all that is here stays selected, as many more ``tokens`` in each row come behind it: nothing moves.
-
-        Args:
-            current: ``tokens`` where they lie on the device already, or the device to bring them to.
-        """
-        assert self._table is not None
-        position, slot = self._table
-        before, self.end = self.end, self.end + tokens.shape[1]
-        position[:, before : self.end] = tokens
-        numpy.put_along_axis(slot, tokens, numpy.arange(before, self.end)[None], axis=1)
-        self.counts, self.held = [[self.end] * len(tokens) for _ in range(2)]
-        self._selected = [row[: self.end] for row in position]
-        if isinstance(current, torch.device):
-            self._front = torch.from_numpy(position[:, : self.end].copy()).to(current, non_blocking=True)
-            current = self._front[:, before:]
-        else:
-            front = self.position if self._front is None else self._front
-            assert front is not None
-            self._front = torch.cat([front, current], dim=1)
-        computed = [tokens.shape[1]] * len(tokens)
-        slots = slice(before, self.end)
-        return Plan(current, self._front, None, self.counts, computed, slots, revived=revived)
 
     def _place(self, row: int, here: Slots, missing: Slots, position: Slots, slot: Slots) -> tuple[Slots, Slots]:
         """Bring the tokens ``here`` and the ``missing`` ones to the front of a row: what has to move, and where to."""
@@ -263,10 +238,10 @@ class Stage:
             assert self.position is not None
             assert chosen is not None
             kept, wanted = _on_the_host(self.position, chosen)  # (batch, kept), fillers in front
-            self._selected = [row[row >= 0] for row in kept]
             slot = numpy.full((len(kept), tokens), FILLER)
-            for row, selected in enumerate(self._selected):
-                slot[row, selected] = numpy.arange(kept.shape[1] - len(selected), kept.shape[1])
+            for row, positions in enumerate(kept):
+                at = numpy.flatnonzero(positions >= 0)
+                slot[row, positions[at]] = at
             room = ((0, 0), (0, tokens - kept.shape[1]))
             self._table = numpy.pad(kept, room, constant_values=FILLER), slot
         position, slot = self._table
@@ -288,8 +263,6 @@ class Stage:
             self.position = self.position.index_select(0, index.to(self.position.device))
         if self._table is not None:
             self._table = self._table[0][rows], self._table[1][rows]
-        self._selected = [self._selected[row].copy() for row in rows] if self._selected else []
-        self._front = None if self._front is None else self._front.index_select(0, index.to(self._front.device))
         self.counts, self.held = [self.counts[row] for row in rows], [self.held[row] for row in rows]
 
 
@@ -303,6 +276,7 @@ def _on_the_host(*tensors: Tensor) -> list[Slots]:
 def _filled_up(rows: list[Slots], filler: int) -> Slots:
     """Rows of different lengths as one array, filled up in front."""
     longest = max(len(row) for row in rows)
-    if len(rows) == 1:
-        return rows[0][None]
-    return numpy.stack([numpy.pad(row, (longest - len(row), 0), constant_values=filler) for row in rows])
+    padded = [
+        row if len(row) == longest else numpy.pad(row, (longest - len(row), 0), constant_values=filler) for row in rows
+    ]
+    return numpy.stack(padded)
