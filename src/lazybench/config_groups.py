@@ -26,7 +26,7 @@ FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
     ),
 ]
 
-TAPER = [0.13, 0.27, 0.4, 0.53, 0.67, 0.8]  # its presets' depths, gentler and harsher than they are
+TAPER = [0.13, 0.27, 0.4, 0.53, 0.67, 0.8]  # methods.taper.DEPTHS, which would bring torch along
 
 # Settings from gentle to harsh, so that each method's own curve encloses 1.5x, 2x and 3x where it can reach them.
 QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
