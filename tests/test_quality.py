@@ -5,15 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import RunPy, run_environment
+from transformers import GenerationMixin, PreTrainedModel
 
-from lazybench.config_groups import QUALITY, quality_methods
+from lazybench.config import run_config
+from lazybench.config_groups import QUALITY, composed, quality_methods
 from lazybench.errors import UserError
 from lazybench.experiment import _shared_out
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
+from lazybench.runner import run
 from lazybench.store.reading import read_records, read_results
 from lazybench.verify import main as verify
 
@@ -56,6 +60,27 @@ def test_without_a_clock_the_numbers_are_a_timed_runs_and_there_are_no_times(run
 def test_the_baselines_outputs_are_kept_once_a_sample(runs: Path) -> None:
     assert len(list((runs / "references").iterdir())) == 2
     assert not (runs / "judged0" / "references").exists()
+
+
+def test_a_sample_is_generated_once_for_each_method(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pass that records the reference is the baseline's own, unless an earlier run has recorded it."""
+    generations: list[int] = []
+    generate = GenerationMixin.generate
+
+    def counted(model: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        generations.append(1)
+        return generate(model, *args, **kwargs)
+
+    monkeypatch.setattr(GenerationMixin, "generate", counted)
+    common = (f"model.path={tiny_checkpoint}", *QUICK, METHODS, "timing=false", "scoring=false")
+    for name in ("recorded", "read"):
+        generations.clear()
+        assert run(run_config(composed([*common, f"references={tmp_path}/references", f"out={tmp_path}/{name}"]))) == 0
+        assert len(generations) == 2 * 3
+    recorded, read = (read_records(tmp_path / name / "samples.jsonl") for name in ("recorded", "read"))
+    assert sorted(recorded, key=lambda record: record.key) == sorted(read, key=lambda record: record.key)
 
 
 def test_a_table_without_times_has_no_column_for_them(runs: Path) -> None:

@@ -16,6 +16,7 @@ SCORERS = {
     "equation 1": AttentionScorer(),
     "window": AttentionScorer(window=5),
     "weighted window": AttentionScorer(window=5, newest_weight=1.5),
+    "nearly all queries": AttentionScorer(window_share=0.8),
     "products, mean pool": AttentionScorer(products=True, pool=5),
     "products, max pool": AttentionScorer(window=3, products=True, pool=3, pool_by="max"),
     "context, mean pool": AttentionScorer(window=5, own_columns=False, pool=7),
@@ -32,9 +33,9 @@ LAYERS = {"plain": {}, "softcap": {"softcap": 2.0}, "sinks": {"sinks": torch.ten
 def test_a_window_scored_in_blocks_equals_it_scored_at_once(scorer, layer, monkeypatch):
     seen = random_seen(keys=17, queries=scorer.queries(17), seed=0, **layer)
     at_once = scorer(seen)
-    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE", 2 * 4 * 17)  # two queries at a time
+    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE_ON_CPU", 2 * 4 * 17)  # two queries at a time
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
-    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE", 1)
+    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE_ON_CPU", 1)
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
 
 

@@ -137,8 +137,16 @@ class Measuring:
         task: Task,
         sample: Sample,
     ) -> Record:
-        """Without a clock: one pass for fidelity and work; one more for the score, where some step disagreed."""
-        judged = attempt(lambda: quality(method, request, reference()))
+        """Without a clock: one pass for fidelity and work; one more for the score, where some step disagreed.
+
+        None for the baseline where its reference was recorded just now.
+        """
+
+        def judge() -> Quality:
+            own = reference().response if method.name == Baseline.name else None
+            return quality(method, request, reference()) if own is None else Quality(EXACT, own)
+
+        judged = attempt(judge)
         if not isinstance(judged, Quality):
             return replace(record, error=judged)
         record = _with_fidelity(self._with_work(record, judged.response, request, sample), judged.fidelity)

@@ -27,6 +27,7 @@ class Reference:
 
     tokens: Tensor  # (steps,), long, on the CPU
     log_probabilities: Tensor  # (steps, vocabulary), float32, on the CPU
+    response: Response | None = None  # the generation itself, for whoever just made it
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def record_reference(baseline: Method, request: Request) -> Reference:
     recorder = _Recorder()
     response = baseline.run(_with_processor(request, recorder))
     tokens = response.new_tokens.cpu()
-    return Reference(tokens, torch.stack(recorder.rows[: len(tokens)]))
+    return Reference(tokens, torch.stack(recorder.rows[: len(tokens)]), response)
 
 
 def quality(method: Method, request: Request, reference: Reference) -> Quality:

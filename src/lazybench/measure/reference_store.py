@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -79,7 +79,7 @@ def _write(path: Path, reference: Reference) -> None:
     temporary = path.with_suffix(f".{uuid4().hex}")  # its own: others may record the same sample at this moment
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(asdict(reference), temporary)
+        torch.save({"tokens": reference.tokens, "log_probabilities": reference.log_probabilities}, temporary)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch wraps what the disk says
         with suppress(OSError):
