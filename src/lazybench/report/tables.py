@@ -131,40 +131,9 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
 
 def table1(summary: pandas.DataFrame) -> pandas.DataFrame:
     """Table 1, category by method: score (0..100) and TTFT speedup, each model of ours, then the paper's two."""
-    summary = with_settings_in_model(summary)
-    theirs = {(row["category"], row["method"]): row for row in paper.table1().to_dict("records")}
-    ours = category_rows(summary)
-    keys = list(dict.fromkeys([*zip(ours["category"], ours["method"], ours["variant"], strict=True)]))
-    lines = []
-    for category, title in category_titles(ours).items():
-        for method in dict.fromkeys([*paper.METHOD_TITLES, *ours["method"]]):  # the paper's order
-            variants = [v for c, m, v in keys if (c, m) == (category, method)]
-            if not variants and (category, method) not in theirs:
-                continue
-            for variant in variants or [""]:
-                line = {
-                    "category": title,
-                    "method": method_title(method, variant),
-                }
-                for model in dict.fromkeys(summary["model"]):
-                    match = ours[
-                        (ours["model"] == model)
-                        & (ours["category"] == category)
-                        & (ours["method"] == method)
-                        & (ours["variant"] == variant)
-                    ]
-                    line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
-                    line[f"{model} score"] = _cell(match, "score", 100, 2)
-                    if timed(summary):
-                        line[f"{model} TTFT speedup"] = _cell(match, "ttft_speedup", 1, 2)
-                if (category, method) in theirs:
-                    known = theirs[category, method]
-                    line["paper Llama 2 score"] = f"{known['llama2_score']:.2f}"
-                    line["paper Llama 2 TTFT speedup"] = f"{known['llama2_ttft_speedup']:.2f}"
-                    line["paper XGen score"] = f"{known['xgen_score']:.2f}"
-                    line["paper XGen TTFT speedup"] = f"{known['xgen_ttft_speedup']:.2f}"
-                lines.append(line)
-    return pandas.DataFrame(lines).fillna("")
+    columns = {"score": ("score", 100.0), "TTFT speedup": ("ttft_speedup", 1.0)}
+    methods = [*paper.METHOD_TITLES, *category_rows(summary)["method"]]  # the paper's order
+    return _beside_the_papers(summary, paper.table1(), list(dict.fromkeys(methods)), columns)
 
 
 def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
@@ -172,27 +141,40 @@ def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
 
     The paper does not say which layers count; ours is the mean over layers.
     """
+    columns = {
+        "prompt computed %": ("prompt_tokens_computed", 100.0),
+        "generation speedup": ("generation_speedup", 1.0),
+    }
+    return _beside_the_papers(summary, paper.table2().assign(method="lazyllm"), ["lazyllm"], columns)
+
+
+def _beside_the_papers(
+    summary: pandas.DataFrame, papers: pandas.DataFrame, methods: Sequence[str], columns: dict[str, tuple[str, float]]
+) -> pandas.DataFrame:
+    """Category by method and setting; ``columns``: the title of each, its name in a summary and the factor to show."""
     summary = with_settings_in_model(summary)
-    theirs = {row["category"]: row for row in paper.table2().to_dict("records")}
     ours = category_rows(summary)
-    ours = ours[ours["method"] == "lazyllm"]
+    theirs = {(row["category"], row["method"]): row for row in papers.to_dict("records")}
+    found = dict(iter(ours.groupby(["model", "category", "method", "variant"])))
+    variants: dict[tuple[str, str], list[str]] = {key: [""] for key in theirs}
+    variants |= {key: list(dict.fromkeys(rows["variant"])) for key, rows in ours.groupby(["category", "method"])}  # type: ignore[misc]
     lines = []
     for category, title in category_titles(ours).items():
-        of_category = ours[ours["category"] == category]
-        for variant in list(dict.fromkeys(of_category["variant"])) or [""]:
-            line = {"category": title, "method": method_title("lazyllm", variant)}
-            for model in dict.fromkeys(summary["model"]):
-                match = of_category[(of_category["model"] == model) & (of_category["variant"] == variant)]
-                line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
-                line[f"{model} prompt computed %"] = _cell(match, "prompt_tokens_computed", 100, 2)
-                line[f"{model} generation speedup"] = _cell(match, "generation_speedup", 1, 2)
-            if category in theirs:
-                known = theirs[category]
-                line["paper Llama 2 prompt computed %"] = f"{known['llama2_prompt_tokens_computed']:.2f}"
-                line["paper Llama 2 generation speedup"] = f"{known['llama2_generation_speedup']:.2f}"
-                line["paper XGen prompt computed %"] = f"{known['xgen_prompt_tokens_computed']:.2f}"
-                line["paper XGen generation speedup"] = f"{known['xgen_generation_speedup']:.2f}"
-            lines.append(line)
+        for method in methods:
+            for variant in variants.get((category, method), []):
+                line = {"category": title, "method": method_title(method, variant)}
+                for model in dict.fromkeys(summary["model"]):
+                    match = found.get((model, category, method, variant), ours[:0])
+                    line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
+                    for shown, (name, factor) in columns.items():
+                        if timed(summary) or not name.endswith("speedup"):
+                            line[f"{model} {shown}"] = _cell(match, name, factor, 2)
+                known = theirs.get((category, method), {})
+                for model in ("Llama 2", "XGen") if known else ():
+                    for shown, (name, _) in columns.items():
+                        value = known[f"{model.replace(' ', '').lower()}_{name}"]
+                        line[f"paper {model} {shown}"] = f"{value:.2f}"
+                lines.append(line)
     return pandas.DataFrame(lines).fillna("")
 
 
