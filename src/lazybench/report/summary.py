@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
+import numpy
 import pandas
 
 from lazybench.report import statistics
@@ -93,31 +95,49 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     """All numbers of one row, from its records."""
     if rows.empty:
         return {"n": 0}
-    row: dict[str, object] = {"n": _count(rows)}
-    row["n_paired"] = _count(rows[rows["baseline_prompt_tokens"].notna()])
-    row["truncated"] = _count(rows[rows["truncated_from"].notna()])
-    row["bounds"] = _measured(rows, rows["prompt_tokens"]).kind
+    samples, tasks = rows["sample"].to_numpy(), rows["task_number"].to_numpy()
+
+    @cache
+    def column(name: str) -> statistics.Array:
+        return rows[name].to_numpy(dtype=float)
+
+    def measured(values: statistics.Array) -> Measured:
+        return Measured.of(values, samples, tasks)
+
+    def paired(above: str, below: str) -> list[Measured]:
+        missing = numpy.isnan(column(above) + column(below))
+        return [measured(numpy.where(missing, numpy.nan, column(name))) for name in (above, below)]
+
+    def ratios(above: str, below: str) -> Measured:
+        with numpy.errstate(divide="ignore", invalid="ignore"):
+            return measured(column(above) / column(below))
+
+    def counted(name: str) -> int:
+        return len(numpy.unique(samples[~numpy.isnan(column(name))]))
+
+    row: dict[str, object] = {"n": counted("prompt_tokens")}
+    row["n_paired"] = counted("baseline_prompt_tokens")
+    row["truncated"] = counted("truncated_from")
+    row["bounds"] = measured(column("prompt_tokens")).kind
     for name in ("score", "fidelity_top1"):
-        _put(row, name, statistics.mean_score(_measured(rows, rows[name])))
-    repeats = rows.groupby("repeat")["score"].mean()
+        _put(row, name, statistics.mean_score(measured(column(name))))
+    repeats = rows["score"].groupby(rows["repeat"]).mean()
     row["score_sd_of_repeats"] = repeats.std() if len(repeats) > 1 else float("nan")
-    scored = rows[rows["score"].notna() & rows["baseline_score"].notna()]
-    pair = _measured(scored, scored["score"]), _measured(scored, scored["baseline_score"])
-    _put(row, "relative_score", statistics.relative_score(*pair))
-    row["_scored"] = pair if (rows["method"] != "baseline").all() and len(scored) else None
-    for name, (above, below) in RATIOS.items():
-        _put(row, name, statistics.median_ratio(_measured(rows, rows[above] / rows[below])))
-    _put(row, "fidelity_kl_median", statistics.median(_measured(rows, rows["fidelity_kl"])))
-    for name, (above, below) in RATIOS_WITHOUT_BOUNDS.items():
-        row[name] = statistics.median_ratio(_measured(rows, rows[above] / rows[below])).value
-    for name, (above, below) in RATIOS_OF_SUMS.items():
-        paired = rows[rows[above].notna() & rows[below].notna()]
-        sums = [statistics.mean(_measured(paired, paired[column])) for column in (above, below)]
-        row[name] = sums[0] / sums[1]
+    score, baseline = paired("score", "baseline_score")
+    _put(row, "relative_score", statistics.relative_score(score, baseline))
+    row["_scored"] = (score, baseline) if (rows["method"] != "baseline").all() and score.count else None
+    for name, pair in RATIOS.items():
+        _put(row, name, statistics.median_ratio(ratios(*pair)))
+    _put(row, "fidelity_kl_median", statistics.median(measured(column("fidelity_kl"))))
+    for name, pair in RATIOS_WITHOUT_BOUNDS.items():
+        row[name] = statistics.median_ratio(ratios(*pair)).value
+    for name, pair in RATIOS_OF_SUMS.items():
+        above, below = map(statistics.mean, paired(*pair))
+        row[name] = above / below
     for name in MEANS:
-        row[name] = statistics.mean(_measured(rows, rows[name]))
-    row["flops_ratio"] = statistics.median(_measured(rows, rows["flops_ratio"])).value
-    speedups = _measured(rows, rows["baseline_ttft_s"] / rows["ttft_s"])
+        row[name] = statistics.mean(measured(column(name)))
+    row["flops_ratio"] = statistics.median(measured(column("flops_ratio"))).value
+    speedups = ratios("baseline_ttft_s", "ttft_s")
     row["efficiency"] = statistics.median_ratio(speedups).value / row["flops_ratio"]  # type: ignore[operator]
     told = (rows["method"] == "baseline").all() or not len(speedups.values)
     row["clock"] = "" if told or statistics.clock_decides(speedups, statistics.median_ratio(speedups)) else "undecided"
@@ -180,10 +200,6 @@ def _measured(rows: pandas.DataFrame, values: pandas.Series) -> Measured:
 
 def _put(row: dict[str, object], name: str, estimate: Estimate) -> None:
     row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate.value, estimate.low, estimate.high
-
-
-def _count(rows: pandas.DataFrame) -> int:
-    return int(rows["sample"].nunique())
 
 
 def _tasks_of_categories(failed: dict[tuple[str, ...], int]) -> dict[tuple[str, str, str], list[str]]:
