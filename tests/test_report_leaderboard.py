@@ -246,12 +246,16 @@ const document = { querySelectorAll: () => heads };
 """
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return (board(tmp_path_factory.mktemp("page"), judged()) / "leaderboard.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(NODE is None, reason="runs the page's script with node")
 @pytest.mark.parametrize(
     ("column", "clicks", "order"), [(0, 1, "abcd"), (0, 2, "dcba"), (1, 1, "cbad"), (1, 2, "abcd")]
 )
-def test_a_pages_table_sorts_by_numbers_and_words(tmp_path: Path, column: int, clicks: int, order: str) -> None:
-    page = (board(tmp_path, judged()) / "leaderboard.html").read_text(encoding="utf-8")
+def test_a_pages_table_sorts_by_numbers_and_words(page: str, column: int, clicks: int, order: str) -> None:
     script = page.rpartition("<script>")[2].partition("</script>")[0].replace('"use strict";', "")
     rows = [["b", "2.5 [1, 9]"], ["d", ""], ["a", "10"], ["c", "0.3"]]
     show = "console.log(body.rows.map((row) => row.cells[0].textContent).join(''));"
@@ -261,8 +265,7 @@ def test_a_pages_table_sorts_by_numbers_and_words(tmp_path: Path, column: int, c
 
 
 @pytest.mark.skipif(NODE is None, reason="runs the page's script with node")
-def test_a_search_leaves_the_rows_that_hold_every_word(tmp_path: Path) -> None:
-    page = (board(tmp_path, judged(4)) / "leaderboard.html").read_text(encoding="utf-8")
+def test_a_search_leaves_the_rows_that_hold_every_word(page: str) -> None:
     assert 'id="search"' in page
     script = page.split("<script>")[1].partition("</script>")[0]
     program = """
