@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,21 @@ class Entry:
     papers: tuple[str, ...]  # arXiv numbers in the docstring's paragraph "Source:"
 
 
-def catalogue() -> dict[str, Entry]:
+def catalogue() -> Mapping[str, Entry]:
     """Every method by its name."""
     import lazybench.methods
 
+    return _read(tuple(lazybench.methods.__path__))
+
+
+@cache
+def _read(folders: tuple[str, ...]) -> Mapping[str, Entry]:
     classes: dict[str, tuple[str, ast.ClassDef]] = {}
-    for folder in lazybench.methods.__path__:
+    for folder in folders:
         for path in sorted(Path(folder).glob("*.py")):
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.ClassDef):
-                    classes[node.name] = (f"{lazybench.methods.__name__}.{path.stem}.{node.name}", node)
+                    classes[node.name] = (f"lazybench.methods.{path.stem}.{node.name}", node)
     entries = {}
     for target, node in classes.values():
         name = dict(_values(node)).get("name")
