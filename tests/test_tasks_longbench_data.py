@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from longbench_rows import row, write
 
 from lazybench.errors import UserError
 from lazybench.tasks import DataSettings, build_task
-from lazybench.tasks.documents import PROMPTS, _from_archive, _from_parquet, untemplated
+from lazybench.tasks.documents import HUB_REVISION, PROMPTS, _from_archive, _from_parquet, untemplated
 
 many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 QUESTION_STARTS = ("Question: ", "问题：", "Query: ")
@@ -115,8 +117,6 @@ def test_missing_folder_missing_file_and_bytes_that_are_not_text(tmp_path: Path)
 
 def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
     """The benchmark's archive and a copy's parquet file, as the hub holds them."""
-    import zipfile
-
     from datasets import Dataset
 
     rows = [row(0), row(1)]
@@ -129,6 +129,17 @@ def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
         _from_archive(tmp_path / "data.zip", "trec")
     Dataset.from_list(rows).to_parquet(tmp_path / "part.parquet")
     assert _from_parquet(tmp_path / "part.parquet", "qasper/part.parquet")[2] == rows
+
+
+def test_without_a_network_what_was_fetched_before_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "datasets--zai-org--LongBench" / "snapshots" / HUB_REVISION
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+        archive.write(write(tmp_path, "qasper", [row()]) / "qasper.jsonl", "data/qasper.jsonl")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    (sample,) = build_task("qasper", DataSettings()).samples()
+    assert row()["context"] in sample.prompt
 
 
 def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ PROMPTS: dict[str, str] = json.loads((Path(__file__).parent / "longbench" / "pro
 
 HUB_ID = "zai-org/LongBench"
 HUB_REVISION = "f72191f71cd6fcd0da8a54f0915078efda579449"
+HUB_TIMEOUT_S = 10
 FIELDS: dict[str, type] = {"context": str, "answers": list, "length": int, "_id": str}
 ORIGINAL_FIELDS: dict[str, type] = {"input": str}
 TEMPLATED_FIELDS: dict[str, type] = {"question": str, "answer_prefix": str}
@@ -173,7 +175,20 @@ def hub_file(hub_id: str, name: str, revision: str) -> Path:
     """A data set's file from the hub or, where it was fetched before, from the hub's cache."""
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+    cached = not _hub_answers(hub_id, revision)
+    return Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision, local_files_only=cached))
+
+
+@cache
+def _hub_answers(hub_id: str, revision: str) -> bool:
+    """One short question first: without a network a download would try for half a minute."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().dataset_info(hub_id, revision=revision, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # the client library's exceptions differ by version; a refusal has an answer
+        return getattr(error, "response", None) is not None
+    return True
 
 
 @contextmanager
