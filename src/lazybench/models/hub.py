@@ -37,7 +37,7 @@ class Repository:
         except HFValidationError as error:
             raise UserError(f"model.hub_id={hub_id!r} is not of the form OWNER/NAME, {OTHERWISE}") from error
         except Exception as error:
-            if not _unreachable(error):
+            if not unreachable(error):
                 raise refusal(hub_id, revision, error) from error
             try:
                 folder = snapshot_download(
@@ -91,7 +91,7 @@ def refusal(hub_id: str, revision: str | None, error: Exception) -> UserError:
         return UserError(f"{hub_id} has no revision {revision!r}; check model.revision")
     if "No space left" in str(error):
         return UserError(f"no space left for {hub_id}; free some, or set HF_HOME to a folder on another disk")
-    if _unreachable(error):
+    if unreachable(error):
         return UserError(
             f"can't reach the hub for {hub_id}, and no whole copy is in its cache; go online (unset HF_HUB_OFFLINE), "
             f"{OTHERWISE}, or measure speed alone with model.weights=random"
@@ -99,7 +99,7 @@ def refusal(hub_id: str, revision: str | None, error: Exception) -> UserError:
     return UserError(f"the hub refused {hub_id}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
-def _unreachable(error: Exception) -> bool:
+def unreachable(error: Exception) -> bool:
     """No answer at all, or a hub that says it is ill; the client library's exceptions differ by version."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", 0)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from lazybench.errors import UserError
+from lazybench.models.hub import TIMEOUT_S, unreachable
 
 PROMPTS: dict[str, str] = json.loads((Path(__file__).parent / "longbench" / "prompts.json").read_text(encoding="utf-8"))
 
 HUB_ID = "zai-org/LongBench"
 HUB_REVISION = "f72191f71cd6fcd0da8a54f0915078efda579449"
-HUB_TIMEOUT_S = 10
 FIELDS: dict[str, type] = {"context": str, "answers": list, "length": int, "_id": str}
 ORIGINAL_FIELDS: dict[str, type] = {"input": str}
 TEMPLATED_FIELDS: dict[str, type] = {"question": str, "answer_prefix": str}
@@ -185,9 +185,9 @@ def _hub_answers(hub_id: str, revision: str) -> bool:
     from huggingface_hub import HfApi
 
     try:
-        HfApi().dataset_info(hub_id, revision=revision, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # the client library's exceptions differ by version; a refusal has an answer
-        return getattr(error, "response", None) is not None
+        HfApi().dataset_info(hub_id, revision=revision, timeout=TIMEOUT_S)
+    except Exception as error:
+        return not unreachable(error)
     return True
 
 
