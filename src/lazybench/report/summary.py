@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy
 import pandas
@@ -95,14 +95,12 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     """All numbers of one row, from its records."""
     if rows.empty:
         return {"n": 0}
-    samples, tasks = rows["sample"].to_numpy(), rows["task_number"].to_numpy()
+    samples = rows["sample"].to_numpy()
+    measured = partial(Measured.of, samples=samples, tasks=rows["task_number"].to_numpy())
 
     @cache
     def column(name: str) -> statistics.Array:
         return rows[name].to_numpy(dtype=float)
-
-    def measured(values: statistics.Array) -> Measured:
-        return Measured.of(values, samples, tasks)
 
     def paired(above: str, below: str) -> list[Measured]:
         missing = numpy.isnan(column(above) + column(below))
@@ -126,8 +124,9 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     score, baseline = paired("score", "baseline_score")
     _put(row, "relative_score", statistics.relative_score(score, baseline))
     row["_scored"] = (score, baseline) if (rows["method"] != "baseline").all() and score.count else None
-    for name, pair in RATIOS.items():
-        _put(row, name, statistics.median_ratio(ratios(*pair)))
+    medians = {name: statistics.median_ratio(ratios(*pair)) for name, pair in RATIOS.items()}
+    for name, estimate in medians.items():
+        _put(row, name, estimate)
     _put(row, "fidelity_kl_median", statistics.median(measured(column("fidelity_kl"))))
     for name, pair in RATIOS_WITHOUT_BOUNDS.items():
         row[name] = statistics.median_ratio(ratios(*pair)).value
@@ -137,10 +136,10 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     for name in MEANS:
         row[name] = statistics.mean(measured(column(name)))
     row["flops_ratio"] = statistics.median(measured(column("flops_ratio"))).value
-    speedups = ratios("baseline_ttft_s", "ttft_s")
-    row["efficiency"] = statistics.median_ratio(speedups).value / row["flops_ratio"]  # type: ignore[operator]
+    speedup, speedups = medians["ttft_speedup"], ratios(*RATIOS["ttft_speedup"])
+    row["efficiency"] = speedup.value / row["flops_ratio"]  # type: ignore[operator]
     told = (rows["method"] == "baseline").all() or not len(speedups.values)
-    row["clock"] = "" if told or statistics.clock_decides(speedups, statistics.median_ratio(speedups)) else "undecided"
+    row["clock"] = "" if told or statistics.clock_decides(speedups, speedup) else "undecided"
     row["ttft_median_s"] = rows["ttft_s"].median()
     row["ttft_quartile1_s"], row["ttft_quartile3_s"] = rows["ttft_s"].quantile([0.25, 0.75])
     row["generation_median_s"] = rows["generation_s"].median()

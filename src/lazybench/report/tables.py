@@ -132,8 +132,7 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
 def table1(summary: pandas.DataFrame) -> pandas.DataFrame:
     """Table 1, category by method: score (0..100) and TTFT speedup, each model of ours, then the paper's two."""
     columns = {"score": ("score", 100.0), "TTFT speedup": ("ttft_speedup", 1.0)}
-    methods = [*paper.METHOD_TITLES, *category_rows(summary)["method"]]  # the paper's order
-    return _beside_the_papers(summary, paper.table1(), list(dict.fromkeys(methods)), columns)
+    return _beside_the_papers(summary, paper.table1(), columns)
 
 
 def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
@@ -145,15 +144,27 @@ def table2(summary: pandas.DataFrame) -> pandas.DataFrame:
         "prompt computed %": ("prompt_tokens_computed", 100.0),
         "generation speedup": ("generation_speedup", 1.0),
     }
-    return _beside_the_papers(summary, paper.table2().assign(method="lazyllm"), ["lazyllm"], columns)
+    return _beside_the_papers(summary, paper.table2().assign(method="lazyllm"), columns, only="lazyllm")
 
 
 def _beside_the_papers(
-    summary: pandas.DataFrame, papers: pandas.DataFrame, methods: Sequence[str], columns: dict[str, tuple[str, float]]
+    summary: pandas.DataFrame,
+    papers: pandas.DataFrame,
+    columns: dict[str, tuple[str, float]],
+    only: str | None = None,
 ) -> pandas.DataFrame:
-    """Category by method and setting; ``columns``: the title of each, its name in a summary and the factor to show."""
+    """Category by method and setting, the paper's methods first.
+
+    Args:
+        columns: the title of each, its name in a summary and the factor to show.
+        only: the one method to show; None: all.
+    """
     summary = with_settings_in_model(summary)
+    models, with_times = list(dict.fromkeys(summary["model"])), timed(summary)
     ours = category_rows(summary)
+    if only:
+        ours = ours[ours["method"] == only]
+    methods = [only] if only else list(dict.fromkeys([*paper.METHOD_TITLES, *ours["method"]]))
     theirs = {(row["category"], row["method"]): row for row in papers.to_dict("records")}
     found = dict(iter(ours.groupby(["model", "category", "method", "variant"])))
     variants: dict[tuple[str, str], list[str]] = {key: [""] for key in theirs}
@@ -163,17 +174,16 @@ def _beside_the_papers(
         for method in methods:
             for variant in variants.get((category, method), []):
                 line = {"category": title, "method": method_title(method, variant)}
-                for model in dict.fromkeys(summary["model"]):
+                for model in models:
                     match = found.get((model, category, method, variant), ours[:0])
                     line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
                     for shown, (name, factor) in columns.items():
-                        if timed(summary) or not name.endswith("speedup"):
+                        if with_times or not name.endswith("speedup"):
                             line[f"{model} {shown}"] = _cell(match, name, factor, 2)
-                known = theirs.get((category, method), {})
-                for model in ("Llama 2", "XGen") if known else ():
-                    for shown, (name, _) in columns.items():
-                        value = known[f"{model.replace(' ', '').lower()}_{name}"]
-                        line[f"paper {model} {shown}"] = f"{value:.2f}"
+                if known := theirs.get((category, method)):
+                    for prefix, model in (("llama2", "Llama 2"), ("xgen", "XGen")):
+                        for shown, (name, _) in columns.items():
+                            line[f"paper {model} {shown}"] = f"{known[f'{prefix}_{name}']:.2f}"
                 lines.append(line)
     return pandas.DataFrame(lines).fillna("")
 
