@@ -16,8 +16,9 @@ from lazybench.errors import UserError
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.budgets import FallingRatio, Mass, Ratio, Tokens
 from lazybench.pruning.placement import WhereRanksSettle, rank_variance
+from lazybench.pruning.reductions import over_layers
 from lazybench.pruning.retention import PerHead
-from lazybench.pruning.scorers import AttentionScorer, Seen, over_layers
+from lazybench.pruning.scorers import AttentionScorer, Seen
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 CONTEXT = [

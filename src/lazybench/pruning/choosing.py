@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lazybench.pruning.budgets import Budget, Mass, Ratio, Tokens, per_boundary, shares_of
+from lazybench.pruning.reductions import over_layers
 from lazybench.pruning.rows import room_for, take_rows
-from lazybench.pruning.scorers import over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 if TYPE_CHECKING:
