@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -155,7 +155,8 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         UserError: any value that is not allowed, in one line.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    nodes = [_method_node(entry, config) for entry in _listed(plain["methods"], "methods")]
+    nodes = _method_nodes(plain, config)
+    identity = _identity(plain, nodes)
     root = plain["data"].get("root")
     task = plain["task"]
     checked = RunConfig(
@@ -178,10 +179,10 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         scoring=plain["scoring"],
         threads=plain["threads"],
         tracker=plain["tracker"],
-        out=run_folder(config, sweep),
+        out=_folder(plain, identity, sweep),
         timing=plain["timing"],
         references=Path(plain["references"]).expanduser() if plain["references"] else None,
-        resolved=_identity(config),
+        resolved=identity,
         attention_map=plain["attention_map"],
         keep_tokens=plain["keep_tokens"],
         launches=plain["launches"],
@@ -214,29 +215,32 @@ def run_folder(config: DictConfig, sweep: bool = False) -> Path:
     Raises:
         UserError: a tag that is no folder's name.
     """
-    if config.out:
-        if config.tag is not None:
-            raise UserError(f"tag={config.tag} and out={config.out} both name the run's folder; give one")
-        return Path(config.out)
-    identity = _identity(config)
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    return _folder(plain, _identity(plain, _method_nodes(plain, config)), sweep)
+
+
+def _folder(plain: Mapping[str, Any], identity: Mapping[str, Any], sweep: bool) -> Path:
+    tag = plain["tag"]
+    if plain["out"]:
+        if tag is not None:
+            raise UserError(f"tag={tag} and out={plain['out']} both name the run's folder; give one")
+        return Path(plain["out"])
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.\-]+", "_", f"{identity['model']['name']}-{identity['task']['name']}")
     runs = Path("results/runs")
-    if config.tag is None:
+    if tag is None:
         return runs / f"{name}-{digest}"
-    if re.fullmatch(r"\w[\w.\-]*", str(config.tag)) is None:
-        raise UserError(f"tag={config.tag} must be letters, digits, '.', '_' or '-': it names a folder of {runs}")
-    several = sweep or _shard(config.shard)[1] > 1
-    return runs / str(config.tag) / f"{name}-{digest}" if several else runs / str(config.tag)
+    if re.fullmatch(r"\w[\w.\-]*", str(tag)) is None:
+        raise UserError(f"tag={tag} must be letters, digits, '.', '_' or '-': it names a folder of {runs}")
+    several = sweep or _shard(plain["shard"])[1] > 1
+    return runs / str(tag) / f"{name}-{digest}" if several else runs / str(tag)
 
 
-def _identity(config: DictConfig) -> dict[str, Any]:
+def _identity(plain: Mapping[str, Any], nodes: Sequence[DictConfig]) -> dict[str, Any]:
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     no_part = ("out", "tag", "method", "tracker", "dry_run", "references", "keep_tokens")
     identity = {key: value for key, value in plain.items() if key not in no_part}
-    entries = _listed(plain["methods"], "methods")
-    identity["methods"] = [OmegaConf.to_container(_method_node(entry, config), resolve=True) for entry in entries]
+    identity["methods"] = [OmegaConf.to_container(node, resolve=True) for node in nodes]
     if plain["tune"] is not None:  # jobs that share a search share its folder
         identity["tune"] = {key: value for key, value in plain["tune"].items() if key != "job"}
     return identity
@@ -253,6 +257,10 @@ def _shard(text: Any) -> tuple[int, int]:
     if match is None or not int(match[1]) < int(match[2]):
         raise UserError(f"shard={text} must be index/count with the index from 0 below the count, as in shard=0/4")
     return int(match[1]), int(match[2])
+
+
+def _method_nodes(plain: Mapping[str, Any], config: DictConfig) -> list[DictConfig]:
+    return [_method_node(entry, config) for entry in _listed(plain["methods"], "methods")]
 
 
 def _method_node(entry: Any, config: DictConfig) -> DictConfig:
