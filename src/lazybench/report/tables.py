@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import pandas
 import tabulate
@@ -165,27 +166,25 @@ def _beside_the_papers(
     if only:
         ours = ours[ours["method"] == only]
     methods = [only] if only else list(dict.fromkeys([*paper.METHOD_TITLES, *ours["method"]]))
-    theirs = {(row["category"], row["method"]): row for row in papers.to_dict("records")}
-    found = dict(iter(ours.groupby(["model", "category", "method", "variant"])))
-    variants: dict[tuple[str, str], list[str]] = {key: [""] for key in theirs}
-    variants |= {key: list(dict.fromkeys(rows["variant"])) for key, rows in ours.groupby(["category", "method"])}  # type: ignore[misc]
-    lines = []
-    for category, title in category_titles(ours).items():
-        for method in methods:
-            for variant in variants.get((category, method), []):
-                line = {"category": title, "method": method_title(method, variant)}
-                for model in models:
-                    match = found.get((model, category, method, variant), ours[:0])
-                    line[f"{model} n"] = str(match["n"].iloc[0]) if len(match) else ""
-                    for shown, (name, factor) in columns.items():
-                        if with_times or not name.endswith("speedup"):
-                            line[f"{model} {shown}"] = _cell(match, name, factor, 2)
-                if known := theirs.get((category, method)):
-                    for prefix, model in (("llama2", "Llama 2"), ("xgen", "XGen")):
-                        for shown, (name, _) in columns.items():
-                            line[f"paper {model} {shown}"] = f"{known[f'{prefix}_{name}']:.2f}"
-                lines.append(line)
-    return pandas.DataFrame(lines).fillna("")
+    theirs = papers.set_index(["category", "method"])
+    variants: dict[Any, list[str]] = {key: [""] for key in theirs.index}
+    variants |= {key: list(dict.fromkeys(rows["variant"])) for key, rows in ours.groupby(["category", "method"])}
+    titles = category_titles(ours)
+    shown = [(one, method, name) for one in titles for method in methods for name in variants.get((one, method), [])]
+    table = pandas.DataFrame(
+        [(titles[one], method_title(method, name)) for one, method, name in shown], columns=["category", "method"]
+    )
+    for model in models:
+        rows = ours[ours["model"] == model].set_index(["category", "method", "variant"]).reindex(shown).reset_index()
+        table[f"{model} n"] = [number(samples, 0) for samples in rows["n"]]
+        for title, (name, factor) in columns.items():
+            if with_times or not name.endswith("speedup"):
+                table[f"{model} {title}"] = _bounded(rows, name, factor, 2) if name in rows else ""
+    theirs = theirs.reindex([key[:2] for key in shown])
+    for prefix, model in (("llama2", "Llama 2"), ("xgen", "XGen")) if theirs.notna().any(axis=None) else ():
+        for title, (name, _) in columns.items():
+            table[f"paper {model} {title}"] = [number(value, 2) for value in theirs[f"{prefix}_{name}"]]
+    return table
 
 
 def markdown(table: pandas.DataFrame) -> str:
@@ -238,10 +237,6 @@ def _fitted(table: pandas.DataFrame) -> pandas.DataFrame:
     longest = table["method"].str.len().max() - max(0, width - WIDTH)
     cut = [name if len(name) <= longest else f"…{name[1 - longest :]}" for name in table["method"]]
     return table.assign(method=cut)
-
-
-def _cell(match: pandas.DataFrame, name: str, factor: float, digits: int) -> str:
-    return _bounded(match, name, factor, digits)[0] if len(match) and name in match else ""
 
 
 def _bounded(rows: pandas.DataFrame, name: str, factor: float, digits: int, of_bounds: int | None = None) -> list[str]:
