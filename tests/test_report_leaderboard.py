@@ -147,6 +147,8 @@ def test_a_latency_run_of_the_same_settings_gives_speedups_and_matches_by_them(t
     assert curve.speeds == pytest.approx([ratio**2 for ratio in KEEPS.values()])
     expected = curve.settings[0]["fidelity_kl"] * (2**0.5 / 1.25) ** SLOPES[curve.method]
     pandas.testing.assert_series_equal(curve.at(2.0)["fidelity_kl"], expected, rtol=1e-9)
+    beyond = curve.at(100.0)["fidelity_kl"].align(expected, join="inner")[0]  # no sample in common, and no error
+    assert beyond.empty
 
 
 def test_variants_that_keep_alike_otherwise_are_curves_of_their_own(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Curve:
         """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
         found = between(self.speeds, speed)
         if found is None:
-            return pandas.DataFrame(columns=list(QUANTITIES))
+            return self.settings[0][:0]
         first, second, share = found
         one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
         logs = list(LOGARITHMIC)

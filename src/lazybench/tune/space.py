@@ -28,6 +28,8 @@ CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "heads": ("mean", "max", "query_max"),
         "pool": (1, 5, 13),
         "chunk": (1, 8, 16, 32),
+        "first": (0, 4, 64),
+        "last_share": (0.0, 0.08, 0.15, 0.25),
         "look_back": (1, 2, 4),
         "over_layers": ("mean", "max"),
         "revive": (0, 4, 8, 16, 32),

@@ -1,0 +1,46 @@
+"""A policy refuses parts that contradict each other, in one line, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lazybench.errors import UserError
+from lazybench.pruning.budgets import Mass, Ratio
+from lazybench.pruning.placement import BEFORE_THE_FIRST, At, WhereRanksSettle
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.retention import PerHead
+from lazybench.pruning.revival import Revival
+from lazybench.pruning.scorers import AttentionScorer
+
+REVIVES = Revival(most=4)
+SETTLED = WhereRanksSettle(first=1, observed=2, top=2, below=0.3, last=5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"placement": At((1, 2)), "budget": (Ratio(0.5),)}, "2 pruning layers need as many budgets, not 1"),
+        ({"scorer": AttentionScorer(products=True), "budget": Mass(0.5)}, "scores above 0"),
+        ({"scorer": AttentionScorer(standardise=True), "budget": (Mass(0.5),)}, "scores above 0"),
+        ({"revival": REVIVES, "before_mlp": True}, "revival.most=0"),
+        ({"revival": REVIVES, "last": 0}, "revival.most=0"),
+        ({"revival": REVIVES, "retention": PerHead(AttentionScorer(), Ratio(0.5), 1)}, "revival.most=0"),
+        ({"revival": REVIVES, "placement": At((BEFORE_THE_FIRST,))}, "before the first layer"),
+        ({"revival": REVIVES, "placement": SETTLED}, "decides anew"),
+        ({"before_mlp": True, "placement": SETTLED}, "decides anew"),
+        ({"last_share": 1.5}, "last_share=1.5"),
+        ({"chunk": 0}, "chunk=0"),
+    ],
+)
+def test_parts_that_contradict_each_other_are_refused(parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Policy(**{"placement": At((1,)), "budget": Ratio(0.5), **parts})
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("parts", [{"products": True}, {"standardise": True}])
+def test_signed_scores_rank_and_count_where_no_mass_is_asked_for(parts: dict[str, Any]) -> None:
+    assert Policy(At((1,)), AttentionScorer(**parts), Ratio(0.5)).scorer == AttentionScorer(**parts)
