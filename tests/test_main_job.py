@@ -245,3 +245,15 @@ def test_a_dry_run_measures_nothing_and_counts_what_would_be(
     assert "28 generations" in result.stdout
     assert "GiB of weights" in result.stdout
     assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_forecasts_layers_with_a_window(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    """A window shorter than the probe, a prompt longer than it: the cache holds no more than the window."""
+    windowed = shutil.copytree(tiny_checkpoint, tmp_path / "windowed")
+    config = json.loads((windowed / "config.json").read_text())
+    shape = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 64}
+    (windowed / "config.json").write_text(json.dumps(config | shape))
+    long = ("task=plain_text", "task.datasets=[plain_text_1000]", "scoring=false", "max_new_tokens=4", "limit=1")
+    result = run_py(f"model={windowed}", *long, "dry_run=true", "methods=[baseline]", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "GiB of weights" in result.stdout

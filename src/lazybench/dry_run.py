@@ -109,10 +109,9 @@ def _speed(
             ids = torch.zeros(1, PROBE_TOKENS, dtype=torch.long, device=device)
             prefill_s = min(_seconds(lambda: model(ids, logits_to_keep=1).logits[0, 0, 0].item()) for _ in range(2))  # noqa: B023
             cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
-            for layer in cache.layers:  # only its length counts
-                layer.keys, layer.values = (
-                    kept.repeat(1, 1, -(-context // PROBE_TOKENS), 1) for kept in (layer.keys, layer.values)
-                )
+            for layer in cache.layers:  # only its length counts; one with a window keeps no more than that
+                times = -(-max(0, context - PROBE_TOKENS) // layer.keys.shape[2])
+                layer.update(layer.keys.repeat(1, 1, times, 1), layer.values.repeat(1, 1, times, 1))
             step = functools.partial(model, ids[:, :1], past_key_values=cache, use_cache=True)
             steps.append(min(_seconds(lambda: step().logits[0, 0, 0].item()) for _ in range(4)))  # noqa: B023
     of_layer = max(0.0, steps[1] - steps[0]) / (PROBED[1] - PROBED[0])
