@@ -72,8 +72,8 @@ class Policy:
         if layers is not None and isinstance(self.budget, Sequence) and len(self.budget) != len(layers):
             raise UserError(f"{len(layers)} pruning layers need as many budgets, not {len(self.budget)}")
         budgets = self.budget if isinstance(self.budget, Sequence) else (self.budget,)
-        signed = isinstance(self.scorer, AttentionScorer) and (self.scorer.products or self.scorer.standardise)
-        if signed and any(isinstance(one, Mass) for one in budgets):
+        by_mass = any(isinstance(one, Mass) for one in budgets)
+        if by_mass and isinstance(self.scorer, AttentionScorer) and self.scorer.signed:
             raise UserError("a share of the score's mass needs scores above 0; products and z-scores fall below")
         if self.revives and (self.retention or self.before_mlp or not self.last):
             raise UserError(

@@ -105,6 +105,11 @@ class AttentionScorer:
         if self.pool % 2 == 0:
             raise UserError(f"pool={self.pool} must be odd, so that a token lies in the middle of its pool")
 
+    @property
+    def signed(self) -> bool:
+        """Whether scores can fall below 0, as attention probabilities can't."""
+        return self.products or self.standardise
+
     def queries(self, prompt_tokens: int) -> int:
         return self.window + int(self.window_share * prompt_tokens)
 
