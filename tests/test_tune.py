@@ -75,6 +75,22 @@ def test_what_is_known_already_can_be_drawn(name: str) -> None:
     assert len(starting_points(METHODS[name], TuneSettings(stages=3))) == 3  # the presets have four
 
 
+def test_a_held_choice_stays_as_the_method_has_it() -> None:
+    tune = TuneSettings(stages=1, held=("window", "chunk"))
+    drawn = starting_points(Taper(window=5), tune)
+    assert not any({"window", "chunk"} & set(parameters) for parameters in drawn)
+    places = {"stages": 1, "gap_0": 0.3, "keep_0": 0.5}
+    rest = {name: values[-1] for name, values in CHOICES["taper"].items() if name not in tune.held}
+    method = suggest(optuna.trial.FixedTrial(places | rest), Taper(window=5), tune)
+    assert isinstance(method, Taper)
+    assert (method.window, method.chunk) == (5, Taper().chunk)
+    assert all(getattr(method, name) == value for name, value in rest.items())
+    with pytest.raises(UserError, match=r"tune\.held=placement is no choice of taper; allowed: one of window, heads"):
+        starting_points(Taper(), TuneSettings(held=("placement",)))
+    with pytest.raises(UserError, match=r"tune\.held=window is no choice of lazyllm"):
+        starting_points(METHODS["lazyllm"], TuneSettings(held=("window",)))
+
+
 def tried(number: int, flops_ratio: float, kl: float) -> Tried:
     method = Taper(depths=(0.2, 0.5), keep=(0.5, round(0.9 - 0.1 * number, 1)), window=8)
     return Tried(number, kl, flops_ratio, True, {}, method)
@@ -108,6 +124,7 @@ def test_what_was_found_is_what_methods_takes(tmp_path: Path) -> None:
         ({"least_keep": 1.5}, "tune.least_keep=1.5"),
         ({"speedups": [0.9]}, "above 1"),
         ({"speedups": 2}, "must be a list"),
+        ({"held": "window"}, "must be a list"),
         ({"models": ["smollm2"], "left_out": ["smollm2"]}, "twice"),
         ({"timeout_s": -1}, "tune.timeout_s=-1"),
         ({"trails": 3}, "trials"),

@@ -36,6 +36,7 @@ class TuneSettings:
         trials: settings to try, all jobs together.
         stages: the most prunings on the way through the layers.
         least_keep: the smallest keep ratio tried.
+        held: choices of the method that stay as it has them, as in [window, heads]; empty: all are searched.
         speedups: FLOPs ratios to find settings for.
         models: names or paths, as ``model=`` takes them, that every trial is judged on; empty: the run's model.
         left_out: models that only confirm what was found.
@@ -47,6 +48,7 @@ class TuneSettings:
     trials: int = 100
     stages: int = 6
     least_keep: float = 0.2
+    held: tuple[str, ...] = ()
     speedups: tuple[float, ...] = (1.5, 2.0, 3.0)
     models: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -55,7 +57,7 @@ class TuneSettings:
     job: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("speedups", "models", "left_out"):
+        for name in ("held", "speedups", "models", "left_out"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
                 raise UserError(f"tune.{name}={value} must be a list, as in 'tune.{name}=[{value}]'")

@@ -24,7 +24,7 @@ from lazybench.errors import UserError
 from lazybench.store.files import FolderLock
 from lazybench.tune.judging import Judge
 from lazybench.tune.outcome import Tried, best_at, confirm, write_best, write_front
-from lazybench.tune.space import CHOICES, starting_points, suggest
+from lazybench.tune.space import CHOICES, choices, starting_points, suggest
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -108,6 +108,7 @@ def _method(config: RunConfig) -> Method:
         raise UserError("a search splits the samples itself: leave shard= out, share it with tune.job=")
     if config.data.limit == 1:
         raise UserError("limit=1 leaves no sample to confirm the settings on; a search needs limit=2 or more")
+    choices(config.methods[0], _settings(config))  # a wrong name is refused before a model is loaded
     return config.methods[0]
 
 
@@ -123,7 +124,7 @@ def _open_study(config: RunConfig, method: Method) -> Study:
     storage: Any = settings.storage or JournalStorage(JournalFileBackend(str(config.out / "search.journal")))
     # what more trials may be added to: all but how long to search and what to make of the result
     same = {key: value for key, value in config.resolved.items() if key != "tune"}
-    same["space"] = [settings.stages, settings.least_keep, CHOICES[method.name], settings.models]
+    same["space"] = [settings.stages, settings.least_keep, choices(method, settings), settings.models]
     digest = hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:16]
     study = optuna.create_study(
         storage=storage,

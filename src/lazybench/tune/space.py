@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazybench.config import TuneSettings
 from lazybench.contract import Method
+from lazybench.errors import UserError
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.published import DEPTHS
@@ -24,10 +25,10 @@ DEEPEST = 0.95  # behind it little is left to save
 CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "lazyllm": {},
     "taper": {
-        "window": (1, 8, 32, 128),
+        "window": (1, 8, 32, 64, 128),
         "heads": ("mean", "max", "query_max"),
         "pool": (1, 5, 13),
-        "chunk": (1, 8, 16, 32),
+        "chunk": (1, 8, 16, 32, 64),
         "first": (0, 4, 64),
         "last_share": (0.0, 0.08, 0.15, 0.25),
         "look_back": (1, 2, 4),
@@ -38,12 +39,25 @@ CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
 }
 
 
+def choices(method: Method, settings: TuneSettings) -> Mapping[str, Sequence[Any]]:
+    """The method's own choices that the search varies.
+
+    Raises:
+        UserError: ``held`` names one that it could not vary.
+    """
+    own = CHOICES[method.name]
+    if unknown := sorted(set(settings.held) - set(own)):
+        known = f"one of {', '.join(own)}" if own else "empty: its places and keep ratios alone are searched"
+        raise UserError(f"tune.held={unknown[0]} is no choice of {method.name}; allowed: {known}")
+    return {name: values for name, values in own.items() if name not in settings.held}
+
+
 def suggest(trial: BaseTrial, method: Method, settings: TuneSettings) -> Method:
     """``method`` with the settings of one trial."""
     stages = trial.suggest_int("stages", 1, settings.stages)
     gaps = [trial.suggest_float(f"gap_{stage}", *GAP) for stage in range(settings.stages)]
     keep = [trial.suggest_float(f"keep_{stage}", settings.least_keep, 1.0) for stage in range(settings.stages)]
-    chosen = {name: trial.suggest_categorical(name, values) for name, values in CHOICES[method.name].items()}
+    chosen = {name: trial.suggest_categorical(name, values) for name, values in choices(method, settings).items()}
     depths = [round(depth, 2) for depth in accumulate(gaps)][:stages]
     places = [(depth, round(ratio, 2)) for depth, ratio in zip(depths, keep, strict=False) if depth <= DEEPEST]
     return with_places(method, *zip(*places, strict=True), **chosen)
@@ -61,8 +75,8 @@ def with_places(method: Method, depths: Sequence[float], keep: Sequence[float], 
 def starting_points(method: Method, settings: TuneSettings) -> list[dict[str, Any]]:
     """What is known already, as the numbers to draw: the paper's places, gently and harshly, and Taper's presets."""
     known = [*((DEPTHS, (ratio,) * 3) for ratio in (0.9, 0.7, 0.4)), *PRESETS.values()]
-    own = {name: getattr(method, name) for name in CHOICES[method.name]}
-    own = {name: value for name, value in own.items() if value in CHOICES[method.name][name]}
+    searched = choices(method, settings)
+    own = {name: getattr(method, name) for name in searched if getattr(method, name) in searched[name]}
     return [parameters_of(depths, keep, settings) | own for depths, keep in known if len(depths) <= settings.stages]
 
 
