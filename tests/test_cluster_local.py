@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import RunPy
 
-from lazybench.store.reading import read_results
+from lazybench.report.results import load
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_shards_run_in_parallel_and_merge_and_a_failed_job_is_named(
     assert "1 of 3 jobs failed" in done.stderr.strip().splitlines()[-1]
     assert "shard=5/2 (exit code 2)" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
-    (run,) = read_results(tmp_path / "results" / "runs")
+    (run,) = load([tmp_path / "results" / "runs"]).runs
     assert run.finished
     assert sorted(run.shards) == ["0/2", "1/2"]
     assert len({record.sample_id for record in run.records}) == 4

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, run_environment
 from slurm.one_node_cluster import missing_programs, one_node_cluster
 
-from lazybench.store.reading import read_results
+from lazybench.report.results import load
 
 pytestmark = [
     pytest.mark.slurm,
@@ -86,7 +86,7 @@ def test_shards_run_as_one_array_and_merge_while_failed_and_killed_jobs_are_name
     assert "shard=2/4 (exit code 1)" in last
     assert "shard=7/4 (exit code 2)" in last
     assert "ended without a result" in errors
-    (run,) = read_results(tmp_path / "results" / "runs")  # one configuration: its shards merge into one run
+    (run,) = load([tmp_path / "results" / "runs"]).runs  # one configuration: its shards merge into one run
     assert {"0/4", "1/4"} <= set(run.shards)
     assert len({record.sample_id for record in run.records}) >= 4
 

@@ -151,6 +151,29 @@ def test_a_latency_run_of_the_same_settings_gives_speedups_and_matches_by_them(t
     assert beyond.empty
 
 
+def test_times_of_other_machines_are_no_times_of_one_speed(tmp_path: Path) -> None:
+    write_run(tmp_path / "judged", judged())
+    quick = [replace(record, ttft_s=None if record.ttft_s is None else record.ttft_s**0.5) for record in timed()]
+    write_run(tmp_path / "cpu", timed(), {"hardware": {"cpu": "slow"}}, experiment="latency")
+    write_run(tmp_path / "gpu", quick, {"hardware": {"cpu": "fast"}}, experiment="latency")
+    found = sections(load([tmp_path]))
+    by_time = {section.timed: section.curves[0].speeds for section in found if section.matched == TTFT}
+    assert by_time["cpu=slow"] == pytest.approx([ratio**2 for ratio in KEEPS.values()])
+    assert by_time["cpu=fast"] == pytest.approx(list(KEEPS.values()))
+    assert "decode_step" not in at(found, 2.0).table()  # neither machine's: the title names none
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "at a TTFT speedup of 2x, timed with cpu=slow" in text
+    assert (tmp_path / "out" / "front_ttft_cpu_slow.png").exists()
+
+
+def test_at_a_ttft_speedup_the_table_shows_that_speedup(tmp_path: Path) -> None:
+    found = sections(results(tmp_path, judged(), timed()), (2.0, 3.0))
+    for speed in (2.0, 3.0):
+        shown = at(found, speed, TTFT).table()["ttft_speedup"]
+        assert shown.tolist() == pytest.approx([speed] * len(shown))
+
+
 def test_variants_that_keep_alike_otherwise_are_curves_of_their_own(tmp_path: Path) -> None:
     records = judged()
     final = [replace(r, variant=f"{r.variant} never revived") for r in records if r.method == "lazyllm"]

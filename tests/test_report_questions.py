@@ -46,6 +46,15 @@ def test_the_parts_explain_the_whole(tmp_path: Path) -> None:
     assert (code["TTFT speedup"], code["overall speedup"], code["prefill %"]) == ("1.94", "1.01", "2")
 
 
+def test_every_task_weighs_the_same_in_the_overall_table(tmp_path: Path) -> None:
+    quick = [timed(*one, 0.1, str(place)) for place in range(9) for one in (("baseline", 1.0), ("lazyllm", 0.5))]
+    long = [replace(timed(method, 3.0, 0.1), task="repobench-p") for method in ("baseline", "lazyllm")]
+    write_run(tmp_path / "run", [*quick, *long])
+    ours = overall.table(load([tmp_path]).samples).iloc[0]
+    assert ours["prefill %"] == "67"  # (1 + 3) of (2 + 4) seconds
+    assert ours["TTFT speedup"] == "1.41"  # between 2 and 1, as the summary has it
+
+
 def test_records_without_times_have_no_overall_table(tmp_path: Path) -> None:
     untimed = [
         replace(record, ttft_s=None, decode_step_s=None, generation_s=None)
@@ -98,3 +107,19 @@ def test_figure_6_needs_no_clock(tmp_path: Path) -> None:
     write_run(tmp_path / "run", untimed)
     names = [name for name, _, _ in artefacts.build_figures(load([tmp_path]), ("fig5", "fig6"))]
     assert names == ["fig6", "fig6_fidelity"]
+
+
+def test_runs_that_differ_in_more_than_the_length_are_not_set_side_by_side(tmp_path: Path) -> None:
+    folder = at_lengths(tmp_path, {"lazyllm": 1.0})
+    config = folder / "1000" / "config.yaml"
+    config.write_text(config.read_text().replace("name: made-up", "name: made-up\n  dtype: bfloat16"))
+    table = lengths.table(load([folder]))
+    assert [column for column in table if column.endswith("tokens")] == ["255 tokens", "505 tokens"]
+
+
+def test_another_task_of_the_same_method_leaves_the_table_as_it_is(tmp_path: Path) -> None:
+    folder = at_lengths(tmp_path, {"lazyllm": 1.0})
+    alone = lengths.table(load([folder]))
+    other = next(record for record in made_up_records(1) if record.method == "lazyllm")
+    write_run(tmp_path / "other", [replace(other, variant="keep=0.5", fidelity_kl=0.1)])
+    assert lengths.table(load([tmp_path])).equals(alone)

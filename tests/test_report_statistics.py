@@ -129,6 +129,12 @@ def test_few_samples_have_their_lowest_and_highest_value() -> None:
     assert mean_score(lone).kind == RANGE
 
 
+@pytest.mark.parametrize("score", [0.1, 0.3, 3 / 7, 0.5, 0.86])  # the variance of some is nothing but rounding
+def test_samples_that_are_all_alike_still_have_an_interval_whatever_they_score(score: float) -> None:
+    estimate = mean_score(Measured.of([score] * 24))
+    assert estimate.high - estimate.low > 0.2
+
+
 def test_samples_that_are_all_alike_still_have_an_interval() -> None:
     estimate = mean_score(Measured.of([1.0] * 20))
     assert estimate.value == 1.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy
+import pandas
 import pytest
-from synthetic_results import made_up_records
+from synthetic_results import made_up_records, write_run
 
-from lazybench.report import paper
+from lazybench.report import paper, write_run_report
+from lazybench.report.__main__ import main as report
 from lazybench.report.names import category_titles
 from lazybench.report.summary import summarise, summarise_runs
 from lazybench.report.tables import readable, run_table, table1, table2
@@ -228,3 +230,36 @@ def test_what_the_clock_did_not_decide_is_said():
     assert rows_of(summary, method="lazyllm")["clock"].tolist() == ["undecided"]
     assert "undecided, the clock's spread is larger than the effect" in run_table(summary)
     assert "undecided" not in run_table(summarise([*plain, *(replace(r, ttft_s=r.ttft_s / 2) for r in noisy)]))
+
+
+def test_a_run_whose_records_all_failed_has_a_report(tmp_path):
+    failed = [replace(r, error="OutOfMemoryError: too big") for r in records_of("qasper", "lazyllm")]
+    folder = write_run(tmp_path / "run", failed)
+    assert write_run_report(folder) == []
+    assert f"{len(failed)} records failed" in (folder / "table.md").read_text()
+    assert report([str(tmp_path), "--out", str(tmp_path / "report")]) == 0
+    row = summarise(failed).iloc[0]
+    assert (row["n"], row["failed"]) == (0, len(failed) // 2)  # of each of its two settings
+    assert set(row.index) >= {"ttft_speedup", "flops_ratio", "fidelity_kl"}
+
+
+def test_a_number_on_fewer_samples_than_its_row_has_the_bounds_of_its_own():
+    plain = [replace(records_of("qasper", "baseline")[0], sample_id=str(place)) for place in range(14)]
+    lazy = [
+        replace(r, method="lazyllm", variant="", ttft_s=r.ttft_s / (1.2 + place / 100)) for place, r in enumerate(plain)
+    ]
+    summary = summarise([*plain[:8], *(replace(r, error="OutOfMemoryError: too big") for r in plain[8:]), *lazy])
+    row = rows_of(summary, method="lazyllm").iloc[0]
+    assert (row["n"], row["bounds"], row["ttft_speedup_bounds"]) == (14, "95% interval", "lowest to highest")
+    assert (row["ttft_speedup_low"], row["ttft_speedup_high"]) == pytest.approx((1.20, 1.27))
+    text = run_table(summary)
+    assert "(1.20–1.27)" in text
+    assert "(parentheses)" in text
+
+
+def test_engines_that_never_met_in_one_run_are_not_compared():
+    plain = records_of("qasper", "baseline")
+    whole = [replace(r, method="lazyllm", variant="nothing pruned", flops_ratio=1.0) for r in plain]
+    lazy = [replace(r, method="lazyllm", variant="layers=1", ttft_s=r.ttft_s / 2, flops_ratio=1.9) for r in plain]
+    row = rows_of(summarise_runs([[*plain, *whole], lazy]), variant="layers=1").iloc[0]
+    assert "fastest_of_ttft" not in row or pandas.isna(row["fastest_of_ttft"])

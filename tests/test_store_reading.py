@@ -10,15 +10,16 @@ import pytest
 from store_driver import record
 
 from lazybench.errors import UserError
+from lazybench.report.results import load
 from lazybench.store.lines import to_line
-from lazybench.store.reading import find_runs, read_records, read_results, read_run
+from lazybench.store.reading import find_runs, read_records, read_run
 from lazybench.store.run_folder import RunFolder
 
 
 def measure(
     folder: Path, numbers: range, shard: str = "0/1", seed: int = 0, finish: bool = True, commit: str = "c0"
 ) -> None:
-    config = {"model": {"name": "tiny"}, "seed": seed, "shard": shard}
+    config = {"model": {"name": "tiny"}, "task": {"datasets": ["qasper"]}, "seed": seed, "shard": shard}
     with RunFolder.open(folder, config, {"commit": commit}) as run:
         for number in numbers:
             run.append(record(number))
@@ -67,7 +68,7 @@ def test_shards_become_one_run_and_other_runs_stay_apart(tmp_path: Path) -> None
     for index in range(3):
         measure(tmp_path / "sweep" / f"part{index}", range(index, 9, 3), f"{index}/3")
     measure(tmp_path / "sweep" / "other_seed", range(9), seed=1)
-    merged, other = sorted(read_results(tmp_path), key=lambda run: run.config["seed"])
+    merged, other = sorted(load([tmp_path]).runs, key=lambda run: run.config["seed"])
     assert {found.key for found in merged.records} == {record(number).key for number in range(9)}
     assert merged.shards == ("0/3", "1/3", "2/3")
     assert (merged.missing_shards, merged.finished) == ((), True)
@@ -77,13 +78,13 @@ def test_shards_become_one_run_and_other_runs_stay_apart(tmp_path: Path) -> None
 def test_shards_that_other_code_measured_are_no_part_of_a_run(tmp_path: Path) -> None:
     measure(tmp_path / "a", range(0, 4, 2), "0/2")
     measure(tmp_path / "b", range(1, 4, 2), "1/2", commit="c1")
-    assert [run.missing_shards for run in read_results(tmp_path)] == [("1/2",), ("0/2",)]
+    assert [run.missing_shards for run in load([tmp_path]).runs] == [("1/2",), ("0/2",)]
 
 
 def test_missing_and_unfinished_shards_are_seen(tmp_path: Path) -> None:
     measure(tmp_path / "a", range(0, 4, 2), "0/4")
     measure(tmp_path / "b", range(1, 4, 2), "2/4", finish=False)
-    (run,) = read_results(tmp_path)
+    (run,) = load([tmp_path]).runs
     assert run.missing_shards == ("1/4", "3/4")
     assert not run.finished
 
@@ -94,7 +95,7 @@ def test_the_same_record_in_two_shards_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"both hold tiny qasper lazyllm layers=1 keep=0\.5 sample s2 repeat 0"
     ) as caught:
-        read_results(tmp_path)
+        load([tmp_path])
     assert f"{tmp_path / 'a'} and {tmp_path / 'b'}" in str(caught.value)
 
 
@@ -113,4 +114,14 @@ def test_no_run(tmp_path: Path) -> None:
         read_run(tmp_path)
     (tmp_path / "samples.jsonl").write_bytes(to_line(record(0)))
     with pytest.raises(UserError, match=r"config\.yaml"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("config.yaml", ""), ("config.yaml", "model: {}"), ("provenance.json", "[]")]
+)
+def test_a_file_that_no_run_wrote_is_one_line(tmp_path: Path, name: str, content: str) -> None:
+    measure(tmp_path, range(1))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"no whole run folder: {name} is not what a run wrote"):
         read_run(tmp_path)

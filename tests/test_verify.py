@@ -119,6 +119,25 @@ def test_an_honest_run_matches(folder: Path, verify: Verify) -> None:
     assert (done.code, counted(done.stdout), done.stderr) == (0, MATCH, "")
 
 
+def test_a_score_that_was_left_out_is_named(folder: Path, verify: Verify) -> None:
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    lines[3]["score"] = None
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run_report(folder)  # the summary says what the records say
+    done = verify(folder)
+    assert done.code == 1
+    assert "scores: 7 of 8 computed again: differ" in done.stdout
+    assert f"qasper lazyllm sample {lines[3]['sample_id']} repeat 0: no score" in done.stdout
+
+
+def test_failed_records_are_counted(folder: Path, verify: Verify) -> None:
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    lines[3] |= {"score": None, "error": "OutOfMemoryError: too big"}
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run_report(folder)
+    assert "8 records of 8 expected, 1 of them failed: match" in verify(folder).stdout
+
+
 def test_a_changed_score_is_named(folder: Path, verify: Verify) -> None:
     lines = (folder / "samples.jsonl").read_text().splitlines()
     changed = json.loads(lines[3])

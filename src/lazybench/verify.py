@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
+from lazybench.report.data_at_hand import measured_task
 from lazybench.store.reading import Run, find_runs, read_run
 from lazybench.store.record import Record
-from lazybench.tasks import build_task
-from lazybench.tasks.base import DataSettings, Task
+from lazybench.tasks.base import Task
 
 if TYPE_CHECKING:
     import pandas
@@ -74,8 +74,11 @@ def _verify(folder: Path, data_root: Path | None) -> int:
         records, scores = check_records(run, data_root)
     except UserError as error:
         return _refuse(error)
-    scored = sum(record.score is not None for record in run.records)
-    _tell("samples.jsonl", f"{records.compared} records of {records.expected} expected", records)
+    with_scores = {record.task for record in run.records if record.score is not None}
+    scored = sum(record.error is None and record.task in with_scores for record in run.records)
+    failed = sum(record.error is not None for record in run.records)
+    also = f", {failed} of them failed" if failed else ""
+    _tell("samples.jsonl", f"{records.compared} records of {records.expected} expected{also}", records)
     _tell("scores", f"{scores.compared} of {scored} computed again" if scored else "none to compute again", scores)
     _tell("summary.csv", f"{summary.compared} cells computed again", summary)
     if not run.finished:
@@ -92,15 +95,12 @@ def check_records(run: Run, data_root: Path | None = None) -> tuple[Check, Check
     data is not at hand, the samples that any method has stand for it.
     """
     records, scores = Check(), Check()
+    index, count = run.shards[0].split("/")
+    shard = (int(index), int(count))
     for name in run.config["task"]["datasets"]:
         of_task = [record for record in run.records if record.task == name]
         try:
-            task = build_task(name, _data_settings(run.config, data_root))
-            noted = run.provenance.get("tasks", {}).get(name, {}).get("fingerprint")
-            if noted != task.fingerprint:
-                raise UserError(
-                    f"the data at hand ({task.source}, {task.fingerprint}) is not what was measured ({noted})"
-                )
+            task = measured_task(run, name, data_root, shard)
             samples = [sample.sample_id for sample in task.samples()]
             _score_again(run, task, of_task, scores)
         except UserError as error:
@@ -164,28 +164,19 @@ def _look_for(name: str, samples: list[str], records: list[Record], config: dict
 def _score_again(run: Run, task: Task, records: list[Record], check: Check) -> None:
     samples = {sample.sample_id: sample for sample in task.samples()}
     clean = postprocessor(run.config["model"].get("chat_format", "none"))
+    if all(record.score is None for record in records):
+        return  # a run without scores, or of random weights
     for record in records:
-        if record.score is None or record.sample_id not in samples:
+        if record.error is not None or record.sample_id not in samples:
+            continue
+        where = f"{task.name} {record.method} sample {record.sample_id} repeat {record.repeat}"
+        if record.score is None:
+            check.different.append(f"{where}: no score, though others of the task have one")
             continue
         anew = task.score(clean(record.prediction), samples[record.sample_id])
         check.compared += 1
         if not _equal(record.score, anew):
-            check.different.append(
-                f"{task.name} {record.method} sample {record.sample_id} repeat {record.repeat}: "
-                f"score {record.score} in the file, {anew} anew"
-            )
-
-
-def _data_settings(config: dict[str, Any], data_root: Path | None) -> DataSettings:
-    root = data_root or (config.get("data") or {}).get("root")
-    index, count = str(config.get("shard", "0/1")).split("/")
-    return DataSettings(
-        root=Path(root) if root else None,
-        limit=config.get("limit"),
-        seed=config.get("seed", 0),
-        shard=(int(index), int(count)),
-        parameters=config["task"].get("parameters") or {},
-    )
+            check.different.append(f"{where}: score {record.score} in the file, {anew} anew")
 
 
 def _row_name(summary: pandas.DataFrame, row: int) -> str:

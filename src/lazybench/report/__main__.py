@@ -44,7 +44,7 @@ def build(
     Raises:
         UserError: nothing to report on, or an unknown artefact.
     """
-    from lazybench.report import artefacts, make_folder, write_run_report, write_text
+    from lazybench.report import artefacts, make_folder, write_text
     from lazybench.report.page import write_page
     from lazybench.report.results import load
     from lazybench.report.tables import run_table
@@ -56,9 +56,6 @@ def build(
     wanted = tuple(only or artefacts.NAMES)
     out = out or folders[0] / "report"
     make_folder(out)
-    for run in results.runs:
-        if len(run.folders) == 1 and not (run.folders[0] / "summary.csv").exists():
-            write_run_report(run.folders[0])
     write_text(out / "summary.csv", results.summary.to_csv(index=False))
     write_text(out / "table.md", run_table(results.summary, results.notes))
     tables = artefacts.build_tables(results, wanted)

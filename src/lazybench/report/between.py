@@ -10,7 +10,7 @@ import pandas
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.report.curves import Curve
-from lazybench.report.leaderboard import Section
+from lazybench.report.leaderboard import NOT_JUDGED, Section
 from lazybench.report.statistics import LEAST_SAMPLES, Estimate
 from lazybench.report.tables import number, with_bounds
 
@@ -27,6 +27,8 @@ def lines(found: Sequence[Section], first: str, second: str, own_speeds: bool = 
     Raises:
         UserError: a method that no record is of, the same one twice, or two without a common speed.
     """
+    if not found:
+        raise UserError(NOT_JUDGED)
     known = sorted({curve.method for section in found for curve in section.curves})
     for name in (first, second):
         if (method := name.partition(":")[0]) not in known:
@@ -63,7 +65,7 @@ def _told(section: Section, first: str, second: str) -> list[str]:
 
 
 def _at_own_speeds(found: Sequence[Section], *names: str) -> Iterator[Section]:
-    for section in {(section.model, section.matched): section for section in found}.values():
+    for section in {(section.model, section.matched, section.timed): section for section in found}.values():
         speeds = {
             f"{speed:.6g}": speed
             for name in names

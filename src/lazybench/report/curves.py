@@ -1,7 +1,8 @@
 """A method's quality as a curve over its speed, and what it is at a speed between two of its settings.
 
 A curve runs through the settings of one method that differ in how much they keep alone. Between two of them that are
-neighbours in speed every quantity is linear in the logarithm of the speed, divergences by their own logarithm. So
+neighbours in speed every quantity is linear in the logarithm of the speed, divergences and ratios of times by their
+own logarithm. So
 nothing between two settings lies outside of what they measured, and beyond the outermost ones there is nothing.
 """
 
@@ -54,7 +55,7 @@ class Curve:
             return math.nan
         first, second, share = found
         ends = [times.get((self.method, self.variants[place]), math.nan) for place in (first, second)]
-        return (1 - share) * ends[0] + share * ends[1] if share else ends[0]
+        return ends[0] ** (1 - share) * ends[1] ** share if share else ends[0]
 
 
 def between(speeds: tuple[float, ...], speed: float) -> tuple[int, int, float] | None:

@@ -61,7 +61,7 @@ def groups_of(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         UserError: two runs hold the same record and nothing tells them apart.
     """
     notes: list[str] = []
-    settings = [_settings(run) for run in runs]
+    settings = [settings_of(run) for run in runs]
     for setting, version in zip(settings, _compatible([run.methods_code for run in runs])[0], strict=True):
         setting["methods"] = version
     models = [run.model for run in runs]
@@ -108,7 +108,8 @@ def labels(settings: Sequence[Settings]) -> tuple[list[str], str]:
     return found, ", ".join(name for name in differing if name not in shown)
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def settings_of(run: Run) -> dict[str, Any]:
+    """Everything that a run's numbers depend on, by name; not its methods, which the records name."""
     facts = decisive_facts(run.provenance)
     found = {**_without(flatten(run.config), NO_SETTINGS), **flatten({"loaded": facts.pop("model"), **facts})}
     return {name: value for name, value in found.items() if value not in ({}, [], None)}  # not set is not there

@@ -23,6 +23,7 @@ from lazybench.store.reading import Run
 
 SPEEDS = (1.5, 2.0, 3.0)
 FLOPS, TTFT = "FLOPs ratio", "TTFT speedup"
+NOT_JUDGED = "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
 RATIOS_OF_TIMES = {
     "ttft_speedup": ("baseline_ttft_s", "ttft_s"),
     "decode_step": ("decode_step_s", "baseline_decode_step_s"),
@@ -39,11 +40,13 @@ class Section:
     speed: float
     curves: tuple[Curve, ...]
     times: dict[str, Times]  # by name: see RATIOS_OF_TIMES
+    timed: str = ""  # what tells the runs that measured the times from others: "length=7500"
 
     @property
     def title(self) -> str:
         """``smollm2 at a FLOPs ratio of 2x``"""
-        return f"{self.model} at a {self.matched} of {self.speed:g}x"
+        timed = f", timed with {self.timed}" if self.timed else ""
+        return f"{self.model} at a {self.matched} of {self.speed:g}x{timed}"
 
     @cached_property
     def names(self) -> list[str]:
@@ -64,11 +67,13 @@ class Section:
         ]
         return pandas.DataFrame(rows).sort_values("kl", na_position="last", kind="stable", ignore_index=True)
 
+    def _place(self) -> dict[str, object]:
+        timed = {"timed": self.timed} if self.timed else {}
+        return {"model": self.model, "matched": self.matched, "speed": self.speed, **timed}
+
     def _about(self, name: str, curve: Curve) -> dict[str, object]:
         return {
-            "model": self.model,
-            "matched": self.matched,
-            "speed": self.speed,
+            **self._place(),
             "method": name,
             "settings": "; ".join(curve.variants),
             "slowest": curve.speeds[0],
@@ -91,9 +96,7 @@ class Section:
             for names, turned in (((first, second), one.estimate), ((second, first), _inverse(one.estimate))):
                 rows.append(
                     {
-                        "model": self.model,
-                        "matched": self.matched,
-                        "speed": self.speed,
+                        **self._place(),
                         "method": self.names[names[0]],
                         "against": self.names[names[1]],
                         "kl_ratio": turned.value,
@@ -115,19 +118,23 @@ class Section:
 
 
 def sections(results: Results, speeds: Sequence[float] = SPEEDS) -> list[Section]:
-    """Each model's methods at each speed: matched by FLOPs, and by measured TTFT where runs timed the same settings."""
+    """Each model's methods at each speed: matched by FLOPs, and by measured TTFT where runs timed the same settings.
+
+    Times of other lengths, machines or precisions are no times of one speed: each has sections of its own.
+    """
     judged = _judged(results)
     times = _times(Results(_holding(results.runs, "ttft_s"), ()))
     plain = {group.label: run.model for run, group in zip(judged.runs, judged.groups, strict=True)}
     found = []
     for model, samples in judged_samples(results):
         known = times.get(plain[model], {})
-        matchings = [(FLOPS, curves_of(samples))]
-        if known:
-            matchings.append((TTFT, curves_of(samples, known["ttft_speedup"])))
+        alone = next(iter(known.values())) if len(known) == 1 else {}
+        matchings = [(FLOPS, "", alone, curves_of(samples))]
+        for timed, ratios in known.items():
+            matchings.append((TTFT, timed, ratios, curves_of(samples, ratios["ttft_speedup"])))
         found += [
-            Section(model, matched, speed, tuple(curves), known)
-            for matched, curves in matchings
+            Section(model, matched, speed, tuple(curves), ratios, timed)
+            for matched, timed, ratios, curves in matchings
             if curves
             for speed in speeds
         ]
@@ -195,17 +202,21 @@ def _row(samples: pandas.DataFrame) -> dict[str, object]:
     }
 
 
-def _times(results: Results) -> dict[str, dict[str, Times]]:
-    """For each model by its plain name: the medians of the paired ratios of times, where methods were timed."""
+def _times(results: Results) -> dict[str, dict[str, dict[str, Times]]]:
+    """For each model by its plain name, and for each group of runs by what tells it from the model's others: the
+    medians of the paired ratios of times, where methods were timed.
+    """
     if not results.runs:
         return {}
     plain = {group.label: run.model for run, group in zip(results.runs, results.groups, strict=True)}
     samples = results.samples[results.samples["method"] != "baseline"]
-    found: dict[str, dict[str, Times]] = {}
-    for (model, method, variant), rows in samples.groupby([samples["model"].map(plain), "method", "variant"]):
+    found: dict[str, dict[str, dict[str, Times]]] = {}
+    for (label, method, variant), rows in samples.groupby(["model", "method", "variant"]):
+        model = plain[str(label)]
+        group = found.setdefault(model, {}).setdefault(str(label).removeprefix(model).strip(), {})
         for name, (above, below) in RATIOS_OF_TIMES.items():
             ratios = statistics.median_ratio(Measured.of(rows[above] / rows[below], None, rows["task"]))
-            found.setdefault(str(model), {}).setdefault(name, {})[str(method), str(variant)] = ratios.value
+            group.setdefault(name, {})[str(method), str(variant)] = ratios.value
     return found
 
 

@@ -13,7 +13,7 @@ from lazybench.errors import UserError
 from lazybench.report import memory, write_text
 from lazybench.report.artefacts import file_name, write_figure
 from lazybench.report.figures import front
-from lazybench.report.leaderboard import FLOPS, SPEEDS, TTFT, Section, matrix, readable, sections
+from lazybench.report.leaderboard import FLOPS, NOT_JUDGED, SPEEDS, TTFT, Section, matrix, readable, sections
 from lazybench.report.page import inline
 from lazybench.report.results import Results
 from lazybench.report.statistics import LEAST_SAMPLES
@@ -44,9 +44,7 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
     """
     found = sections(results, speeds)
     if not found:
-        raise UserError(
-            "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
-        )
+        raise UserError(NOT_JUDGED)
     tables = [section.table() for section in found]
     compared = [section.comparisons() for section in found]
     write_text(out / "leaderboard.csv", pandas.concat(tables).to_csv(index=False))
@@ -111,10 +109,12 @@ def _write_memory(
 def _fronts(found: Sequence[Section]) -> Iterator[tuple[str, str, Figure]]:
     """One figure for each model and each kind of speed."""
     models = {section.model for section in found}
-    for section in {(section.model, section.matched): section for section in found}.values():
+    for section in {(section.model, section.matched, section.timed): section for section in found}.values():
         name = "front" + {TTFT: "_ttft", memory.MEMORY: "_memory"}.get(section.matched, "")
-        name += f"_{file_name(section.model)}" if len(models) > 1 else ""
-        yield name, front.CAPTION, front.draw(section.curves, section.names, section.model, section.matched)
+        told_apart = [section.model] if len(models) > 1 else []
+        name += "".join(f"_{file_name(part)}" for part in (*told_apart, section.timed) if part)
+        across = f"{section.matched}, {section.timed}" if section.timed else section.matched
+        yield name, front.CAPTION, front.draw(section.curves, section.names, section.model, across)
 
 
 def _notes(found: Sequence[Section]) -> list[str]:
@@ -131,6 +131,8 @@ def _notes(found: Sequence[Section]) -> list[str]:
                 f"{section.title} the methods stand on {counts[0]} to {counts[-1]} samples: compare them in the "
                 "matrix, which pairs."
             )
+    if len({section.timed for section in found if section.timed}) > 1:
+        notes.append(f"Runs of several kinds timed these settings: a {TTFT} is of the one that the title names.")
     if not any(section.matched == TTFT for section in found):
         notes.append(f"No run timed these settings: matched by {FLOPS} alone, which bounds no speedup.")
     return notes

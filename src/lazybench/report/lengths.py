@@ -14,11 +14,13 @@ import pandas
 
 from lazybench.report import statistics
 from lazybench.report.curves import FLOOR, SAMPLE
+from lazybench.report.grouping import labels, settings_of
 from lazybench.report.names import method_title
 from lazybench.report.results import Results
 from lazybench.report.statistics import Array
 from lazybench.report.tables import number, with_bounds
 
+LENGTHS = ("model.prompt_limit_tokens", "task.parameters.length")
 CAPTION = (
     "KL divergence (nats, geometric mean) by prompt length, of the samples that were measured at every length. Per "
     "doubling: by which factor a sample's own KL grows when its prompt is twice as long; below 10 samples the bounds "
@@ -27,10 +29,20 @@ CAPTION = (
 
 
 def table(results: Results) -> pandas.DataFrame:
-    """One row for each model, task, method and variant with more than one length; empty where there is none."""
+    """One row for each model with its settings, task, method and variant with more than one length; else empty.
+
+    Runs that differ in more than the length are not set side by side: what else differs is named with the model.
+    """
+    others = [{k: v for k, v in settings_of(run).items() if k not in LENGTHS} for run in results.runs]
+    apart = [""] * len(others)
+    for model in {run.model for run in results.runs}:
+        places = [place for place, run in enumerate(results.runs) if run.model == model]
+        for place, label in zip(places, labels([others[place] for place in places])[0], strict=True):
+            apart[place] = label
     records = [
         {
-            "model": run.model,
+            "model": f"{run.model} {apart[place]}".strip(),
+            "tasks": run.config["task"].get("name", ""),
             "task": record.task,
             "method": record.method,
             "variant": record.variant,
@@ -44,16 +56,17 @@ def table(results: Results) -> pandas.DataFrame:
         if record.error is None and record.fidelity_kl is not None and record.method != "baseline"
     ]
     rows = []
-    for key, found in pandas.DataFrame(records).groupby(["model", "method", "variant"]) if records else ():
+    for key, found in pandas.DataFrame(records).groupby(["model", "tasks", "method", "variant"]) if records else ():
         means = found.groupby([*SAMPLE, "run"])[["tokens", "kl"]].mean().reset_index()
         tokens, kl = (means.pivot_table(name, SAMPLE, "run").dropna() for name in ("tokens", "kl"))
         runs = _of_each_length(tokens) if len(tokens) else []
         if len(runs) < 2:
             continue
-        model, method, variant = map(str, key)
+        model, tasks, method, variant = map(str, key)
         rows.append(
             {
                 "model": model,
+                "task": tasks,
                 "method": method_title(method, variant),
                 **_cells(tokens[runs].to_numpy(), kl[runs].to_numpy()),
             }

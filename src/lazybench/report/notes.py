@@ -25,12 +25,13 @@ def reading_notes(summary: pandas.DataFrame, flops: bool = True) -> list[str]:
     Args:
         flops: FLOPs ratios are shown.
     """
-    bounds = set(summary["bounds"].dropna())
+    kinds = [summary[name] for name in summary if str(name) == "bounds" or str(name).endswith("_bounds")]
+    bounds = {kind for column in kinds for kind in column.dropna()}
     told = []
     if bounds - {RANGE}:
         told.append("[brackets]: 95% interval.")
     if RANGE in bounds:
-        told.append(f"(parentheses), below {LEAST_SAMPLES} samples: {RANGE}, no interval.")
+        told.append(f"(parentheses), below {LEAST_SAMPLES} samples or with a task of one: {RANGE}, no interval.")
     if "score" in summary:
         told.append("Score: 0 to 100.")
     if summary.get("fidelity_top1", pandas.Series(dtype=float)).notna().any():

@@ -18,6 +18,7 @@ from yaml import safe_dump
 
 from lazybench.errors import UserError
 from lazybench.report import paper, survivors, write_text
+from lazybench.report.data_at_hand import measured_task
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.names import (
@@ -33,8 +34,7 @@ from lazybench.report.results import Results
 from lazybench.report.tables import brief, readable, timed
 from lazybench.report.words import plain_words
 from lazybench.store.reading import Run
-from lazybench.tasks import build_task
-from lazybench.tasks.base import DataSettings, Sample
+from lazybench.tasks.base import Sample
 
 HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands
 PREDICTION_CHARACTERS = 1_500
@@ -202,19 +202,12 @@ def _texts(sample: Sample | None, kept: survivors.Line | None) -> dict[str, Any]
 
 def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample]:
     """The run's samples, where the data is at hand."""
-    root = data_root or (run.config.get("data") or {}).get("root")
-    settings = DataSettings(
-        root=Path(root) if root else None,
-        limit=run.config.get("limit"),
-        seed=run.config.get("seed") or 0,
-        parameters=run.config["task"].get("parameters") or {},
-    )
     found = {}
     for name in run.config["task"]["datasets"]:
         try:
             with _offline():
-                samples = build_task(name, settings).samples()
-        except (UserError, OSError):  # not at hand: the sample stands there without its texts
+                samples = measured_task(run, name, data_root).samples()
+        except (UserError, OSError):  # not at hand, or other data: the sample stands there without its texts
             continue
         found.update({(name, sample.sample_id): sample for sample in samples})
     return found

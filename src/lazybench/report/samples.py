@@ -36,7 +36,8 @@ def paired_records(runs: Iterable[Sequence[Record]], settings: Sequence[str] | N
     runs = list(runs)
     names = settings or [""] * len(runs)
     frames = [_of_one_run(records, name, place) for place, (records, name) in enumerate(zip(runs, names, strict=True))]
-    frames = [frame for frame in frames if not frame.empty]
+    # of runs whose records all failed the columns are left, so that what reads them need not ask
+    frames = [frame for frame in frames if not frame.empty] or frames[:1]
     if not frames:
         return pandas.DataFrame()
     together = pandas.concat(frames, ignore_index=True)
@@ -68,8 +69,6 @@ def _of_one_run(records: Sequence[Record], setting: str, place: int) -> pandas.D
     measured = pandas.DataFrame(
         [[getattr(record, name) for name in names] for record in records if record.error is None], columns=names
     )
-    if measured.empty:
-        return measured
     measured.insert(1, "setting", setting)
     measured["run"] = place
     measured[TIMES + NUMBERS] = measured[TIMES + NUMBERS].astype(float)

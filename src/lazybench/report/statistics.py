@@ -19,6 +19,7 @@ POWER = 0.8  # of the number of samples that would decide a comparison
 LEAST_SAMPLES = 10  # fewer know too little of the spread: their bounds are the lowest and the highest value
 LEAST_SAMPLES_OF_CLAIM = 30
 ALLOWED_LOSS = 0.01  # of the baseline's score
+ROUNDING = 1e-12
 INTERVAL, RANGE = "95% interval", "lowest to highest"
 Array = NDArray[numpy.float64]
 
@@ -90,7 +91,9 @@ def mean_score(measured: Measured) -> Estimate:
     if measured.kind == RANGE:
         return _range(value, numpy.concatenate(tasks) if tasks else numpy.empty(0))
     variance = _variance_of_mean(tasks)
-    effective = value * (1 - value) / variance if variance > 0 and 0 < value < 1 else measured.count
+    # equal scores have a variance of nothing but rounding
+    known = variance > ROUNDING * value * (1 - value)
+    effective = value * (1 - value) / variance if known and 0 < value < 1 else measured.count
     squared = _quantile(tasks) ** 2
     centre = (value + squared / (2 * effective)) / (1 + squared / effective)
     half = math.sqrt(squared * (value * (1 - value) / effective + squared / (4 * effective**2)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -45,7 +47,8 @@ def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | N
 
     A category is the macro-average over its tasks, as LongBench does it: each task has the same weight. Scores and
     shares are 0..1, times seconds. ``NAME_low`` and ``NAME_high`` bound a number as ``bounds`` says: its 95% interval
-    or, below ten samples, the lowest and highest value; see ``report/statistics.py``.
+    or, below ten samples, the lowest and highest value; see ``report/statistics.py``. Where a number stands on fewer
+    samples than its row, so that its bounds are of the other kind, ``NAME_bounds`` says so.
 
     Columns (beside those of ``RATIOS``, the medians of paired ratios): ``ttft_speedup_of_sums`` baseline over method;
     ``generation_speedup`` for as many decoding steps as the baseline made, ``generation_speedup_raw`` as it was;
@@ -60,12 +63,12 @@ def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | N
     """
     settings = settings or [""] * len(runs)
     records = paired_records(runs, settings)
-    by_method: dict[object, pandas.DataFrame] = {}
-    if not records.empty:
-        records["baseline_same_steps_s"] = records["baseline_generation_s"]
-        records["sample"] = records.groupby([*ROW[:3], "sample_id"]).ngroup()
-        records["task_number"] = records.groupby("task").ngroup()
-        by_method.update(iter(records.groupby(["model", "setting", "method", "variant"])))
+    if not len(records.columns):
+        return records
+    records["baseline_same_steps_s"] = records["baseline_generation_s"]
+    records["sample"] = records.groupby([*ROW[:3], "sample_id"]).ngroup()
+    records["task_number"] = records.groupby("task").ngroup()
+    by_method = dict(iter(records.groupby(["model", "setting", "method", "variant"])))
     failed = failed_counts(runs, settings)
     rows = []
     for (model, setting, category), tasks in _tasks_of_categories(failed).items():
@@ -73,7 +76,8 @@ def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | N
         for level, names in levels:
             keys = [key for key in failed if key[:2] + key[3:4] == (model, setting, category) and key[2] in names]
             methods = list(dict.fromkeys((key[4], key[5]) for key in keys))
-            chosen = {method: _of_tasks(by_method.get((model, setting, *method)), names) for method in methods}
+            of_methods = {method: by_method.get((model, setting, *method), records[:0]) for method in methods}
+            chosen = {method: rows_of[rows_of["task"].isin(names)] for method, rows_of in of_methods.items()}
             unpruned = next((method for method in methods if _nothing_pruned(chosen[method])), None)
             for method, variant in methods:
                 rows.append(
@@ -92,9 +96,7 @@ def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | N
 
 
 def _row(rows: pandas.DataFrame) -> dict[str, object]:
-    """All numbers of one row, from its records."""
-    if rows.empty:
-        return {"n": 0}
+    """All numbers of one row, from its records; where every record failed, missing ones."""
     samples = rows["sample"].to_numpy()
     measured = partial(Measured.of, samples=samples, tasks=rows["task_number"].to_numpy())
 
@@ -116,7 +118,7 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     row: dict[str, object] = {"n": counted("prompt_tokens")}
     row["n_paired"] = counted("baseline_prompt_tokens")
     row["truncated"] = counted("truncated_from")
-    row["bounds"] = measured(column("prompt_tokens")).kind
+    row["bounds"] = measured(column("prompt_tokens")).kind if len(rows) else float("nan")
     for name in ("score", "fidelity_top1"):
         _put(row, name, statistics.mean_score(measured(column(name))))
     repeats = rows["score"].groupby(rows["repeat"]).mean()
@@ -160,6 +162,8 @@ def _against_fastest(
         faster = statistics.median_ratio(_measured(other, other[above] / other[below])).value > 1
         reference = other[[*names, below]].rename(columns={below: "reference_s"})
         paired = chosen[mine].merge(reference, on=names)
+        if paired.empty:  # they never met in one run
+            return {}
         ratio = paired["reference_s" if faster else above] / paired[below]
         found[f"{name}_against_fastest"] = statistics.median_ratio(_measured(paired, ratio)).value
         found[f"fastest_of_{name.split('_')[0]}"] = " ".join(unpruned) if faster else "baseline"
@@ -168,10 +172,8 @@ def _against_fastest(
 
 def _nothing_pruned(rows: pandas.DataFrame) -> bool:
     """Of the engine itself: another method may leave a short prompt whole (ASL), after choosing."""
-    if rows.empty:  # every record of it failed: it may lack columns
-        return False
     whole = (rows["method"] == "lazyllm") & (rows["prompt_tokens_computed"] == 1) & (rows["flops_ratio"] == 1)
-    return bool(whole.all())
+    return len(rows) > 0 and bool(whole.all())
 
 
 def _decide(rows: list[dict[str, object]]) -> None:
@@ -199,6 +201,8 @@ def _measured(rows: pandas.DataFrame, values: pandas.Series) -> Measured:
 
 def _put(row: dict[str, object], name: str, estimate: Estimate) -> None:
     row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate.value, estimate.low, estimate.high
+    if estimate.kind != row["bounds"] and not math.isnan(estimate.low):
+        row[f"{name}_bounds"] = estimate.kind
 
 
 def _tasks_of_categories(failed: dict[tuple[str, ...], int]) -> dict[tuple[str, str, str], list[str]]:
@@ -206,10 +210,6 @@ def _tasks_of_categories(failed: dict[tuple[str, ...], int]) -> dict[tuple[str, 
     for model, setting, task, category, *_ in failed:
         tasks.setdefault((model, setting, category), set()).add(task)
     return {key: sorted(names) for key, names in tasks.items()}
-
-
-def _of_tasks(records: pandas.DataFrame | None, tasks: list[str]) -> pandas.DataFrame:
-    return pandas.DataFrame() if records is None else records[records["task"].isin(tasks)]
 
 
 def _order(row: dict[str, object]) -> tuple[object, ...]:
@@ -230,6 +230,6 @@ def _columns(summary: pandas.DataFrame) -> pandas.DataFrame:
         return summary
     summary = summary[[*(c for c in FIRST if c in summary), *(c for c in summary if c not in FIRST)]]
     if "score" not in summary or summary["score"].isna().all():
-        scores = [c for c in summary if str(c).removesuffix("_low").removesuffix("_high") in SCORE_COLUMNS]
+        scores = [c for c in summary if re.sub("_(low|high|bounds)$", "", str(c)) in SCORE_COLUMNS]
         summary = summary.drop(columns=scores)
     return summary

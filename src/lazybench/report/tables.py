@@ -223,6 +223,7 @@ def with_bounds(one: Estimate, digits: int, factor: float = 1.0) -> str:
         return number(factor * one.value, digits)
     left, right = "[]" if one.kind == INTERVAL else "()"
     value, low, high = (number(factor * bound, digits) for bound in (one.value, one.low, one.high))
+    high = high or "∞"  # nothing bounds it: see ``relative_score``
     return f"{value} {left}{low}, {high}{right}"
 
 
@@ -249,7 +250,8 @@ def _bounded(rows: pandas.DataFrame, name: str, factor: float, digits: int, of_b
             for side in ("low", "high")
         )
         shown = point and low and high and not (row["method"] == "baseline" and name in AGAINST_BASELINE)
-        few = row["bounds"] == RANGE
+        own = row.get(f"{name}_bounds")
+        few = (own if isinstance(own, str) else row["bounds"]) == RANGE
         if shown and not (few and row["n"] == 1):
             point += f" ({low}–{high})" if few else f" [{low}, {high}]"
         cells.append(point)

@@ -115,6 +115,9 @@ def read_run(folder: Path) -> Run:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no whole run folder: {' '.join(str(error).split())}") from error
+    for name, content, needed in (("config.yaml", config, ("model", "task")), ("provenance.json", provenance, ())):
+        if not isinstance(content, dict) or any(not isinstance(content.get(key), dict) for key in needed):
+            raise UserError(f"{folder} is no whole run folder: {name} is not what a run wrote")
     return Run(
         folders=(folder,),
         config=config,
@@ -135,15 +138,6 @@ def find_runs(root: Path) -> list[Path]:
     if not found:
         raise UserError(f"no run in {root}: no folder at or below it holds a samples.jsonl")
     return found
-
-
-def read_results(root: Path) -> list[Run]:
-    """Every run at or below ``root``, the shards of one run merged into one.
-
-    Raises:
-        UserError: as ``read_run`` and ``merge_shards``.
-    """
-    return merge_shards([read_run(folder) for folder in find_runs(root)])
 
 
 def merge_shards(runs: list[Run]) -> list[Run]:

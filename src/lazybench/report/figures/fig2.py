@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy
 from matplotlib.colors import LogNorm
@@ -30,7 +31,7 @@ def read_attention(path: Path) -> NDArray[numpy.float64]:
         else:
             with numpy.load(path) as stored:
                 scores = stored["scores"].astype(float)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} holds no attention scores: {error}; run experiments/fig2.py again") from error
     if scores.ndim != 2:
         raise UserError(f"{path}: scores have {scores.ndim} dimensions, 2 (layers, tokens) are needed")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lazybench.report import paper
 from lazybench.report.figures.style import BLACK, new_figure, styled
-from lazybench.report.figures.tradeoff import QUALITIES, draw_points, legend, quality
+from lazybench.report.figures.tradeoff import QUALITIES, SPEEDS, draw_points, legend, quality, speed
 from lazybench.report.names import category_rows, category_titles, short_names
 
 
@@ -22,7 +22,7 @@ def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figu
     rows = category_rows(summary)
     rows = rows[rows["model"] == model]
     name, label = (name, QUALITIES[name]) if name else quality(rows)
-    names = short_names(rows)
+    names, across = short_names(rows), speed(rows)
     with styled():
         titles = category_titles(rows)
         columns = min(3, len(titles))
@@ -38,14 +38,14 @@ def draw(summary: pandas.DataFrame, model: str, name: str | None = None) -> Figu
                 axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="0.4")
                 axes.set(xticks=[], yticks=[])
                 continue
-            draw_points(axes, panel, name, names)
+            draw_points(axes, panel, name, names, across)
             for anchor in paper.ANCHORS:
                 if anchor.category == category and name == "relative_score":
                     point = (anchor.ttft_speedup, 100 * anchor.relative_score_at_least)
                     axes.plot(*point, "*", color=BLACK, markersize=9)
                     axes.annotate("paper", point, textcoords="offset points", xytext=(4, 5), fontsize=7)
         for axes in panels[-1]:
-            axes.set_xlabel("TTFT speedup (x)")
+            axes.set_xlabel(SPEEDS[across])
         for axes in panels[:, 0]:
             axes.set_ylabel(label)
         figure.suptitle(model)

@@ -45,10 +45,12 @@ def stage_names(variant: str, stages: int, layers: int | None) -> list[str]:
 
 
 def _most_telling(groups: dict[tuple[str, str], list[Record]]) -> dict[tuple[str, str], list[Record]]:
-    """The schedules with most stages, and of those the first few: a sweep has dozens."""
+    """Each model's schedules with most stages, and of those the first few: a sweep has dozens."""
     stages = {key: len(group[0].prompt_tokens_computed_by_step[0]) for key, group in groups.items()}
-    most = max(stages.values(), default=0)
-    return dict([(key, group) for key, group in groups.items() if stages[key] == most][:PANELS])
+    most: dict[str, int] = {}
+    for (model, _), count in stages.items():
+        most[model] = max(count, most.get(model, 0))
+    return dict([(key, group) for key, group in groups.items() if stages[key] == most[key[0]]][:PANELS])
 
 
 def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:

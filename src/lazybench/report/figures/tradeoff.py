@@ -26,7 +26,7 @@ def tradeoff(summary: pandas.DataFrame) -> Figure:
         for index, ((model, category), panel) in enumerate(groups):
             axes = figure.add_subplot(height, columns, index + 1)
             name, label = quality(panel)
-            draw_points(axes, panel, name, names)
+            draw_points(axes, panel, name, names, speed(panel))
             axes.set(
                 title=f"{category_title(str(category))} (n={panel['n'].max()})\n{model}",
                 xlabel=SPEEDS[speed(panel)],
@@ -64,21 +64,25 @@ def quality(rows: pandas.DataFrame) -> tuple[str, str]:
     return "generation_speedup", "generation speedup (%)"
 
 
-def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names) -> None:
+def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names, across: str) -> None:
     """Points with intervals on both axes, a line along each method's points, the Pareto front in grey.
+
+    Args:
+        name, across: the columns that stand for quality and for speed.
 
     A relative score has no upper bound where draws of samples leave the baseline nothing: its bar runs off the panel.
     """
-    across = speed(rows)
     if across not in rows or name not in rows:
         return
-    rows = rows[numpy.isfinite(rows[name]) & rows[across].notna()]
+    timed = rows[rows[across].notna()]
+    rows = timed[numpy.isfinite(timed[name])]
     if rows.empty:
-        axes.text(0.5, 0.5, "the baseline scores 0", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        why = "the baseline scores 0" if len(timed) else "not timed"
+        axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes, color="0.4")
         axes.set(xticks=[], yticks=[])
         return
     styles = method_styles(method for method, _ in names)
-    front = pareto_front(rows, name)
+    front = pareto_front(rows, name, across)
     axes.plot(front[across], 100 * front[name], color="0.75", linewidth=5, zorder=0, solid_capstyle="round")
     axes.axhline(100, color="0.5", linewidth=0.8, linestyle=":")
     axes.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
@@ -115,9 +119,9 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names) -> 
         axes.set_ylim(top=100 * ceiling)
 
 
-def pareto_front(rows: pandas.DataFrame, name: str) -> pandas.DataFrame:
+def pareto_front(rows: pandas.DataFrame, name: str, across: str) -> pandas.DataFrame:
     """The points that no other beats in both speedup and quality, by falling speedup."""
-    ordered = rows.sort_values([speed(rows), name], ascending=False)
+    ordered = rows.sort_values([across, name], ascending=False)
     return ordered[ordered[name] > ordered[name].cummax().shift(fill_value=-math.inf)]
 
 
