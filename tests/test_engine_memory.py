@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
+from weakref import ref
 
 import numpy
 import pytest
@@ -90,6 +92,20 @@ def test_beams_kept_in_inference_mode_go_on_outside_it(model):
         with torch.inference_mode():
             first = model.generate(PROMPT, **beams)
         assert not any(buffer.is_inference() for buffer in buffers_of(first.past_key_values))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "bloom"])
+def test_the_caches_go_when_the_generation_is_over(family):
+    """Whatever a later run measured would stand on their bytes else."""
+    model = tiny_model(family)
+    gc.collect()
+    gc.disable()  # they go by their last reference, not by a collection that a clock keeps off
+    try:
+        with LazyLLM(model, PRUNED):
+            held = ref(model.generate(PROMPT, max_new_tokens=3, return_dict_in_generate=True).past_key_values)
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 # ---- rows that buffers allocate

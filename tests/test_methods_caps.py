@@ -1,4 +1,5 @@
-"""FLOPs ratios of the rivals: what they say they ran, against their formulas; and what each could save on Llama 3.1 8B.
+"""FLOPs ratios of the rivals: what they say they ran and scored by, against their formulas; and each one's cap on
+Llama 3.1 8B.
 
 The formulas use ``c(n) = a n + b n^2`` for a layer of ``n`` tokens, written out here from the shapes alone.
 """
@@ -46,21 +47,26 @@ def c(tokens: float, mlp_tokens: float | None = None) -> float:
     return attention * tokens + 2 * HIDDEN * tokens**2 + mlp * (tokens if mlp_tokens is None else mlp_tokens)
 
 
-def continued(after: int, kept: int) -> Callable[[Work], float]:
-    return lambda work: after * c(PROMPT) + (LAYERS - after) * c(kept)
+def rows(queries: int, keys: int, layers: int = 1) -> float:
+    """The query-key products of the newest queries in so many layers, each with the keys up to itself."""
+    return layers * sum(2 * HIDDEN * (keys - newer) for newer in range(queries))
+
+
+def continued(after: int, kept: int, scoring: float) -> Callable[[Work], float]:
+    return lambda work: after * c(PROMPT) + (LAYERS - after) * c(kept) + scoring
 
 
 def where_ranks_settled(work: Work) -> float:
     after = work.tokens_of_layer_runs.count(PROMPT)
     assert 3 <= after < LAYERS  # layer 2 is the reference, so it never prunes there
-    return after * c(PROMPT) + (LAYERS - after) * c(20)
+    return after * c(PROMPT) + (LAYERS - after) * c(20) + rows(4, PROMPT, after - 1)  # from layer 1 to where they do
 
 
 def before_the_mlp(work: Work) -> float:
     runs = work.tokens_of_layer_runs
     assert PROMPT == runs[0] > runs[-1]
     behind = [runs[layer + 1] if layer in (1, 3, 5) else runs[layer] for layer in range(LAYERS)]
-    return sum(map(c, runs, behind))
+    return sum(map(c, runs, behind)) + sum(rows(4, runs[layer]) for layer in (1, 3, 5))
 
 
 def pyramid(work: Work) -> float:
@@ -69,7 +75,7 @@ def pyramid(work: Work) -> float:
         older = runs[-1] - recent
         runs.append(recent + int(((1 - 0.5) * (math.cos(math.pi * layer / LAYERS) + 1) / 2 + 0.5) * older))
     assert work.tokens_of_layer_runs == tuple(runs)
-    return sum(map(c, runs))
+    return sum(map(c, runs)) + sum(rows(recent, keys) for keys in runs[:-1])
 
 
 def drafted(work: Work) -> float:
@@ -80,18 +86,18 @@ def drafted(work: Work) -> float:
 
 FORMULAS: dict[str, tuple[Method, Callable[[Work], float]]] = {
     "gemfilter": (GemFilter(20), lambda _: 3 * c(PROMPT) + LAYERS * c(20)),
-    "fastkv": (FastKV(), continued(4, 12)),
-    "claa": (CLAA(0.4), continued(4, 24)),
+    "fastkv": (FastKV(), continued(4, 12, rows(8, PROMPT, 1 + 4) + rows(8, 12, 4))),  # to prune, and to evict
+    "claa": (CLAA(0.4), continued(4, 24, rows(8, PROMPT, 4))),
     "asl": (ASL(20, depth=0.375, observed=0.25, below=1.0, window=4), where_ranks_settled),
     "uniprefill": (UniPrefill(0.5, (0.25, 0.5, 0.75), window=4, block=4, first=4, last=4), before_the_mlp),
     "spec_prefill": (SpecPrefill(0.5, lookahead=4, chunk=4), drafted),
     "pyramid_infer": (PyramidInfer(0.5, least=1), pyramid),
-    "snapkv": (SnapKV(window=4), lambda _: LAYERS * c(PROMPT)),
-    "h2o": (H2O(window=4), lambda _: LAYERS * c(PROMPT)),
-    "oracle": (Oracle(0.25), continued(4, 15)),
+    "snapkv": (SnapKV(window=4), lambda _: LAYERS * c(PROMPT) + rows(4, PROMPT, LAYERS)),
+    "h2o": (H2O(window=4), lambda _: LAYERS * c(PROMPT) + rows(PROMPT, PROMPT, LAYERS)),
+    "oracle": (Oracle(0.25), continued(4, 15, 0)),
     "first_last": (FirstLast(0.4), lambda _: LAYERS * c(24)),
-    "static_pruning rerun": (StaticPruning("rerun"), lambda _: 2 * c(PROMPT) + LAYERS * c(30)),
-    "static_pruning continue": (StaticPruning("continue"), continued(2, 30)),
+    "static_pruning rerun": (StaticPruning("rerun"), lambda _: c(PROMPT) + LAYERS * c(30)),
+    "static_pruning continue": (StaticPruning("continue"), continued(2, 30, rows(1, PROMPT))),
 }
 
 
@@ -220,3 +226,10 @@ def test_attentions_share_of_llama_3_1_8b() -> None:
     shares = [2 * 4096 * n**2 * 32 / full_prefill_flops(config, n) for n in LENGTHS]
     assert [round(100 * share) for share in shares] == [6, 16, 38, 71]
     torch.testing.assert_close(prefill_flops(config, [1.0]), 2.0 * (41_943_040 + 176_160_768) + 2 * 4096)
+
+
+def test_a_model_that_drafts_for_itself_has_read_the_prompt_once_more() -> None:
+    request = tiny_request(prompt_tokens=PROMPT, new_tokens=3)
+    work = SpecPrefill(0.5, lookahead=4, chunk=4).run(request).work
+    assert work.prompt_tokens_computed == pytest.approx(1 + 32 / PROMPT)
+    assert work.by_stage == pytest.approx((32 / PROMPT,))  # no stage without a layer

@@ -32,6 +32,14 @@ def test_self_information_in_chunks_is_that_of_one_pass(family: str, monkeypatch
     assert found[0] == pytest.approx(expected.mean().item(), rel=1e-4)
 
 
+def test_a_text_beyond_the_readers_window_is_read_in_windows() -> None:
+    request = tiny_request("gpt2", max_position_embeddings=32)  # 60 tokens: two windows of 30
+    found = self_information(request.model, request.prompt_ids)
+    parts = [self_information(request.model, part) for part in request.prompt_ids.split(30, dim=1)]
+    torch.testing.assert_close(found, torch.cat(parts, dim=1))
+    assert found.isfinite().all()
+
+
 def test_the_most_informative_units_stay() -> None:
     information = torch.tensor([9.0, 1.0, 1.0, 5.0, 5.0, 2.0, 2.0, 2.0, 0.0])
     units = torch.tensor([-1, 0, 0, 1, 1, 2, 2, 2, 3])

@@ -94,6 +94,19 @@ def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(
     assert record["flops_ratio"] < whole / full_prefill_flops(small, tokens)
 
 
+def test_a_draft_whose_window_is_too_short_is_one_line(
+    run_py: RunPy, tiny_checkpoint: Path, draft: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short"
+    config = LlamaConfig.from_pretrained(draft, max_position_embeddings=64)
+    LlamaForCausalLM(config).save_pretrained(short)
+    AutoTokenizer.from_pretrained(draft).save_pretrained(short)
+    done = run_drafted(run_py, tiny_checkpoint, short, tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    assert "spec_prefill.draft=short has a window of 64 tokens, the prompt " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_draft_of_another_vocabulary_is_one_line(run_py: RunPy, tiny_checkpoint: Path, tmp_path: Path) -> None:
     other = save_llama2(tmp_path / "other")
     done = run_drafted(run_py, tiny_checkpoint, other, tmp_path / "run")

@@ -18,6 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.methods.taper import Taper
+from lazybench.methods.uniprefill import UniPrefill
+from lazybench.pruning.engine import Pruned
 from lazybench.pruning.revival import Revival
 
 PROMPT = random_prompt(64, seed=0)
@@ -85,6 +88,19 @@ def test_one_prompt(model, plain, schedule, prefill_ratio, step_ratio, prunings)
     for step in steps:
         assert step.launched <= step_ratio * plain.launched
         assert step.waits == step.copies == prunings
+
+
+@pytest.mark.parametrize("method", [Taper(first=4, last=4, chunk=4), UniPrefill(block=4, first=4, last=4)], ids=str)
+def test_a_pruning_by_chunks_waits_once(model, method):
+    """How many tokens stay depends on the scores, so the host waits for that number, and for nothing else."""
+    policy = method.policy(model.config)
+
+    def generate() -> None:
+        with Pruned(model, policy):
+            model.generate(PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=1, do_sample=False)
+
+    (prefill,) = operations_of(model, generate)
+    assert prefill.waits == len(policy.placement.fixed)
 
 
 def test_steps_that_do_not_choose_anew_do_not_wait(model, plain):

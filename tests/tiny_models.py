@@ -113,6 +113,18 @@ REFUSED: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 256,
         "window_size": 8,
     },
+    "xglm": {**SPECIAL, "d_model": 32, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
+}
+# runs from transformers 5.3 on
+LATER: dict[str, dict[str, Any]] = {
+    "llama4_text": {
+        **LLAMA,
+        **HEAD_DIM,
+        "intermediate_size_mlp": 64,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "attention_chunk_size": 64,
+    },
 }
 
 
@@ -123,7 +135,7 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
     norms and sinks are not the zeros and ones of a fresh model: what an engine forgets shows.
     """
     torch.manual_seed(seed)
-    fields = {**FAMILIES, **REFUSED}[family]
+    fields = {**FAMILIES, **REFUSED, **LATER}[family]
     config = AutoConfig.for_model(family.removesuffix("_alibi"), **{**fields, **overrides})
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():

@@ -41,7 +41,8 @@ class Work:
             plain model. A layer that runs twice (in a probe, then in the rerun) is listed twice.
         mlp_tokens_of_layer_runs: the same for the MLPs alone, when tokens are dropped between a layer's
             attention and its MLP; None: as many as in the attention.
-        other_flops: FLOPs of anything else before the first token: a draft model, a compressor, scoring.
+        other_flops: FLOPs of anything else before the first token: a draft model, a compressor, the attention rows
+            that tokens are scored by.
         prompt_tokens_computed: share of the prompt's tokens computed by the end of the generation, mean over
             layers, for a method that revives tokens in decoding steps; None: what the prefill computed is all.
         by_stage: that share for each stage of layers; empty: there are no stages.

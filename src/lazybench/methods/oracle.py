@@ -26,8 +26,8 @@ class Oracle(PolicyMethod):
     the whole cache, each answer token's softmax over the prompt, pooled, the maximum over layers and query heads, the
     mean over answer tokens. It is no bound: other choices can do better on single samples.
 
-    It generates before it prunes, so its TTFT says nothing and is never faster; its FLOPs ratio counts the pruned
-    prefill alone, as a method that guessed these tokens for nothing would run it.
+    It generates before it prunes, so its TTFT says nothing and is never faster; its FLOPs ratio and its share of
+    computed tokens count the pruned prefill alone, as a method that guessed these tokens for nothing would run it.
 
     Args:
         keep: share of the prompt that goes on, in (0, 1].

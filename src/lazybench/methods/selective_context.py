@@ -55,12 +55,20 @@ def compress(request: Request, may_go: Tensor, keep: float, unit: Unit, language
 def self_information(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """``-log p`` of each token given those before it, in nats; the first, which has none, gets the mean.
 
+    A text longer than the model's window is read in windows, each by itself.
+
     Args:
         ids: (1, tokens).
 
     Returns:
         (1, tokens) float32.
     """
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or ids.shape[1]
+    parts = ids.tensor_split(-(-ids.shape[1] // window), dim=1)  # of equal length: none is a single token
+    return torch.cat([_information_in_window(model, part) for part in parts], dim=1)
+
+
+def _information_in_window(model: PreTrainedModel, ids: Tensor) -> Tensor:
     cache, parts = None, []
     following = torch.cat([ids[:, 1:], ids[:, :1]], dim=1)  # the token after each; the last one's is not used
     for start in range(0, ids.shape[1], CHUNK_TOKENS):

@@ -32,7 +32,8 @@ class StaticPruning(PolicyMethod):
       positions. Decoding steps attend to all tokens in the first layers, to the kept and the generated ones
       in the later layers, and revive none. Importance is that of the last of the first layers, as in LazyLLM.
 
-    Deviations: the paper gives neither the number of layers nor whether importance is averaged over them.
+    Deviations: the paper gives neither the number of layers nor whether importance is averaged over them. To run
+    again, the last of the first layers stops at its attention, whose projections the FLOPs ratio leaves out.
 
     Args:
         variant: ``"rerun"`` or ``"continue"``.
@@ -76,6 +77,6 @@ class StaticPruning(PolicyMethod):
         return answer(
             request,
             request.prompt_ids[:, best_positions(scores, kept, last=1)],
-            layer_runs_before=(tokens,) * probed,
+            layer_runs_before=(tokens,) * (probed - 1),  # the last one ends with its attention's projections
             by_stage=(1.0 + kept / tokens, kept / tokens),
         )

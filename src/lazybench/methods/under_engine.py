@@ -32,22 +32,26 @@ class PolicyMethod(Method):
         return answer_pruned(request, self.policy(request.model.config.get_text_config()))
 
 
-def answer_pruned(request: Request, policy: Policy, other_flops: float = 0.0, overhead_s: float = 0.0) -> Response:
+def answer_pruned(
+    request: Request, policy: Policy, other_flops: float = 0.0, overhead_s: float = 0.0, read_before: float = 0.0
+) -> Response:
     """Generate from the request's prompt while the engine prunes by ``policy``.
 
     Args:
         other_flops: see ``Work``.
         overhead_s: see ``Response``.
+        read_before: share of the prompt that the same model had computed before, to choose by it.
     """
     with Pruned(request.model, policy) as run:
         new_tokens, _ = generate(request, request.prompt_ids)
-    return Response(new_tokens, work_of(run.trace, other_flops, policy.revives), overhead_s)
+    return Response(new_tokens, work_of(run.trace, other_flops, policy.revives, read_before), overhead_s)
 
 
-def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True) -> Work:
-    """What the engine computed in one generation from one prompt. Scoring is left out: it is 0.03% of a prefill."""
+def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True, read_before: float = 0.0) -> Work:
+    """What the engine computed in one generation from one prompt, what tokens are scored by included."""
     prefill, *decoding = trace.steps
-    by_step = trace.prompt_tokens_computed
+    with_layers = [place for place, stage in enumerate(trace.stages) if len(stage)]  # none before the first layer
+    by_step = tuple(tuple(step[place] for place in with_layers) for step in trace.prompt_tokens_computed)
     revived = [sum(step.revived) for step in decoding]
     runs = [computed for stage, computed in zip(trace.stages, prefill.computed, strict=True) for _ in stage]
     mlp_runs = list(runs)
@@ -57,8 +61,8 @@ def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True) -> Wor
     return Work(
         tuple(runs),
         mlp_tokens_of_layer_runs=tuple(mlp_runs) if prefill.mlp_saved else None,
-        other_flops=other_flops,
-        prompt_tokens_computed=trace.prompt_tokens_computed_mean,
+        other_flops=other_flops + prefill.scoring_flops,
+        prompt_tokens_computed=trace.prompt_tokens_computed_mean + read_before,
         by_stage=by_step[-1],
         by_step=by_step,
         revived_tokens_per_step=sum(revived) / len(revived) if revived and revives else None,

@@ -112,7 +112,7 @@ class FallingRatio:
 class Mass:
     """As many of the best units as hold a share of the whole score (top-p; UniPrefill).
 
-    How many that are depends on the prompt: each pruning waits for the device once.
+    How many that are depends on the prompt.
 
     Args:
         share: of the summed score, in (0, 1].
@@ -128,14 +128,17 @@ class Mass:
     def __post_init__(self) -> None:
         check_share("mass", self.share)
 
-    def counts(self, ranked: Tensor) -> list[int]:
-        """For each row of ``ranked`` (batch, units), scores that fall and are not negative: how many units stay."""
+    def counts(self, ranked: Tensor) -> Tensor:
+        """For each row of ``ranked`` (batch, units), scores that fall and are not negative: how many units stay.
+
+        Returns:
+            (batch,) on the device of ``ranked``.
+        """
         ranked = ranked.double()
         shares = ranked / ranked.sum(dim=1, keepdim=True).clamp(min=1e-300)
         held = shares.cumsum(dim=1)  # inclusive
         within = (held - shares if self.crossing else held) <= self.share + 1e-9  # all of them at a share of 1
-        counts: list[int] = within.sum(dim=1).clamp(min=1).tolist()
-        return counts
+        return within.sum(dim=1).clamp(min=1)
 
 
 def share_of(share: float, tokens: int, rounding: Literal["up", "down"] = "up") -> int:

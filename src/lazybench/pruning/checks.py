@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 _UNSUPPORTED = {
     "gpt_neo": "its local layers keep their own mask by index, which pruning would shift",
+    "xglm": "its layers check the size of a mask that pruning makes smaller",
+}
+_NO_EVICTION = {
+    "kv_lora_rank": "it caches one latent state for all heads",
+    "jetmoe": "it caches what its experts share",
+    "diffllama": "its attention reads the same keys twice",
 }
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
@@ -56,13 +62,17 @@ def check_mode(model: Module) -> None:
         raise UserError("the model is in training mode; call model.eval() before LazyLLM")
 
 
-def check_policy(policy: Policy, num_layers: int, legacy: bool) -> None:
+def check_policy(policy: Policy, config: Any, num_layers: int, legacy: bool) -> None:
     """Refuse what this model can't do.
 
     Args:
+        config: the model's text config.
         legacy: the family computes attention itself and shows probabilities alone.
     """
     policy.check_depth(num_layers)
+    shared = "kv_lora_rank" if getattr(config, "kv_lora_rank", None) else config.model_type
+    if policy.retention is not None and (why := _NO_EVICTION.get(shared)):
+        raise UserError(f"{config.model_type} keeps its KV cache whole: {why}, so no keys can be evicted by head")
     if legacy and policy.retention is not None:
         raise UserError("this model's family keeps its attention to itself, so no keys can be evicted from its cache")
     if legacy and getattr(policy.scorer, "products", False):

@@ -71,7 +71,7 @@ class Pruned(AbstractContextManager):
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
         self._flex = self.config._attn_implementation == flex.NAME
-        checks.check_policy(policy, len(self._layers), self._legacy)
+        checks.check_policy(policy, self.config, len(self._layers), self._legacy)
         self._model_inputs = parts.inputs
         self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
         fixed = policy.placement.fixed
@@ -146,7 +146,7 @@ class Pruned(AbstractContextManager):
             self._cache.abandon_step()
         checks.check_owner(cache, self.model, self.policy)
         self._cache, self._trace = cache, cache.trace
-        masks.running.set(cache)
+        masks.running.set(ref(cache))
         inputs = args[0] if args else kwargs.get("input_ids")
         inputs = kwargs["inputs_embeds"] if inputs is None else inputs
         self._begin(cache, inputs, kwargs.get("attention_mask"))

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lazybench.errors import UserError
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import Seen
+from lazybench.pruning.scorers import Seen, flops_of_rows
 
 if TYPE_CHECKING:
     from lazybench.pruning.cache import LazyCache
+    from lazybench.pruning.step import Step
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Look:
         """How many of the newest queries anybody wants to see in this layer; 0: nobody looks."""
         step, layer, wanted = cache.step, cache.step.layer, 0  # type: ignore[union-attr]
         assert step is not None
-        if step.scores_anew and layer in self.scored:
+        if self._scores(step, layer):
             wanted = max(1, self.policy.scorer.queries(cache.prompt_end))
         if self._evicts(cache):
             wanted = max(wanted, self.policy.retention.queries(cache.prompt_end))  # type: ignore[union-attr]
@@ -86,11 +87,17 @@ class Look:
         most = min(step.new, plan.current.shape[1])
         if self.watch is not None and layer in self.watch.layers:
             self.watch.see(seen(min(most, self.watch.queries)))
-        if step.scores_anew and layer in self.scored:
-            scores = self.policy.scorer(seen(max(1, min(most, self.policy.scorer.queries(cache.prompt_end)))))
-            step.scores[layer] = scores, plan.selected
+        if self._scores(step, layer):
+            queries = min(most, self.policy.scorer.queries(cache.prompt_end))
+            layer_shows = seen(max(1, queries))
+            step.scores[layer] = self.policy.scorer(layer_shows), plan.selected
+            cache.trace.steps[-1].scoring_flops += flops_of_rows(layer_shows, queries)
         if self._evicts(cache):
             self._evict(cache, seen, most)
+
+    def _scores(self, step: Step, layer: int) -> bool:
+        decided = self.policy.placement.fixed is None and step.prunings > 0  # it prunes once, wherever that is
+        return step.scores_anew and layer in self.scored and not decided
 
     def _evicts(self, cache: LazyCache) -> bool:
         retention, step = self.policy.retention, cache.step
@@ -110,6 +117,9 @@ class Look:
             raise UserError(
                 "keys are evicted alike in all rows of a batch: give prompts of equal length, or one at a time"
             )
-        kept: Tensor | None = retention(seen(min(most, retention.queries(cache.prompt_end))), cache.prompt_end)
+        queries = min(most, retention.queries(cache.prompt_end))
+        layer_shows = seen(queries)
+        kept: Tensor | None = retention(layer_shows, cache.prompt_end)
         if kept is not None:
+            cache.trace.steps[-1].scoring_flops += flops_of_rows(layer_shows, queries)
             cache.arena(step.layer).keep(kept, step.stage.end)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ReferenceType
 
 import torch
 from torch import Tensor
 from transformers.masking_utils import causal_mask_function
 
-# the cache of the forward pass that is building its masks
-running: ContextVar[Any] = ContextVar("running")
+# the cache of the forward pass that is building its masks; weakly, so that no cache outlives its generation
+running: ContextVar[ReferenceType[Any]] = ContextVar("running")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def mask_rule(
     *, mask_function: Callable[..., Any] = causal_mask_function, local_size: int | None = None, **_: Any
 ) -> MaskRule:
     """The mask function registered with transformers: the rule instead of a tensor."""
-    return MaskRule(mask_function, local_size, running.get())
+    return MaskRule(mask_function, local_size, running.get()())
 
 
 class Visibility:

@@ -94,9 +94,9 @@ class WhereRanksSettle:
         reference: list[float] = []
 
         def decide(layer: int, scores: Tensor | None) -> bool:
-            assert scores is not None
             if reference and reference[0] < 0:  # decided
                 return False
+            assert scores is not None
             ranks.append(descending_ranks(scores[0]))
             if layer < self.first:
                 return False

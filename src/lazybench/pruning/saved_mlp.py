@@ -44,6 +44,7 @@ class SavedMlp:
             return output
         rows, shape = self._running
         part = output if isinstance(output, Tensor) else output[0]
+        part = part.view(*rows.shape, -1)  # Llama 4's experts return theirs flat, (tokens, hidden)
         whole = part.new_zeros(*shape[:2], part.shape[-1])
         whole = whole.scatter(1, rows[..., None].expand_as(part), part)
         return whole if isinstance(output, Tensor) else (whole, *output[1:])

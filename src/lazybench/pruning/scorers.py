@@ -241,6 +241,15 @@ def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
             yield scores.softmax(dim=-1).nan_to_num(0.0)
 
 
+def flops_of_rows(seen: Seen, queries: int) -> float:
+    """What ``attention_rows`` computes for the newest ``queries``: products with the keys that each of them sees."""
+    if seen.query is None:  # the family's own probabilities
+        return 0.0
+    batch, heads, _, head_dim = seen.query.shape
+    unseen = queries * (queries - 1) / 2 if seen.in_order else 0.0
+    return 2.0 * batch * heads * head_dim * (queries * seen.position.shape[1] - unseen)
+
+
 def _hidden(seen: Seen, rows: slice, keys: int) -> Tensor | None:
     """(batch, 1, rows, keys) True where a query does not see a key of the first ``keys``; None when each sees all."""
     newest_alone = seen.query_position.shape[1] == 1

@@ -71,7 +71,7 @@ def choose_chunks(
 
     Returns:
         (batch, most kept) positions, the best first, -1 where a row keeps fewer; and each row's number.
-        Waits for the device: how many tokens stay depends on the scores.
+        Waits for the device once: how many tokens stay depends on the scores.
     """
     batch = score.shape[0]
     real = torch.ones_like(always) if valid is None else valid
@@ -92,12 +92,12 @@ def choose_chunks(
     if isinstance(budget, Mass):
         counts = budget.counts(ranked.masked_fill(ranked == -torch.inf, 0.0))
     else:
-        entering = chunks.tolist()
+        entering = [most] * batch if valid is None else chunks.tolist()  # a batch of unequal prompts waits once more
         so_far = entering if context is None else [-(-tokens // chunk) for tokens in context]
-        counts = [max(1, budget.count(*both, 0)) for both in zip(entering, so_far, strict=True)]
-    taken = torch.arange(most, device=order.device) < torch.tensor(counts, device=order.device)[:, None]
-    kept_chunk = torch.zeros_like(exists).scatter_(1, best, taken & exists.gather(1, best))
+        counts = chunks.new_tensor([max(1, budget.count(*both, 0)) for both in zip(entering, so_far, strict=True)])
     place = torch.arange(most, device=order.device)
+    taken = place < counts[:, None]
+    kept_chunk = torch.zeros_like(exists).scatter_(1, best, taken & exists.gather(1, best))
     kept_chunk |= (place < ends_kept[0]) | (place >= chunks[:, None] - ends_kept[1])
     kept = (kept_chunk.gather(1, own) | always) & real
     numbers: list[int] = kept.sum(dim=1).tolist()

@@ -20,6 +20,7 @@ class StepTrace:
         selected: tokens that the stage's layers attended to.
         revived: of the computed ones, those that came back from the Aux Cache.
         mlp_saved: the pruning layers' MLPs ran for the tokens that go on alone.
+        scoring_flops: of the query-key products that tokens were scored by, beside the attention itself.
         open: counts of stages that still lie on the device, 0 above until ``settle`` reads them.
     """
 
@@ -29,6 +30,7 @@ class StepTrace:
     selected: tuple[int, ...] = ()
     revived: tuple[int, ...] = ()
     mlp_saved: bool = False
+    scoring_flops: float = 0.0
     open: list[tuple[Any, ...]] = field(default_factory=list, compare=False, repr=False)
 
     def add(self, computed: Sequence[int] | Tensor, selected: Sequence[int] | Tensor, revived: int | Tensor) -> None:
