@@ -247,6 +247,36 @@ def test_a_dry_run_measures_nothing_and_counts_what_would_be(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("methods=[{method: lazyllm, pruning: {layers: [1,9], keep: [0.5,0.5], depths: null}}]",), "9"),
+        (("model.attention=flash",), "model.attention=flash can't be used here"),
+        (("experiment=tune", "methods=[fastkv]"), "a search tunes one method"),
+        (("experiment=tune", "tune.held=[placement]"), "tune.held=placement is no choice of taper"),
+        (("model.chat_format=chatml",), "none, tokenizer, llama2, xgen"),
+        (("task.datasets=[]",), "task.datasets=[qasper,lcc]"),
+        (("methods=[{method: lazyllm, prunning: paper}]",), "did you mean pruning"),
+        (("methods=[{lazyllm: {revive: false}}]",), "names no method"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_would(
+    tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path, overrides: tuple[str, ...], words: str
+) -> None:
+    result = run_py(f"model={tiny_checkpoint}", *QUICK, "limit=2", "dry_run=true", *overrides, cwd=tmp_path)
+    assert result.returncode == 2, result.stdout
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_dry_run_of_a_search_counts_its_trials(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    search = ("experiment=tune", "task=needle", "task.parameters.length=120", "limit=6", "methods=[lazyllm]")
+    result = run_py(f"model={tiny_checkpoint}", *search, "tune.trials=7", "dry_run=true", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "a search: 7 trials on every other sample" in result.stdout
+    assert "21 generations" in result.stdout
+
+
 def test_a_dry_run_forecasts_layers_with_a_window(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
     """A window shorter than the probe, a prompt longer than it: the cache holds no more than the window."""
     windowed = shutil.copytree(tiny_checkpoint, tmp_path / "windowed")

@@ -16,7 +16,7 @@ from synthetic_results import write_run
 from lazybench.leaderboard import main
 from lazybench.report import memory
 from lazybench.report.curves import between
-from lazybench.report.leaderboard import FLOPS, TTFT, Section, matrix, sections
+from lazybench.report.leaderboard import FLOPS, TTFT, Section, matrix, readable, sections
 from lazybench.report.results import Results, load
 from lazybench.store.record import Record
 
@@ -174,6 +174,24 @@ def test_at_a_ttft_speedup_the_table_shows_that_speedup(tmp_path: Path) -> None:
         assert shown.tolist() == pytest.approx([speed] * len(shown))
 
 
+def test_what_a_rows_settings_have_in_common_stands_beside_its_name(tmp_path: Path) -> None:
+    shown = readable(at(sections(results(tmp_path, judged())), 2.0).table())
+    beside = dict(zip(shown["method"], shown["fixed"], strict=True))
+    assert beside == {"LazyLLM": "depth=0.4", "GemFilter": ""}  # whose settings in experiment=quality vary the depth
+
+
+def test_scores_are_compared_in_pairs_where_there_are_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    better = [replace(r, score=0.5 + int(r.sample_id) / 100) if r.method == "gemfilter" else r for r in judged()]
+    results(tmp_path, better)
+    assert main([str(tmp_path), "--speeds", "2", "--between", "gemfilter", "lazyllm"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "FLOPs ratio of 2x: the score" in line]
+    assert len(lines) == 1
+    assert "the score of GemFilter less that of LazyLLM is 21.5 [18.5, 24.5] points of 100, n=24" in lines[0]
+    results(tmp_path / "unscored", [replace(record, score=None) for record in judged()])
+    assert main([str(tmp_path / "unscored"), "--between", "gemfilter", "lazyllm"]) == 0
+    assert "score" not in capsys.readouterr().out
+
+
 def test_variants_that_keep_alike_otherwise_are_curves_of_their_own(tmp_path: Path) -> None:
     records = judged()
     final = [replace(r, variant=f"{r.variant} never revived") for r in records if r.method == "lazyllm"]
@@ -186,7 +204,9 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
     results(tmp_path, [replace(record, fidelity_kl=None) for record in judged(2)])
     assert main([str(tmp_path)]) == 2
     assert main([str(tmp_path / "nowhere")]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert main([str(tmp_path), "--between", "lazyllm", "gemfilter"]) == 2
+    first, _, last = capsys.readouterr().err.splitlines()
+    assert first == last  # no record was compared with the plain model: so of the leaderboard, so of two methods
 
 
 def board(tmp_path: Path, *runs: list[Record]) -> Path:
@@ -203,7 +223,8 @@ def test_two_methods_by_name_are_one_line_for_each_speed(tmp_path: Path, capsys:
     assert line.startswith("made-up at a FLOPs ratio of 2x: KL of LazyLLM is 0.7")
     assert f"times that of GemFilter, n={SAMPLES}: closer to the plain model (sign test p=" in line
     assert "would decide" not in line
-    assert all("memory ratio" in other for other in others)
+    assert "the score of LazyLLM less that of GemFilter is 0.0" in others[0]
+    assert all("memory ratio" in other for other in others[1:])
     assert main([str(tmp_path), "--speeds", "2", "--between", "gemfilter", "lazyllm"]) == 0
     assert "GemFilter is 1.39 [1.33, 1.46]" in (out := capsys.readouterr().out)
     assert "further" in out

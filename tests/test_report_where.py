@@ -36,6 +36,13 @@ def test_a_condition_on_methods_keeps_the_baseline() -> None:
     assert {record.variant for record in kept("variant=keep=0.7")} == {"", "keep=0.7"}
 
 
+def test_a_figure_that_the_results_do_not_hold_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "run", made_up_records(1))
+    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--only", "table1", "--only", "fig2"]) == 2
+    assert "--only fig2: no run here holds what it shows" in capsys.readouterr().err
+    assert (tmp_path / "out" / "index.html").exists()
+
+
 def test_a_report_on_some_records_stands_on_these_alone(tmp_path: Path) -> None:
     write_run(tmp_path / "run", RECORDS)
     results = load([tmp_path], ["task=qasper", "method=lazyllm"])

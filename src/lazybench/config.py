@@ -164,7 +164,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
     checked = RunConfig(
         model=_build(config.model, "model"),
         task_name=task["name"],
-        datasets=tuple(_listed(task["datasets"], "task.datasets")),
+        datasets=tuple(_listed(task["datasets"], "task.datasets", "qasper,lcc")),
         data=DataSettings(
             root=Path(root).expanduser() if root else None,
             limit=plain["limit"],
@@ -248,9 +248,9 @@ def _identity(plain: Mapping[str, Any], nodes: Sequence[DictConfig]) -> dict[str
     return identity
 
 
-def _listed(value: Any, name: str) -> list[Any]:
+def _listed(value: Any, name: str, example: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise UserError(f"{name}={value!r} must be a list with at least one entry, as in '{name}=[baseline,lazyllm]'")
+        raise UserError(f"{name}={value!r} must be a list with at least one entry, as in '{name}=[{example}]'")
     return value
 
 
@@ -262,12 +262,14 @@ def _shard(text: Any) -> tuple[int, int]:
 
 
 def _method_nodes(plain: Mapping[str, Any], config: DictConfig) -> list[DictConfig]:
-    return [_method_node(entry, config) for entry in _listed(plain["methods"], "methods")]
+    return [_method_node(entry, config) for entry in _listed(plain["methods"], "methods", "baseline,lazyllm")]
 
 
 def _method_node(entry: Any, config: DictConfig) -> DictConfig:
     """A method by name, or by name with its own parameters: ``{method: lazyllm, pruning: {layers: [9]}}``."""
     overrides = dict(entry) if isinstance(entry, dict) else {"method": entry}
+    if not overrides.get("method"):
+        raise UserError(f"methods={entry} names no method; its parameters stand beside it: {{method: lazyllm, ...}}")
     name = str(overrides.pop("method", ""))
     if name not in config.method:
         raise unknown_name("method", name, [str(known) for known in config.method])
@@ -275,9 +277,9 @@ def _method_node(entry: Any, config: DictConfig) -> DictConfig:
     pruning = overrides.get("pruning")
     if isinstance(pruning, str):  # a preset by its name
         node.pruning = pruning_node(overrides.pop("pruning"))
-    unknown = set(overrides) - set(node)
-    if unknown:
-        raise UserError(f"method {name} has no parameter {min(unknown)!r}; it has {', '.join(map(str, node))}")
+    parameters = [str(known) for known in node if known != "_target_"]
+    if unknown := set(overrides) - set(parameters):
+        raise unknown_name(f"parameter of {name}", min(unknown), parameters)
     node = cast(DictConfig, OmegaConf.merge(node, overrides))
     if isinstance(node.get("draft"), str):  # a model, as ``model=`` names one
         node.draft = model_node(node.draft)

@@ -6,12 +6,14 @@ import copy
 import functools
 import time
 from collections.abc import Callable
+from math import ceil
 from statistics import fmean
 
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from lazybench.config import RunConfig
+from lazybench.methods.under_engine import PolicyMethod
 from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
 from lazybench.models.hub import Repository
@@ -19,6 +21,7 @@ from lazybench.models.loading import device_of, dtype_of, local_checkpoint
 from lazybench.models.random_weights import cut_depth, random_model, true_shape
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks import build_task
+from lazybench.tune.search import searched_method
 
 CHARACTERS_PER_TOKEN = 4  # about, of English prose and code
 PROBE_TOKENS = 512
@@ -29,7 +32,7 @@ def dry_run(config: RunConfig) -> int:
     """Print what would run. Reads the task's data and the model's shape, no weights.
 
     Raises:
-        UserError: data or shape out of reach.
+        UserError: data or shape out of reach; settings that this model or a search can't take.
     """
     print(f"would run {config.task_name} on {config.model.name}, into {config.out}{_state(config)}")
     lengths: list[int] = []  # of the prompts, in tokens
@@ -52,6 +55,11 @@ def dry_run(config: RunConfig) -> int:
     # without a clock fidelity is the run itself; its score may take another
     passes = timed * (2 if config.fidelity and config.timing else 1) + (1 if config.fidelity else 0)
     generations = passes * len(lengths) + config.warmup * len(config.methods) * config.timing
+    if config.tune is not None:
+        searched_method(config)
+        generations = config.tune.trials * ceil(len(lengths) / 2)
+        of_each = f" of each of {len(config.tune.models)} models" if len(config.tune.models) > 1 else ""
+        print(f"  a search: {config.tune.trials} trials on every other sample{of_each}")
     print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
     if lengths:
         _forecast(config, lengths, new_tokens, generations)
@@ -61,13 +69,16 @@ def dry_run(config: RunConfig) -> int:
 def _forecast(config: RunConfig, lengths: list[int], new_tokens: int, generations: int) -> None:
     """Time and memory as if every method took as long as the plain model, on this device as fast as it is now."""
     shape = _shape(config.model)
+    text = shape.get_text_config()
+    for method in config.methods:
+        if isinstance(method, PolicyMethod):
+            method.policy(text).check_depth(text.num_hidden_layers)
     device = device_of(config.model.device)
     dtype = dtype_of(config.model.dtype, device)
     if config.threads:
         torch.set_num_threads(config.threads)
     seconds_per_flop, step_s = _speed(shape, dtype, device, config.model.attention, max(lengths))
     prefill_s = fmean(full_prefill_flops(shape, length) for length in lengths) * seconds_per_flop
-    text = shape.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     longest = max(lengths) + new_tokens

@@ -54,7 +54,7 @@ def _run(arguments: list[str]) -> int:
 
     folders = [folder for folder in run_folders(overrides) if (folder / "samples.jsonl").exists()]
     if not folders:
-        return code or 1
+        return code if "dry_run=true" in overrides else code or 1
     target = Path("results/artefacts") / f"{experiment}-{size}"
     builder = ("leaderboard",) if experiment == QUALITY else ("report", "--only", experiment)
     report = _python("-m", f"lazybench.{builder[0]}", *map(str, folders), "--out", str(target), *builder[1:])

@@ -7,13 +7,10 @@ from collections.abc import Callable
 
 from transformers import PreTrainedTokenizerBase
 
-from lazybench.errors import UserError
-
 XGEN_HEADER = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions.\n\n"
 )
-CHAT_FORMATS = ("none", "tokenizer", "llama2", "xgen")
 NO_USER_TEXT = "\ue000"  # a private character: no prompt begins or ends with it
 
 
@@ -21,12 +18,7 @@ def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callab
     """The function that puts a prompt into the chat format.
 
     A tokenizer without a template of its own leaves the prompt as it is.
-
-    Raises:
-        UserError: an unknown format.
     """
-    if chat_format not in CHAT_FORMATS:
-        raise UserError(f"model.chat_format={chat_format!r} is not one of {', '.join(CHAT_FORMATS)}")
     if chat_format == "llama2":
         return lambda prompt: f"[INST]{prompt}[/INST]"
     if chat_format == "xgen":

@@ -229,8 +229,6 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _quantization(bits: str, dtype: torch.dtype) -> Any:
-    if bits not in ("8bit", "4bit"):
-        raise UserError(f"model.quantization={bits!r} is not one of 8bit, 4bit")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(f"model.quantization={bits} needs bitsandbytes; run: pip install bitsandbytes")
     from transformers import BitsAndBytesConfig

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -59,12 +61,22 @@ def widen(config: PretrainedConfig, window_tokens: int) -> None:
 
 
 def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.device, attention: str) -> PreTrainedModel:
-    """The same weights in every process: normal with the configuration's ``initializer_range``, seed 0."""
+    """The same weights in every process: normal with the configuration's ``initializer_range``, seed 0.
+
+    Raises:
+        UserError: transformers does not know this attention, or a package that it needs is missing.
+    """
     state = torch.random.get_rng_state()
-    with device:
-        torch.manual_seed(0)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    torch.random.set_rng_state(state)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    try:
+        with device:
+            torch.manual_seed(0)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"model.attention={attention} can't be used here: {reason}") from error
+    finally:
+        torch.random.set_rng_state(state)
     model.generation_config.eos_token_id = None  # no end by chance: every run generates to its limit
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lazybench.errors import UserError, check_whole_number
 
@@ -46,6 +46,10 @@ class ModelSpec:
             raise UserError(f"model.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.weights not in ("pretrained", "random"):
             raise UserError(f"model.weights={self.weights!r} is not one of pretrained, random")
+        if self.chat_format not in (known := get_args(ChatFormat)):
+            raise UserError(f"model.chat_format={self.chat_format!r} is not one of {', '.join(known)}")
+        if self.quantization not in (None, "8bit", "4bit"):
+            raise UserError(f"model.quantization={self.quantization!r} is not one of 8bit, 4bit")
         for name in ("num_layers", "window_tokens", "prompt_limit_tokens"):
             value = getattr(self, name)
             if value is not None:

@@ -42,7 +42,7 @@ def build(
     """Write everything and print where.
 
     Raises:
-        UserError: nothing to report on, or an unknown artefact.
+        UserError: nothing to report on, an unknown artefact, or one that these results can't show.
     """
     from lazybench.report import artefacts, make_folder, write_text
     from lazybench.report.page import write_page
@@ -65,6 +65,9 @@ def build(
     for name, _, figure in figures:
         artefacts.write_figure(name, figure, out)
     write_page(out / "index.html", results, tables, figures, texts, data_root)
+    built = (*tables, *(name for name, _, _ in figures))  # a figure of each model has its name behind
+    if absent := [name for name in only or () if not any(one.startswith(name) for one in built)]:
+        raise UserError(f"--only {' '.join(absent)}: no run here holds what it shows; the summary and the page: {out}")
     print(f"{', '.join(['summary', *tables, *(name for name, _, _ in figures)])}: {out}")
     print(f"page: {out / 'index.html'}")
 

@@ -11,7 +11,7 @@ import pandas
 from lazybench.errors import UserError, unknown_name
 from lazybench.report.curves import Curve
 from lazybench.report.leaderboard import NOT_JUDGED, Section
-from lazybench.report.statistics import LEAST_SAMPLES, Estimate
+from lazybench.report.statistics import LEAST_SAMPLES, Comparison, Estimate
 from lazybench.report.tables import number, with_bounds
 
 WORDS = {"closer": "closer to the plain model", "further": "further from the plain model", "undecided": "undecided"}
@@ -57,11 +57,14 @@ def _told(section: Section, first: str, second: str) -> list[str]:
         one = {family: curve for family, curve in one.items() if family not in other}
     only = replace(section, curves=(*one.values(), *other.values()))
     firsts, seconds = only.names[: len(one)], only.names[len(one) :]
-    return [
+    closer = [
         f"{section.title}: {_said(row)}"
         for row in only.comparisons().itertuples()
         if row.method in firsts and row.against in seconds
     ]
+    places = [(a, len(one) + b) for a in range(len(one)) for b in range(len(other))]
+    compared = [(only.names[a], only.names[b], only.compare_scores(a, b)) for a, b in places]
+    return closer + [f"{section.title}: {_said_of_scores(*found)}" for found in compared if found[2].samples]
 
 
 def _at_own_speeds(found: Sequence[Section], *names: str) -> Iterator[Section]:
@@ -86,6 +89,14 @@ def _said(row: Any) -> str:
     if row.result == "undecided" and pandas.notna(row.samples_to_decide):
         test += f"; about {max(row.samples_to_decide, LEAST_SAMPLES):.0f} samples would decide it"
     return f"KL of {row.method} is {ratio} times that of {row.against}, n={row.n}: {WORDS[str(row.result)]} ({test})"
+
+
+def _said_of_scores(first: str, second: str, found: Comparison) -> str:
+    test = f"sign test p={found.p_sign:.2g}"
+    if found.estimate.low <= 0 <= found.estimate.high and found.samples_to_decide:
+        test += f"; about {max(found.samples_to_decide, LEAST_SAMPLES)} samples would decide it"
+    points = with_bounds(found.estimate, 1, 100)
+    return f"the score of {first} less that of {second} is {points} points of 100, n={found.samples} ({test})"
 
 
 def _ranges(section: Section, *names: str) -> str:

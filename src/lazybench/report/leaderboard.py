@@ -75,6 +75,7 @@ class Section:
         return {
             **self._place(),
             "method": name,
+            "family": curve.family,
             "settings": "; ".join(curve.variants),
             "slowest": curve.speeds[0],
             "fastest": curve.speeds[-1],
@@ -111,6 +112,11 @@ class Section:
                     }
                 )
         return pandas.DataFrame(rows)
+
+    def compare_scores(self, first: int, second: int) -> Comparison:
+        """The first's score less the second's, 0..1, on the samples where both have one; places among the curves."""
+        one, other = self.samples[first]["score"].align(self.samples[second]["score"], join="inner")
+        return statistics.compare_scores(one, other)
 
     def _compare(self, first: int, second: int) -> Comparison:
         one, other = self.samples[first]["fidelity_kl"].align(self.samples[second]["fidelity_kl"], join="inner")
@@ -151,6 +157,10 @@ def readable(table: pandas.DataFrame) -> pandas.DataFrame:
     """A section's table as rounded text, units in the names; columns that nothing fills are left out."""
     columns: dict[str, list[str]] = {
         "method": list(table["method"]),
+        "fixed": [
+            "" if method.endswith(family) else family
+            for method, family in zip(table["method"], table["family"], strict=True)
+        ],
         "KL nats": bounded(table, "kl", 1, 3),
         "first": [number(value, 3) for value in table["kl_first"]],
         "later": [number(value, 3) for value in table["kl_later"]],

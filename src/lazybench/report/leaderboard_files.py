@@ -22,8 +22,9 @@ from lazybench.report.tables import markdown
 READING = (
     "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over samples; first: of "
     "the first token, which the prefill alone decides; later: of the others.",
-    "Same token %: of the plain model's tokens. Decoding step x: method over plain model. KV %, Aux %: bytes at the "
-    "end, of the plain model's KV cache. FLOPs ratio: FLOPs of the plain prefill over the method's.",
+    "Fixed: what the settings of a row have in common. Same token %: of the plain model's tokens. Decoding step x: "
+    "method over plain model. KV %, Aux %: bytes at the end, of the plain model's KV cache. FLOPs ratio: FLOPs of the "
+    "plain prefill over the method's.",
     f"[brackets]: 95% interval; (parentheses), below {LEAST_SAMPLES} samples: lowest to highest.",
     "Each method at this speed on its own curve, between two of its settings that are neighbours: linear in the "
     "logarithm of the speed. Nothing is extrapolated: a row stays empty where the speeds that its settings were "

@@ -220,6 +220,15 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     return replace(found, estimate=_exponential(found.estimate))
 
 
+def compare_scores(first: ArrayLike, second: ArrayLike) -> Comparison:
+    """The mean of the first method's score less the second's, 0..1: above 0 the first scores higher.
+
+    Args:
+        first, second: one for each sample, in the same order.  # (samples,)
+    """
+    return _compare(numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float))
+
+
 def _compare(differences: Array) -> Comparison:
     differences = differences[~numpy.isnan(differences)]
     count = len(differences)

@@ -43,7 +43,7 @@ def tune(config: RunConfig) -> int:
     Raises:
         UserError: bad input; no trial reaches a speed; a folder that holds another search.
     """
-    settings, method = _settings(config), _method(config)
+    settings, method = _settings(config), searched_method(config)
     models = [with_model(config, name) for name in settings.models] or [config]
     study = _search(config, models, method)
     gc.collect()  # the search's models go before the confirmation loads its own: a GPU need not hold two
@@ -101,7 +101,12 @@ def _settings(config: RunConfig) -> TuneSettings:
     return config.tune
 
 
-def _method(config: RunConfig) -> Method:
+def searched_method(config: RunConfig) -> Method:
+    """The method whose settings are searched.
+
+    Raises:
+        UserError: none, several, or one that can't be; a sharded run; one sample; a choice that is none.
+    """
     if len(config.methods) != 1 or config.methods[0].name not in CHOICES:
         raise UserError(f"a search tunes one method: 'methods=[NAME]' with one of {', '.join(sorted(CHOICES))}")
     if config.data.shard != (0, 1):
