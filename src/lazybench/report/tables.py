@@ -25,7 +25,7 @@ from lazybench.report.statistics import INTERVAL, RANGE, Estimate
 
 WIDTH = 120  # of a terminal
 tabulate.MIN_PADDING = 0  # two spaces before every heading else
-WORDS = ("model", "task", "category", "method", "settings", "1% claim")  # columns of text, not of numbers
+WORDS = ("model", "task", "category", "method", "settings", "fixed", "1% claim")  # columns of text, not of numbers
 # the baseline's are one by definition: bounds there would say nothing
 AGAINST_BASELINE = (
     *("relative_score", "fidelity_top1", "fidelity_kl_median"),
