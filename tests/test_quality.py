@@ -18,7 +18,7 @@ from lazybench.experiment import _shared_out
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.runner import run
-from lazybench.store.reading import read_records, read_results
+from lazybench.store.reading import read_records
 from lazybench.verify import main as verify
 
 QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32", "limit=2")
@@ -103,7 +103,7 @@ def test_a_page_without_times_has_no_column_for_them(runs: Path) -> None:
 
 
 def test_shards_are_one_run_and_verify(runs: Path) -> None:
-    (run,) = [run for run in read_results(runs) if len(run.folders) == 2]
+    (run,) = [run for run in load([runs]).runs if len(run.folders) == 2]
     assert run.finished
     assert not run.missing_shards
     assert verify([str(runs / "judged0")]) == 0
