@@ -126,7 +126,7 @@ def written(folder: Path, texts: bool) -> list[dict]:
         ],
     }
     (folder / "run" / "tokens.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
-    build([folder], None, None, texts, None)
+    build([folder], None, ["table1"], texts, None)
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
     assert data is not None
