@@ -23,6 +23,8 @@ from lazybench.models import LoadedModel, ModelSpec
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.__main__ import build
+from lazybench.tasks import build_task
+from lazybench.tasks.base import DataSettings
 from lazybench.tasks.prompting import halves, tokens_of
 
 SCHEDULE = PruningSchedule(layers=(1, 4), keep=(0.5, 0.5))
@@ -102,7 +104,7 @@ def test_spans_of_a_prompt_without_its_middle_point_at_both_ends() -> None:
     assert found[-1] == (len(text) - 1, len(text))
 
 
-def written(folder: Path, texts: bool) -> list[dict]:
+def written(folder: Path, texts: bool, fingerprint: str | None = None) -> list[dict]:
     """What the page's sample browser holds of a run on the needle, made up but for its prompt."""
     records = [record for record in made_up_records(1) if record.task == "qasper" and record.method != "random_drop"]
     records = [
@@ -110,7 +112,9 @@ def written(folder: Path, texts: bool) -> list[dict]:
         for record in records
     ]
     task = {"name": "needle", "datasets": ["needle"], "parameters": {"length": 60, "samples": 1}}
-    write_run(folder / "run", records, task=task, limit=1)
+    at_hand = build_task("needle", DataSettings(limit=1, parameters={"length": 60, "samples": 1})).fingerprint
+    facts = {"tasks": {"needle": {"fingerprint": fingerprint or at_hand, "source": "made up"}}}
+    write_run(folder / "run", records, facts, task=task, limit=1)
     line = {
         "task": "needle",
         "sample_id": "0-0",
@@ -142,6 +146,12 @@ def test_the_page_draws_tokens_over_the_prompt(tmp_path: Path) -> None:
     assert method["stages"] == ["layers 1-2", "layers 3-8"]
     assert method["survived"] == [2, 1, 1]
     assert method["back"] == {"1": "step 2, layers 3-8", "2": "step 1, layers 3-8"}
+
+
+def test_the_page_shows_no_text_of_other_data_than_was_measured(tmp_path: Path) -> None:
+    (sample,) = written(tmp_path, texts=True, fingerprint="0" * 64)
+    assert sample["text"] is None
+    assert set(sample["tokens"]["pieces"]) == {"\N{BLACK SMALL SQUARE}"}
 
 
 def test_without_texts_the_page_has_squares_in_their_place(tmp_path: Path) -> None:
