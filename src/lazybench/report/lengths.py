@@ -71,7 +71,8 @@ def table(results: Results) -> pandas.DataFrame:
                 **_cells(tokens[runs].to_numpy(), kl[runs].to_numpy()),
             }
         )
-    return pandas.DataFrame(rows).fillna("")
+    table = pandas.DataFrame(rows).fillna("")
+    return table[sorted(table, key=lambda column: column == "per doubling")]  # behind every length
 
 
 def _of_each_length(tokens: pandas.DataFrame) -> list[Any]:
