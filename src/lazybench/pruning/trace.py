@@ -30,7 +30,7 @@ class StepTrace:
     selected: tuple[int, ...] = ()
     revived: tuple[int, ...] = ()
     mlp_saved: bool = False
-    scoring_flops: float = 0.0
+    scoring_flops: float = field(default=0.0, compare=False)  # steps of fixed shapes score their fillers too
     open: list[tuple[Any, ...]] = field(default_factory=list, compare=False, repr=False)
 
     def add(self, computed: Sequence[int] | Tensor, selected: Sequence[int] | Tensor, revived: int | Tensor) -> None:
