@@ -58,6 +58,7 @@ WHOLE: list[PolicyMethod] = [
     H2O(1.0),
     StaticPruning("continue", 1.0),
     Taper(depths=(0.5,), keep=(1.0,)),
+    Taper(depths=(0.5,), keep=(1.0,), budget="mass"),
 ]
 CLOSED = sorted(family for family in FAMILIES if not shared_model(family)._can_set_attn_implementation())
 LATENT = ["deepseek_v3"]  # all heads share one latent state: no head can evict alone

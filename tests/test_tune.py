@@ -85,7 +85,7 @@ def test_a_held_choice_stays_as_the_method_has_it() -> None:
     assert isinstance(method, Taper)
     assert (method.window, method.chunk) == (5, Taper().chunk)
     assert all(getattr(method, name) == value for name, value in rest.items())
-    with pytest.raises(UserError, match=r"tune\.held=placement is no choice of taper; allowed: one of window, heads"):
+    with pytest.raises(UserError, match=r"tune\.held=placement is no choice of taper; allowed: one of budget, window"):
         starting_points(Taper(), TuneSettings(held=("placement",)))
     with pytest.raises(UserError, match=r"tune\.held=window is no choice of lazyllm"):
         starting_points(METHODS["lazyllm"], TuneSettings(held=("window",)))

@@ -194,6 +194,19 @@ def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
     assert (policy.revival.attend, policy.revival.every) == ("computed", 8)
 
 
+def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
+    places = {"depths": (0.25, 0.5, 0.75), "keep": (0.8, 1.0, 0.6)}
+    config = LlamaConfig(num_hidden_layers=8)
+    by_mass = Taper(**places, budget="mass", chunk=2, first=1, last=2).policy(config)
+    assert by_mass.placement.fixed == (1, 5)  # all of the score: nothing is dropped
+    assert by_mass.budget == (Mass(0.8), Mass(0.6))
+    assert Taper(**places, budget="context").policy(config).budget == (Ratio(0.8, "context"), Ratio(0.6, "context"))
+    # chunks of 1.15, 1.26, 1.02 and 14.4 of 17.83: the best holds four fifths, the second crosses 0.81
+    position, score = torch.arange(8)[None], by_mass.scorer(shared()) * 4
+    for share, chunks in ((0.8, 1), (0.81, 2), (1.0, 4)):
+        assert choose_chunks(score, position, position < 0, Mass(share), 2, "sum")[1] == [2 * chunks]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -207,6 +220,7 @@ def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
         ({"pool": 4}, "pool=4 must be odd"),
         ({"chunk": 0}, "chunk=0"),
         ({"over_layers": "min"}, "Known: max, mean"),
+        ({"budget": "tokens"}, "Known: context, entered, mass"),
         ({"last_share": 2}, "taper.last_share=2 must be"),
         ({"last_share": "x"}, "taper.last_share=x must be"),
     ],

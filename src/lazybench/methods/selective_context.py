@@ -14,6 +14,7 @@ from lazybench.errors import UserError
 from lazybench.methods.lexical_units import Unit, lexical_units, token_texts
 from lazybench.models.flops import full_prefill_flops
 from lazybench.pruning.budgets import share_of
+from lazybench.pruning.checks import window_of
 
 CHUNK_TOKENS = 512  # logits held at a time: (chunk, vocabulary)
 
@@ -63,7 +64,7 @@ def self_information(model: PreTrainedModel, ids: Tensor) -> Tensor:
     Returns:
         (1, tokens) float32.
     """
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or ids.shape[1]
+    window = window_of(model.config.get_text_config()) or ids.shape[1]
     parts = ids.tensor_split(-(-ids.shape[1] // window), dim=1)  # of equal length: none is a single token
     return torch.cat([_information_in_window(model, part) for part in parts], dim=1)
 

@@ -15,6 +15,7 @@ from lazybench.methods.under_engine import PolicyMethod, answer_pruned
 from lazybench.models import ModelSpec
 from lazybench.models.flops import full_prefill_flops
 from lazybench.pruning.budgets import Ratio, check_share
+from lazybench.pruning.checks import window_of
 from lazybench.pruning.placement import BEFORE_THE_FIRST, At
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import AttentionScorer, Given
@@ -80,7 +81,7 @@ class SpecPrefill(PolicyMethod):
         started = time.perf_counter()
         drafter = request.model if self.draft is None else self._drafter(request.tokenizer)
         prompt = request.prompt_ids.to(drafter.device)
-        window = getattr(drafter.config.get_text_config(), "max_position_embeddings", None)
+        window = window_of(drafter.config.get_text_config())
         if self.draft is not None and window is not None and prompt.shape[1] > window:
             raise UserError(
                 f"spec_prefill.draft={self.draft.name} has a window of {window} tokens, the prompt {prompt.shape[1]}; "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 from transformers import LlamaConfig, PreTrainedConfig
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import check_share
+from lazybench.pruning.budgets import Mass, check_share
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
@@ -33,7 +33,9 @@ class Taper(PolicyMethod):
 
     Args:
         preset: depths and keep ratios by name, for a FLOPs ratio of about 1.5, 2 and 3.
-        depths, keep: shares of the depth after which chunks are dropped, and of the chunks that go on; over a preset.
+        depths, keep: shares of the depth after which chunks are dropped, and of what goes on there; over a preset.
+        budget: what ``keep`` is a share of: the chunks that ``"entered"`` the pruning layer, those of all the
+            ``"context"``, or the score of those that entered, its ``"mass"``, so that a prompt decides how many stay.
         window: newest queries that score.
         heads: how a score is reduced over heads, see ``AttentionScorer``.
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
@@ -47,6 +49,7 @@ class Taper(PolicyMethod):
     preset: Literal["safe", "balanced", "fast"] | None = "balanced"
     depths: tuple[float, ...] | None = None
     keep: tuple[float, ...] | None = None
+    budget: Literal["entered", "context", "mass"] = "entered"
     window: int = 32
     heads: Literal["mean", "max", "query_max"] = "mean"
     pool: int = 1
@@ -71,7 +74,11 @@ class Taper(PolicyMethod):
             raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
         if self.depths is None and self.preset not in PRESETS:
             raise unknown_name("taper.preset", str(self.preset), PRESETS)
-        for name, known in (("heads", ("mean", "max", "query_max")), ("over_layers", ("mean", "max"))):
+        for name, known in (
+            ("heads", ("mean", "max", "query_max")),
+            ("over_layers", ("mean", "max")),
+            ("budget", ("entered", "context", "mass")),
+        ):
             if getattr(self, name) not in known:
                 raise unknown_name(f"taper.{name}", str(getattr(self, name)), known)
         try:
@@ -83,7 +90,9 @@ class Taper(PolicyMethod):
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
         depths, keep = PRESETS[str(self.preset)] if self.depths is None else (self.depths, self.keep or ())
-        return PruningSchedule(None, keep, depths, revival=Revival(self.revive, "computed", self.every))
+        of: Literal["entered", "context"] = "context" if self.budget == "context" else "entered"
+        revival = Revival(self.revive, "computed", self.every)
+        return PruningSchedule(None, keep, depths, ratio_of=of, revival=revival)
 
     @property
     def label(self) -> str:
@@ -96,4 +105,8 @@ class Taper(PolicyMethod):
     def policy(self, config: PreTrainedConfig) -> Policy:
         names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")
         scorer = AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
-        return self.schedule.resolved(config).policy(scorer=scorer, **{name: getattr(self, name) for name in names})
+        schedule = self.schedule.resolved(config)
+        policy = schedule.policy(scorer=scorer, **{name: getattr(self, name) for name in names})
+        if self.budget != "mass":
+            return policy
+        return replace(policy, budget=tuple(Mass(share) for share in schedule.keep if share < 1.0))

@@ -147,9 +147,14 @@ def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, An
         raise UserError(f"LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size={size} out")
 
 
+def window_of(config: Any) -> int | None:
+    """How many tokens a model of this text config can attend to; None: it doesn't say."""
+    return getattr(config, "max_position_embeddings", None)
+
+
 def check_prompt(config: Any, tokens: int) -> None:
     """Refuse a prompt longer than the model's window, before anything runs."""
-    window = getattr(config, "max_position_embeddings", None)
+    window = window_of(config)
     if window is not None and tokens > window:
         raise UserError(f"the prompt has {tokens} tokens, the model's window {window}; shorten the prompt")
 

@@ -15,7 +15,7 @@ from lazybench.report.notes import run_notes
 from lazybench.report.samples import paired_samples
 from lazybench.report.summary import summarise_runs
 from lazybench.report.where import conditions
-from lazybench.store.reading import Run, merge_shards, read_run
+from lazybench.store.reading import Run, find_runs, merge_shards, read_run
 from lazybench.store.record import Record
 
 
@@ -90,13 +90,10 @@ def load(roots: Sequence[Path], where: Sequence[str] = ()) -> Results:
     for root in roots:
         if not root.is_dir():
             raise UserError(f"no results folder {root}; python run.py writes one, results/runs/... by default")
-    folders = sorted({path.parent for root in roots for path in root.rglob("samples.jsonl")})
     attention = sorted(
         {path for root in roots for path in root.rglob("attention.*") if path.suffix in (".npz", ".json")}
     )
-    if not folders and not attention:
-        raise UserError(f"no run in {', '.join(map(str, roots))}: no folder at or below holds a samples.jsonl")
-    runs = merge_shards([read_run(folder) for folder in folders])
+    runs = merge_shards([read_run(folder) for folder in find_runs(*roots, may_lack=bool(attention))])
     if where:
         runs = [replace(run, records=[record for record in run.records if chosen(record)]) for run in runs]
         runs = [run for run in runs if run.records]

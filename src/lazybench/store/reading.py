@@ -128,15 +128,15 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def find_runs(root: Path) -> list[Path]:
-    """The run folders at or below ``root``, by name.
+def find_runs(*roots: Path, may_lack: bool = False) -> list[Path]:
+    """The run folders at or below ``roots``, by name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, unless they may lack one.
     """
-    found = sorted(path.parent for path in Path(root).rglob("samples.jsonl"))
-    if not found:
-        raise UserError(f"no run in {root}: no folder at or below it holds a samples.jsonl")
+    found = sorted({path.parent for root in roots for path in Path(root).rglob("samples.jsonl")})
+    if not found and not may_lack:
+        raise UserError(f"no run in {', '.join(map(str, roots))}: no folder at or below holds a samples.jsonl")
     return found
 
 

@@ -25,6 +25,7 @@ DEEPEST = 0.95  # behind it little is left to save
 CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "lazyllm": {},
     "taper": {
+        "budget": ("entered", "context", "mass"),
         "window": (1, 8, 32, 64, 128),
         "heads": ("mean", "max", "query_max"),
         "pool": (1, 5, 13),
