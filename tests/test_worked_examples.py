@@ -239,3 +239,4 @@ def test_taper_is_named_by_what_it_does():
     shallow = Taper("safe").policy(LlamaConfig(num_hidden_layers=2))  # several depths fall on one layer
     assert shallow.placement.fixed == (0,)
     assert Taper(revive=0).policy(LlamaConfig()).revives is False
+    assert [Taper(revive=tokens).policy(LlamaConfig()).before_mlp for tokens in (0, 8)] == [True, False]

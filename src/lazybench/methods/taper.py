@@ -42,7 +42,8 @@ class Taper(PolicyMethod):
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
         first, last, last_share: oldest and newest tokens that always stay, and at least this share of the newest.
         look_back, over_layers: layers whose scores count, up to the pruning layer, and how they become one.
-        revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does.
+        revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does, so that
+            what a layer drops need not run through its MLP.
         every: one decoding step in so many selects anew.
     """
 
@@ -106,7 +107,8 @@ class Taper(PolicyMethod):
         names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")
         scorer = AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
         schedule = self.schedule.resolved(config)
-        policy = schedule.policy(scorer=scorer, **{name: getattr(self, name) for name in names})
+        options = {name: getattr(self, name) for name in names}
+        policy = schedule.policy(scorer=scorer, before_mlp=not self.revive, **options)
         if self.budget != "mass":
             return policy
         return replace(policy, budget=tuple(Mass(share) for share in schedule.keep if share < 1.0))
