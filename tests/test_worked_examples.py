@@ -233,10 +233,10 @@ def test_taper_refuses_what_no_model_can_take(settings, words):
 
 def test_taper_is_named_by_what_it_does():
     assert [Taper(preset=name).label for name in PRESETS] == ["preset=safe", "preset=balanced", "preset=fast"]
-    assert Taper(depths=[0.2, 0.5], keep=[0.5, 0.7], window=8, revive=0).label == (
-        "depths=0.2,0.5 keep=0.5,0.7 window=8 revive=0"
+    assert Taper(depths=[0.2, 0.5], keep=[0.5, 0.7], window=8, revive=8).label == (
+        "depths=0.2,0.5 keep=0.5,0.7 window=8 revive=8"
     )
     shallow = Taper("safe").policy(LlamaConfig(num_hidden_layers=2))  # several depths fall on one layer
     assert shallow.placement.fixed == (0,)
-    assert Taper(revive=0).policy(LlamaConfig()).revives is False
+    assert [Taper(revive=tokens).policy(LlamaConfig()).revives for tokens in (0, 8)] == [False, True]
     assert [Taper(revive=tokens).policy(LlamaConfig()).before_mlp for tokens in (0, 8)] == [True, False]

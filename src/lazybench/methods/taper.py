@@ -29,7 +29,8 @@ PRESETS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class Taper(PolicyMethod):
     """Chunks are dropped at several layers by the attention of the newest queries; decoding attends to all computed.
 
-    Source: this project's own, on the progressive pruning and the Aux Cache of LazyLLM (arXiv 2407.14057).
+    Source: this project's own, on the progressive pruning of LazyLLM (arXiv 2407.14057). LazyLLM's Aux Cache is left to
+    choice (``revive``): what it brings back has not made any answer closer to the plain model's (docs/taper.md).
 
     Args:
         preset: depths and keep ratios by name, for a FLOPs ratio of about 1.5, 2 and 3.
@@ -60,7 +61,7 @@ class Taper(PolicyMethod):
     last_share: float = 0.15
     look_back: int = 4
     over_layers: Literal["mean", "max"] = "mean"
-    revive: int = 8
+    revive: int = 0
     every: int = 8
 
     name: ClassVar[str] = "taper"
