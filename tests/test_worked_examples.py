@@ -240,3 +240,4 @@ def test_taper_is_named_by_what_it_does():
     assert shallow.placement.fixed == (0,)
     assert [Taper(revive=tokens).policy(LlamaConfig()).revives for tokens in (0, 8)] == [False, True]
     assert [Taper(revive=tokens).policy(LlamaConfig()).before_mlp for tokens in (0, 8)] == [True, False]
+    assert Taper(revive=None).policy(LlamaConfig()).revives  # as many as are wanted

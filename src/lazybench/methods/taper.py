@@ -109,7 +109,7 @@ class Taper(PolicyMethod):
         scorer = AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
         schedule = self.schedule.resolved(config)
         options = {name: getattr(self, name) for name in names}
-        policy = schedule.policy(scorer=scorer, before_mlp=not self.revive, **options)
+        policy = schedule.policy(scorer=scorer, before_mlp=self.revive == 0, **options)
         if self.budget != "mass":
             return policy
         return replace(policy, budget=tuple(Mass(share) for share in schedule.keep if share < 1.0))
