@@ -15,7 +15,7 @@ from tiny_models import float64_model, generate_logits, random_prompt, tiny_mode
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
-from lazybench.pruning.budgets import Ratio
+from lazybench.pruning.budgets import Mass, Ratio
 from lazybench.pruning.placement import At
 from lazybench.pruning.policy import NEVER, Policy, Revival
 
@@ -43,7 +43,7 @@ def schedules(draw: st.DrawFn) -> PruningSchedule:
     return PruningSchedule(
         layers,
         tuple(percent / 100 for percent in percents),
-        ratio_of=draw(st.sampled_from(["entered", "context"])),
+        ratio_of=draw(st.sampled_from(["entered", "context", "mass"])),
         generated=draw(st.sampled_from(["pruned", "kept"])),
         revive=draw(st.sampled_from([True, True, True, False])),
     )
@@ -51,7 +51,8 @@ def schedules(draw: st.DrawFn) -> PruningSchedule:
 
 def reference_for(model: PreTrainedModel, schedule: PruningSchedule) -> Reference:
     """The schedule in a policy's words, written out here: the engine's own translation is under test."""
-    budget = tuple(Ratio(ratio, schedule.ratio_of) for ratio in schedule.keep)
+    by_mass = schedule.ratio_of == "mass"
+    budget = tuple(Mass(share) if by_mass else Ratio(share, schedule.ratio_of) for share in schedule.keep)
     revival = Revival() if schedule.revive else NEVER
     return Reference(model, Policy(At(schedule.layers), budget=budget, generated=schedule.generated, revival=revival))
 

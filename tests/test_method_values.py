@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from lazybench.config_groups import method_nodes
-from lazybench.errors import UserError
+from lazybench.errors import UserError, naming
 from lazybench.method_values import check_values
 
 WORSE = (7, -1, 0, 1.5, "neither", True)
@@ -22,7 +22,8 @@ def refusal(node: dict[str, Any], how: Any) -> str | None:
         return str(error)
     except Exception as error:  # Hydra's, around the method's own; or one that is no word on the value
         cause = error.__cause__
-        return str(cause) if isinstance(cause, UserError) else None
+        named = naming(get_class(node["_target_"]).name, cause) if isinstance(cause, UserError) else None
+        return None if named is None else str(named)
     return None
 
 

@@ -127,7 +127,7 @@ def test_kept_is_the_exact_ceiling(entered, percent, context):
         ({"keep": [0.5]}, "pruning=none"),
         (
             {"layers": [1], "keep": [0.5], "ratio_of": "prompt"},
-            "unknown pruning.ratio_of 'prompt'; Known: context, entered",
+            "unknown pruning.ratio_of 'prompt'; Known: context, entered, mass",
         ),
         ({"layers": [1], "keep": [0.5], "generated": "never"}, "never"),
         ({"layers": [1], "keep": [0.5], "sliding_window": "gone"}, "gone"),

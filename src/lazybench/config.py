@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.choices import model_node
 from lazybench.config_groups import pruning_node
-from lazybench.errors import UserError, check_whole_number, unknown_name
+from lazybench.errors import UserError, check_whole_number, naming, unknown_name
 from lazybench.method_values import check_values
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
@@ -198,7 +198,8 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
             _build(node.pruning, "pruning")
         check_values(cast(dict[str, Any], OmegaConf.to_container(node)))
     # last: a method's own module imports torch, and what was wrong above should not have to wait for it
-    return replace(checked, methods=tuple(_build(node, "method") for node in nodes))
+    kinds = [cast(Any, get_class(node["_target_"])) for node in nodes]
+    return replace(checked, methods=tuple(_build(node, kind.name) for node, kind in zip(nodes, kinds, strict=True)))
 
 
 def with_model(config: RunConfig, name: str) -> RunConfig:
@@ -290,7 +291,5 @@ def _build(node: DictConfig, what: str) -> Any:
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        cause = error.__cause__ or error
-        raise UserError(f"{what}: {' '.join(str(cause).split())}") from error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise naming(what, cause) from (None if isinstance(cause, UserError) else error)

@@ -16,6 +16,16 @@ class UserError(ValueError):
     exit_code = 2
 
 
+def naming(what: str, error: Exception) -> UserError:
+    """The error's one line, which says what it is about.
+
+    >>> str(naming("taper", UserError("chunk=0 must be a whole number of at least 1")))
+    'taper: chunk=0 must be a whole number of at least 1'
+    """
+    line = " ".join(str(error).split())
+    return UserError(line if isinstance(error, UserError) and what in line else f"{what}: {line}")
+
+
 def check_whole_number(name: str, value: object, least: int = 1) -> None:
     """Refuse a setting that is no whole number of at least ``least``; ``True`` is none.
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import lazybench
-from lazybench.errors import UserError
+from lazybench.errors import UserError, naming
 from lazybench.methods.catalogue import catalogue
 
 WITHOUT_TORCH = ("lazybench.errors", "lazybench.pruning.budgets", "lazybench.pruning.schedule")
@@ -39,8 +39,8 @@ def check_values(node: Mapping[str, Any]) -> None:
     try:
         exec(compile(checks, entry.file, "exec"), names)
         names.get("__post_init__", lambda method: None)(SimpleNamespace(name=entry.name, **parameters))
-    except UserError:
-        raise
+    except UserError as error:
+        raise naming(entry.name, error) from None
     except Exception:  # a check that needs more than values: the method's own constructor makes it
         return
 

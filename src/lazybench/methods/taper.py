@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from transformers import LlamaConfig, PreTrainedConfig
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Mass, check_share
+from lazybench.pruning.budgets import check_share
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
@@ -79,22 +79,21 @@ class Taper(PolicyMethod):
         for name, known in (
             ("heads", ("mean", "max", "query_max")),
             ("over_layers", ("mean", "max")),
-            ("budget", ("entered", "context", "mass")),
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(f"taper.{name}", str(getattr(self, name)), known)
         try:
             self.policy(LlamaConfig(num_hidden_layers=1_000))  # refuses what no model could take
         except UserError as error:
-            raise UserError(str(error).replace("pruning.", "taper.")) from None
+            words = str(error).replace("pruning.ratio_of", "taper.budget").replace("pruning.", "taper.")
+            raise UserError(words) from None
 
     @property
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
         depths, keep = PRESETS[str(self.preset)] if self.depths is None else (self.depths, self.keep or ())
-        of: Literal["entered", "context"] = "context" if self.budget == "context" else "entered"
         revival = Revival(self.revive, "computed", self.every)
-        return PruningSchedule(None, keep, depths, ratio_of=of, revival=revival)
+        return PruningSchedule(None, keep, depths, ratio_of=self.budget, revival=revival)
 
     @property
     def label(self) -> str:
@@ -109,7 +108,4 @@ class Taper(PolicyMethod):
         scorer = AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
         schedule = self.schedule.resolved(config)
         options = {name: getattr(self, name) for name in names}
-        policy = schedule.policy(scorer=scorer, before_mlp=self.revive == 0, **options)
-        if self.budget != "mass":
-            return policy
-        return replace(policy, budget=tuple(Mass(share) for share in schedule.keep if share < 1.0))
+        return schedule.policy(scorer=scorer, before_mlp=self.revive == 0, **options)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from lazybench.errors import UserError, unknown_name
-from lazybench.pruning.budgets import Ratio, check_share
+from lazybench.pruning.budgets import Budget, Mass, Ratio, check_share
 from lazybench.pruning.revival import NEVER, THE_PAPERS, Revival
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class PruningSchedule:
         start, end: linear: the shares of the depth where pruning starts and ends.
         r0, r1: linear: the share of the context that the first layer after ``start`` keeps, and those after ``end``.
         ratio_of: what a ratio is relative to. ``"entered"``: the tokens that entered the pruning
-            layer (the paper's section 3.2); ``"context"``: all tokens so far.
+            layer (the paper's section 3.2); ``"context"``: all tokens so far; ``"mass"``: the score of those that
+            entered, so that how many stay depends on the prompt.
         generated: whether the percentile of a decoding step ranges over generated tokens too
             (``"pruned"``, the default), or every one of them is kept and the ratio counts and ranks prompt
             tokens alone (``"kept"``).
@@ -58,7 +59,7 @@ class PruningSchedule:
     end: float = 0.9
     r0: float = 0.75
     r1: float = 0.25
-    ratio_of: Literal["entered", "context"] = "entered"
+    ratio_of: Literal["entered", "context", "mass"] = "entered"
     generated: Literal["pruned", "kept"] = "pruned"
     sliding_window: Literal["ignored", "moved"] = "ignored"
     revive: bool = True
@@ -70,7 +71,7 @@ class PruningSchedule:
         if isinstance(self.revival, Mapping):
             object.__setattr__(self, "revival", Revival(**self.revival))
         _one_of("kind", self.kind, ("steps", "linear"))
-        _one_of("ratio_of", self.ratio_of, ("entered", "context"))
+        _one_of("ratio_of", self.ratio_of, ("entered", "context", "mass"))
         _one_of("generated", self.generated, ("pruned", "kept"))
         _one_of("sliding_window", self.sliding_window, ("ignored", "moved"))
         if not isinstance(self.revive, bool):
@@ -176,17 +177,20 @@ class PruningSchedule:
         from lazybench.pruning.policy import Policy
 
         places = [
-            (layer, Ratio(ratio, self.ratio_of))
+            (layer, self._budget(ratio))
             for layer, ratio in zip(self.pruning_layers, self.keep, strict=True)
             if ratio < 1.0 or prune_nothing
         ]
         return Policy(
             At(tuple(layer for layer, _ in places)),
-            budget=tuple(ratio for _, ratio in places),
+            budget=tuple(budget for _, budget in places),
             generated=self.generated,
             revival=self.revival if self.revive else NEVER,
             **options,
         )
+
+    def _budget(self, ratio: float) -> Budget | Mass:
+        return Mass(ratio) if self.ratio_of == "mass" else Ratio(ratio, self.ratio_of)
 
     @property
     def pruning_layers(self) -> tuple[int, ...]:
