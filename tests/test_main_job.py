@@ -146,6 +146,16 @@ def _hashable(lines: list[dict[str, object]]) -> list[dict[str, str]]:
     return [{key: json.dumps(value, sort_keys=True) for key, value in line.items()} for line in lines]
 
 
+def test_a_shard_without_a_sample_ends_well_and_says_so(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    done = run_py(*overrides(tiny_checkpoint, tmp_path / "out", "shard=3/4"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().splitlines() == [
+        "shard=3/4 has no sample to measure: take fewer shards, or a higher limit"
+    ]
+    assert (tmp_path / "out" / "done").is_file()
+    assert not records_in(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [

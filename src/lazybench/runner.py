@@ -39,6 +39,9 @@ def run(config: RunConfig) -> int:
         torch.set_num_threads(config.threads)
     tasks = [build_task(name, config.data) for name in config.datasets]
     samples = _numbered_samples(config, tasks)
+    if not samples:
+        shard = "/".join(str(number) for number in config.data.shard)
+        print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
     loaded = load_model(_with_room_for(tasks, config))
     _warn_of_slow_precision(loaded)
     for method in config.methods:
