@@ -120,9 +120,12 @@ def revived(draw: st.DrawFn, prompt_tokens: int, layers: int) -> Policy:
     """Policies whose decoding steps choose anew and bring tokens back."""
     attend = draw(st.sampled_from(["selected", "computed"]))
     most = draw(st.sampled_from([None, 1, 2, 4]))
+    fields = draw(parts(prompt_tokens, layers, decoding=True))
+    budgets = fields["budget"] if isinstance(fields["budget"], tuple) else (fields["budget"],)
+    together = fields["chunk"] > 1 or any(isinstance(budget, Mass) for budget in budgets)
     return Policy(
-        **draw(parts(prompt_tokens, layers, decoding=True)),
-        generated=draw(st.sampled_from(["pruned", "kept"])),
+        **fields,
+        generated="pruned" if together else draw(st.sampled_from(["pruned", "kept"])),
         revival=Revival(
             most,
             attend,

@@ -40,11 +40,12 @@ def exact_model(kind: str, seed: int) -> PreTrainedModel:
 def schedules(draw: st.DrawFn) -> PruningSchedule:
     layers = tuple(sorted(draw(st.sets(st.integers(0, NUM_LAYERS - 2), min_size=1, max_size=3))))
     percents = [draw(st.sampled_from([10, 30, 50, 60, 70, 90, 100])) for _ in layers]
+    ratio_of = draw(st.sampled_from(["entered", "context", "mass"]))
     return PruningSchedule(
         layers,
         tuple(percent / 100 for percent in percents),
-        ratio_of=draw(st.sampled_from(["entered", "context", "mass"])),
-        generated=draw(st.sampled_from(["pruned", "kept"])),
+        ratio_of=ratio_of,
+        generated="pruned" if ratio_of == "mass" else draw(st.sampled_from(["pruned", "kept"])),
         revive=draw(st.sampled_from([True, True, True, False])),
     )
 

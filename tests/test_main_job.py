@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -234,11 +233,6 @@ def test_a_tagged_sweep_of_models_by_path_ends_with_one_table_and_is_listed(
     assert "twin" in together
     runs = tmp_path / "results" / "runs"
     assert len(list((runs / "both").glob("*/done"))) == 2
-    with (runs / "index.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["model"], row["methods"], row["records"], row["finished"]) for row in rows] == [
-        (name, "baseline lazyllm", "2", "True") for name in (tiny_checkpoint.name, "twin")
-    ]
     again = run_py(*command, "methods=[baseline,lazyllm]", cwd=tmp_path)
     assert again.stdout.count("is finished") == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from typing import Any
 
 import pytest
 from hydra.utils import instantiate
@@ -12,13 +13,17 @@ from tiny_requests import tiny_request
 
 from lazybench.config_groups import method_nodes, pruning_node
 from lazybench.contract import Method
+from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.catalogue import catalogue
+from lazybench.pruning.schedule import PruningSchedule
 
 NAMES = list(method_nodes())
+NUMBERS = (0, 1, 3, 64, 0.3, 0.7)
+WORDS = ("max", "query_max", "reference", "linear", "constant", "continue", "context", "mass", "prompt", "safe")
 
 
 def build(name: str) -> Method:
@@ -50,6 +55,23 @@ def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
 def test_names_and_labels_tell_the_methods_apart() -> None:
     labels = [(method.name, method.label) for method in map(build, NAMES)]
     assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_label_tells_every_parameter(name: str) -> None:
+    """What has one label stands in one row."""
+    method: Any = build(name)
+    for field in dataclasses.fields(method):
+        before = getattr(method, field.name)
+        if field.name == "repeats" or before is None or isinstance(before, PruningSchedule):
+            continue  # how often is no setting; a schedule has a label of its own
+        others = WORDS if isinstance(before, str) else (not before,) if isinstance(before, bool) else NUMBERS
+        for value in [(0.3, 0.6)] if isinstance(before, tuple) else others:
+            try:
+                other = dataclasses.replace(method, **{field.name: value})
+            except UserError:
+                continue
+            assert value == before or other.label != method.label, (field.name, value)
 
 
 @pytest.mark.parametrize("name", sorted(catalogue()))

@@ -55,7 +55,7 @@ def judged(samples: int = SAMPLES, jumpy: tuple[str, ...] = ()) -> list[Record]:
 
 
 def timed() -> list[Record]:
-    """Four prompts of another length, with a clock and without fidelity: twice the FLOPs ratio's logarithm."""
+    """Four other prompts, with a clock and without fidelity: twice the FLOPs ratio's logarithm."""
     return [
         replace(
             record,
@@ -149,6 +149,27 @@ def test_a_latency_run_of_the_same_settings_gives_speedups_and_matches_by_them(t
     pandas.testing.assert_series_equal(curve.at(2.0)["fidelity_kl"], expected, rtol=1e-9)
     beyond = curve.at(100.0)["fidelity_kl"].align(expected, join="inner")[0]  # no sample in common, and no error
     assert beyond.empty
+
+
+def test_times_of_prompts_on_which_a_setting_saves_more_are_not_its_own(tmp_path: Path) -> None:
+    longer = [replace(r, flops_ratio=(r.flops_ratio or 1) * (1.04 if r.method == "lazyllm" else 1.01)) for r in timed()]
+    found = sections(results(tmp_path, judged(), longer))
+    by_flops = at(found, 2.0).table().set_index("method")
+    assert numpy.isnan(by_flops.loc["LazyLLM", "ttft_speedup"])
+    assert by_flops.loc["GemFilter", "ttft_speedup"] > 2
+    assert [curve.method for curve in at(found, 2.0, TTFT).curves] == ["gemfilter"]
+
+
+def test_a_speed_is_of_all_samples_work_together(tmp_path: Path) -> None:
+    """Half of the prompts left whole, at no loss: neither the median ratio nor a divergence of next to nothing."""
+    spared = [
+        replace(r, flops_ratio=1.0, fidelity_kl=1e-12) if r.method == "lazyllm" and int(r.sample_id) % 4 < 2 else r
+        for r in judged()
+    ]
+    curve = at(sections(results(tmp_path, spared)), 2.0).curves[0]
+    assert curve.speeds == pytest.approx([2 / (1 + 1 / ratio) for ratio in KEEPS.values()])
+    whole = curve.at(curve.speeds[0])["fidelity_kl"]
+    assert whole.min() == pytest.approx(1e-4)
 
 
 def test_times_of_other_machines_are_no_times_of_one_speed(tmp_path: Path) -> None:

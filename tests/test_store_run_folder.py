@@ -73,7 +73,7 @@ def test_malformed_lines_are_put_aside_and_measured_again(tmp_path: Path, capsys
     (tmp_path / "samples.jsonl").write_bytes(b"\n".join([*lines, lines[0]]) + b"\n")
     with open_folder(tmp_path) as folder:
         assert set(folder.done) == {record(0).key, record(5).key}
-        assert folder.records() == [record(0), record(5)]
+        assert list(folder.done.values()) == [record(0), record(5)]
         for number in (1, 2, 3, 4):
             folder.append(record(number))
     assert "4 unreadable line(s)" in capsys.readouterr().err
@@ -110,13 +110,13 @@ def test_a_second_line_completes_a_record_and_a_finished_run_keeps_that_alone(tm
             folder.append(one)
         folder.complete(judged[0])
         folder.complete(failed)
-        assert folder.records() == [judged[0], timed[1], failed]
+        assert list(folder.done.values()) == [judged[0], timed[1], failed]
         with pytest.raises(ValueError, match="appended before"):
             folder.append(judged[1])
     assert read_records(samples) == [judged[0], timed[1], failed]
     with open_folder(tmp_path) as folder:
         # what was timed stays where fidelity alone failed, which is tried again
-        assert folder.records() == [judged[0], timed[1], timed[2]]
+        assert list(folder.done.values()) == [judged[0], timed[1], timed[2]]
         folder.complete(judged[1])
         folder.complete(judged[2])
         folder.finish()
@@ -140,7 +140,7 @@ def test_a_completed_record_supersedes_its_first_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="never appended"):
             folder.complete(completed(2))
         folder.complete(completed(0))
-        assert folder.records() == [completed(0), record(1)]
+        assert list(folder.done.values()) == [completed(0), record(1)]
         assert (tmp_path / "samples.jsonl").read_bytes().count(b"\n") == 3
         folder.finish()
         assert (tmp_path / "samples.jsonl").read_bytes() == to_line(completed(0)) + to_line(record(1))

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lazybench.errors import UserError
-from lazybench.tasks import CATEGORIES, category_scores, score
+from lazybench.tasks import CATEGORIES, score
 from lazybench.tasks.categories import CHINESE, ENGLISH, EXTENDED, LONGBENCH
 from lazybench.tasks.metrics import METRICS
 
@@ -249,14 +249,12 @@ def test_bad_input_is_one_line() -> None:
         score("passage_retrieval_en", "7", ["seven"], None)
 
 
-def test_categories_are_the_papers_and_average_over_datasets() -> None:
+def test_categories_are_the_papers() -> None:
     assert [len(names) for names in ENGLISH.values()] == [3, 3, 3, 3, 2, 2]
     assert len(LONGBENCH) == 16
     assert len(CHINESE) == 5
     assert len(EXTENDED) == 13
     assert CATEGORIES["qasper_e"] == "single_doc_qa_e"
-    scores = {"narrativeqa": 10.0, "qasper": 20.0, "multifieldqa_en": 60.0, "lcc": 1.0, "lm_eval/gsm8k": 9.0}
-    assert category_scores(scores) == {"single_doc_qa": 30.0, "code": 1.0}
 
 
 def test_scorer_and_categories_need_no_lm_eval() -> None:

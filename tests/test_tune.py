@@ -25,8 +25,8 @@ from lazybench.errors import UserError
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.report.statistics import KL_FLOOR
 from lazybench.store.reading import read_records
-from lazybench.tune.judging import KL_FLOOR
 from lazybench.tune.outcome import Tried, best_at, write_best
 from lazybench.tune.space import CHOICES, DEEPEST, GAP, parameters_of, starting_points, suggest
 

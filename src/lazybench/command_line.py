@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.config_groups import config_folder, register
-from lazybench.errors import UserError
+from lazybench.errors import UserError, refuse
 from lazybench.unused_settings import unused_settings
 
 GPU = "experiment=gpu"
@@ -43,11 +43,11 @@ def main() -> int:
         sys.argv[1:] = prepare(arguments)
         _hydra_job()
     except UserError as error:
-        return _complain(error)
+        return refuse(error)
     except (HydraException, OmegaConfBaseException) as error:
         from lazybench.hydra_errors import one_line
 
-        return _complain(one_line(error))
+        return refuse(one_line(error))
     except KeyboardInterrupt:
         return 130
     if len(_jobs) > 1:
@@ -123,14 +123,11 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
             from lazybench.tune.search import tune
 
             return tune(checked)
-        from lazybench.run_index import write_index
         from lazybench.runner import run
 
-        code = run(checked)
-        write_index(checked.out)
-        return code
+        return run(checked)
     except UserError as error:
-        return _complain(error)
+        return refuse(error)
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "what was finished is kept"
         print(f"interrupted; {kept}; the same command goes on from there", file=sys.stderr)
@@ -147,8 +144,3 @@ def _end_of_sweep(arguments: Sequence[str]) -> None:
     failed = [f"{job} (exit code {code})" for job, code in _jobs.items() if code]
     if failed:
         print(f"lazybench: {len(failed)} of {len(_jobs)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
-
-
-def _complain(error: Any) -> int:
-    print(f"lazybench: {error}", file=sys.stderr)
-    return UserError.exit_code

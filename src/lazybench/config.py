@@ -20,12 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from lazybench.choices import model_node
 from lazybench.config_groups import pruning_node
 from lazybench.errors import UserError, check_whole_number, naming, unknown_name
-from lazybench.method_values import check_values
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
 
 if TYPE_CHECKING:
     from lazybench.contract import Method
+
+SWITCHES = ("fidelity", "scoring", "timing", "attention_map", "keep_tokens", "launches", "dry_run")
+AS_THEY_ARE = ("repeats", "warmup", "max_new_tokens", "seed", "threads", "tracker")  # the others are typed on the way
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,8 @@ class RunConfig:
         ):
             if value is not None:
                 check_whole_number(name, value, least)
-        for name, switch in (
-            ("fidelity", self.fidelity),
-            ("scoring", self.scoring),
-            ("timing", self.timing),
-            ("attention_map", self.attention_map),
-            ("keep_tokens", self.keep_tokens),
-            ("launches", self.launches),
-            ("dry_run", self.dry_run),
-        ):
-            if not isinstance(switch, bool):
+        for name in SWITCHES:
+            if not isinstance(switch := getattr(self, name), bool):
                 raise UserError(f"{name}={switch} must be true or false")
         if not self.timing and not self.fidelity:
             raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
@@ -173,31 +167,18 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
             parameters=task.get("parameters") or {},
         ),
         methods=(),
-        repeats=plain["repeats"],
-        warmup=plain["warmup"],
-        max_new_tokens=plain["max_new_tokens"],
-        seed=plain["seed"],
-        fidelity=plain["fidelity"],
-        scoring=plain["scoring"],
-        threads=plain["threads"],
-        tracker=plain["tracker"],
         out=_folder(plain, identity, sweep),
-        timing=plain["timing"],
         references=Path(plain["references"]).expanduser() if plain["references"] else None,
         resolved=identity,
-        attention_map=plain["attention_map"],
-        keep_tokens=plain["keep_tokens"],
-        launches=plain["launches"],
         tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
-        dry_run=plain["dry_run"],
+        **{name: plain[name] for name in (*AS_THEY_ARE, *SWITCHES)},
     )
     for name in [*checked.tune.models, *checked.tune.left_out] if checked.tune else []:
         with_model(checked, name)
     for node in nodes:
         if isinstance(node.get("pruning"), DictConfig):
             _build(node.pruning, "pruning")
-        check_values(cast(dict[str, Any], OmegaConf.to_container(node)))
-    # last: a method's own module imports torch, and what was wrong above should not have to wait for it
+    # last: a method's module imports torch, and what was wrong above should not have to wait for it
     kinds = [cast(Any, get_class(node["_target_"])) for node in nodes]
     return replace(checked, methods=tuple(_build(node, kind.name) for node, kind in zip(nodes, kinds, strict=True)))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -91,11 +91,17 @@ class Method(ABC):
 
     @property
     def label(self) -> str:
-        """Its parameters in a few characters, ``"keep=0.5"``: tells several of one method in a run apart.
+        """Its parameters in a few characters, ``"keep=0.5"``: two that choose differently must differ in it.
 
-        Records keep it as the field ``variant``.
+        Records keep it as the field ``variant``, and what has one label stands in one row.
         """
         return ""
+
+    def others(self, *named: str) -> str:
+        """For a label: `` window=8`` of each field that is neither ``named`` nor at its default."""
+        known = [field for field in fields(cast(Any, self)) if field.name not in named]
+        values = [(field, getattr(self, field.name)) for field in known]
+        return "".join(f" {field.name}={_shown(value)}" for field, value in values if value != field.default)
 
     @property
     def repeats(self) -> int:
@@ -114,3 +120,9 @@ class Method(ABC):
     @abstractmethod
     def run(self, request: Request) -> Response:
         """Generate from the request's prompt."""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(_shown(one) for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

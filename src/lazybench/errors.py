@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -14,6 +15,12 @@ class UserError(ValueError):
     """
 
     exit_code = 2
+
+
+def refuse(error: Exception) -> int:
+    """Say what is wrong on standard error, in one line; returns the exit code."""
+    print(f"lazybench: {error}", file=sys.stderr)
+    return UserError.exit_code
 
 
 def naming(what: str, error: Exception) -> UserError:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError, refuse, unknown_name
 
 ARTEFACTS = ("table1", "table2", "fig1", "fig2", "fig5", "fig6", "fig7")
 QUALITY = "quality"  # what it builds is the leaderboard
@@ -30,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
-        print(f"lazybench: {error}", file=sys.stderr)
-        return error.exit_code
+        return refuse(error)
 
 
 def _run(arguments: list[str]) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterator
-from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from lazybench.config_groups import composed, groups
 from lazybench.errors import UserError
+from lazybench.store.reading import flatten
 
 
 def one_line(error: Exception) -> UserError:
@@ -41,14 +40,6 @@ def one_line(error: Exception) -> UserError:
 def _keys() -> list[str]:
     """Every key of the configuration that was chosen, as it is typed: ``task.parameters.length``."""
     chosen = [text for text in sys.argv[1:] if text.partition("=")[0] in groups() and "," not in text]
-    return list(_dotted(composed(chosen), ""))
-
-
-def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
-    for name in node:
-        key = prefix + str(name)
-        value: Any = node._get_node(name)
-        if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
-            yield from _dotted(value, f"{key}.")
-        else:
-            yield key
+    config = OmegaConf.to_container(composed(chosen))
+    assert isinstance(config, dict)
+    return list(dict.fromkeys(key.partition("[")[0] for key in flatten(config)))

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, refuse
 from lazybench.report.where import HELP
 
 BETWEEN = "print the paired test of these two alone: lazyllm gemfilter, or lazyllm 'lazyllm:never revived'"
@@ -41,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = f"python -m lazybench.leaderboard {shlex.join(arguments)}"
         write_leaderboard(results, out, command, speeds)
     except UserError as error:
-        print(f"lazybench: {error}", file=sys.stderr)
-        return UserError.exit_code
+        return refuse(error)
     print((out / "leaderboard.md").read_text(encoding="utf-8"))
     print(f"table, comparisons, page and figure: {out}")
     return 0

@@ -13,6 +13,7 @@ from lazybench.config import RunConfig
 from lazybench.kept_tokens import keep_tokens
 from lazybench.measuring import Measuring
 from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.pruning.probe import probe
 from lazybench.requests import encode
 from lazybench.signals import sigterm_interrupts
 from lazybench.store import provenance
@@ -120,9 +121,8 @@ def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task) -> N
     path = config.out / "attention.npz"
     if path.exists():
         return
-    from lazybench.measure.attention_map import attention_map
-
-    scores = attention_map(loaded.model, encode(config, loaded, task, task.samples()[0]).ids)
+    layers = loaded.model.config.get_text_config().num_hidden_layers
+    scores = probe(loaded.model, encode(config, loaded, task, task.samples()[0]).ids, range(layers)).float().cpu()
     content = io.BytesIO()
     numpy.savez_compressed(content, scores=scores.numpy(), model=loaded.label, task=task.name)
     write_atomically(path, content.getvalue())

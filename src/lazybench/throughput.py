@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(markdown(pandas.DataFrame(_rows(_config([*options.overrides, f"limit={max(sizes)}"]), sizes))))
     except UserError as error:
-        print(f"lazybench: {error}", file=sys.stderr)
-        return UserError.exit_code
+        return refuse(error)
     return 0
 
 

@@ -13,8 +13,6 @@ def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list
         overrides: ``"method.random_drop.keep=0.5"``, as Hydra lists them.
         config: the composed configuration, as plain data.
     """
-    from lazybench.tasks.categories import CHINESE, EXTENDED, LONGBENCH
-
     given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     given = {key.partition("@")[0]: value for key, value in given.items() if value != "null"}
     entries = [entry if isinstance(entry, dict) else {"method": entry} for entry in config["methods"]]
@@ -25,7 +23,6 @@ def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list
         for name, entry in zip(names, entries, strict=True)
         if "pruning" in config["method"].get(name, {}) and not isinstance(entry.get("pruning"), str)
     ]
-    datasets = config["task"]["datasets"]
     lines = []
     for key in given:
         group, *rest = key.split(".")
@@ -33,8 +30,6 @@ def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list
             lines.append(f"{key} does nothing: {rest[0]} is not among methods=[{','.join(names)}]")
         elif group == "pruning" and not pruned:
             lines.append(f"{key} does nothing: none of methods=[{','.join(names)}] prunes by it")
-        elif key == "data.root" and not any(name in (*LONGBENCH, *CHINESE, *EXTENDED) for name in datasets):
-            lines.append(f"data.root does nothing: task={config['task']['name']} reads no LongBench file")
         elif key in ("model.hub_id", "model.revision") and "model.path" in given:
             lines.append(f"{key} does nothing: model.path is loaded in its place")
     if not config["timing"]:

@@ -17,7 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, refuse
 from lazybench.models.chat import postprocessor
 from lazybench.report.data_at_hand import measured_task
 from lazybench.store.reading import Run, find_runs, read_run
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             runs = [folder] if not folder.is_dir() or (folder / "config.yaml").exists() else find_runs(folder)
         except UserError as error:
             runs = []
-            codes.append(_refuse(error))
+            codes.append(refuse(error))
         for run in runs:
             if len(options.folders) > 1 or runs != [folder]:
                 print(f"{run}:")
@@ -73,7 +73,7 @@ def _verify(folder: Path, data_root: Path | None) -> int:
         summary = check_summary(run)
         records, scores = check_records(run, data_root)
     except UserError as error:
-        return _refuse(error)
+        return refuse(error)
     with_scores = {record.task for record in run.records if record.score is not None}
     scored = sum(record.error is None and record.task in with_scores for record in run.records)
     failed = sum(record.error is not None for record in run.records)
@@ -201,11 +201,6 @@ def _tell(what: str, counted: str, check: Check) -> None:
         print(f"  {line}")
     if len(check.different) > SHOWN:
         print(f"  and {len(check.different) - SHOWN} more")
-
-
-def _refuse(error: UserError) -> int:
-    print(f"lazybench: {error}", file=sys.stderr)
-    return UserError.exit_code
 
 
 if __name__ == "__main__":

@@ -14,36 +14,12 @@ _PASS = "lazybench forward pass"
 _NEW_TOKENS = 4  # the last step is counted: the first ones also make room
 _COPIES = ("cudaMemcpyAsync", "cudaMemsetAsync", "cudaGraphLaunch")
 # on a CPU operations stand for kernels; these make views or room, or call others
-_NO_WORK = {
-    f"aten::{name}"
-    for name in (
-        *(
-            "as_strided",
-            "view",
-            "_unsafe_view",
-            "_reshape_alias",
-            "detach",
-            "detach_",
-            "alias",
-            "lift_fresh",
-            "reshape",
-        ),
-        *(
-            "empty",
-            "empty_strided",
-            "empty_like",
-            "new_empty",
-            "resize_",
-            "expand",
-            "slice",
-            "narrow",
-            "select",
-            "split",
-        ),
-        *("transpose", "t", "permute", "unsqueeze", "squeeze", "flatten", "unflatten", "chunk", "contiguous", "to"),
-        *("resolve_conj", "resolve_neg", "result_type", "item", "_local_scalar_dense"),
-    )
-}
+_NO_WORK_NAMES = (
+    "as_strided view _unsafe_view _reshape_alias detach detach_ alias lift_fresh reshape empty empty_strided "
+    "empty_like new_empty resize_ expand slice narrow select split transpose t permute unsqueeze squeeze "
+    "flatten unflatten chunk contiguous to resolve_conj resolve_neg result_type item _local_scalar_dense"
+)
+_NO_WORK = {f"aten::{name}" for name in _NO_WORK_NAMES.split()}
 
 
 def launches_and_waits(method: Method, request: Request) -> dict[str, int]:

@@ -69,7 +69,8 @@ class ASL(PolicyMethod):
     @property
     def label(self) -> str:
         how_many = f"tokens={self.tokens}" if self.keep is None else f"keep={self.keep:g}"
-        return f"{how_many} depth={self.depth:g} below={self.below:g}"
+        named = f"{how_many} depth={self.depth:g} below={self.below:g}"
+        return named + self.others("tokens", "keep", "depth", "below")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         layers = config.num_hidden_layers

@@ -64,9 +64,9 @@ class CLAA(PolicyMethod):
     @property
     def label(self) -> str:
         retain = "" if self.retain is None else f" retain={self.retain:g}"
-        return f"keep={self.keep:g}{retain} depth={self.depth:g} layers={self.layers}" + (
-            " standardised" if self.standardise else ""
-        )
+        how = " standardised" if self.standardise else ""
+        named = f"keep={self.keep:g}{retain} depth={self.depth:g} layers={self.layers}{how}"
+        return named + self.others("keep", "retain", "depth", "layers", "standardise")
 
     @property
     def scorer(self) -> AttentionScorer:

@@ -56,8 +56,8 @@ class FastKV(PolicyMethod):
 
     @property
     def label(self) -> str:
-        pooling = "" if self.pool_by == "mean" else " pool_by=max"
-        return f"propagate={self.propagate:g} retain={self.retain:g} depth={self.depth:g}{pooling}"
+        named = f"propagate={self.propagate:g} retain={self.retain:g} depth={self.depth:g}"
+        return named + self.others("propagate", "retain", "depth")
 
     @property
     def scorer(self) -> AttentionScorer:

@@ -36,7 +36,7 @@ class FirstLast(RerunMethod):
 
     @property
     def label(self) -> str:
-        return f"keep={self.keep:g}" + ("" if self.first == 0.5 else f" first={self.first:g}")
+        return f"keep={self.keep:g}" + self.others("keep")
 
     def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
         positions = everything(request)

@@ -55,7 +55,7 @@ class GemFilter(RerunMethod):
     @property
     def label(self) -> str:
         how_many = f"tokens={self.tokens}" if self.keep is None else f"keep={self.keep:g}"
-        return f"{how_many} depth={self.depth:g}"
+        return f"{how_many} depth={self.depth:g}" + self.others("tokens", "keep", "depth")
 
     @property
     def scorer(self) -> AttentionScorer:

@@ -46,7 +46,8 @@ class LazyLLMEvicted(PolicyMethod):
 
     @property
     def label(self) -> str:
-        return f"retain={self.retain:g} {replace(self.pruning, revive=True, revival=THE_PAPERS).label}"
+        named = f"retain={self.retain:g} {replace(self.pruning, revive=True, revival=THE_PAPERS).label}"
+        return named + self.others("retain", "pruning")
 
     @property
     def scorer(self) -> AttentionScorer:

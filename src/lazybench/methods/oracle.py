@@ -54,7 +54,7 @@ class Oracle(PolicyMethod):
 
     @property
     def label(self) -> str:
-        return f"keep={self.keep:g} depth={self.depth:g}"
+        return f"keep={self.keep:g} depth={self.depth:g}" + self.others("keep", "depth")
 
     @property
     def scorer(self) -> AttentionScorer:

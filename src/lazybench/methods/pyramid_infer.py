@@ -57,7 +57,8 @@ class PyramidInfer(PolicyMethod):
 
     @property
     def label(self) -> str:
-        return f"keep={self.keep:g} recent={self.recent:g}" + ("" if self.decay == "cosine" else f" {self.decay}")
+        named = f"keep={self.keep:g} recent={self.recent:g}" + ("" if self.decay == "cosine" else f" {self.decay}")
+        return named + self.others("keep", "recent", "decay")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         layers = config.num_hidden_layers

@@ -49,7 +49,8 @@ class SnapKV(PolicyMethod):
 
     @property
     def label(self) -> str:
-        return f"keep={self.keep:g}" if self.tokens is None else f"tokens={self.tokens}"
+        how_many = f"keep={self.keep:g}" if self.tokens is None else f"tokens={self.tokens}"
+        return how_many + self.others("keep", "tokens")
 
     @property
     def scorer(self) -> AttentionScorer:

@@ -66,7 +66,8 @@ class SpecPrefill(PolicyMethod):
 
     @property
     def label(self) -> str:
-        return f"keep={self.keep:g} draft={'the model itself' if self.draft is None else self.draft.name}"
+        named = f"keep={self.keep:g} draft={'the model itself' if self.draft is None else self.draft.name}"
+        return named + self.others("keep", "draft")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         """Where and how many; by what is known with the request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from transformers import LlamaConfig, PreTrainedConfig
@@ -100,8 +100,7 @@ class Taper(PolicyMethod):
         chosen = f"preset={self.preset}"
         if self.depths is not None:
             chosen = PruningSchedule(depths=self.depths, keep=self.keep or ()).label
-        others = [(field, getattr(self, field.name)) for field in fields(self)[3:]]  # behind preset, depths and keep
-        return chosen + "".join(f" {field.name}={value}" for field, value in others if value != field.default)
+        return chosen + self.others("preset", "depths", "keep")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")

@@ -57,7 +57,8 @@ def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True, read_b
     mlp_runs = list(runs)
     if prefill.mlp_saved:
         for stage, computed in zip(trace.stages, prefill.computed[1:], strict=False):
-            mlp_runs[stage.stop - 1] = computed
+            if len(stage):  # tokens dropped before the first layer ran through no layer's MLP
+                mlp_runs[stage.stop - 1] = computed
     return Work(
         tuple(runs),
         mlp_tokens_of_layer_runs=tuple(mlp_runs) if prefill.mlp_saved else None,

@@ -63,9 +63,7 @@ class UniPrefill(PolicyMethod):
 
     @property
     def label(self) -> str:
-        places = ",".join(f"{depth:g}" for depth in self.depths)
-        where = "" if self.depths == UniPrefill.depths else f" depths={places}"
-        return f"mass={self.mass:g}{where}" + ("" if self.rule == "kernel" else " reference")
+        return f"mass={self.mass:g}{self.others('mass', 'rule')}" + ("" if self.rule == "kernel" else " reference")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         layers = sorted({layers_run(depth, config.num_hidden_layers) - 1 for depth in self.depths})

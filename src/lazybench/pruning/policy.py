@@ -75,6 +75,11 @@ class Policy:
         by_mass = any(isinstance(one, Mass) for one in budgets)
         if by_mass and isinstance(self.scorer, AttentionScorer) and self.scorer.signed:
             raise UserError("a share of the score's mass needs scores above 0; products and z-scores fall below")
+        if self.generated == "kept" and (by_mass or self.chunk > 1):
+            raise UserError(
+                "generated=kept counts prompt tokens alone, which chunks and shares of the mass don't; "
+                "set generated=pruned"
+            )
         if self.revives and (self.retention or self.before_mlp or not self.last):
             raise UserError(
                 "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "

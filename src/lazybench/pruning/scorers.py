@@ -235,9 +235,9 @@ def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
         if seen.sinks is not None:
             column = seen.sinks.to(precision).view(1, heads, 1, 1).expand(batch, heads, count, 1)
             yield torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
-        elif seen.valid is None:  # every query sees itself
+        elif hidden is None or (seen.valid is None and seen.in_order):  # every query sees itself
             yield scores.softmax(dim=-1)
-        else:
+        else:  # padding, or the filler of a shorter row, sees nothing
             yield scores.softmax(dim=-1).nan_to_num(0.0)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError, refuse, unknown_name
 from lazybench.report import where as conditions
 
 
@@ -26,8 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         build(options.folders, options.out, options.only, not options.no_texts, options.data_root, options.where)
     except UserError as error:
-        print(f"lazybench: {error}", file=sys.stderr)
-        return UserError.exit_code
+        return refuse(error)
     return 0
 
 

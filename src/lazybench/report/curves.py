@@ -1,9 +1,9 @@
 """A method's quality as a curve over its speed, and what it is at a speed between two of its settings.
 
-A curve runs through the settings of one method that differ in how much they keep alone. Between two of them that are
+A curve runs through the settings of one method that differ in how much they keep. Between two of them that are
 neighbours in speed every quantity is linear in the logarithm of the speed, divergences and ratios of times by their
-own logarithm. So
-nothing between two settings lies outside of what they measured, and beyond the outermost ones there is nothing.
+own logarithm. So nothing between two settings lies outside of what they measured, and beyond the outermost ones there
+is nothing. Where a method must prune earlier to become faster, its settings differ in depth too, as ``QUALITY`` says.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import pandas
 
 from lazybench.config_groups import QUALITY
 from lazybench.report import statistics
-from lazybench.report.statistics import Estimate, Measured
+from lazybench.report.statistics import KL_FLOOR, Estimate, Measured
 
-FLOOR = 1e-9  # nats; two passes of one model differ by about as much
 LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
 QUANTITIES = (*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio")
 SAMPLE = ["task", "sample_id"]
@@ -79,15 +78,13 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
     Args:
         samples: from ``paired_samples``.
         speedups: the speed of each (method, variant), measured elsewhere; those without one are left out. None: the
-            median FLOPs ratio over the samples, each task with the same weight.
+            FLOPs ratio of all samples' work together, each task with the same weight: half of the prompts at 2x and
+            the others left whole are 1.33x.
     """
     samples = with_quantities(samples[samples["method"] != "baseline"])
     families: dict[tuple[str, str], list[tuple[float, str, pandas.DataFrame]]] = {}
     for (method, variant), rows in samples.groupby(["method", "variant"], sort=False):
-        if speedups is None:
-            speed = statistics.median_ratio(Measured.of(rows["flops_ratio"], None, rows["task"])).value
-        else:
-            speed = speedups.get((str(method), str(variant)), math.nan)
+        speed = flops_ratio(rows) if speedups is None else speedups.get((str(method), str(variant)), math.nan)
         if math.isnan(speed) or rows["fidelity_kl"].isna().all():
             continue
         setting = rows.set_index(SAMPLE)[list(QUANTITIES)]
@@ -100,6 +97,11 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
         speeds, variants, frames = zip(*settings, strict=True)
         found.append(Curve(method, family, speeds, frames, variants))
     return found
+
+
+def flops_ratio(samples: pandas.DataFrame) -> float:
+    """Of the samples' work together, as if each plain prefill were as long; each task weighs the same."""
+    return 1.0 / statistics.mean(Measured.of(1.0 / samples["flops_ratio"], None, samples["task"]))
 
 
 def family_of(method: str, variant: str) -> str:
@@ -144,4 +146,4 @@ def with_quantities(samples: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _log(values: pandas.DataFrame) -> pandas.DataFrame:
-    return values.clip(lower=FLOOR).map(math.log, na_action="ignore")
+    return values.clip(lower=KL_FLOOR).map(math.log, na_action="ignore")

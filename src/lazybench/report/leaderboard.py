@@ -14,7 +14,7 @@ from itertools import combinations
 import pandas
 
 from lazybench.report import statistics
-from lazybench.report.curves import Curve, by_task, curves_of, divergence, same_token
+from lazybench.report.curves import Curve, by_task, curves_of, divergence, flops_ratio, same_token
 from lazybench.report.names import method_title
 from lazybench.report.results import Results
 from lazybench.report.statistics import CONFIDENCE, INTERVAL, Comparison, Estimate, Measured
@@ -28,7 +28,8 @@ RATIOS_OF_TIMES = {
     "ttft_speedup": ("baseline_ttft_s", "ttft_s"),
     "decode_step": ("decode_step_s", "baseline_decode_step_s"),
 }
-Times = dict[tuple[str, str], float]  # method and variant to the median of paired ratios
+EQUAL_WORK = 0.03  # FLOPs ratios that differ by less are of prompts of one length
+Times = dict[tuple[str, str], float]  # method and variant to a ratio: the median of paired ones, or of FLOPs
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,20 @@ class Section:
 def sections(results: Results, speeds: Sequence[float] = SPEEDS) -> list[Section]:
     """Each model's methods at each speed: matched by FLOPs, and by measured TTFT where runs timed the same settings.
 
-    Times of other lengths, machines or precisions are no times of one speed: each has sections of its own.
+    Times of other lengths, machines or precisions are no times of one speed: each has sections of its own. A setting's
+    times stand beside its quality only where both runs had it save as much: on longer prompts it saves more.
     """
     judged = _judged(results)
     times = _times(Results(_holding(results.runs, "ttft_s"), ()))
     plain = {group.label: run.model for run, group in zip(judged.runs, judged.groups, strict=True)}
     found = []
     for model, samples in judged_samples(results):
-        known = times.get(plain[model], {})
+        saved = _flops_ratios(samples)
+        known = {
+            timed: fitting
+            for timed, (ratios, saved_there) in times.get(plain[model], {}).items()
+            if (fitting := _of_equal_work(ratios, saved_there, saved))
+        }
         alone = next(iter(known.values())) if len(known) == 1 else {}
         matchings = [(FLOPS, "", alone, curves_of(samples))]
         for timed, ratios in known.items():
@@ -212,21 +219,37 @@ def _row(samples: pandas.DataFrame) -> dict[str, object]:
     }
 
 
-def _times(results: Results) -> dict[str, dict[str, dict[str, Times]]]:
+def _of_equal_work(ratios: dict[str, Times], saved_there: Times, saved: Times) -> dict[str, Times]:
+    """The ratios of times of the settings whose FLOPs ratio is the same in both; empty where there are none."""
+    there = {pair: saved_there.get(pair, math.nan) for pair in saved}
+    equal = {pair for pair, ratio in saved.items() if math.isclose(there[pair], ratio, rel_tol=EQUAL_WORK)}
+    found = {name: {pair: value for pair, value in known.items() if pair in equal} for name, known in ratios.items()}
+    return found if equal else {}
+
+
+def _flops_ratios(samples: pandas.DataFrame) -> Times:
+    settings = samples[samples["method"] != "baseline"].groupby(["method", "variant"])
+    return {(str(method), str(variant)): flops_ratio(rows) for (method, variant), rows in settings}
+
+
+def _times(results: Results) -> dict[str, dict[str, tuple[dict[str, Times], Times]]]:
     """For each model by its plain name, and for each group of runs by what tells it from the model's others: the
-    medians of the paired ratios of times, where methods were timed.
+    medians of the paired ratios of times, where methods were timed; and the FLOPs ratios there.
     """
     if not results.runs:
         return {}
     plain = {group.label: run.model for run, group in zip(results.runs, results.groups, strict=True)}
     samples = results.samples[results.samples["method"] != "baseline"]
-    found: dict[str, dict[str, dict[str, Times]]] = {}
-    for (label, method, variant), rows in samples.groupby(["model", "method", "variant"]):
+    found: dict[str, dict[str, tuple[dict[str, Times], Times]]] = {}
+    for label, of_group in samples.groupby("model"):
+        times: dict[str, Times] = {name: {} for name in RATIOS_OF_TIMES}
+        for (method, variant), rows in of_group.groupby(["method", "variant"]):
+            for name, (above, below) in RATIOS_OF_TIMES.items():
+                ratios = statistics.median_ratio(Measured.of(rows[above] / rows[below], None, rows["task"]))
+                times[name][str(method), str(variant)] = ratios.value
         model = plain[str(label)]
-        group = found.setdefault(model, {}).setdefault(str(label).removeprefix(model).strip(), {})
-        for name, (above, below) in RATIOS_OF_TIMES.items():
-            ratios = statistics.median_ratio(Measured.of(rows[above] / rows[below], None, rows["task"]))
-            group.setdefault(name, {})[str(method), str(variant)] = ratios.value
+        name = str(label).removeprefix(model).strip()
+        found.setdefault(model, {})[name] = times, _flops_ratios(of_group)
     return found
 
 

@@ -135,5 +135,17 @@ def _notes(found: Sequence[Section]) -> list[str]:
     if len({section.timed for section in found if section.timed}) > 1:
         notes.append(f"Runs of several kinds timed these settings: a {TTFT} is of the one that the title names.")
     if not any(section.matched == TTFT for section in found):
-        notes.append(f"No run timed these settings: matched by {FLOPS} alone, which bounds no speedup.")
-    return notes
+        notes.append(
+            f"No run timed these settings at these lengths: matched by {FLOPS} alone, which bounds no speedup."
+        )
+    return notes + list(_settings(found))
+
+
+def _settings(found: Sequence[Section]) -> Iterator[str]:
+    """What each curve runs through: a speed between two settings that differ in depth is reached by neither's depth."""
+    for section in {section.model: section for section in found if section.matched == FLOPS}.values():
+        curves = "; ".join(
+            f"{name} {', '.join(map('{} ({:.2f}x)'.format, curve.variants, curve.speeds))}"
+            for name, curve in zip(section.names, section.curves, strict=True)
+        )
+        yield f"Settings of {section.model} by FLOPs ratio: {curves}."

@@ -13,11 +13,11 @@ import numpy
 import pandas
 
 from lazybench.report import statistics
-from lazybench.report.curves import FLOOR, SAMPLE
+from lazybench.report.curves import SAMPLE
 from lazybench.report.grouping import labels, settings_of
 from lazybench.report.names import method_title
 from lazybench.report.results import Results
-from lazybench.report.statistics import Array
+from lazybench.report.statistics import KL_FLOOR, Array
 from lazybench.report.tables import number, with_bounds
 
 LENGTHS = ("model.prompt_limit_tokens", "task.parameters.length")
@@ -49,7 +49,7 @@ def table(results: Results) -> pandas.DataFrame:
             "sample_id": record.sample_id,
             "tokens": record.prompt_tokens,
             "run": place,
-            "kl": math.log(max(record.fidelity_kl, FLOOR)),
+            "kl": math.log(max(record.fidelity_kl, KL_FLOOR)),
         }
         for place, run in enumerate(results.runs)
         for record in run.records

@@ -33,6 +33,7 @@ from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
 from lazybench.report.results import Results
 from lazybench.report.tables import brief, readable, timed
 from lazybench.report.words import plain_words
+from lazybench.store.files import without_folders
 from lazybench.store.reading import Run
 from lazybench.tasks.base import Sample
 
@@ -139,20 +140,9 @@ def _run_facts(run: Run) -> dict[str, Any]:
             "started": run.provenance.get("started_at", "?"),
             "code": commit + (" with uncommitted changes" if run.provenance.get("dirty") else ""),
         },
-        "provenance": json.dumps(_without_folders(run.provenance), indent=2, default=str),
-        "config": safe_dump(_without_folders(run.config), sort_keys=False),
+        "provenance": json.dumps(without_folders(run.provenance), indent=2, default=str),
+        "config": safe_dump(without_folders(run.config), sort_keys=False),
     }
-
-
-def _without_folders(value: Any) -> Any:
-    """The same, with the last part alone of every absolute path: a page is passed on, a machine's folders are not."""
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
-    if isinstance(value, str) and value.startswith(("/", "~/")):
-        return Path(value).name
-    return value
 
 
 def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict[str, Any]]:

@@ -21,7 +21,6 @@ METHOD_TITLES = {
     "random_drop": "Random token drop",
     "static_pruning": "Static token pruning",
     "prompt_compression": "Prompt compression",
-    "llmlingua": "LLMLingua-2",
     "lazyllm": "LazyLLM",
 }
 

@@ -24,7 +24,7 @@ class Results:
     """The runs, their records by run, and the attention maps."""
 
     runs: tuple[Run, ...]
-    attention: tuple[Path, ...]  # attention.npz or attention.json
+    attention: tuple[Path, ...]  # attention.npz
 
     @cached_property
     def _groups(self) -> tuple[list[Group], list[str]]:
@@ -90,9 +90,7 @@ def load(roots: Sequence[Path], where: Sequence[str] = ()) -> Results:
     for root in roots:
         if not root.is_dir():
             raise UserError(f"no results folder {root}; python run.py writes one, results/runs/... by default")
-    attention = sorted(
-        {path for root in roots for path in root.rglob("attention.*") if path.suffix in (".npz", ".json")}
-    )
+    attention = sorted({path for root in roots for path in root.rglob("attention.npz")})
     runs = merge_shards([read_run(folder) for folder in find_runs(*roots, may_lack=bool(attention))])
     if where:
         runs = [replace(run, records=[record for record in run.records if chosen(record)]) for run in runs]

@@ -20,6 +20,7 @@ LEAST_SAMPLES = 10  # fewer know too little of the spread: their bounds are the 
 LEAST_SAMPLES_OF_CLAIM = 30
 ALLOWED_LOSS = 0.01  # of the baseline's score
 ROUNDING = 1e-12
+KL_FLOOR = 1e-4  # nats; below it a sample counts as not harmed: its logarithm would be the precision's
 INTERVAL, RANGE = "95% interval", "lowest to highest"
 Array = NDArray[numpy.float64]
 
@@ -214,8 +215,7 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     Args:
         first, second: nats, one for each sample, in the same order.  # (samples,)
     """
-    floor = 1e-9  # nats; two passes of one model differ by about as much
-    logs = [numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), floor)) for values in (first, second)]
+    logs = [numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), KL_FLOOR)) for values in (first, second)]
     found = _compare(logs[0] - logs[1])
     return replace(found, estimate=_exponential(found.estimate))
 
@@ -239,8 +239,9 @@ def _compare(differences: Array) -> Comparison:
     estimate = _range(value, differences)
     if count >= LEAST_SAMPLES:
         error = spread / math.sqrt(count)
-        low, high = stats.t.interval(CONFIDENCE, count - 1, value, error) if error else (value, value)
-        estimate = Estimate(value, float(low), float(high), INTERVAL)
+        if error:  # differences that were all alike don't prove that others will be
+            low, high = stats.t.interval(CONFIDENCE, count - 1, value, error)
+            estimate = Estimate(value, float(low), float(high), INTERVAL)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     p_sign = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     needed = None

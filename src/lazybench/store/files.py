@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lazybench.errors import UserError
 
@@ -50,6 +53,19 @@ def append_whole(descriptor: int, content: bytes, path: Path) -> None:
         with suppress(OSError):
             os.ftruncate(descriptor, size)
         raise write_error(path, error) from error
+
+
+def without_folders(value: Any) -> Any:
+    """Absolute paths cut to their last part: they name people and machines, and what is stored is passed on."""
+    if isinstance(value, Mapping):
+        return {str(key): without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    if isinstance(value, str | Path) and (Path(value).is_absolute() or str(value).startswith("~/")):
+        return Path(value).name
+    if isinstance(value, str):
+        return re.sub(r"(?<![\w:/.])(?:/[\w.\-+@ ]+)+/(?=[\w.\-])", "", value)
+    return value
 
 
 def write_error(path: Path, error: OSError) -> UserError:

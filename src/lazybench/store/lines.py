@@ -11,7 +11,6 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from lazybench.store.record import Record
 
 _TYPES = get_type_hints(Record)
-RENAMED = {"ideal_ttft_speedup": "flops_ratio"}  # fields of published records, by their name of then
 _REQUIRED = {field.name for field in fields(Record) if field.default is MISSING}
 
 
@@ -39,9 +38,6 @@ def from_line(line: bytes) -> Record:
         raise ValueError("not a JSON object")
     if missing := _REQUIRED - value.keys():
         raise ValueError(f"no {', '.join(sorted(missing))}")
-    for before, now in RENAMED.items():
-        if before in value:
-            value.setdefault(now, value[before])
     known = {name: value[name] for name in _TYPES if name in value}
     for name, content in known.items():
         if not _fits(content, _TYPES[name]):

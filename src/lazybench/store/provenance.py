@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lazybench.methods.catalogue import catalogue
+from lazybench.store.files import without_folders
 
 PACKAGE = Path(__file__).resolve().parents[1]  # src/lazybench
 PROJECT = PACKAGE.parents[1]
@@ -38,8 +39,8 @@ def collect(model: Mapping[str, Any], tasks: Mapping[str, Any], seed: int) -> di
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **_code(),
-        "model": _without_folders(dict(model)),
-        "tasks": _without_folders(dict(tasks)),
+        "model": without_folders(dict(model)),
+        "tasks": without_folders(dict(tasks)),
         "seed": seed,
         "libraries": {"python": platform.python_version(), **_libraries()},
         "hardware": _hardware(),
@@ -114,19 +115,6 @@ def _cpu_model() -> str:
     if cpuinfo.exists() and (match := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
         return match[1]
     return platform.processor() or platform.machine()
-
-
-def _without_folders(value: Any) -> Any:
-    """Absolute paths cut to their last part: they name people and machines, and the hashes say what was read."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
-    if isinstance(value, str | Path) and Path(value).is_absolute():
-        return Path(value).name
-    if isinstance(value, str):
-        return re.sub(r"(?<![\w:/.])(?:/[\w.\-+@ ]+)+/(?=[\w.\-])", "", value)
-    return value
 
 
 def _output(*command: str) -> str | None:

@@ -112,10 +112,6 @@ class RunFolder:
         append_whole(self._samples, line, self.path / "samples.jsonl")
         self.done[record.key] = from_line(line)
 
-    def records(self) -> list[Record]:
-        """Every record of the run so far, in the order they were measured."""
-        return list(self.done.values())
-
     def failed(self) -> list[Record]:
         """The records of samples that failed."""
         return [record for record in self.done.values() if record.error is not None]

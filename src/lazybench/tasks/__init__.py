@@ -6,10 +6,10 @@ import re
 
 from lazybench.errors import unknown_name
 from lazybench.tasks.base import DataSettings, Sample, Task
-from lazybench.tasks.categories import CATEGORIES, CHINESE, EXTENDED, LONGBENCH, category_scores
+from lazybench.tasks.categories import CATEGORIES, CHINESE, EXTENDED, LONGBENCH
 from lazybench.tasks.metrics import score
 
-__all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "category_scores", "score"]
+__all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "score"]
 
 
 def build_task(name: str, settings: DataSettings) -> Task:

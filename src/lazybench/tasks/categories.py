@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from statistics import fmean
-
 # LazyLLM section 4 (arXiv 2407.14057), after LongBench's task.md
 ENGLISH: dict[str, tuple[str, ...]] = {
     "single_doc_qa": ("narrativeqa", "qasper", "multifieldqa_en"),
@@ -78,22 +75,6 @@ CATEGORIES: dict[str, str] = {  # dataset -> category
     **{name: name for name in ("longbench_v2", *LONGBENCH_V2)},
 }
 LONGBENCH = tuple(dataset for datasets in ENGLISH.values() for dataset in datasets)
-
-
-def category_scores(scores: Mapping[str, float]) -> dict[str, float]:
-    """Macro-average: each category's mean over its datasets, every dataset with the same weight.
-
-    Args:
-        scores: dataset to score; datasets without a category (lm-eval's own) are left out.
-
-    >>> category_scores({"lcc": 50.0, "repobench-p": 60.0, "trec": 10.0})
-    {'code': 55.0, 'few_shot': 10.0}
-    """
-    by_category: dict[str, list[float]] = {}
-    for dataset, score in scores.items():
-        if dataset in CATEGORIES:
-            by_category.setdefault(CATEGORIES[dataset], []).append(score)
-    return {category: fmean(values) for category, values in by_category.items()}
 
 
 def length_bucket(words: int) -> str:

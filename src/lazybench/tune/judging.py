@@ -19,10 +19,10 @@ from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.models import load_model
+from lazybench.report.statistics import KL_FLOOR
 from lazybench.requests import encode, request_for
 from lazybench.tasks import build_task
 
-KL_FLOOR = 1e-4  # nats; below it a prompt counts as not harmed, whatever its logarithm
 DIVERGENCES = ("kl", "first_kl", "later_kl")  # of all tokens, the first and the later ones
 Found = dict[str, float]  # DIVERGENCES and flops_ratio: geometric means over the prompts; top1: share of equal tokens
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pandas
 import yaml
 
@@ -135,7 +136,8 @@ def compared(folder: Path, chosen: set[tuple[str, str]]) -> pandas.DataFrame:
     rows = []
     for model, samples in load([folder]).samples.groupby("model", sort=False):
         curves = curves_of(samples)
-        papers = [curve for curve in curves if curve.method == "lazyllm"]
+        found_too = [pair in chosen for pair in zip(samples["method"], samples["variant"], strict=True)]
+        papers = [curve for curve in curves_of(samples[~numpy.array(found_too)]) if curve.method == "lazyllm"]
         paper = max(papers, key=lambda curve: len(curve.speeds), default=None)
         for curve in curves:
             for speed, variant, own in zip(curve.speeds, curve.variants, curve.settings, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile
@@ -20,19 +19,18 @@ MASSES = ((0.5, ORANGE, "-"), (0.9, GREEN, "--"), (0.99, VERMILION, ":"))
 
 
 def read_attention(path: Path) -> NDArray[numpy.float64]:
-    """The scores in an ``attention.npz`` or ``attention.json`` (key ``scores``).  # (layers, tokens)
+    """The scores in an ``attention.npz``.  # (layers, tokens)
 
     Raises:
         UserError: the file holds no such array.
     """
     try:
-        if path.suffix == ".json":
-            scores = numpy.asarray(json.loads(path.read_text(encoding="utf-8"))["scores"], dtype=float)
-        else:
-            with numpy.load(path) as stored:
-                scores = stored["scores"].astype(float)
+        with numpy.load(path) as stored:
+            scores = stored["scores"].astype(float)
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise UserError(f"{path} holds no attention scores: {error}; run experiments/fig2.py again") from error
+        raise UserError(
+            f"{path} holds no attention scores: {error}; python run.py experiment=fig2 measures them again"
+        ) from error
     if scores.ndim != 2:
         raise UserError(f"{path}: scores have {scores.ndim} dimensions, 2 (layers, tokens) are needed")
     return scores
@@ -40,10 +38,9 @@ def read_attention(path: Path) -> NDArray[numpy.float64]:
 
 def title_of(path: Path) -> str:
     """Model and dataset that the scores are of, as the file says; else its folder's name."""
-    if path.suffix == ".npz":
-        with numpy.load(path) as stored:
-            if "model" in stored and "task" in stored:
-                return f"{stored['model']}, {stored['task']}"
+    with numpy.load(path) as stored:
+        if "model" in stored and "task" in stored:
+            return f"{stored['model']}, {stored['task']}"
     return path.parent.name
 
 

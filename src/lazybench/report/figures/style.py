@@ -23,7 +23,6 @@ METHODS: dict[str, Style] = {
     "random_drop": (ORANGE, "s"),
     "static_pruning": (SKY, "^"),
     "prompt_compression": (PURPLE, "D"),
-    "llmlingua": (GREEN, "v"),
     "lazyllm": (VERMILION, "P"),
     "taper": (BLUE, "*"),
 }
