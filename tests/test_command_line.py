@@ -36,6 +36,7 @@ def composed(*overrides: str):
         ("--help",),
         ("--help", "tasks"),
         ("--help", "methods"),
+        ("--help", "experiments"),
         ("--version",),
         ("limit=0",),
         ("methods=[baseline,lazylm]",),

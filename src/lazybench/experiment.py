@@ -27,8 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 some samples or jobs failed (the artefact holds the rest), 2 bad input.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(given):
+        print(f"{__doc__}\nexperiments: {' '.join((*ARTEFACTS, QUALITY))}; sizes: {' '.join(SIZES)}")
+        return 0
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        return _run(given)
     except UserError as error:
         return refuse(error)
 

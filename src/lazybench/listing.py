@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from lazybench import __version__
-from lazybench.config_groups import config_folder, method_nodes, names, pruning_fields
+from lazybench.config_groups import SAME_RUNS_AS_TABLE_1, config_folder, method_nodes, names, pruning_fields
 from lazybench.errors import unknown_name
 
 WIDTH = 118
@@ -27,7 +27,7 @@ HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long 
   {run} -m model=llama2,xgen task=single_doc_qa,code             a sweep: every combination, one table
   {run} experiment=latency dry_run=true           TTFT, decoding step, memory; first only what it would take
 
-Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, --help pruning)
+Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, --help pruning, --help experiments)
 {choices}
 
 Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they would be used)
@@ -51,11 +51,12 @@ def answer_help(arguments: Sequence[str]) -> str | None:
         "models": _models,
         "methods": _methods,
         "pruning": _pruning,
+        "experiments": _experiments,
     }
     topics = [text for text in arguments[asked + 1 :] if "=" not in text and not text.startswith("-")]
     if not topics:
         return _overview()
-    plural = {"task": "tasks", "model": "models", "method": "methods"}
+    plural = {"task": "tasks", "model": "models", "method": "methods", "experiment": "experiments"}
     topic = plural.get(topics[0], topics[0])
     if topic not in lists:
         raise unknown_name("list", topic, lists)
@@ -146,6 +147,21 @@ def _pruning() -> Iterator[str]:
     documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
     yield "\npruning.KEY=VALUE"
     yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()
+
+
+def _experiments() -> Iterator[str]:
+    yield "experiment=NAME, with size=smoke, mini or full; what it would take: dry_run=true"
+    said = {
+        "speed": "The settings of experiment=quality under the clock, on few prompts of 1,500 tokens.",
+        "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
+        "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
+        **dict.fromkeys(SAME_RUNS_AS_TABLE_1, "From the runs of table1."),
+    }
+    for path in (config_folder() / "experiment").glob("*.yaml"):
+        comment = [line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        said[path.stem] = " ".join(comment[1:])
+    for name in names("experiment"):
+        yield _wrapped(f"  {name}", said.get(name, ""), 24)
 
 
 def _one_of_many(task: str) -> bool:
