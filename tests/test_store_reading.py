@@ -57,13 +57,6 @@ def test_a_later_line_supersedes_the_earlier_of_its_key_in_its_place(tmp_path: P
     assert read_records(samples) == [record(0), record(1)]
 
 
-def test_the_field_names_of_published_records_are_read(tmp_path: Path) -> None:
-    line = json.loads(to_line(replace(record(0), flops_ratio=1.5)))
-    line["ideal_ttft_speedup"] = line.pop("flops_ratio")
-    (tmp_path / "samples.jsonl").write_text(json.dumps(line) + "\n")
-    assert read_records(tmp_path / "samples.jsonl") == [replace(record(0), flops_ratio=1.5)]
-
-
 def test_shards_become_one_run_and_other_runs_stay_apart(tmp_path: Path) -> None:
     for index in range(3):
         measure(tmp_path / "sweep" / f"part{index}", range(index, 9, 3), f"{index}/3")
