@@ -172,6 +172,17 @@ def test_a_speed_is_of_all_samples_work_together(tmp_path: Path) -> None:
     assert whole.min() == pytest.approx(1e-4)
 
 
+def test_between_a_setting_that_leaves_most_prompts_whole_and_another_is_nothing(tmp_path: Path) -> None:
+    rare = [
+        replace(r, flops_ratio=1.0) if "keep=0.5" in r.variant and int(r.sample_id) % 3 and r.method == "lazyllm" else r
+        for r in judged()
+    ]
+    curve = at(sections(results(tmp_path, rare)), 2.0).curves[0]
+    assert curve.speeds[0] < 1.1
+    assert curve.at(1.4).empty
+    assert len(curve.at(curve.speeds[0])) == len(curve.at(2.0)) == SAMPLES
+
+
 def test_times_of_other_machines_are_no_times_of_one_speed(tmp_path: Path) -> None:
     write_run(tmp_path / "judged", judged())
     quick = [replace(record, ttft_s=None if record.ttft_s is None else record.ttft_s**0.5) for record in timed()]

@@ -47,9 +47,12 @@ QUALITY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ],
     "claa": [{"keep": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))],
     # on short prompts of a small model the ranks seldom settle: below=1 prunes at the second layer compared
-    "asl": [{"keep": 0.1, "below": 0.98}, *({"keep": keep, "below": 1.0, "depth": 0.25} for keep in (0.4, 0.1))],
+    "asl": [
+        {"keep": 0.1, "below": 0.98},
+        *({"keep": keep, "below": 1.0, "depth": depth} for keep, depth in ((0.4, 0.5), (0.4, 0.25), (0.1, 0.25))),
+    ],
     "uniprefill": [{"mass": mass} for mass in (0.995, 0.99, 0.9, 0.3)],
-    "pyramid_infer": [{"keep": keep} for keep in (0.9, 0.7, 0.5, 0.25)],
+    "pyramid_infer": [{"keep": keep} for keep in (0.9, 0.7, 0.5, 0.25, 0.1)],
     "spec_prefill": [{"keep": keep} for keep in (0.5, 0.3, 0.15)],
     "first_last": [{"keep": keep} for keep in (0.75, 0.7, 0.45, 0.3)],
     "random_drop": [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)],

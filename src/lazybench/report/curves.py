@@ -23,6 +23,7 @@ from lazybench.report.statistics import KL_FLOOR, Estimate, Measured
 LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
 QUANTITIES = (*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio")
 SAMPLE = ["task", "sample_id"]
+WHOLE = 1.02  # FLOPs ratio below which a prompt counts as not pruned
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class Curve:
     speeds: tuple[float, ...]
     settings: tuple[pandas.DataFrame, ...]  # for each its samples by task and id, with QUANTITIES as columns
     variants: tuple[str, ...]
+    whole: tuple[bool, ...] = ()  # which settings leave most prompts as they are: between them and others is nothing
 
     def at(self, speed: float) -> pandas.DataFrame:
         """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
         found = between(self.speeds, speed)
-        if found is None:
+        if found is None or (found[0] != found[1] and self.whole and (self.whole[found[0]] or self.whole[found[1]])):
             return self.settings[0][:0]
         first, second, share = found
         one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
@@ -82,20 +84,21 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
             the others left whole are 1.33x.
     """
     samples = with_quantities(samples[samples["method"] != "baseline"])
-    families: dict[tuple[str, str], list[tuple[float, str, pandas.DataFrame]]] = {}
+    families: dict[tuple[str, str], list[tuple[float, str, bool, pandas.DataFrame]]] = {}
     for (method, variant), rows in samples.groupby(["method", "variant"], sort=False):
         speed = flops_ratio(rows) if speedups is None else speedups.get((str(method), str(variant)), math.nan)
         if math.isnan(speed) or rows["fidelity_kl"].isna().all():
             continue
         setting = rows.set_index(SAMPLE)[list(QUANTITIES)]
+        left_whole = speedups is None and bool(rows["flops_ratio"].median() < WHOLE)
         families.setdefault((str(method), family_of(str(method), str(variant))), []).append(
-            (speed, str(variant), setting)
+            (speed, str(variant), left_whole, setting)
         )
     found = []
     for (method, family), settings in families.items():
         settings.sort(key=lambda setting: setting[:2])
-        speeds, variants, frames = zip(*settings, strict=True)
-        found.append(Curve(method, family, speeds, frames, variants))
+        speeds, variants, whole, frames = zip(*settings, strict=True)
+        found.append(Curve(method, family, speeds, frames, variants, whole))
     return found
 
 

@@ -28,7 +28,7 @@ READING = (
     f"[brackets]: 95% interval; (parentheses), below {LEAST_SAMPLES} samples: lowest to highest.",
     "Each method at this speed on its own curve, between two of its settings that are neighbours: linear in the "
     "logarithm of the speed. Nothing is extrapolated: a row stays empty where the speeds that its settings were "
-    "measured at (last column) do not enclose this one.",
+    "measured at (last column) do not enclose this one, or where one of the two leaves most prompts whole.",
 )
 MATRIX_READING = (
     "Row over column: the ratio of their KL divergences on the same samples, geometric mean. +: the row is closer to "
