@@ -23,7 +23,7 @@ from lazybench.report.statistics import KL_FLOOR, Estimate, Measured
 LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
 QUANTITIES = (*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio")
 SAMPLE = ["task", "sample_id"]
-WHOLE = 1.02  # FLOPs ratio below which a prompt counts as not pruned
+WHOLE = 1.02  # ratio of FLOPs, times or memory below which a prompt counts as not pruned
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
         if math.isnan(speed) or rows["fidelity_kl"].isna().all():
             continue
         setting = rows.set_index(SAMPLE)[list(QUANTITIES)]
-        left_whole = speedups is None and bool(rows["flops_ratio"].median() < WHOLE)
+        left_whole = bool((rows["flops_ratio"].median() if speedups is None else speed) < WHOLE)
         families.setdefault((str(method), family_of(str(method), str(variant))), []).append(
             (speed, str(variant), left_whole, setting)
         )

@@ -33,13 +33,19 @@ def draw(curves: Sequence[Curve], names: Sequence[str], title: str, across: str)
         panels = figure.subplots(1, 2)
         for axes, (label, scale) in zip(panels, PANELS, strict=True):
             axes.set(xlabel=f"{across} (x)", ylabel=label, yscale=scale)
-        for curve, name in zip(curves, names, strict=True):
+        for place, (curve, name) in enumerate(zip(curves, names, strict=True)):
             colour, marker = styles[curve.method]
+            dashed = any(other.method == curve.method for other in curves[:place])
+            speeds = numpy.array(curve.speeds)
+            alone = numpy.array(curve.whole or [False] * len(speeds))  # no line leads from these to others
             for axes, found in zip(panels, zip(*map(_estimates, curve.settings), strict=True), strict=True):
                 values = numpy.array([[one.value, one.low, one.high] for one in found])
                 reach = numpy.abs(values[:, 1:] - values[:, :1]).T
-                bars = {"elinewidth": 0.6, "capsize": 1.5, "linewidth": 1.2, "markersize": 5}
-                axes.errorbar(curve.speeds, values[:, 0], reach, color=colour, marker=marker, label=name, **bars)
+                bars = {"elinewidth": 0.6, "capsize": 1.5, "markersize": 5, "color": colour, "marker": marker}
+                line = {"linewidth": 1.2, "linestyle": "--" if dashed else "-", "label": name}
+                axes.errorbar(speeds[~alone], values[~alone, 0], reach[:, ~alone], **line, **bars)
+                if alone.any():
+                    axes.errorbar(speeds[alone], values[alone, 0], reach[:, alone], linestyle="none", **bars)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
         n = {len(setting) for curve in curves for setting in curve.settings}
