@@ -73,7 +73,7 @@ def at_lengths(tmp_path: Path, growth: dict[str, float], samples: int = 12) -> P
         records = [
             Record(
                 *("made-up", "needle", "embedded_needle", method, "keep=0.5", str(place), 0, tokens + place),
-                fidelity_kl=float(hard[place] * (tokens + place) ** power),
+                fidelity_kl=float(100 * hard[place] * (tokens + place) ** power),
             )
             for method, power in growth.items()
             for place in range(samples)
