@@ -110,9 +110,7 @@ def register() -> None:
     # quality and speed apart: many samples without a clock, few prompts with one
     quality = {"defaults": [{"override /task": "longbench"}], "methods": quality_methods(), "timing": False}
     add("experiment", "quality", quality, package="_global_")
-    # as long as size=mini cuts quality's prompts: a time is of prompts of one length
-    speed = {"defaults": ["latency"], "methods": quality_methods(), "task": {"datasets": ["plain_text_1500"]}}
-    add("experiment", "speed", speed, package="_global_")
+    add("experiment", "speed", {"defaults": ["latency"], "methods": quality_methods()}, package="_global_")
 
 
 def add(group: str | None, name: str, node: Mapping[str, Any], package: str | None = None) -> None:

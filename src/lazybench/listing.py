@@ -152,7 +152,8 @@ def _pruning() -> Iterator[str]:
 def _experiments() -> Iterator[str]:
     yield "experiment=NAME, with size=smoke, mini or full; what it would take: dry_run=true"
     said = {
-        "speed": "The settings of experiment=quality under the clock, on few prompts of 1,500 tokens.",
+        "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where "
+        "quality's prompts were cut to 1,500 tokens.",
         "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
         "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
         **dict.fromkeys(SAME_RUNS_AS_TABLE_1, "From the runs of table1."),
