@@ -35,14 +35,16 @@ class Curve:
     speeds: tuple[float, ...]
     settings: tuple[pandas.DataFrame, ...]  # for each its samples by task and id, with QUANTITIES as columns
     variants: tuple[str, ...]
-    whole: tuple[bool, ...] = ()  # which settings leave most prompts as they are: between them and others is nothing
+    whole: tuple[bool, ...]  # which settings leave most prompts as they are: between them and others is nothing
 
     def at(self, speed: float) -> pandas.DataFrame:
         """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
         found = between(self.speeds, speed)
-        if found is None or (found[0] != found[1] and self.whole and (self.whole[found[0]] or self.whole[found[1]])):
+        if found is None:
             return self.settings[0][:0]
         first, second, share = found
+        if share and (self.whole[first] or self.whole[second]):
+            return self.settings[0][:0]
         one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
         logs = list(LOGARITHMIC)
         mixed = (1 - share) * one + share * other

@@ -37,7 +37,7 @@ def draw(curves: Sequence[Curve], names: Sequence[str], title: str, across: str)
             colour, marker = styles[curve.method]
             dashed = any(other.method == curve.method for other in curves[:place])
             speeds = numpy.array(curve.speeds)
-            alone = numpy.array(curve.whole or [False] * len(speeds))  # no line leads from these to others
+            alone = numpy.array(curve.whole)  # no line leads from these to others
             for axes, found in zip(panels, zip(*map(_estimates, curve.settings), strict=True), strict=True):
                 values = numpy.array([[one.value, one.low, one.high] for one in found])
                 reach = numpy.abs(values[:, 1:] - values[:, :1]).T
