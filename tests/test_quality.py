@@ -12,9 +12,10 @@ from conftest import RunPy, run_environment
 from transformers import GenerationMixin, PreTrainedModel
 
 from lazybench.config import run_config
-from lazybench.config_groups import QUALITY, composed, quality_methods
+from lazybench.config_groups import composed
 from lazybench.errors import UserError
 from lazybench.experiment import _shared_out
+from lazybench.quality_settings import QUALITY, quality_methods
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.runner import run

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from lazybench.config_groups import QUALITY
+from lazybench.quality_settings import QUALITY
 from lazybench.report import statistics
 from lazybench.report.statistics import KL_FLOOR, Estimate, Measured
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pandas
 
 from lazybench.report import statistics
-from lazybench.report.curves import curves_of, divergence, same_token, with_quantities
+from lazybench.report.curves import curves_of, divergence, flops_ratio, same_token, with_quantities
 from lazybench.report.leaderboard import Section, bounded, judged_samples, named
 from lazybench.report.leaderboard import readable as readable_section
 from lazybench.report.names import method_title
@@ -42,17 +42,17 @@ def memory_ratios(samples: pandas.DataFrame) -> dict[tuple[str, str], float]:
 
 def settings(results: Results) -> pandas.DataFrame:
     """Every setting that was measured, by falling memory; one row each."""
-    rows = []
+    found = []
     for model, samples in judged_samples(results):
         ratios = memory_ratios(samples)
         samples = with_quantities(samples[samples["method"] != "baseline"])
-        for (method, variant), one in samples.groupby(["method", "variant"], sort=False):
+        for (method, variant), rows in samples.groupby(["method", "variant"], sort=False):
             ratio = ratios.get((str(method), str(variant)))
             if ratio is None:
                 continue
-            one = one.set_index(["task", "sample_id"])
+            one = rows.set_index(["task", "sample_id"])
             kl = divergence(one)
-            rows.append(
+            found.append(
                 {
                     "model": model,
                     "method": method_title(str(method), ""),
@@ -63,13 +63,13 @@ def settings(results: Results) -> pandas.DataFrame:
                     **named("kl", kl),
                     "kl_later": divergence(one, "fidelity_later_kl").value,
                     **named("same_token", same_token(one)),
-                    "flops_ratio": one["flops_ratio"].median(),
+                    "flops_ratio": flops_ratio(rows),
                     "n": len(one),
                     "bounds": kl.kind,
                 }
             )
-    table = pandas.DataFrame(rows)
-    return table.sort_values(["model", "memory"], ascending=[True, False], ignore_index=True) if rows else table
+    table = pandas.DataFrame(found)
+    return table.sort_values(["model", "memory"], ascending=[True, False], ignore_index=True) if found else table
 
 
 def readable(table: pandas.DataFrame) -> pandas.DataFrame:

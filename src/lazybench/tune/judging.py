@@ -24,7 +24,7 @@ from lazybench.requests import encode, request_for
 from lazybench.tasks import build_task
 
 DIVERGENCES = ("kl", "first_kl", "later_kl")  # of all tokens, the first and the later ones
-Found = dict[str, float]  # DIVERGENCES and flops_ratio: geometric means over the prompts; top1: share of equal tokens
+Found = dict[str, float]  # DIVERGENCES: geometric means over the prompts; flops_ratio; top1: share of equal tokens
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,6 @@ class Judge:
                 name: float(gmean(numpy.maximum(kl, KL_FLOOR)))
                 for name, kl in zip(DIVERGENCES, divergences, strict=True)
             },
-            "flops_ratio": float(gmean(ratios)),
+            "flops_ratio": float(1 / (1 / ratios).mean()),  # of all prompts' work together, as the leaderboard has it
             "top1": float(top1.mean()),
         }
