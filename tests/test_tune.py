@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from lazybench.config import TuneSettings, run_config
-from lazybench.config_groups import config_folder, register
+from lazybench.config import TuneSettings, run_config, with_model
+from lazybench.config_groups import composed, config_folder, register
 from lazybench.contract import Method
 from lazybench.errors import UserError
 from lazybench.methods.lazyllm import LazyLLMMethod
@@ -155,6 +155,16 @@ def searched(twins: str, run_py: RunPy, tmp_path_factory: pytest.TempPathFactory
 
 def models(twins: str) -> tuple[str, str]:
     return f"tune.models=[{twins}/one,{twins}/two]", f"tune.left_out=[{twins}/third]"
+
+
+def test_each_model_runs_as_the_runs_own_unless_its_file_says_otherwise(tiny_checkpoint: Path) -> None:
+    asked = (f"model.path={tiny_checkpoint}", "model.dtype=bfloat16", "task=needle")
+    config = run_config(composed([*asked, "model.prompt_limit_tokens=700"]))
+    named = with_model(config, "llama2").model
+    assert (named.name, named.dtype) == ("llama2", "bfloat16")
+    own = with_model(run_config(composed(asked)), "llama2").model.prompt_limit_tokens
+    assert (named.prompt_limit_tokens, own) == (3500, 3500)
+    assert with_model(config, str(tiny_checkpoint)).model.prompt_limit_tokens == 700
 
 
 def rows(path: Path) -> list[dict[str, str]]:

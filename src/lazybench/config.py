@@ -18,7 +18,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.choices import model_node
-from lazybench.config_groups import pruning_node
+from lazybench.config_groups import node_of, pruning_node
 from lazybench.errors import UserError, check_whole_number, naming, unknown_name
 from lazybench.models.spec import ModelSpec
 from lazybench.tasks.base import DataSettings
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lazybench.contract import Method
 
 SWITCHES = ("fidelity", "scoring", "timing", "attention_map", "keep_tokens", "launches", "dry_run")
+HOW_A_MODEL_RUNS = ("dtype", "device", "device_map", "attention", "quantization", "prompt_limit_tokens")
 AS_THEY_ARE = ("repeats", "warmup", "max_new_tokens", "seed", "threads", "tracker")  # the others are typed on the way
 
 
@@ -186,10 +187,13 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
 def with_model(config: RunConfig, name: str) -> RunConfig:
     """The same run with another model, named as ``model=`` names one.
 
+    ``model.dtype=`` and the like hold for it too, unless its own file says otherwise.
+
     Raises:
         UserError: no such model.
     """
-    node = model_node(name)
+    node, plain = model_node(name), node_of(ModelSpec)
+    node |= {field: getattr(config.model, field) for field in HOW_A_MODEL_RUNS if node[field] == plain[field]}
     return replace(config, model=_build(OmegaConf.create(node), "model"), resolved=config.resolved | {"model": node})
 
 

@@ -57,8 +57,9 @@ def dry_run(config: RunConfig) -> int:
     generations = passes * len(lengths) + config.warmup * len(config.methods) * config.timing
     if config.tune is not None:
         searched_method(config)
-        generations = config.tune.trials * ceil(len(lengths) / 2)
-        of_each = f" of each of {len(config.tune.models)} models" if len(config.tune.models) > 1 else ""
+        models = len(config.tune.models) or 1
+        generations = config.tune.trials * ceil(len(lengths) / 2) * models
+        of_each = f" of each of {models} models" if models > 1 else ""
         print(f"  a search: {config.tune.trials} trials on every other sample{of_each}")
     print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
     if lengths:

@@ -10,6 +10,10 @@ from pathlib import Path
 from lazybench.errors import UserError, refuse
 from lazybench.report.where import HELP
 
+JOIN = (
+    "runs that differ in this stand in the same rows: code,hardware for shards of one experiment from different nodes, "
+    "or a new method beside what an earlier version measured; a note says so"
+)
 BETWEEN = "print the paired test of these two alone: lazyllm gemfilter, or lazyllm 'lazyllm:never revived'"
 
 
@@ -20,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="holds runs, at any depth")
     parser.add_argument("--out", type=Path, help="where to write; default: leaderboard/ in the first folder")
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=HELP)
+    parser.add_argument("--join", default="", metavar="NAME,...", help=JOIN)
     parser.add_argument("--speeds", type=_speeds, metavar="1.5,2,3", help="the speeds to match; default: 1.5,2,3")
     parser.add_argument("--between", nargs=2, metavar="METHOD", help=BETWEEN)
     options = parser.parse_args(arguments)
@@ -29,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         from lazybench.report.leaderboard_files import write_leaderboard
         from lazybench.report.results import load
 
-        results = load(options.folders, options.where)
+        results = load(options.folders, options.where, [name for name in options.join.split(",") if name])
         speeds = options.speeds or SPEEDS
         if options.between:
             found = [*sections(results, speeds), *memory.sections(results, options.speeds or memory.RATIOS)]

@@ -34,7 +34,6 @@ ORDER = (
     "loaded.",
     "hardware.",
     "code",
-    "methods",
     "libraries.",
 )
 LONGEST_VALUE = 28
@@ -54,16 +53,22 @@ class Group:
         return f"{self.model} {self.setting}".strip()
 
 
-def groups_of(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
+def groups_of(runs: Sequence[Run], joined: Sequence[str] = ()) -> tuple[list[Group], list[str]]:
     """The group of each run, and what else differs between groups, a sentence each.
 
+    Args:
+        joined: names of settings that may differ within a group: ``code``, ``hardware``, ``libraries.torch``, ...
+
     Raises:
-        UserError: two runs hold the same record and nothing tells them apart.
+        UserError: two runs hold the same record and nothing tells them apart; no run has a setting of a joined name.
     """
     notes: list[str] = []
     settings = [settings_of(run) for run in runs]
     for setting, version in zip(settings, _compatible([run.methods_code for run in runs])[0], strict=True):
-        setting["methods"] = version
+        setting["code.methods"] = version
+    for name in joined:
+        notes += _differing(settings, name)
+    settings = [_without(setting, joined) for setting in settings]
     models = [run.model for run in runs]
     for model in dict.fromkeys(models):
         places = [place for place, run in enumerate(runs) if run.model == model]
@@ -106,6 +111,16 @@ def labels(settings: Sequence[Settings]) -> tuple[list[str], str]:
         short = {name: name for name in shown}
     found = [" ".join(f"{short[name]}={_value(one.get(name))}" for name in shown) for one in settings]
     return found, ", ".join(name for name in differing if name not in shown)
+
+
+def _differing(settings: Sequence[Settings], joined: str) -> list[str]:
+    """What stands in one row all the same, as ``--join`` says it may."""
+    named = [_only(setting, [joined]) for setting in settings]
+    if not any(named):
+        known = sorted({name.partition(".")[0] for setting in settings for name in setting})
+        raise UserError(f"--join {joined}: no run says this; what runs are told apart by: {', '.join(known)}")
+    found = sorted({name for one in named for name in one if len({_text(one.get(name)) for one in named}) > 1})
+    return [f"Runs that differ in {', '.join(found)} stand in the same rows (--join {joined})."] if found else []
 
 
 def settings_of(run: Run) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
@@ -19,7 +19,6 @@ from lazybench.report.names import method_title
 from lazybench.report.results import Results
 from lazybench.report.statistics import CONFIDENCE, INTERVAL, Comparison, Estimate, Measured
 from lazybench.report.tables import number, with_bounds
-from lazybench.store.reading import Run
 
 SPEEDS = (1.5, 2.0, 3.0)
 FLOPS, TTFT = "FLOPs ratio", "TTFT speedup"
@@ -130,8 +129,8 @@ def sections(results: Results, speeds: Sequence[float] = SPEEDS) -> list[Section
     Times of other lengths, machines or precisions are no times of one speed: each has sections of its own. A setting's
     times stand beside its quality only where both runs had it save as much: on longer prompts it saves more.
     """
-    judged = _judged(results)
-    times = _times(Results(_holding(results.runs, "ttft_s"), ()))
+    judged = _holding(results, "fidelity_kl")
+    times = _times(_holding(results, "ttft_s"))
     plain = {group.label: run.model for run, group in zip(judged.runs, judged.groups, strict=True)}
     found = []
     for model, samples in judged_samples(results):
@@ -156,7 +155,7 @@ def sections(results: Results, speeds: Sequence[float] = SPEEDS) -> list[Section
 
 def judged_samples(results: Results) -> list[tuple[str, pandas.DataFrame]]:
     """Each model with its rows of ``paired_samples``, of the runs that compared it with the plain model."""
-    judged = _judged(results)
+    judged = _holding(results, "fidelity_kl")
     return [(str(model), rows) for model, rows in judged.samples.groupby("model", sort=False)] if judged.runs else []
 
 
@@ -253,12 +252,10 @@ def _times(results: Results) -> dict[str, dict[str, tuple[dict[str, Times], Time
     return found
 
 
-def _judged(results: Results) -> Results:
-    return Results(_holding(results.runs, "fidelity_kl"), ())
-
-
-def _holding(runs: Sequence[Run], name: str) -> tuple[Run, ...]:
-    return tuple(run for run in runs if any(getattr(record, name) is not None for record in run.records))
+def _holding(results: Results, name: str) -> Results:
+    """Of the runs those with a record that holds this."""
+    runs = (run for run in results.runs if any(getattr(record, name) is not None for record in run.records))
+    return replace(results, runs=tuple(runs), attention=())
 
 
 def _inverse(ratio: Estimate) -> Estimate:

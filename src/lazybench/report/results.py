@@ -25,10 +25,11 @@ class Results:
 
     runs: tuple[Run, ...]
     attention: tuple[Path, ...]  # attention.npz
+    joined: tuple[str, ...] = ()  # see ``groups_of``
 
     @cached_property
     def _groups(self) -> tuple[list[Group], list[str]]:
-        return groups_of(self.runs)
+        return groups_of(self.runs, self.joined)
 
     @property
     def groups(self) -> list[Group]:
@@ -77,11 +78,12 @@ class Results:
         return [*self._groups[1], *run_notes(self.runs, self.records)]
 
 
-def load(roots: Sequence[Path], where: Sequence[str] = ()) -> Results:
+def load(roots: Sequence[Path], where: Sequence[str] = (), joined: Sequence[str] = ()) -> Results:
     """Read every run and attention map at or below the folders.
 
     Args:
         where: conditions that the records must fulfil; see ``report/where.py``.
+        joined: settings that may differ between runs of the same rows; see ``groups_of``.
 
     Raises:
         UserError: nothing there, or a run that cannot be read; no record fulfils the conditions.
@@ -97,4 +99,4 @@ def load(roots: Sequence[Path], where: Sequence[str] = ()) -> Results:
         runs = [run for run in runs if run.records]
         if not runs:
             raise UserError(f"no record fulfils --where {' --where '.join(where)}")
-    return Results(tuple(runs), tuple(attention))
+    return Results(tuple(runs), tuple(attention), tuple(joined))
