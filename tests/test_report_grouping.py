@@ -112,6 +112,22 @@ def test_methods_of_other_code_are_told_apart_and_new_ones_stand_beside_the_old(
     assert set(load([tmp_path / "one", tmp_path / "later"]).summary["model"]) == {"made-up"}
 
 
+def test_runs_that_differ_stand_in_one_row_where_that_is_asked_for_and_a_note_says_so(tmp_path: Path) -> None:
+    halves = [[record for record in PLAIN if record.sample_id == f"qasper-{place}"] for place in range(2)]
+    facts = {"source_sha256": "c" * 64, "methods": {"lazyllm": "d" * 64}, "hardware": {"cpu": "other"}}
+    write_run(tmp_path / "one", halves[0], facts={"methods": {"lazyllm": "a" * 64}, "hardware": {"cpu": "made-up"}})
+    write_run(tmp_path / "other", halves[1], facts=facts)
+    assert set(load([tmp_path]).summary["n"]) == {1}
+    assert set(load([tmp_path], joined=["code"]).summary["model"]) == {"made-up cpu=made-up", "made-up cpu=other"}
+    joined = load([tmp_path], joined=["code", "hardware"])
+    assert set(joined.summary["model"]) == {"made-up"}
+    assert set(joined.summary["n"]) == {2}
+    for differing, name in (("code, code.methods", "code"), ("hardware.cpu", "hardware")):
+        assert f"Runs that differ in {differing} stand in the same rows (--join {name})." in joined.notes
+    with pytest.raises(UserError, match=r"--join cpus: no run says this; what runs are told apart by: .*hardware"):
+        assert load([tmp_path], joined=["cpus"]).groups
+
+
 def test_what_differs_beside_the_label_is_said(tmp_path: Path) -> None:
     write_run(tmp_path / "one", PLAIN)
     write_run(tmp_path / "other", PLAIN, seed=7, threads=4)

@@ -197,6 +197,8 @@ def test_times_of_other_machines_are_no_times_of_one_speed(tmp_path: Path) -> No
     text = (tmp_path / "out" / "leaderboard.md").read_text()
     assert "at a TTFT speedup of 2x, timed with cpu=slow" in text
     assert (tmp_path / "out" / "front_ttft_cpu_slow.png").exists()
+    joined = sections(load([tmp_path], joined=["hardware"]))  # quality stands together where asked for, clocks never do
+    assert {section.timed for section in joined} == {section.timed for section in found}
 
 
 def test_at_a_ttft_speedup_the_table_shows_that_speedup(tmp_path: Path) -> None:
