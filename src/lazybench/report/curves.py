@@ -9,7 +9,6 @@ is nothing. Where a method must prune earlier to become faster, its settings dif
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -112,12 +111,22 @@ def flops_ratio(samples: pandas.DataFrame) -> float:
 def family_of(method: str, variant: str) -> str:
     """A variant without what says how much is kept: what ``QUALITY`` varies, or the keep ratio.
 
+    A schedule of other depths than ``QUALITY`` has is a curve of its own.
+
     >>> family_of("static_pruning", "continue keep=0.5 depth=0.25")
     'continue depth=0.25'
+    >>> family_of("taper", "depths=0.1,0.5 keep=0.7,0.6")
+    'depths=0.1,0.5'
     """
     settings = [{**setting, **setting.get("pruning", {})} for setting in QUALITY.get(method, ())]
     varied = {name for one in settings for name in one if len({str(other.get(name)) for other in settings}) > 1}
-    return " ".join(re.sub(rf"(?<!\S)({'|'.join(varied - {'pruning'} or {'keep'})})=\S+", "", variant).split())
+    left_out = varied - {"pruning"} or {"keep"}
+    known = {"depths=" + ",".join(f"{depth:g}" for depth in one["depths"]) for one in settings if "depths" in one}
+
+    def stays(word: str) -> bool:
+        return word.partition("=")[0] not in left_out or (word.startswith("depths=") and word not in known)
+
+    return " ".join(filter(stays, variant.split()))
 
 
 def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:
