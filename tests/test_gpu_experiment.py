@@ -70,8 +70,15 @@ def test_another_attention_gives_the_same_tokens_and_is_taken_off():
 
 
 def test_three_shapes_run_where_no_model_is_named():
-    assert _shapes_of_gpu(["experiment=gpu"])[1:] == ["model=llama2,llama3_1,qwen2_5_7b", "--multirun"]
-    for arguments in (["experiment=gpu", "model=llama2"], ["experiment=latency"], []):
+    shapes = "model=llama2,llama3_1,qwen2_5_7b"
+    assert _shapes_of_gpu(["experiment=gpu"]) == [shapes, "experiment=gpu", "--multirun"]
+    assert _shapes_of_gpu(["experiment=gpu", "-m"]) == [shapes, "experiment=gpu", "-m"]
+    for arguments in (
+        ["experiment=gpu", "model=llama2"],
+        ["experiment=latency"],
+        [],
+        ["experiment=gpu", "--cfg", "job"],
+    ):
         assert _shapes_of_gpu(arguments) == arguments
 
 

@@ -146,7 +146,7 @@ def _hashable(lines: list[dict[str, object]]) -> list[dict[str, str]]:
 
 
 def test_a_shard_without_a_sample_ends_well_and_says_so(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
-    done = run_py(*overrides(tiny_checkpoint, tmp_path / "out", "shard=3/4"))
+    done = run_py(*overrides(tiny_checkpoint, tmp_path / "out", "shard=3/4", "attention_map=true"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().splitlines() == [
         "shard=3/4 has no sample to measure: take fewer shards, or a higher limit"
@@ -170,6 +170,9 @@ def test_a_shard_without_a_sample_ends_well_and_says_so(tiny_checkpoint: Path, r
         (("model=nobody/",), ("nobody/",)),
         (("pruning=none.yaml",), ("none.yaml", "no such file")),
         (("pruning.revive=7",), ("pruning.revive=7", "true or false")),
+        (("pruning.revival=8",), ("pruning.revival=8", "revival.most")),
+        (("methods=[baseline,{method: lazyllm, pruning: null}]",), ("lazyllm.pruning=None", "none")),
+        (("task=qasper", "data.root=2024"), ("2024", "no such")),
         (("tag=one",), ("tag=one", "out=", "give one")),
         (("tag=a/b", "out=null"), ("tag=a/b", "letters")),
         (("limit=0",), ("limit=0", "at least 1")),
@@ -217,6 +220,15 @@ def test_a_sweep_goes_on_after_a_job_with_bad_input(tiny_checkpoint: Path, run_p
     assert result.returncode == 2
     assert "limit=0" in result.stderr
     assert (tmp_path / "1" / "done").exists()
+
+
+def test_a_sweep_whose_jobs_are_one_configuration_ends_with_one_line(
+    tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path
+) -> None:
+    done = run_py("-m", f"model.path={tiny_checkpoint}", "tag=one,two", *QUICK, "limit=1", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "both hold" in done.stderr.splitlines()[-1]
 
 
 def test_a_tagged_sweep_of_models_by_path_ends_with_one_table_and_is_listed(

@@ -180,6 +180,9 @@ def test_between_a_setting_that_leaves_most_prompts_whole_and_another_is_nothing
     curve = at(sections(results(tmp_path, rare)), 2.0).curves[0]
     assert curve.speeds[0] < 1.1
     assert curve.at(1.4).empty
+    times = {(curve.method, variant): 2.0 for variant in curve.variants}
+    assert numpy.isnan(curve.timed_at(1.4, times))
+    assert curve.timed_at(2.0, times) == pytest.approx(2.0)
     assert len(curve.at(curve.speeds[0])) == len(curve.at(2.0)) == SAMPLES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,20 +94,32 @@ def test_the_growth_of_the_loss_is_each_samples_own(tmp_path: Path) -> None:
     assert {"255 tokens", "505 tokens", "1005 tokens"} <= set(table.columns)
 
 
+def test_a_document_that_no_limit_cuts_says_nothing_of_growth(tmp_path: Path) -> None:
+    folder = at_lengths(tmp_path, {"lazyllm": 1.0})
+    for tokens in (250, 500, 1000):
+        path = folder / str(tokens) / "samples.jsonl"
+        lines = path.read_text().splitlines()
+        short = json.loads(lines[0]) | {"sample_id": "short", "prompt_tokens": 240 + tokens // 250}
+        short["fidelity_kl"] = 1.0 + tokens  # as if a few tokens had made it four times harder
+        path.write_text("\n".join([*lines, json.dumps(short)]) + "\n")
+    (row,) = lengths.table(load([folder])).to_dict("records")
+    assert (row["n"], row["per doubling"]) == ("13", "2.00 [2.00, 2.00]")
+
+
 def test_one_length_says_nothing_of_growth(tmp_path: Path) -> None:
     folder = at_lengths(tmp_path, {"lazyllm": 1.0})
     assert lengths.table(load([folder / "500"])).empty
 
 
-def test_figure_6_needs_no_clock(tmp_path: Path) -> None:
+def test_figures_6_and_7_need_no_clock(tmp_path: Path) -> None:
     methods = [("baseline", ""), *(("lazyllm", f"depths={depth} keep=0.3") for depth in (0.1, 0.5, 0.9))]
     untimed = [
         replace(record, ttft_s=None, decode_step_s=None, generation_s=None)
         for record in made_up_records(2, methods=methods)
     ]
     write_run(tmp_path / "run", untimed)
-    names = [name for name, _, _ in artefacts.build_figures(load([tmp_path]), ("fig5", "fig6"))]
-    assert names == ["fig6", "fig6_fidelity"]
+    names = [name for name, _, _ in artefacts.build_figures(load([tmp_path]), ("fig5", "fig6", "fig7"))]
+    assert names == ["fig6", "fig6_fidelity", "fig7"]
 
 
 def test_runs_that_differ_in_more_than_the_length_are_not_set_side_by_side(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy
 import pandas
 import pytest
-from synthetic_results import made_up_records, write_run
+from synthetic_results import METHODS, made_up_records, write_run
 
 from lazybench.report import paper, write_run_report
 from lazybench.report.__main__ import main as report
 from lazybench.report.names import category_titles
+from lazybench.report.samples import paired_samples
 from lazybench.report.summary import summarise, summarise_runs
 from lazybench.report.tables import readable, run_table, table1, table2
 from lazybench.store.record import Record
@@ -63,6 +64,29 @@ def test_a_categorys_speedup_weighs_its_datasets_equally():
     assert row["ttft_speedup_of_sums"] == pytest.approx(sums["baseline"] / sums["static_pruning"])
     assert row["ttft_speedup_low"] < row["ttft_speedup"] < row["ttft_speedup_high"]
     assert row["bounds"] == "lowest to highest"  # two tasks of three samples
+
+
+def test_repeats_are_put_together_by_the_median_of_every_time():
+    repeats = [
+        replace(record, repeat=repeat, ttft_s=ttft_s, decode_step_s=0.1)
+        for record in records_of("qasper", "baseline")[:1] + records_of("qasper", "lazyllm")[:1]
+        for repeat, ttft_s in enumerate((1.0, 1.2, 9.0))
+    ]
+    rows = paired_samples([repeats])
+    assert rows["ttft_s"].tolist() == [1.2, 1.2]
+    assert rows["same_steps_s"].tolist() == pytest.approx([1.2 + 0.1 * 11] * 2)
+
+
+def test_a_run_without_a_baseline_takes_scores_and_bytes_from_another_but_never_times():
+    measured = [replace(r, peak_memory_bytes=9, kv_bytes_end=8) for r in RECORDS if r.task == "qasper"]
+    alone = [record for record in measured if record.method == "lazyllm" and record.variant == METHODS[-1][1]]
+    rows = paired_samples([[replace(record, variant="keep=0.3") for record in alone], measured])
+    own = rows[rows["variant"] == alone[0].variant].set_index("sample_id")
+    others = rows[rows["variant"] == "keep=0.3"].set_index("sample_id")
+    for name in ("baseline_score", "baseline_kv_bytes_end", "baseline_output_tokens"):
+        assert own[name].notna().all()
+        assert others[name].loc[own.index].tolist() == own[name].tolist()
+    assert others[["baseline_ttft_s", "baseline_generation_s", "baseline_peak_memory_bytes"]].isna().all(axis=None)
 
 
 def test_one_sample_is_its_own_range_and_has_no_verdict():

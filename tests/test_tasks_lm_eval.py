@@ -15,11 +15,12 @@ from lm_eval.api.task import ConfigurableTask
 from omegaconf import OmegaConf
 
 from lazybench.errors import UserError
+from lazybench.lm_eval import main as lm_eval_main
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES, DataSettings, build_task
 from lazybench.tasks.catalogue import TASKS, asks, samples_of
-from lazybench.tasks.lm_eval_task import LmEvalTask
+from lazybench.tasks.lm_eval_task import TASK_FILES, LmEvalTask
 from lazybench.tasks.long_context import CHOICES, INFINITEBENCH
 
 ROOT = Path(__file__).parent.parent
@@ -268,3 +269,16 @@ def test_a_task_file_of_ones_own_is_timed_too(tmp_path: Path) -> None:
     (sample,) = task.samples()
     assert sample.prompt == "1 + 1?"
     assert task.score("2", sample) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [(["--tasks=lazybench_qasper"], True), (["-t", "x"], True), (["--tasks", "x", "--include_path=own"], False)],
+)
+def test_lm_evals_command_line_knows_our_tasks(given: list[str], added: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["lm_eval", *given])
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", lambda: seen.extend(sys.argv[1:]))
+    assert lm_eval_main() == 0
+    assert seen[: len(given)] == given
+    assert seen[len(given) :] == (["--include_path", str(TASK_FILES)] if added else [])

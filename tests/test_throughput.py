@@ -49,8 +49,10 @@ def test_what_is_timed_is_the_batch_as_it_is() -> None:
     assert torch.equal(prefills[0]["attention_mask"], mask)
 
 
-@pytest.mark.parametrize(("more", "said"), [(("--batch", "0"), "at least 1"), (("--batch", "2,x"), "at least 1")])
-def test_a_bad_size_is_one_line(
+@pytest.mark.parametrize(
+    ("more", "said"), [(("--batch", "0"), "at least 1"), (("--batch", "2,x"), "at least 1"), (("limt=3",), "limit")]
+)
+def test_bad_input_is_one_line(
     more: tuple[str, ...], said: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments(tiny_checkpoint), *more]) == 2

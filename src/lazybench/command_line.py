@@ -42,6 +42,10 @@ def main() -> int:
         register()
         sys.argv[1:] = prepare(arguments)
         _hydra_job()
+        if len(_jobs) > 1:
+            _end_of_sweep(arguments)
+        if GPU in arguments:
+            _page_of_gpu(arguments)
     except UserError as error:
         return refuse(error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -50,10 +54,6 @@ def main() -> int:
         return refuse(one_line(error))
     except KeyboardInterrupt:
         return 130
-    if len(_jobs) > 1:
-        _end_of_sweep(arguments)
-    if GPU in arguments:
-        _page_of_gpu(arguments)
     return max(_jobs.values(), default=0)
 
 
@@ -77,10 +77,12 @@ def _hydra_job(config: DictConfig) -> int:
 
 
 def _shapes_of_gpu(arguments: list[str]) -> list[str]:
-    """``experiment=gpu`` runs three shapes, one after another, unless a model is named."""
-    if GPU not in arguments or any(argument.startswith("model=") for argument in arguments):
+    """``experiment=gpu`` runs three shapes, one after another, unless a model is named or a configuration asked for."""
+    named = any(argument.startswith("model=") for argument in arguments)
+    if GPU not in arguments or named or {"--cfg", "-c"} & set(arguments):
         return arguments
-    return [*arguments, "model=llama2,llama3_1,qwen2_5_7b", *({"--multirun"} - set(arguments))]
+    sweep = [] if {"--multirun", "-m"} & set(arguments) else ["--multirun"]
+    return ["model=llama2,llama3_1,qwen2_5_7b", *arguments, *sweep]
 
 
 def _page_of_gpu(arguments: Sequence[str]) -> None:

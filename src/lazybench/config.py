@@ -161,7 +161,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         task_name=task["name"],
         datasets=tuple(_listed(task["datasets"], "task.datasets", "qasper,lcc")),
         data=DataSettings(
-            root=Path(root).expanduser() if root else None,
+            root=Path(str(root)).expanduser() if root else None,
             limit=plain["limit"],
             seed=plain["seed"] if isinstance(plain["seed"], int) else 0,
             shard=_shard(plain["shard"]),
@@ -169,7 +169,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         ),
         methods=(),
         out=_folder(plain, identity, sweep),
-        references=Path(plain["references"]).expanduser() if plain["references"] else None,
+        references=Path(str(plain["references"])).expanduser() if plain["references"] else None,
         resolved=identity,
         tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
         **{name: plain[name] for name in (*AS_THEY_ARE, *SWITCHES)},
@@ -212,7 +212,7 @@ def _folder(plain: Mapping[str, Any], identity: Mapping[str, Any], sweep: bool) 
     if plain["out"]:
         if tag is not None:
             raise UserError(f"tag={tag} and out={plain['out']} both name the run's folder; give one")
-        return Path(plain["out"])
+        return Path(str(plain["out"]))
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.\-]+", "_", f"{identity['model']['name']}-{identity['task']['name']}")
     runs = Path("results/runs")
@@ -263,6 +263,8 @@ def _method_node(entry: Any, config: DictConfig) -> DictConfig:
     pruning = overrides.get("pruning")
     if isinstance(pruning, str):  # a preset by its name
         node.pruning = pruning_node(overrides.pop("pruning"))
+    elif "pruning" in overrides and not isinstance(pruning, dict):
+        raise UserError(f"{name}.pruning={pruning} must be a preset's name, as in none, or its parts: {{keep: [0.7]}}")
     parameters = [str(known) for known in node if known != "_target_"]
     if unknown := set(overrides) - set(parameters):
         raise unknown_name(f"parameter of {name}", min(unknown), parameters)

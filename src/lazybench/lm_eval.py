@@ -23,7 +23,8 @@ def main() -> int:
 
     import lazybench.lm_eval_model  # noqa: F401  registers the model
 
-    if "--tasks" in sys.argv and "--include_path" not in sys.argv:
+    given = {argument.partition("=")[0] for argument in sys.argv}
+    if given & {"--tasks", "-t"} and "--include_path" not in given:
         sys.argv += ["--include_path", str(TASK_FILES)]
     try:
         cli_evaluate()

@@ -63,7 +63,7 @@ def run(config: RunConfig) -> int:
         except KeyboardInterrupt:
             kept = len(read_records(config.out / "samples.jsonl"))  # the one being written may be among them
             raise KeyboardInterrupt(f"{kept} records are kept in {config.out}") from None
-        if config.attention_map:
+        if config.attention_map and tasks[0].samples():
             _keep_attention_map(config, loaded, tasks[0])
         if config.keep_tokens:
             keep_tokens(config, loaded, samples)

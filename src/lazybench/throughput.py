@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from lazybench.errors import UserError, refuse
 
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(markdown(pandas.DataFrame(_rows(_config([*options.overrides, f"limit={max(sizes)}"]), sizes))))
     except UserError as error:
         return refuse(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        from lazybench.hydra_errors import one_line
+
+        return refuse(one_line(error))
     return 0
 
 

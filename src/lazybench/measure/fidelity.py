@@ -35,15 +35,14 @@ class Fidelity:
     """How closely a method follows the reference.
 
     ``top1``: share of steps whose greedy token is the reference's. ``kl``: mean KL divergence of the method's
-    next-token distribution from the reference's, in nats. Over all steps, of the first token, and means over the
-    later tokens (None where there is but one).
+    next-token distribution from the reference's, in nats. Over all steps, of the first token, and of the later tokens
+    (their mean; None where there is none).
     """
 
     top1: float
     kl: float
     first_top1: float
     first_kl: float
-    later_top1: float | None
     later_kl: float | None
 
     @classmethod
@@ -54,7 +53,6 @@ class Fidelity:
             kl=fmean(divergences),
             first_top1=float(agreements[0]),
             first_kl=divergences[0],
-            later_top1=fmean(agreements[1:]) if later else None,
             later_kl=fmean(divergences[1:]) if later else None,
         )
 

@@ -61,7 +61,8 @@ def _weights_per_token(config_json: str) -> tuple[float, float]:
     """Weights of matrix products that one token meets in a layer's attention and in its MLP, means over layers.
 
     Counted on the architecture itself, without memory: grouped queries, gated and ungated MLPs and latent
-    attention need no formula each. Of a mixture only the experts that a token visits count.
+    attention need no formula each. Of a mixture whose experts lie in one tensor only
+    those that a token visits count.
     """
     fields = json.loads(config_json)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
@@ -70,6 +71,7 @@ def _weights_per_token(config_json: str) -> tuple[float, float]:
     _, layers = find_layers(model)
     config = config.get_text_config()
     active = getattr(config, "num_experts_per_tok", None) or getattr(config, "top_k_experts", None) or 1
+    active = active[0] if isinstance(active, (list, tuple)) else active  # HunYuan: one for each layer
     attention, mlp = 0.0, 0.0
     for name, weight in layers.named_parameters():
         if weight.dim() < 2 or name.endswith("bias"):

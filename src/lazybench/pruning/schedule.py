@@ -70,6 +70,8 @@ class PruningSchedule:
             object.__setattr__(self, name, _tuple(name, getattr(self, name)))
         if isinstance(self.revival, Mapping):
             object.__setattr__(self, "revival", Revival(**self.revival))
+        if not isinstance(self.revival, Revival):
+            raise UserError(f"pruning.revival={self.revival!r} must have parts, as in pruning.revival.most=8")
         _one_of("kind", self.kind, ("steps", "linear"))
         _one_of("ratio_of", self.ratio_of, ("entered", "context", "mass"))
         _one_of("generated", self.generated, ("pruned", "kept"))

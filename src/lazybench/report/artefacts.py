@@ -71,6 +71,10 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
     if has_layers and fig6.one_layer_rows(summary, results.layers)["depth"].notna().any():
         for suffix, told, column in _qualities(summary):
             yield f"fig6{suffix}", FIGURES["fig6"] + told, fig6.draw(summary, results.layers, column)
+    if "fig7" in wanted:
+        figure = fig7.draw([record for records in results.records for record in records], results.layers)
+        if figure.axes:
+            yield "fig7", FIGURES["fig7"], figure
     if not timed:
         return
     if "fig5" in wanted:
@@ -79,10 +83,6 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
             name = "fig5" if len(models) == 1 else f"fig5_{file_name(model)}"
             for suffix, told, column in _qualities(summary[summary["model"] == model]):
                 yield name + suffix, f"{FIGURES['fig5']}, {model}{told}", fig5.draw(summary, model, column)
-    if "fig7" in wanted:
-        figure = fig7.draw([record for records in results.records for record in records], results.layers)
-        if figure.axes:
-            yield "fig7", FIGURES["fig7"], figure
     if "gpu" in wanted and len(rows := gpu.rows(results.records)):
         yield "gpu", GPU, gpu.draw(rows)
 

@@ -38,12 +38,10 @@ class Curve:
 
     def at(self, speed: float) -> pandas.DataFrame:
         """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
-        found = between(self.speeds, speed)
+        found = self._neighbours(speed)
         if found is None:
             return self.settings[0][:0]
         first, second, share = found
-        if share and (self.whole[first] or self.whole[second]):
-            return self.settings[0][:0]
         one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
         logs = list(LOGARITHMIC)
         mixed = (1 - share) * one + share * other
@@ -52,12 +50,17 @@ class Curve:
 
     def timed_at(self, speed: float, times: Mapping[tuple[str, str], float]) -> float:
         """A ratio of times that is known for each (method, variant), at this speed; NaN where it is not."""
-        found = between(self.speeds, speed)
+        found = self._neighbours(speed)
         if found is None:
             return math.nan
         first, second, share = found
         ends = [times.get((self.method, self.variants[place]), math.nan) for place in (first, second)]
         return ends[0] ** (1 - share) * ends[1] ** share if share else ends[0]
+
+    def _neighbours(self, speed: float) -> tuple[int, int, float] | None:
+        """``between``, and None too where one of the two leaves most prompts whole."""
+        found = between(self.speeds, speed)
+        return None if found and found[2] and (self.whole[found[0]] or self.whole[found[1]]) else found
 
 
 def between(speeds: tuple[float, ...], speed: float) -> tuple[int, int, float] | None:

@@ -86,7 +86,7 @@ def _cells(tokens: Array, kl: Array) -> dict[str, str]:
     """Of (samples, lengths) each; ``kl`` by its logarithm."""
     doublings = numpy.log2(tokens)
     doublings = doublings - doublings.mean(axis=1, keepdims=True)
-    grows = (doublings**2).sum(axis=1) > 0  # a short document is as long at every limit
+    grows = numpy.ptp(doublings, axis=1) > 0.5  # a short document is about as long at every limit
     slopes = (doublings * kl)[grows].sum(axis=1) / (doublings**2)[grows].sum(axis=1)
     factor = statistics.compare_divergences(numpy.exp(slopes), numpy.ones(len(slopes))).estimate
     means = numpy.exp(kl.mean(axis=0))

@@ -20,14 +20,17 @@ NUMBERS = [
     *("flops_ratio", "peak_memory_bytes", "added_memory_bytes", "truncated_from"),
     *("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 ]
+PEAKS = ("peak_memory_bytes", "added_memory_bytes")
 LEAST_DRIFT_RECORDS = 8  # two in each quarter
 
 
 def paired_records(runs: Iterable[Sequence[Record]], settings: Sequence[str] | None = None) -> pandas.DataFrame:
     """One row per run, sample, method and repeat; ``baseline_*`` is the baseline's value on that sample and repeat.
 
-    A repeat that the baseline lacks is paired with the median of its others. Failed records are left out. Pairs never
-    span runs; where several runs of a group measured the baseline of a sample, the first one's counts.
+    A repeat that the baseline lacks is paired with the median of its others. Failed records are left out. Times and
+    peaks of memory are paired within a run alone. A run without a baseline of its own takes what no machine decides,
+    scores and bytes of the KV cache, from the first run of its group that has one.
+    Where several runs of a group measured the baseline of a sample, the first one's row counts.
     ``same_steps_s`` is the generation time for as many decoding steps as the baseline made.
 
     Args:
@@ -41,8 +44,21 @@ def paired_records(runs: Iterable[Sequence[Record]], settings: Sequence[str] | N
     if not frames:
         return pandas.DataFrame()
     together = pandas.concat(frames, ignore_index=True)
+    together = _with_others_baselines(together)
     first = together.groupby([*ROW, "sample_id"], sort=False)["run"].transform("first")
     return together[together["run"] == first].reset_index(drop=True)
+
+
+def _with_others_baselines(rows: pandas.DataFrame) -> pandas.DataFrame:
+    lacking = rows["baseline_prompt_tokens"].isna()
+    if not lacking.any():
+        return rows
+    names = [name for name in NUMBERS if name not in PEAKS]
+    known = rows[rows["method"] == "baseline"].groupby(SAMPLE, sort=False)[names].first().add_prefix("baseline_")
+    columns = list(known)
+    found = rows.loc[lacking, SAMPLE].merge(known.reset_index(), on=SAMPLE, how="left")
+    rows.loc[lacking, columns] = found[columns].to_numpy()
+    return rows
 
 
 def paired_samples(runs: Iterable[Sequence[Record]]) -> pandas.DataFrame:
@@ -51,7 +67,8 @@ def paired_samples(runs: Iterable[Sequence[Record]]) -> pandas.DataFrame:
     if rows.empty:
         return rows
     values = [name for name in rows if name not in (*ROW, "sample_id", "repeat", "run")]
-    how = {name: "median" if str(name).removeprefix("baseline_") in TIMES else "mean" for name in values}
+    times = (*TIMES, *(f"baseline_{name}" for name in TIMES), "same_steps_s")
+    how = {name: "median" if name in times else "mean" for name in values}
     return rows.groupby([*ROW, "sample_id"], sort=False).agg(how).reset_index()
 
 
