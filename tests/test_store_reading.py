@@ -72,6 +72,21 @@ def test_shards_that_other_code_measured_are_no_part_of_a_run(tmp_path: Path) ->
     measure(tmp_path / "a", range(0, 4, 2), "0/2")
     measure(tmp_path / "b", range(1, 4, 2), "1/2", commit="c1")
     assert [run.missing_shards for run in load([tmp_path]).runs] == [("1/2",), ("0/2",)]
+    assert [note for note in load([tmp_path]).notes if "lacks" in note] == [
+        "a lacks the shards 1/2.",
+        "b lacks the shards 0/2.",
+    ]
+    assert not [note for note in load([tmp_path], joined=["code"]).notes if "lacks" in note]  # one row, and all of it
+
+
+def test_shards_of_several_divisions_may_make_a_whole(tmp_path: Path) -> None:
+    measure(tmp_path / "a", range(0, 8, 2), "0/2")
+    measure(tmp_path / "b", range(1, 8, 4), "1/4")
+    (run,) = load([tmp_path]).runs
+    assert run.missing_shards == ("3/4",)
+    measure(tmp_path / "c", range(3, 8, 4), "3/4")
+    (run,) = load([tmp_path]).runs
+    assert not run.missing_shards
 
 
 def test_missing_and_unfinished_shards_are_seen(tmp_path: Path) -> None:

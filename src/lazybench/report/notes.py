@@ -9,7 +9,7 @@ import pandas
 from lazybench.report.names import category_rows, task_title
 from lazybench.report.samples import baseline_drift, repeated_baselines
 from lazybench.report.statistics import LEAST_SAMPLES, RANGE
-from lazybench.store.reading import Run
+from lazybench.store.reading import Run, missing_shards
 from lazybench.store.record import Record
 
 DRIFT_WORTH_TELLING = 0.10
@@ -79,11 +79,14 @@ def row_notes(summary: pandas.DataFrame, names: dict[tuple[str, str], str]) -> l
     return notes
 
 
-def run_notes(runs: Sequence[Run], records: Sequence[Sequence[Record]] | None = None) -> list[str]:
+def run_notes(
+    runs: Sequence[Run], records: Sequence[Sequence[Record]] | None = None, joined: bool = False
+) -> list[str]:
     """What whole runs need said: shards or records that are missing, other code halfway, a drifting machine.
 
     Args:
         records: of each run, under the names of its group; None: as they are.
+        joined: runs of one configuration stand together, whatever measured them, and so do their shards.
     """
     notes = []
     for run in runs:
@@ -92,8 +95,9 @@ def run_notes(runs: Sequence[Run], records: Sequence[Sequence[Record]] | None = 
             notes.append(f"{name} holds no record and is left out.")
         elif not run.finished:
             notes.append(f"{name} is unfinished: samples may be missing.")
-        if run.missing_shards:
-            notes.append(f"{name} lacks the shards {', '.join(run.missing_shards)}.")
+        together = [other for other in runs if joined and other.but_for_shards == run.but_for_shards] or [run]
+        if missing := missing_shards([shard for other in together for shard in other.shards]):
+            notes.append(f"{name} lacks the shards {', '.join(missing)}.")
         for entry in run.provenance.get("resumed") or ():
             changed = [key for key in ("source_sha256", "libraries", "hardware") if key in entry]
             if changed:

@@ -75,7 +75,7 @@ class Results:
     @cached_property
     def notes(self) -> list[str]:
         """What the runs leave out, and what makes their numbers less certain, in words."""
-        return [*self._groups[1], *run_notes(self.runs, self.records)]
+        return [*self._groups[1], *run_notes(self.runs, self.records, bool(self.joined))]
 
 
 def load(roots: Sequence[Path], where: Sequence[str] = (), joined: Sequence[str] = ()) -> Results:

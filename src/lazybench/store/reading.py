@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,23 @@ class Run:
     @property
     def missing_shards(self) -> tuple[str, ...]:
         """The shards of this run whose folders are not here."""
-        count = int(self.shards[0].split("/")[1])
-        return tuple(name for name in (f"{index}/{count}" for index in range(count)) if name not in self.shards)
+        return missing_shards(self.shards)
+
+    @property
+    def but_for_shards(self) -> dict[str, Any]:
+        """The configuration that all shards of a run share."""
+        return {key: value for key, value in self.config.items() if key != "shard"}
+
+
+def missing_shards(shards: Sequence[str]) -> tuple[str, ...]:
+    """The shards that none of these covers, in a division as fine as they need.
+
+    >>> missing_shards(["0/2", "1/4"])
+    ('3/4',)
+    """
+    parts = [(int(index), int(count)) for index, _, count in (shard.partition("/") for shard in shards)]
+    finest = math.lcm(*(count for _, count in parts))
+    return tuple(f"{n}/{finest}" for n in range(finest) if all(n % count != index for index, count in parts))
 
 
 def decisive_facts(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -149,9 +166,8 @@ def merge_shards(runs: list[Run]) -> list[Run]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        same = {key: value for key, value in run.config.items() if key != "shard"}
         facts = {**decisive_facts(run.provenance), "tasks": run.provenance.get("tasks"), "methods": run.methods_code}
-        groups.setdefault(json.dumps([same, facts], sort_keys=True, default=str), []).append(run)
+        groups.setdefault(json.dumps([run.but_for_shards, facts], sort_keys=True, default=str), []).append(run)
     return [_merged(group) for group in groups.values()]
 
 
