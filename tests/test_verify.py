@@ -20,7 +20,7 @@ from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
-from lazybench.verify import main
+from lazybench.verify import Check, _look_for, main
 
 MATCH = (
     "samples.jsonl: 8 records of 8 expected: match\n"
@@ -190,6 +190,12 @@ def test_a_method_or_repeat_left_out_is_named(folder: Path, verify: Verify) -> N
     done = verify(folder)
     assert done.code == 1
     assert "samples.jsonl: 8 records of 16 expected: differ" in done.stdout
+
+
+def test_a_shard_that_has_none_of_a_short_dataset_lacks_nothing() -> None:
+    check = Check()
+    _look_for("passage_count", [], [], {"methods": ["baseline", "lazyllm"]}, check)
+    assert (check.expected, check.different) == (0, [])
 
 
 def test_many_folders(folder: Path, verify: Verify) -> None:

@@ -147,7 +147,7 @@ def _look_for(name: str, samples: list[str], records: list[Record], config: dict
     for record in records:
         seen[record.method, record.variant][record.repeat].add(record.sample_id)
     asked = config.get("methods") or []
-    if len(seen) < len(asked):
+    if samples and len(seen) < len(asked):  # a shard may have none of a short dataset
         found = ", ".join(" ".join(key).strip() for key in seen) or "none"
         check.different.append(f"{name}: {len(asked)} methods were asked for, records are of {len(seen)}: {found}")
         check.expected += (len(asked) - len(seen)) * len(samples) * (config.get("repeats") or 1)
