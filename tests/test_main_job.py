@@ -172,6 +172,7 @@ def test_a_shard_without_a_sample_ends_well_and_says_so(tiny_checkpoint: Path, r
         (("pruning.revive=7",), ("pruning.revive=7", "true or false")),
         (("pruning.revival=8",), ("pruning.revival=8", "revival.most")),
         (("methods=[baseline,{method: lazyllm, pruning: null}]",), ("lazyllm.pruning=None", "none")),
+        (("method.lazyllm.pruning=null",), ("lazyllm.pruning=None", "none")),
         (("task=qasper", "data.root=2024"), ("data.root=2024", "not a folder")),
         (("tag=one",), ("tag=one", "out=", "give one")),
         (("tag=a/b", "out=null"), ("tag=a/b", "letters")),

@@ -263,12 +263,14 @@ def _method_node(entry: Any, config: DictConfig) -> DictConfig:
     pruning = overrides.get("pruning")
     if isinstance(pruning, str):  # a preset by its name
         node.pruning = pruning_node(overrides.pop("pruning"))
-    elif "pruning" in overrides and not isinstance(pruning, dict):
-        raise UserError(f"{name}.pruning={pruning} must be a preset's name, as in none, or its parts: {{keep: [0.7]}}")
     parameters = [str(known) for known in node if known != "_target_"]
     if unknown := set(overrides) - set(parameters):
         raise unknown_name(f"parameter of {name}", min(unknown), parameters)
     node = cast(DictConfig, OmegaConf.merge(node, overrides))
+    if "pruning" in node and not isinstance(node.pruning, DictConfig):
+        raise UserError(
+            f"{name}.pruning={node.pruning} must be a preset's name, as in none, or its parts: {{keep: [0.7]}}"
+        )
     if isinstance(node.get("draft"), str):  # a model, as ``model=`` names one
         node.draft = model_node(node.draft)
     return node
