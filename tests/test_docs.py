@@ -26,7 +26,7 @@ import lazybench.methods
 from lazybench.choices import prepare
 from lazybench.config import run_config
 from lazybench.config_groups import config_folder, method_nodes, register
-from lazybench.contract import Method
+from lazybench.methods.base import Method
 from lazybench.experiment import ARTEFACTS, SIZES
 from lazybench.listing import answer_help
 from lazybench.methods.catalogue import catalogue

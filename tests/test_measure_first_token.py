@@ -15,7 +15,7 @@ from tiny_requests import tiny_request
 from torch import Tensor
 from transformers.generation import utils
 
-from lazybench.contract import Request, Response
+from lazybench.methods.base import Request, Response
 from lazybench.errors import UserError
 from lazybench.measure.clock import Clock
 from lazybench.measure.protocol import measure

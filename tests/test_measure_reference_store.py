@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_requests import tiny_request
 
-from lazybench.contract import Request, Response
+from lazybench.methods.base import Request, Response
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.reference_store import ReferenceStore

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_requests import tiny_request
 
-from lazybench.contract import Work
+from lazybench.methods.base import Work
 from lazybench.measure.work import shares_of
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tiny_requests import tiny_request
 
 from lazybench.config_groups import method_nodes, pruning_node
-from lazybench.contract import Method
+from lazybench.methods.base import Method
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure

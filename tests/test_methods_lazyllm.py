@@ -8,7 +8,7 @@ from tiny_requests import tiny_request
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from lazybench.contract import Method, Request
+from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure

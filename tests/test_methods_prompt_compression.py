@@ -17,7 +17,7 @@ from lazybench.methods.baseline import Baseline
 from lazybench.methods.lexical_units import lexical_units, token_texts
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.selective_context import keep_informative, self_information
-from lazybench.methods.shortening import generate
+from lazybench.methods.running import generate
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])

@@ -19,7 +19,7 @@ from tiny_models import random_prompt
 from tiny_requests import byte_tokenizer
 from torch import Tensor
 
-from lazybench.contract import Method, Request, Response
+from lazybench.methods.base import Method, Request, Response
 from lazybench.methods.asl import ASL
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
@@ -33,7 +33,7 @@ from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.taper import Taper
-from lazybench.methods.under_engine import PolicyMethod
+from lazybench.methods.base import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.schedule import PruningSchedule

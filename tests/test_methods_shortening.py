@@ -11,15 +11,15 @@ from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lazybench.contract import Method, Request
+from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
-from lazybench.methods.shortening import best_positions, generate
+from lazybench.methods.running import best_positions, generate
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.layers import full_attention_layers
-from lazybench.pruning.probe import probe
+from lazybench.pruning.probe import probe_layers
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
         layer.register_forward_pre_hook(lambda module, args, number=number: ran.append(number))
         for number, layer in enumerate(layers)
     ]
-    importance = probe(model, request.prompt_ids, range(2))
+    importance = probe_layers(model, request.prompt_ids, range(2))
     assert ran == [0, 1]
     for hook in hooks:
         hook.remove()
@@ -116,7 +116,7 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
 def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
     request = tiny_request(family)
     response = StaticPruning("rerun", keep=0.4).run(request)
-    scores = probe(request.model, request.prompt_ids, range(2)).mean(0, keepdim=True)
+    scores = probe_layers(request.model, request.prompt_ids, range(2)).mean(0, keepdim=True)
     kept = best_positions(scores, 24, last=1)
     assert len(kept) == 24
     assert kept[-1] == 59
@@ -132,7 +132,7 @@ def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
 def test_probe_leaves_the_model_as_it_was() -> None:
     request = tiny_request()
     before = Baseline().run(request).new_tokens
-    probe(request.model, request.prompt_ids, range(1))
+    probe_layers(request.model, request.prompt_ids, range(1))
     assert torch.equal(Baseline().run(request).new_tokens, before)
     assert not any(module._forward_hooks for module in request.model.modules())
 

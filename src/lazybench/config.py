@@ -11,22 +11,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.choices import model_node
-from lazybench.config_groups import node_of, pruning_node
+from lazybench.config_groups import node_of, pruning_fields
 from lazybench.errors import UserError, check_whole_number, naming, unknown_name
+from lazybench.errors import plain as as_data
+from lazybench.methods import Method, build, find
 from lazybench.models.spec import ModelSpec
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks.base import DataSettings
 
-if TYPE_CHECKING:
-    from lazybench.contract import Method
-
-SWITCHES = ("fidelity", "scoring", "timing", "attention_map", "keep_tokens", "launches", "dry_run")
+SWITCHES = ("fidelity", "scoring", "timing", "attention_map", "launches", "dry_run")
 HOW_A_MODEL_RUNS = ("dtype", "device", "device_map", "attention", "quantization", "prompt_limit_tokens")
 AS_THEY_ARE = ("repeats", "warmup", "max_new_tokens", "seed", "threads", "tracker")  # the others are typed on the way
 
@@ -113,7 +113,6 @@ class RunConfig:
     timing: bool = True  # false: fidelity and score alone, without a clock
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
-    keep_tokens: bool = False  # keep which tokens survive which layers, of every sample and method
     tune: TuneSettings | None = None  # search for a method's settings instead of measuring the methods
     launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
@@ -136,10 +135,10 @@ class RunConfig:
             raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
         if self.tracker not in ("none", "wandb"):
             raise unknown_name("tracker", str(self.tracker), ["none", "wandb"])
-        labels = [(method.name, method.label) for method in self.methods]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise UserError(f"methods names {' '.join(label).strip()!r} twice; each may stand once in a run")
+        for method in self.methods:
+            if self.methods.count(method) > 1:
+                twice = f"{method.name} {method.label}".strip()
+                raise UserError(f"methods names {twice!r} twice; each may stand once in a run")
 
 
 def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
@@ -152,8 +151,8 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         UserError: any value that is not allowed, in one line.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    nodes = _method_nodes(plain, config)
-    identity = _identity(plain, nodes)
+    chosen = _methods(plain)
+    identity = _identity(plain, chosen)
     root = plain["data"].get("root")
     task = plain["task"]
     checked = RunConfig(
@@ -167,7 +166,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
             shard=_shard(plain["shard"]),
             parameters=task.get("parameters") or {},
         ),
-        methods=(),
+        methods=chosen,
         out=_folder(plain, identity, sweep),
         references=Path(str(plain["references"])).expanduser() if plain["references"] else None,
         resolved=identity,
@@ -176,12 +175,7 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
     )
     for name in [*checked.tune.models, *checked.tune.left_out] if checked.tune else []:
         with_model(checked, name)
-    for node in nodes:
-        if isinstance(node.get("pruning"), DictConfig):
-            _build(node.pruning, "pruning")
-    # last: a method's module imports torch, and what was wrong above should not have to wait for it
-    kinds = [cast(Any, get_class(node["_target_"])) for node in nodes]
-    return replace(checked, methods=tuple(_build(node, kind.name) for node, kind in zip(nodes, kinds, strict=True)))
+    return checked
 
 
 def with_model(config: RunConfig, name: str) -> RunConfig:
@@ -204,7 +198,7 @@ def run_folder(config: DictConfig, sweep: bool = False) -> Path:
         UserError: a tag that is no folder's name.
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    return _folder(plain, _identity(plain, _method_nodes(plain, config)), sweep)
+    return _folder(plain, _identity(plain, _methods(plain)), sweep)
 
 
 def _folder(plain: Mapping[str, Any], identity: Mapping[str, Any], sweep: bool) -> Path:
@@ -224,11 +218,11 @@ def _folder(plain: Mapping[str, Any], identity: Mapping[str, Any], sweep: bool) 
     return runs / str(tag) / f"{name}-{digest}" if several else runs / str(tag)
 
 
-def _identity(plain: Mapping[str, Any], nodes: Sequence[DictConfig]) -> dict[str, Any]:
+def _identity(plain: Mapping[str, Any], methods: Sequence[Method]) -> dict[str, Any]:
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
-    no_part = ("out", "tag", "method", "tracker", "dry_run", "references", "keep_tokens")
+    no_part = ("out", "tag", "method", "tracker", "dry_run", "references")
     identity = {key: value for key, value in plain.items() if key not in no_part}
-    identity["methods"] = [OmegaConf.to_container(node, resolve=True) for node in nodes]
+    identity["methods"] = [{"method": method.name, **method.params} for method in methods]
     if plain["tune"] is not None:  # jobs that share a search share its folder
         identity["tune"] = {key: value for key, value in plain["tune"].items() if key != "job"}
     return identity
@@ -247,33 +241,26 @@ def _shard(text: Any) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _method_nodes(plain: Mapping[str, Any], config: DictConfig) -> list[DictConfig]:
-    return [_method_node(entry, config) for entry in _listed(plain["methods"], "methods", "baseline,lazyllm")]
+def _methods(plain: Mapping[str, Any]) -> tuple[Method, ...]:
+    return tuple(_method(entry, plain) for entry in _listed(plain["methods"], "methods", "baseline,lazyllm"))
 
 
-def _method_node(entry: Any, config: DictConfig) -> DictConfig:
+def _method(entry: Any, plain: Mapping[str, Any]) -> Method:
     """A method by name, or by name with its own parameters: ``{method: lazyllm, pruning: {layers: [9]}}``."""
-    overrides = dict(entry) if isinstance(entry, dict) else {"method": entry}
-    if not overrides.get("method"):
+    own = dict(entry) if isinstance(entry, dict) else {"method": entry}
+    name = own.pop("method", None)
+    if not isinstance(name, str) or not name:
         raise UserError(f"methods={entry} names no method; its parameters stand beside it: {{method: lazyllm, ...}}")
-    name = str(overrides.pop("method", ""))
-    if name not in config.method:
-        raise unknown_name("method", name, [str(known) for known in config.method])
-    node = OmegaConf.create(OmegaConf.to_container(config.method[name], resolve=True))
-    pruning = overrides.get("pruning")
-    if isinstance(pruning, str):  # a preset by its name
-        node.pruning = pruning_node(overrides.pop("pruning"))
-    parameters = [str(known) for known in node if known != "_target_"]
-    if unknown := set(overrides) - set(parameters):
-        raise unknown_name(f"parameter of {name}", min(unknown), parameters)
-    node = cast(DictConfig, OmegaConf.merge(node, overrides))
-    if "pruning" in node and not isinstance(node.pruning, DictConfig):
-        raise UserError(
-            f"{name}.pruning={node.pruning} must be a preset's name, as in none, or its parts: {{keep: [0.7]}}"
-        )
-    if isinstance(node.get("draft"), str):  # a model, as ``model=`` names one
-        node.draft = model_node(node.draft)
-    return node
+    params = {**plain["method"][find(name).name], **own}
+    if isinstance(pruning := own.get("pruning"), str):  # a preset by its name
+        params["pruning"] = as_data(PruningSchedule(**pruning_fields(pruning)))
+    elif isinstance(pruning, dict):
+        params["pruning"] = {**plain["pruning"], **pruning}
+    if isinstance(params.get("pruning"), dict):
+        params["pruning"].pop("_target_", None)
+    if isinstance(params.get("draft"), str):  # a model, as ``model=`` names one
+        params["draft"] = _build(OmegaConf.create(model_node(params["draft"])), "model")
+    return build(name, params)
 
 
 def _build(node: DictConfig, what: str) -> Any:

@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.errors import UserError, unknown_name
-from lazybench.quality_settings import quality_methods
+from lazybench.errors import UserError, plain, unknown_name
+from lazybench.methods import METHODS, quality_methods
 
 SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
 FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
     "baseline",
     *(
-        {"method": "lazyllm", "pruning": {"layers": None, "depths": [depth], "keep": [keep]}}
+        {"method": "lazyllm", "pruning": {"depths": [depth], "keep": [keep]}}
         for depth in (0.1, 0.3, 0.5, 0.7, 0.9)
         for keep in (0.1, 0.3, 0.5, 0.7, 0.9)
     ),
@@ -139,30 +139,10 @@ def pruning_fields(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in chosen.items()}
 
 
-def pruning_node(name: str) -> dict[str, Any]:
-    """The same with every other field at its default, to be instantiated."""
-    from lazybench.pruning.schedule import PruningSchedule
-
-    return node_of(PruningSchedule) | pruning_fields(name)
-
-
 def method_nodes() -> dict[str, dict[str, Any]]:
-    """Each method by its name: its class and parameters. A file of conf/method sets some otherwise.
-
-    A file whose name is no method's names the class itself, and so makes a second one of it.
-    """
-    from lazybench.methods.catalogue import catalogue
-
-    entries = catalogue()
-    nodes = {name: {"_target_": entry.target, **entry.parameters} for name, entry in entries.items()}
-    of_class = {node["_target_"]: dict(node) for node in nodes.values()}
-    for path in sorted((config_folder() / "method").glob("*.yaml")):
-        chosen = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
-        if "_target_" not in chosen and path.stem not in nodes:
-            raise unknown_name("method", path.stem, nodes)
-        target = chosen.get("_target_", nodes.get(path.stem, {}).get("_target_"))
-        nodes[path.stem] = of_class.get(target, {}) | chosen
-    return nodes
+    """Each method by its name: its parameters with their defaults; a schedule is the run's own."""
+    nodes = {name: plain(kind()) for name, kind in METHODS.items()}
+    return {name: {**node, **({"pruning": "${pruning}"} if "pruning" in node else {})} for name, node in nodes.items()}
 
 
 def node_of(kind: type[Any]) -> dict[str, Any]:

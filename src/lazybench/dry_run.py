@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from lazybench.config import RunConfig
-from lazybench.methods.under_engine import PolicyMethod
+from lazybench.methods.base import PolicyMethod
 from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
 from lazybench.models.hub import Repository

@@ -14,7 +14,6 @@ JOIN = (
     "runs that differ in this stand in the same rows: code,hardware for shards of one experiment from different nodes, "
     "or a new method beside what an earlier version measured; a note says so"
 )
-BETWEEN = "print the paired test of these two alone: lazyllm gemfilter, or lazyllm 'lazyllm:never revived'"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,21 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=HELP)
     parser.add_argument("--join", default="", metavar="NAME,...", help=JOIN)
     parser.add_argument("--speeds", type=_speeds, metavar="1.5,2,3", help="the speeds to match; default: 1.5,2,3")
-    parser.add_argument("--between", nargs=2, metavar="METHOD", help=BETWEEN)
     options = parser.parse_args(arguments)
     try:
-        from lazybench.report import between, make_folder, memory
-        from lazybench.report.leaderboard import SPEEDS, sections
+        from lazybench.report import make_folder
+        from lazybench.report.leaderboard import SPEEDS
         from lazybench.report.leaderboard_files import write_leaderboard
         from lazybench.report.results import load
 
         results = load(options.folders, options.where, [name for name in options.join.split(",") if name])
         speeds = options.speeds or SPEEDS
-        if options.between:
-            found = [*sections(results, speeds), *memory.sections(results, options.speeds or memory.RATIOS)]
-            first, second = options.between
-            print("\n".join(between.lines(found, first, second, own_speeds=options.speeds is None)))
-            return 0
         out = options.out or options.folders[0] / "leaderboard"
         make_folder(out)
         command = f"python -m lazybench.leaderboard {shlex.join(arguments)}"

@@ -14,6 +14,7 @@ import yaml
 from lazybench import __version__
 from lazybench.config_groups import SAME_RUNS_AS_TABLE_1, config_folder, method_nodes, names, pruning_fields
 from lazybench.errors import unknown_name
+from lazybench.methods import METHODS, label
 
 WIDTH = 118
 HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
@@ -126,16 +127,13 @@ def _models() -> Iterator[str]:
 
 
 def _methods() -> Iterator[str]:
-    from lazybench.methods.catalogue import catalogue
-
     yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
-    entries = catalogue()
-    by_target = {entry.target: entry for entry in entries.values()}
-    for name, node in method_nodes().items():
-        entry = entries.get(name) or by_target.get(node["_target_"])
-        papers = f" [arXiv {', '.join(entry.papers)}]" if entry and entry.papers else ""
-        given = " ".join(f"{key}={_shown(value)}" for key, value in node.items() if key != "_target_")
-        yield _wrapped(f"  {name}", f"{entry.summary if entry else ''}{papers} {given}", 28)
+    for name, kind in METHODS.items():
+        documentation = kind.__doc__ or ""
+        numbers = re.findall(r"\b\d{4}\.\d{5}\b", documentation.partition("Source:")[2].split("\n\n")[0])
+        papers = f" [arXiv {', '.join(dict.fromkeys(numbers))}]" if numbers else ""
+        given = " ".join(f"{key}={_shown(value)}" for key, value in method_nodes()[name].items())
+        yield _wrapped(f"  {name}", f"{documentation.splitlines()[0].replace('`', '')}{papers} {given}", 28)
 
 
 def _pruning() -> Iterator[str]:
@@ -143,7 +141,7 @@ def _pruning() -> Iterator[str]:
 
     yield "pruning=NAME, or pruning=FILE.yaml with some of the keys below"
     for name in names("pruning"):
-        yield _wrapped(f"  {name}", PruningSchedule(**pruning_fields(name)).label, 28)
+        yield _wrapped(f"  {name}", label("lazyllm", {"pruning": pruning_fields(name)}), 28)
     documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
     yield "\npruning.KEY=VALUE"
     yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()

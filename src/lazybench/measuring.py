@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from lazybench.config import RunConfig
-from lazybench.contract import Method, Request, Response
 from lazybench.measure.fidelity import (
     EXACT,
     Fidelity,
@@ -26,6 +25,7 @@ from lazybench.measure.launches import launches_and_waits
 from lazybench.measure.protocol import Measurement, WarmUp, attempt, measure, order_of_methods
 from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
+from lazybench.methods.base import Method, Request, Response
 from lazybench.methods.baseline import Baseline
 from lazybench.models import LoadedModel
 from lazybench.progress import Progress
@@ -43,7 +43,7 @@ class Measuring:
         self.loaded = loaded
         self.folder = folder
         self.tracker = tracker
-        self.repeats = {(method.name, method.label): max(config.repeats, method.repeats) for method in config.methods}
+        self.repeats = {method: max(config.repeats, method.repeats) for method in config.methods}
         self.warm_up = WarmUp(config.methods, config.warmup)
         self.store: ReferenceStore | None = None
         if config.references or not config.timing:
@@ -76,7 +76,7 @@ class Measuring:
             return self.store.get(request(0), **names)
 
         for repeat in range(max(self.repeats.values())):
-            due = [method for method in self.config.methods if repeat < self.repeats[method.name, method.label]]
+            due = [method for method in self.config.methods if repeat < self.repeats[method]]
             group: list[tuple[Method, Record]] = []
             for order, method in enumerate(order_of_methods(index + repeat, due)):
                 blank = self._blank_record(task, sample, method, repeat, order)
@@ -189,10 +189,11 @@ class Measuring:
             task=task.name,
             category=task.category,
             method=method.name,
-            variant=method.label,
+            params=method.params,
             sample_id=sample.sample_id,
             repeat=repeat,
             prompt_tokens=0,
+            commit=self.folder.commit,
             order=order,
         )
 

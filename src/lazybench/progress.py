@@ -5,6 +5,7 @@ It draws when it is told something, between measurements: no thread of it runs b
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from statistics import fmean, median
@@ -16,9 +17,10 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
+from lazybench.methods import label
 from lazybench.store.record import Record
 
-Method = tuple[str, str]  # name and variant
+Method = tuple[str, str]  # name and settings
 
 
 class Progress:
@@ -59,7 +61,7 @@ class Progress:
     def advance(self, record: Record) -> None:
         """One sample of one method is done, now or in an earlier run."""
         self.count += 1
-        method = record.method, record.variant
+        method = record.method, record.setting
         if record.ttft_s is not None:
             self.ttft_s[method][record.task, record.sample_id, record.repeat] = record.ttft_s
         if record.score is not None:
@@ -76,14 +78,14 @@ class Progress:
         parts = []
         plain = next((times for (method, _), times in self.ttft_s.items() if method == "baseline"), {})
         methods = [method for method, _ in self.ttft_s]
-        for (method, variant), times in self.ttft_s.items():
-            text = method if methods.count(method) == 1 else f"{method} {variant}"
+        for (method, params), times in self.ttft_s.items():
+            text = method if methods.count(method) == 1 else f"{method} {label(method, json.loads(params))}"
             ratios = [plain[sample] / seconds for sample, seconds in times.items() if sample in plain]
             if method == "baseline":
                 text += f" {median(times.values()):.2f} s"
             elif ratios:
                 text += f" {median(ratios):.2f}x"
-            if scores := self.scores[method, variant]:
+            if scores := self.scores[method, params]:
                 text += f" score {100 * fmean(scores):.1f}"
             parts.append(text)
         return " | ".join(parts)

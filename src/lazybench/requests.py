@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lazybench.config import RunConfig
-from lazybench.contract import Request
+from lazybench.methods.base import Request
 from lazybench.models import LoadedModel
 from lazybench.tasks.base import Prompt, Sample, Task
 from lazybench.tasks.prompting import generation_kwargs

@@ -10,10 +10,9 @@ import numpy
 import torch
 
 from lazybench.config import RunConfig
-from lazybench.kept_tokens import keep_tokens
 from lazybench.measuring import Measuring
 from lazybench.models import LoadedModel, ModelSpec, load_model
-from lazybench.pruning.probe import probe
+from lazybench.pruning.probe import probe_layers
 from lazybench.requests import encode
 from lazybench.signals import sigterm_interrupts
 from lazybench.store import provenance
@@ -65,8 +64,6 @@ def run(config: RunConfig) -> int:
             raise KeyboardInterrupt(f"{kept} records are kept in {config.out}") from None
         if config.attention_map and tasks[0].samples():
             _keep_attention_map(config, loaded, tasks[0])
-        if config.keep_tokens:
-            keep_tokens(config, loaded, samples)
         failed = folder.failed()
         from lazybench.report import write_run_report
 
@@ -122,7 +119,9 @@ def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task) -> N
     if path.exists():
         return
     layers = loaded.model.config.get_text_config().num_hidden_layers
-    scores = probe(loaded.model, encode(config, loaded, task, task.samples()[0]).ids, range(layers)).float().cpu()
+    scores = (
+        probe_layers(loaded.model, encode(config, loaded, task, task.samples()[0]).ids, range(layers)).float().cpu()
+    )
     content = io.BytesIO()
     numpy.savez_compressed(content, scores=scores.numpy(), model=loaded.label, task=task.name)
     write_atomically(path, content.getvalue())

@@ -145,16 +145,16 @@ def _look_for(name: str, samples: list[str], records: list[Record], config: dict
     """Name what is missing: of every method and repeat that was asked for, a record of every sample."""
     seen: dict[tuple[str, str], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
-        seen[record.method, record.variant][record.repeat].add(record.sample_id)
+        seen[record.method, record.setting][record.repeat].add(record.sample_id)
     asked = config.get("methods") or []
     if samples and len(seen) < len(asked):  # a shard may have none of a short dataset
         found = ", ".join(" ".join(key).strip() for key in seen) or "none"
         check.different.append(f"{name}: {len(asked)} methods were asked for, records are of {len(seen)}: {found}")
         check.expected += (len(asked) - len(seen)) * len(samples) * (config.get("repeats") or 1)
-    for (method, variant), repeats in seen.items():
+    for (method, params), repeats in seen.items():
         for repeat in range(max(config.get("repeats") or 1, max(repeats) + 1)):
             here = repeats.get(repeat, set())
-            where = " ".join(f"{name} {method} {variant}".split())
+            where = " ".join(f"{name} {method} {params}".split())
             check.expected += len(samples)
             check.compared += len(here & set(samples))
             check.different += [f"{where} repeat {repeat}: no record of sample {s}" for s in samples if s not in here]
@@ -180,7 +180,7 @@ def _score_again(run: Run, task: Task, records: list[Record], check: Check) -> N
 
 
 def _row_name(summary: pandas.DataFrame, row: int) -> str:
-    parts = [summary[name][row] for name in ("category", "task", "method", "variant") if name in summary]
+    parts = [summary[name][row] for name in ("category", "task", "method", "params") if name in summary]
     return " ".join(part for part in parts if isinstance(part, str))
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from lazybench.contract import Method, Request, Response
+from lazybench.methods.base import Method, Request, Response
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import torch
 
-from lazybench.contract import Method, Request, Response
 from lazybench.errors import UserError
 from lazybench.measure.clock import Clock, synchronizer
 from lazybench.measure.memory import PeakMemory
+from lazybench.methods.base import Method, Request, Response
 
 T = TypeVar("T")
 

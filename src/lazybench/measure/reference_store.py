@@ -13,9 +13,9 @@ from uuid import uuid4
 import torch
 import transformers
 
-from lazybench.contract import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, record_reference
+from lazybench.methods.base import Method, Request
 
 _SETTING = (bool, int, float, str, list, type(None))
 

@@ -1,0 +1,79 @@
+"""Every method by its name. ``build`` makes one of plain data, ``label`` and ``title`` name one for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lazybench.errors import filled, unknown_name
+from lazybench.methods import (  # noqa: F401 - each registers itself
+    asl,
+    baseline,
+    claa,
+    fastkv,
+    first_last,
+    gemfilter,
+    h2o,
+    lazyllm,
+    lazyllm_evicted,
+    oracle,
+    plain,
+    prompt_compression,
+    pyramid_infer,
+    random_drop,
+    snapkv,
+    spec_prefill,
+    static_pruning,
+    taper,
+    uniprefill,
+)
+from lazybench.methods.base import METHODS, Method, PolicyMethod, flat, register, shown
+
+__all__ = ["METHODS", "Method", "PolicyMethod", "build", "find", "label", "quality_methods", "register", "title"]
+
+
+def find(name: str) -> type[Method]:
+    """The method of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
+
+
+def build(name: str, params: Mapping[str, Any] | None = None) -> Method:
+    """A method from what a configuration or a record says of it.
+
+    Args:
+        params: parameters by name, as JSON types; what is left out keeps its default.
+
+    Raises:
+        UserError: no such method or parameter, or a value that is not allowed.
+    """
+    kind = find(name)
+    return filled(kind, params or {}, name, kind())
+
+
+def label(name: str, params: Mapping[str, Any]) -> str:
+    """Parameters in a few words, for people; of a method that is not at hand too."""
+    if name in METHODS:
+        return METHODS[name].label_of(params)
+    return " ".join(f"{key}={shown(value)}" for key, value in flat(params).items())
+
+
+def family(name: str, params: Mapping[str, Any]) -> str:
+    """What settings of one curve have in common, in words: the label without what says how much is kept."""
+    return METHODS[name].family_of(params) if name in METHODS else ""
+
+
+def title(name: str) -> str:
+    """A method's name in tables and figures."""
+    return METHODS[name].title if name in METHODS else name
+
+
+def quality_methods() -> list[Any]:
+    """What ``experiment=quality`` compares: the baseline, and every method at each of its ``settings``."""
+    settings = [{"method": name, **setting} for name, kind in METHODS.items() for setting in kind.settings]
+    return ["baseline", *settings]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Count, Share, UserError, check_odd, check_whole_number
+from lazybench.methods.base import PolicyMethod, Settings, register
 
-from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Ratio, Tokens, check_share
-from lazybench.pruning.placement import WhereRanksSettle
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.schedule import layers_run
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class ASL(PolicyMethod):
     """The best ``tokens`` go on from the first layer where the ranks of the best tokens vary little between layers.
@@ -41,49 +42,49 @@ class ASL(PolicyMethod):
         pool: length in tokens of the pooling.
     """
 
-    tokens: int = 2048
-    keep: float | None = None
-    depth: float = 0.34375
-    observed: float = 0.25
-    below: float = 0.3
-    window: int = 32
-    pool: int = 7
+    tokens: Count | None = 2048
+    keep: Share | None = None
+    depth: Share = 0.34375
+    observed: Share = 0.25
+    below: Share = 0.3
+    window: Count = 32
+    pool: Count = 7
 
     name: ClassVar[str] = "asl"
+    title: ClassVar[str] = "ASL"
+    shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth", "below")
+    amount: ClassVar[tuple[str, ...]] = ("keep", "below", "depth")
+    settings: ClassVar[Settings] = [
+        # on short prompts of a small model the ranks seldom settle: below=1 prunes at the second layer compared
+        {"keep": 0.1, "below": 0.98},
+        *({"keep": keep, "below": 1.0, "depth": depth} for keep, depth in ((0.4, 0.5), (0.4, 0.25), (0.1, 0.25))),
+    ]
 
     def __post_init__(self) -> None:
-        check_whole_number("asl.window", self.window)
-        check_whole_number("asl.tokens", self.tokens, self.window + 1)
-        check_share("asl.depth", self.depth)
-        check_share("asl.observed", self.observed)
-        check_share("asl.below", self.below)
+        super().__post_init__()
         if self.keep is not None:
-            check_share("asl.keep", self.keep)
-        self.scorer  # noqa: B018 - refuses a bad pool
+            object.__setattr__(self, "tokens", None)
+        else:
+            check_whole_number("asl.tokens", self.tokens, self.window + 1)
+        check_odd("asl.pool", self.pool)
 
     @property
     def scorer(self) -> AttentionScorer:
         """What each layer's tokens are ranked by."""
-        return AttentionScorer(self.window, own_columns=False, pool=self.pool)
-
-    @property
-    def label(self) -> str:
-        how_many = f"tokens={self.tokens}" if self.keep is None else f"keep={self.keep:g}"
-        named = f"{how_many} depth={self.depth:g} below={self.below:g}"
-        return named + self.others("tokens", "keep", "depth", "below")
+        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         layers = config.num_hidden_layers
-        first, observed = layers_run(self.depth, layers) - 1, max(2, layers_run(self.observed, layers))
+        first, observed = pruning.layers_run(self.depth, layers) - 1, max(2, pruning.layers_run(self.observed, layers))
         if not observed - 1 <= first <= layers - 2:
             raise UserError(
                 f"asl.depth={self.depth:g} is layer {first} of {layers}; it compares {observed} and must leave one: "
                 f"choose from {observed / layers:.2f} to {(layers - 1) / layers:.2f}, or a smaller asl.observed"
             )
-        top = self.tokens - self.window if self.keep is None else self.window
-        return Policy(
-            WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
+        top = self.window if self.tokens is None else self.tokens - self.window
+        return pruning.Policy(
+            pruning.WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
             self.scorer,
-            Tokens(self.tokens) if self.keep is None else Ratio(self.keep),
+            pruning.Ratio(self.keep or 1.0) if self.tokens is None else pruning.Tokens(self.tokens),
             last=self.window,
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lazybench.contract import Method, Request, Response
-from lazybench.methods.shortening import answer
+from lazybench.methods.base import Method, Request, Response, register
 
 
+@register
 @dataclass(frozen=True)
 class Baseline(Method):
     """Plain ``model.generate``, untouched: what every speedup and every relative score refers to.
@@ -17,6 +17,10 @@ class Baseline(Method):
     """
 
     name: ClassVar[str] = "baseline"
+    title: ClassVar[str] = "Baseline"
+    shown: ClassVar[tuple[str, ...]] = ()
 
     def run(self, request: Request) -> Response:
+        from lazybench.methods.running import answer
+
         return answer(request, request.prompt_ids)

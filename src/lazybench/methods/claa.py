@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Count, Number, Share, check_odd
+from lazybench.methods.base import PolicyMethod, Settings, register
 
-from lazybench.errors import check_whole_number
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Ratio, check_share
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
-from lazybench.pruning.schedule import layers_run
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class CLAA(PolicyMethod):
     """The maximum of the last four layers' scores decides who goes past one layer; each cache keeps as large a share.
@@ -40,50 +40,45 @@ class CLAA(PolicyMethod):
         standardise: see above.
     """
 
-    keep: float = 0.1
-    retain: float | None = None
-    depth: float = 0.5
-    layers: int = 4
-    first_layers: int = 4
-    window: int = 8
-    pool: int = 7
+    keep: Share = 0.1
+    retain: Share | None = None
+    depth: Share = 0.5
+    layers: Count = 4
+    first_layers: Number = 4
+    window: Count = 8
+    pool: Count = 7
     standardise: bool = False
 
     name: ClassVar[str] = "claa"
+    title: ClassVar[str] = "CLAA"
+    shown: ClassVar[tuple[str, ...]] = ("keep", "retain", "depth", "layers")
+    amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
+    settings: ClassVar[Settings] = [
+        {"keep": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
+    ]
 
     def __post_init__(self) -> None:
-        check_share("claa.keep", self.keep)
-        check_share("claa.depth", self.depth)
-        if self.retain is not None:
-            check_share("claa.retain", self.retain)
-        check_whole_number("claa.layers", self.layers)
-        check_whole_number("claa.first_layers", self.first_layers, 0)
-        check_whole_number("claa.window", self.window)
-        self.scorer  # noqa: B018 - refuses a bad pool
-
-    @property
-    def label(self) -> str:
-        retain = "" if self.retain is None else f" retain={self.retain:g}"
-        how = " standardised" if self.standardise else ""
-        named = f"keep={self.keep:g}{retain} depth={self.depth:g} layers={self.layers}{how}"
-        return named + self.others("keep", "retain", "depth", "layers", "standardise")
+        super().__post_init__()
+        check_odd("claa.pool", self.pool)
 
     @property
     def scorer(self) -> AttentionScorer:
         """What each layer's tokens are scored by."""
-        plain = AttentionScorer(self.window, own_columns=False, pool=self.pool)
+        plain = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
         return replace(plain, heads="max", standardise=True) if self.standardise else plain
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        kept = Ratio(self.keep, of="context", rounding="down")
+        kept = pruning.Ratio(self.keep, of="context", rounding="down")
         retained = kept if self.retain is None else replace(kept, keep=self.retain)
         by_head = replace(self.scorer, heads="mean", standardise=False)
-        return Policy(
-            At((layers_run(self.depth, config.num_hidden_layers) - 1,)),
+        whole = retained.keep == 1
+        retention = None if whole else pruning.PerHead(by_head, retained, self.window, self.first_layers)
+        return pruning.Policy(
+            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)),
             self.scorer,
             kept,
             last=self.window,
             look_back=self.layers,
             over_layers="max",
-            retention=None if retained.keep == 1 else PerHead(by_head, retained, self.window, self.first_layers),
+            retention=retention,
         )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Count, Share, check_odd
+from lazybench.methods.base import PolicyMethod, Settings, register
 
-from lazybench.errors import check_whole_number
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Ratio, check_share
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
-from lazybench.pruning.schedule import layers_run
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class FastKV(PolicyMethod):
     """Past one layer only ``propagate`` of the prompt goes on; every layer's cache keeps ``retain`` of it per head.
@@ -39,37 +39,36 @@ class FastKV(PolicyMethod):
         pool_by: ``"mean"`` or ``"max"``.
     """
 
-    propagate: float = 0.2
-    retain: float = 0.1
-    depth: float = 0.5  # 16 of 32
-    window: int = 8
-    pool: int = 7
+    propagate: Share = 0.2
+    retain: Share = 0.1
+    depth: Share = 0.5  # 16 of 32
+    window: Count = 8
+    pool: Count = 7
     pool_by: Literal["mean", "max"] = "mean"
 
     name: ClassVar[str] = "fastkv"
+    title: ClassVar[str] = "FastKV"
+    shown: ClassVar[tuple[str, ...]] = ("propagate", "retain", "depth")
+    amount: ClassVar[tuple[str, ...]] = ("propagate", "depth")
+    settings: ClassVar[Settings] = [  # no eviction: what the choice of tokens loses, not the cache's
+        {"propagate": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
+    ]
 
     def __post_init__(self) -> None:
-        for field in ("propagate", "retain", "depth"):
-            check_share(f"{self.name}.{field}", getattr(self, field))
-        check_whole_number(f"{self.name}.window", self.window)
-        self.scorer  # noqa: B018 - refuses a bad pool
-
-    @property
-    def label(self) -> str:
-        named = f"propagate={self.propagate:g} retain={self.retain:g} depth={self.depth:g}"
-        return named + self.others("propagate", "retain", "depth")
+        super().__post_init__()
+        check_odd("fastkv.pool", self.pool)
 
     @property
     def scorer(self) -> AttentionScorer:
         """What tokens, and the keys of each head, are scored by."""
-        return AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
+        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        kept = Ratio(self.retain, of="context", rounding="down")
-        return Policy(
-            At((layers_run(self.depth, config.num_hidden_layers) - 1,)),
+        kept = pruning.Ratio(self.retain, of="context", rounding="down")
+        return pruning.Policy(
+            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)),
             self.scorer,
-            Ratio(self.propagate, of="context", rounding="down"),
+            pruning.Ratio(self.propagate, of="context", rounding="down"),
             last=self.window,
-            retention=None if self.retain == 1 else PerHead(self.scorer, kept, self.window),
+            retention=None if self.retain == 1 else pruning.PerHead(self.scorer, kept, self.window),
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+from lazybench import pruning
+from lazybench.errors import Share
+from lazybench.methods.base import Request, RerunMethod, Settings, register
 
-from lazybench.contract import Request
-from lazybench.methods.rerun import RerunMethod, everything
-from lazybench.pruning.budgets import check_share, share_of
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
+@register
 @dataclass(frozen=True)
 class FirstLast(RerunMethod):
     """Keep the beginning and the end of the prompt and drop the middle, whatever it says.
@@ -25,21 +26,19 @@ class FirstLast(RerunMethod):
         first: share of these that stand at the beginning, in (0, 1].
     """
 
-    keep: float = 0.5
-    first: float = 0.5
+    keep: Share = 0.5
+    first: Share = 0.5
 
     name: ClassVar[str] = "first_last"
-
-    def __post_init__(self) -> None:
-        check_share("first_last.keep", self.keep)
-        check_share("first_last.first", self.first)
-
-    @property
-    def label(self) -> str:
-        return f"keep={self.keep:g}" + self.others("keep")
+    title: ClassVar[str] = "First and last"
+    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.75, 0.7, 0.45, 0.3)]
 
     def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
+        import torch
+
+        from lazybench.methods.running import everything
+
         positions = everything(request)
-        kept = share_of(self.keep, len(positions))
-        first = share_of(self.first, kept, "down")
+        kept = pruning.share_of(self.keep, len(positions))
+        first = pruning.share_of(self.first, kept, "down")
         return torch.cat([positions[:first], positions[len(positions) - (kept - first) :]]), ()

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-from transformers import PreTrainedModel
+from lazybench import pruning
+from lazybench.errors import Count, Share, check_odd
+from lazybench.methods.base import Request, RerunMethod, Settings, register
 
-from lazybench.contract import Request
-from lazybench.errors import check_whole_number
-from lazybench.methods.rerun import RerunMethod, everything
-from lazybench.methods.shortening import best_positions
-from lazybench.pruning.budgets import check_share, share_of
-from lazybench.pruning.engine import Pruned
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.probe import probe
-from lazybench.pruning.schedule import layers_run
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class GemFilter(RerunMethod):
     """The tokens that one middle layer's last query scores highest, run through the model from its first layer.
@@ -38,40 +35,45 @@ class GemFilter(RerunMethod):
         pool: length in tokens of the pooling.
     """
 
-    tokens: int = 1024
-    keep: float | None = None
-    depth: float = 0.40625  # 13 of 32
-    pool: int = 5
+    tokens: Count | None = 1024
+    keep: Share | None = None
+    depth: Share = 0.40625  # 13 of 32
+    pool: Count = 5
 
     name: ClassVar[str] = "gemfilter"
+    title: ClassVar[str] = "GemFilter"
+    shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth")
+    amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
+    settings: ClassVar[Settings] = [
+        {"keep": 0.4},
+        {"keep": 0.3},
+        {"keep": 0.1},
+        {"keep": 0.1, "depth": 0.2},
+    ]
 
     def __post_init__(self) -> None:
-        check_whole_number("gemfilter.tokens", self.tokens)
-        check_share("gemfilter.depth", self.depth)
+        super().__post_init__()
         if self.keep is not None:
-            check_share("gemfilter.keep", self.keep)
-        self.scorer  # noqa: B018 - refuses a bad pool
-
-    @property
-    def label(self) -> str:
-        how_many = f"tokens={self.tokens}" if self.keep is None else f"keep={self.keep:g}"
-        return f"{how_many} depth={self.depth:g}" + self.others("tokens", "keep", "depth")
+            object.__setattr__(self, "tokens", None)
+        check_odd("gemfilter.pool", self.pool)
 
     @property
     def scorer(self) -> AttentionScorer:
         """What the filter layer's tokens are scored by."""
-        return AttentionScorer(products=True, pool=self.pool)
+        return pruning.AttentionScorer(products=True, pool=self.pool)
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Refuse a model that shows no products."""
-        Pruned(model, Policy.nothing_pruned(scorer=self.scorer))
+        pruning.Pruned(model, pruning.Policy.nothing_pruned(scorer=self.scorer))
 
     def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
+        from lazybench.methods.running import best_positions, everything
+
         prompt = request.prompt_ids.shape[1]
-        kept = self.tokens if self.keep is None else share_of(self.keep, prompt)
+        kept = pruning.share_of(self.keep, prompt) if self.keep is not None else self.tokens or prompt
         if kept >= prompt:  # nothing to choose: no first pass
             return everything(request), ()
         layers = request.model.config.get_text_config().num_hidden_layers
-        layer = min(layers_run(self.depth, layers), layers - 1)
-        scores = probe(request.model, request.prompt_ids, [layer], self.scorer)
+        layer = min(pruning.layers_run(self.depth, layers), layers - 1)
+        scores = pruning.probe_layers(request.model, request.prompt_ids, [layer], self.scorer)
         return best_positions(scores, kept), (prompt,) * layer

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from lazybench import pruning
+from lazybench.errors import Count
+from lazybench.methods.base import register
 from lazybench.methods.snapkv import SnapKV
-from lazybench.pruning.scorers import AttentionScorer
+
+if TYPE_CHECKING:
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class H2O(SnapKV):
     """Each KV head keeps the prompt's keys and values that got most attention from all queries, and the newest 32.
@@ -26,11 +32,12 @@ class H2O(SnapKV):
         pool: length in tokens of a pooling; 1: none.
     """
 
-    pool: int = 1
+    pool: Count = 1
 
     name: ClassVar[str] = "h2o"
+    title: ClassVar[str] = "H2O"
 
     @property
     def scorer(self) -> AttentionScorer:
         """What the keys of each head are scored by."""
-        return AttentionScorer(window_share=1.0, pool=self.pool)
+        return pruning.AttentionScorer(window_share=1.0, pool=self.pool)

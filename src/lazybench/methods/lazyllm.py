@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from transformers import PreTrainedConfig
+from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.pruning.schedule import PAPER, PruningSchedule
 
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.schedule import PruningSchedule
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
 
 
+@register
 @dataclass(frozen=True)
 class LazyLLMMethod(PolicyMethod):
     """Progressive token pruning in the prefill and in every decoding step, with revival.
@@ -23,13 +27,17 @@ class LazyLLMMethod(PolicyMethod):
         pruning: the preset or the layers and keep ratios; the schedule is built for the model's depth.
     """
 
-    pruning: PruningSchedule
+    pruning: PruningSchedule = PAPER
 
     name: ClassVar[str] = "lazyllm"
+    title: ClassVar[str] = "LazyLLM"
+    shown: ClassVar[tuple[str, ...]] = ("depths", "layers", "keep")
+    settings: ClassVar[Settings] = [{"pruning": {"keep": [keep] * 3}} for keep in (0.75, 0.5, 0.35, 0.2, 0.1)]
 
-    @property
-    def label(self) -> str:
-        return self.pruning.label
+    @classmethod
+    def label_of(cls, params: Mapping[str, Any], without: Sequence[str] = ()) -> str:
+        keep = params.get("pruning", {}).get("keep", PAPER.keep)
+        return super().label_of(params, without) if any(ratio < 1 for ratio in keep) else "nothing pruned"
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         return self.pruning.resolved(config).policy()

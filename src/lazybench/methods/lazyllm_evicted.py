@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Count, Share, check_odd
+from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.pruning.schedule import PAPER, PruningSchedule
 
-from lazybench.errors import check_whole_number
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Ratio, check_share
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
-from lazybench.pruning.revival import THE_PAPERS
-from lazybench.pruning.schedule import PruningSchedule
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class LazyLLMEvicted(PolicyMethod):
     """LazyLLM's pruning without revival, and each KV head keeps ``retain`` of the prompt.
@@ -32,28 +33,30 @@ class LazyLLMEvicted(PolicyMethod):
         pool: length in tokens of the pooling.
     """
 
-    pruning: PruningSchedule
-    retain: float = 0.5
-    window: int = 32
-    pool: int = 5
+    pruning: PruningSchedule = PAPER
+    retain: Share = 0.5
+    window: Count = 32
+    pool: Count = 5
 
     name: ClassVar[str] = "lazyllm_evicted"
+    title: ClassVar[str] = "LazyLLM, evicted"
+    shown: ClassVar[tuple[str, ...]] = ("retain", "depths", "layers", "keep")
+    amount: ClassVar[tuple[str, ...]] = ("retain", "keep")
+    settings: ClassVar[Settings] = [
+        # equal memory: what the early layers hold shrinks with what the late ones get
+        {"retain": retain, "pruning": {"keep": [keep] * 3}}
+        for keep, retain in ((0.75, 0.5), (0.5, 0.2), (0.35, 0.1))
+    ]
 
     def __post_init__(self) -> None:
-        check_share(f"{self.name}.retain", self.retain)
-        check_whole_number(f"{self.name}.window", self.window)
-        self.scorer  # noqa: B018 - refuses a bad pool
-
-    @property
-    def label(self) -> str:
-        named = f"retain={self.retain:g} {replace(self.pruning, revive=True, revival=THE_PAPERS).label}"
-        return named + self.others("retain", "pruning")
+        super().__post_init__()
+        check_odd("lazyllm_evicted.pool", self.pool)
 
     @property
     def scorer(self) -> AttentionScorer:
         """What the keys of each head are scored by."""
-        return AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
+        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        retention = PerHead(self.scorer, Ratio(self.retain, of="context"), self.window)
+        retention = pruning.PerHead(self.scorer, pruning.Ratio(self.retain, of="context"), self.window)
         return replace(self.pruning, revive=False).resolved(config).policy(retention=retention)

@@ -1,37 +1,17 @@
-"""A prompt's tokens as lexical units: sentences, phrases, or the tokens themselves (Selective Context, section 3.2)."""
+"""A prompt's tokens as lexical units: sentences, or the tokens themselves (Selective Context, section 3.2)."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lazybench.errors import UserError
+Unit = Literal["sentence", "token"]
 
-Unit = Literal["phrase", "sentence", "token"]
-
-SPACY_MODEL = "en_core_web_sm"
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")  # a line of code or of a list is a sentence too
-
-
-def check_unit(unit: str) -> None:
-    """Refuse an unknown unit, and phrases where spaCy is missing.
-
-    Raises:
-        UserError: with the commands that install what is missing.
-    """
-    if unit not in ("phrase", "sentence", "token"):
-        raise UserError(f"prompt_compression.unit={unit!r} is not one of phrase, sentence, token")
-    if unit == "phrase" and (find_spec("spacy") is None or find_spec(SPACY_MODEL) is None):
-        raise UserError(
-            f"prompt_compression.unit=phrase needs spaCy: pip install spacy && python -m spacy download {SPACY_MODEL}; "
-            "or choose unit=sentence or unit=token"
-        )
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[str]:
@@ -69,25 +49,10 @@ def lexical_units(texts: list[str], unit: Unit) -> Tensor:
         numbers = list(range(len(texts)))
     else:
         whole = "".join(texts)
-        edges = _sentence_starts(whole) if unit == "sentence" else _phrase_starts(whole)
+        edges = _sentence_starts(whole)
         numbers = (torch.searchsorted(torch.tensor(edges), torch.tensor(starts), right=True) - 1).tolist()
     return torch.tensor([number if text else -1 for number, text in zip(numbers, texts, strict=True)])
 
 
 def _sentence_starts(text: str) -> list[int]:
     return [0, *(match.end() for match in SENTENCE_END.finditer(text))]
-
-
-def _phrase_starts(text: str) -> list[int]:
-    """Noun phrases as one unit each, every other word as its own, as the authors' code does."""
-    document = _spacy()(text)
-    return [0, *(word.idx for word in document if word.idx > 0)]
-
-
-@lru_cache(maxsize=1)
-def _spacy() -> Any:
-    import spacy
-
-    pipeline = spacy.load(SPACY_MODEL, disable=["ner"])
-    pipeline.add_pipe("merge_noun_chunks")
-    return pipeline

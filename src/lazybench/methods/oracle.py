@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Count, Share, check_odd
+from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
 
-from lazybench.contract import Request, Response
-from lazybench.errors import check_whole_number
-from lazybench.methods.lookahead import attention_of_answer
-from lazybench.methods.under_engine import PolicyMethod, answer_pruned
-from lazybench.pruning.budgets import Ratio, check_share
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.schedule import layers_run
-from lazybench.pruning.scorers import AttentionScorer, Given
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class Oracle(PolicyMethod):
     """Prune once by the attention that the plain model's own answer pays to the prompt.
@@ -37,38 +36,38 @@ class Oracle(PolicyMethod):
         last: newest tokens that always stay.
     """
 
-    keep: float = 0.2
-    depth: float = 0.5
-    answer_tokens: int = 256
-    pool: int = 13
-    last: int = 8
+    keep: Share = 0.2
+    depth: Share = 0.5
+    answer_tokens: Count = 256
+    pool: Count = 13
+    last: Count = 8
 
     name: ClassVar[str] = "oracle"
+    title: ClassVar[str] = "Oracle"
+    shown: ClassVar[tuple[str, ...]] = ("keep", "depth")
+    amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
+    settings: ClassVar[Settings] = [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}]
 
     def __post_init__(self) -> None:
-        check_share("oracle.keep", self.keep)
-        check_share("oracle.depth", self.depth)
-        check_whole_number("oracle.answer_tokens", self.answer_tokens)
-        check_whole_number("oracle.last", self.last)
-        self.scorer  # noqa: B018 - refuses a bad pool
-
-    @property
-    def label(self) -> str:
-        return f"keep={self.keep:g} depth={self.depth:g}" + self.others("keep", "depth")
+        super().__post_init__()
+        check_odd("oracle.pool", self.pool)
 
     @property
     def scorer(self) -> AttentionScorer:
         """What one answer token scores the prompt by, in one layer."""
-        return AttentionScorer(pool=self.pool, heads="query_max")
+        return pruning.AttentionScorer(pool=self.pool, heads="query_max")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         """Where and how many; by what is known with the request."""
-        layer = layers_run(self.depth, config.num_hidden_layers) - 1
-        return Policy(At((layer,)), budget=Ratio(self.keep, of="context"), last=self.last)
+        layer = pruning.layers_run(self.depth, config.num_hidden_layers) - 1
+        return pruning.Policy(pruning.At((layer,)), budget=pruning.Ratio(self.keep, of="context"), last=self.last)
 
     def run(self, request: Request) -> Response:
+        from lazybench.methods.lookahead import attention_of_answer
+        from lazybench.methods.running import answer_pruned
+
         model = request.model
         longest = min(self.answer_tokens, int(request.generate_kwargs.get("max_new_tokens") or self.answer_tokens))
         scores, _ = attention_of_answer(model, request.prompt_ids, longest, self.scorer, with_prompt=False)
         policy = self.policy(model.config.get_text_config())
-        return answer_pruned(request, policy.scored_by(Given(scores)))
+        return answer_pruned(request, policy.scored_by(pruning.Given(scores)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lazybench.contract import Method, Request, Response
-from lazybench.methods.shortening import answer
+from lazybench.methods.base import Method, Request, Response, register
 
 
+@register
 @dataclass(frozen=True)
 class Plain(Method):
     """Plain ``model.generate`` with an attention implementation of transformers by its name.
@@ -23,12 +23,13 @@ class Plain(Method):
     attention: str = "eager"
 
     name: ClassVar[str] = "plain"
-
-    @property
-    def label(self) -> str:
-        return f"attention={self.attention}"
+    title: ClassVar[str] = "Plain"
+    shown: ClassVar[tuple[str, ...]] = ("attention",)
+    amount: ClassVar[tuple[str, ...]] = ()
 
     def run(self, request: Request) -> Response:
+        from lazybench.methods.running import answer
+
         before = request.model.config._attn_implementation
         request.model.set_attn_implementation(self.attention)
         try:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from transformers import PreTrainedModel
+from lazybench import pruning
+from lazybench.errors import Share
+from lazybench.methods.base import Method, Request, Response, Settings, register
 
-from lazybench.contract import Method, Request, Response
-from lazybench.errors import UserError
-from lazybench.methods import llmlingua, selective_context
-from lazybench.methods.lexical_units import Unit, check_unit
-from lazybench.methods.shortening import Part, answer, droppable
-from lazybench.pruning.budgets import check_share, share_of
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
+@register
 @dataclass(frozen=True)
 class PromptCompression(Method):
     """Hand the model a prompt that a compressor has shortened; its own time is part of the TTFT.
@@ -44,66 +43,41 @@ class PromptCompression(Method):
         keep: share of the prompt's tokens that stays, in (0, 1]; what is never dropped is among them. Where that
             alone is more, it is all that stays.
         part: ``"context"``, the document alone, or ``"prompt"``, all but the chat format.
-        unit: ``"phrase"`` (spaCy's noun phrases, other words alone), ``"sentence"`` or ``"token"``.
-        language_model: hub id or folder of the model that reads; None: the model under test itself
-            (llmlingua: its own default).
-        compressor: ``"selective_context"``, or ``"llmlingua"`` (LLMLingua-2, see ``methods/llmlingua.py``).
+        unit: ``"sentence"`` or ``"token"``; the authors' noun phrases need a parser and are left out.
+        language_model: hub id or folder of the model that reads; None: the model under test itself.
     """
 
-    keep: float = 0.5
-    unit: Unit = "phrase"
+    keep: Share = 0.5
+    unit: Literal["sentence", "token"] = "sentence"
     language_model: str | None = None
-    compressor: Literal["selective_context", "llmlingua"] = "selective_context"
-    part: Part = "context"
+    part: Literal["context", "prompt"] = "context"
 
     name: ClassVar[str] = "prompt_compression"
-
-    def __post_init__(self) -> None:
-        check_share("prompt_compression.keep", self.keep)
-        if self.part not in ("context", "prompt"):
-            raise UserError(f"prompt_compression.part={self.part!r} is not one of context, prompt")
-        if self.compressor == "selective_context":
-            check_unit(self.unit)
-        elif self.compressor == "llmlingua":
-            llmlingua.check_installed()
-        else:
-            raise UserError(
-                f"prompt_compression.compressor={self.compressor!r} is not one of selective_context, llmlingua"
-            )
-
-    @property
-    def label(self) -> str:
-        how = self.unit if self.compressor == "selective_context" else self.compressor
-        by = f" by={self.language_model}" if self.language_model else ""
-        return f"{how} keep={self.keep:g} part={self.part}{by}"
+    title: ClassVar[str] = "Prompt compression"
+    shown: ClassVar[tuple[str, ...]] = ("unit", "keep", "part")
+    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.7, 0.5, 0.3)]
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Load the model that reads, where it is another one."""
-        if self.compressor == "llmlingua":
-            llmlingua.load(self._llmlingua_model, model.device.type)
-        elif self.language_model is not None:
-            selective_context.load(self.language_model, model.device)
+        from lazybench.methods.selective_context import load
+
+        if self.language_model is not None:
+            load(self.language_model, model.device)
 
     def run(self, request: Request) -> Response:
+        from lazybench.methods.running import answer, droppable
+        from lazybench.methods.selective_context import compress
+
         tokens = request.prompt_ids.shape[1]
-        if share_of(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
+        if pruning.share_of(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
             return answer(request, request.prompt_ids)
         started = time.perf_counter()
-        may_go = droppable(request, self.part)
-        if self.compressor == "llmlingua":
-            short = llmlingua.compress(request, may_go, self.keep, self._llmlingua_model)
-        else:
-            short = selective_context.compress(request, may_go, self.keep, self.unit, self.language_model)
+        short = compress(request, droppable(request, self.part), self.keep, self.unit, self.language_model)
         request.synchronize()
-        overhead_s = time.perf_counter() - started
         return answer(
             request,
             short.prompt_ids,
             layer_runs_before=short.layer_runs,
             other_flops=short.other_flops,
-            overhead_s=overhead_s,
+            overhead_s=time.perf_counter() - started,
         )
-
-    @property
-    def _llmlingua_model(self) -> str:
-        return self.language_model or llmlingua.DEFAULT_MODEL

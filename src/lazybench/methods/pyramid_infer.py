@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Number, Share
+from lazybench.methods.base import PolicyMethod, Settings, register
 
-from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import FallingRatio, check_share
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
 
 
+@register
 @dataclass(frozen=True)
 class PyramidInfer(PolicyMethod):
     """Each layer keeps a falling share of the context that entered it, by the attention of the prompt's last fifth.
@@ -38,35 +39,27 @@ class PyramidInfer(PolicyMethod):
         decay: ``"cosine"``, ``"linear"`` or ``"constant"``.
     """
 
-    keep: float = 0.9
-    recent: float = 0.2
+    keep: Share = 0.9
+    recent: Share = 0.2
     newest_weight: float = 1.2
-    first: int = 4
-    least: int = 64
+    first: Number = 4
+    least: Number = 64
     decay: Literal["cosine", "linear", "constant"] = "cosine"
 
     name: ClassVar[str] = "pyramid_infer"
-
-    def __post_init__(self) -> None:
-        check_share("pyramid_infer.keep", self.keep)
-        check_share("pyramid_infer.recent", self.recent)
-        check_whole_number("pyramid_infer.first", self.first, 0)
-        if isinstance(self.newest_weight, bool) or not isinstance(self.newest_weight, int | float):
-            raise UserError(f"pyramid_infer.newest_weight={self.newest_weight!r} must be a number")
-        FallingRatio(self.keep, 0, 1, least=self.least, decay=self.decay)  # refuses a bad least or decay
-
-    @property
-    def label(self) -> str:
-        named = f"keep={self.keep:g} recent={self.recent:g}" + ("" if self.decay == "cosine" else f" {self.decay}")
-        return named + self.others("keep", "recent", "decay")
+    title: ClassVar[str] = "PyramidInfer"
+    shown: ClassVar[tuple[str, ...]] = ("keep", "recent")
+    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.9, 0.7, 0.5, 0.25, 0.1)]
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         layers = config.num_hidden_layers
         places = tuple(range(layers - 1))
-        return Policy(
-            At(places),
-            AttentionScorer(1, window_share=self.recent, newest_weight=self.newest_weight),
-            tuple(FallingRatio(self.keep, layer, layers, least=self.least, decay=self.decay) for layer in places),
+        return pruning.Policy(
+            pruning.At(places),
+            pruning.AttentionScorer(1, window_share=self.recent, newest_weight=self.newest_weight),
+            tuple(
+                pruning.FallingRatio(self.keep, layer, layers, least=self.least, decay=self.decay) for layer in places
+            ),
             first=self.first,
             last=1,
             last_share=self.recent,

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
-from lazybench.contract import Method, Request, Response
-from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.shortening import answer
-from lazybench.pruning.budgets import check_share, share_of
+from lazybench import pruning
+from lazybench.errors import Count, Share
+from lazybench.methods.base import Method, Request, Response, Settings, register
 
 
+@register
 @dataclass(frozen=True)
 class RandomDrop(Method):
     """Drop prompt tokens at random, each with the same chance, before the model sees them.
@@ -36,26 +34,23 @@ class RandomDrop(Method):
         spare_template: never drop the chat format's tokens and the begin of text.
     """
 
-    keep: float = 0.5
-    repeats: int = 5
+    keep: Share = 0.7
+    repeats: Count = 5
     spare_template: bool = True
 
     name: ClassVar[str] = "random_drop"
-
-    def __post_init__(self) -> None:
-        check_share("random_drop.keep", self.keep)
-        check_whole_number("random_drop.repeats", self.repeats)
-        if not isinstance(self.spare_template, bool):
-            raise UserError(f"random_drop.spare_template={self.spare_template} must be true or false")
-
-    @property
-    def label(self) -> str:
-        return f"keep={self.keep:g} template={'spared' if self.spare_template else 'dropped'}"
+    title: ClassVar[str] = "Random token drop"
+    shown: ClassVar[tuple[str, ...]] = ("keep", "spare_template")
+    settings: ClassVar[Settings] = [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)]
 
     def run(self, request: Request) -> Response:
+        import torch
+
+        from lazybench.methods.running import answer
+
         tokens = request.prompt_ids.shape[1]
         draw = torch.randperm(tokens, generator=torch.Generator().manual_seed(request.seed))
-        kept = share_of(self.keep, tokens)
+        kept = pruning.share_of(self.keep, tokens)
         if self.spare_template and request.template is not None:
             spared = request.template[draw]
             draw = torch.cat([draw[spared], draw[~spared]])  # the template first, the rest as it was drawn

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lazybench.contract import Request
 from lazybench.errors import UserError
+from lazybench.methods.base import Request
 from lazybench.methods.lexical_units import Unit, lexical_units, token_texts
 from lazybench.models.flops import full_prefill_flops
 from lazybench.pruning.budgets import share_of

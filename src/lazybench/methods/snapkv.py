@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Count, Share, check_odd
+from lazybench.methods.base import PolicyMethod, Settings, register
 
-from lazybench.errors import check_whole_number
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Ratio, Tokens, check_share
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class SnapKV(PolicyMethod):
     """Each KV head keeps the prompt's keys and values that the last 32 queries look at, and their own.
@@ -33,30 +35,28 @@ class SnapKV(PolicyMethod):
         pool: length in tokens of the pooling.
     """
 
-    keep: float = 0.2
-    tokens: int | None = None
-    window: int = 32
-    pool: int = 5
+    keep: Share | None = 0.2
+    tokens: Count | None = None
+    window: Count = 32
+    pool: Count = 5
 
     name: ClassVar[str] = "snapkv"
+    title: ClassVar[str] = "SnapKV"
+    shown: ClassVar[tuple[str, ...]] = ("keep", "tokens")
+    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.2, 0.1)]
 
     def __post_init__(self) -> None:
-        check_share(f"{self.name}.keep", self.keep)
-        check_whole_number(f"{self.name}.window", self.window)
+        super().__post_init__()
         if self.tokens is not None:
-            check_whole_number(f"{self.name}.tokens", self.tokens)
-        self.scorer  # noqa: B018 - refuses a bad pool
-
-    @property
-    def label(self) -> str:
-        how_many = f"keep={self.keep:g}" if self.tokens is None else f"tokens={self.tokens}"
-        return how_many + self.others("keep", "tokens")
+            object.__setattr__(self, "keep", None)
+        check_odd(f"{self.name}.pool", self.pool)
 
     @property
     def scorer(self) -> AttentionScorer:
         """What the keys of each head are scored by."""
-        return AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
+        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        budget = Ratio(self.keep, of="context") if self.tokens is None else Tokens(self.tokens)
-        return Policy.nothing_pruned(retention=PerHead(self.scorer, budget, self.window))
+        ratio = pruning.Ratio(self.keep or 1.0, of="context")
+        budget = ratio if self.tokens is None else pruning.Tokens(self.tokens)
+        return pruning.Policy.nothing_pruned(retention=pruning.PerHead(self.scorer, budget, self.window))

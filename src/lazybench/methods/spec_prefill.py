@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from lazybench import pruning
+from lazybench.errors import Count, Share, UserError, check_odd
+from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
+from lazybench.models.spec import ModelSpec
 
-from lazybench.contract import Request, Response
-from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.lookahead import attention_of_answer, load_draft, same_vocabulary
-from lazybench.methods.under_engine import PolicyMethod, answer_pruned
-from lazybench.models import ModelSpec
-from lazybench.models.flops import full_prefill_flops
-from lazybench.pruning.budgets import Ratio, check_share
-from lazybench.pruning.checks import window_of
-from lazybench.pruning.placement import BEFORE_THE_FIRST, At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import AttentionScorer, Given
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from lazybench.pruning.policy import Policy
+    from lazybench.pruning.scorers import AttentionScorer
 
 
+@register
 @dataclass(frozen=True)
 class SpecPrefill(PolicyMethod):
     """Chunks of the prompt that a draft model's next tokens attend to go through the model, at their own positions.
@@ -43,42 +41,54 @@ class SpecPrefill(PolicyMethod):
         pool: length in tokens of the pooling.
     """
 
-    keep: float = 0.3
+    keep: Share = 0.3
     draft: ModelSpec | None = None
-    lookahead: int = 8
-    chunk: int = 32
-    pool: int = 13
+    lookahead: Count = 8
+    chunk: Count = 32
+    pool: Count = 13
 
     name: ClassVar[str] = "spec_prefill"
+    title: ClassVar[str] = "SpecPrefill"
+    shown: ClassVar[tuple[str, ...]] = ("keep", "draft")
+    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.3, 0.15)]
 
     def __post_init__(self) -> None:
-        check_share("spec_prefill.keep", self.keep)
-        check_whole_number("spec_prefill.lookahead", self.lookahead)
-        check_whole_number("spec_prefill.chunk", self.chunk)
-        self.scorer  # noqa: B018 - refuses a bad pool
-        if self.draft is not None and not isinstance(self.draft, ModelSpec):
-            raise UserError(f"spec_prefill.draft={self.draft!r} must name a model, as in draft=smollm2, or be null")
+        super().__post_init__()
+        check_odd("spec_prefill.pool", self.pool)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        draft = {} if self.draft is None else {"draft": self.draft.name}
+        return {**super().params, **draft}
 
     @property
     def scorer(self) -> AttentionScorer:
         """What one of the draft's queries scores the prompt by, in one layer."""
-        return AttentionScorer(pool=self.pool, heads="query_max")
-
-    @property
-    def label(self) -> str:
-        named = f"keep={self.keep:g} draft={'the model itself' if self.draft is None else self.draft.name}"
-        return named + self.others("keep", "draft")
+        return pruning.AttentionScorer(pool=self.pool, heads="query_max")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         """Where and how many; by what is known with the request."""
-        return Policy(At((BEFORE_THE_FIRST,)), budget=Ratio(self.keep), last=0, chunk=self.chunk, chunk_score="mean")
+        return pruning.Policy(
+            pruning.At((pruning.BEFORE_THE_FIRST,)),
+            budget=pruning.Ratio(self.keep),
+            last=0,
+            chunk=self.chunk,
+            chunk_score="mean",
+        )
 
     def prepare(self, model: PreTrainedModel) -> None:
+        from lazybench.methods.lookahead import load_draft
+
         super().prepare(model)
         if self.draft is not None:
             load_draft(self.draft)
 
     def run(self, request: Request) -> Response:
+        from lazybench.methods.lookahead import attention_of_answer
+        from lazybench.methods.running import answer_pruned
+        from lazybench.models.flops import full_prefill_flops
+        from lazybench.pruning.checks import window_of
+
         started = time.perf_counter()
         drafter = request.model if self.draft is None else self._drafter(request.tokenizer)
         prompt = request.prompt_ids.to(drafter.device)
@@ -92,10 +102,12 @@ class SpecPrefill(PolicyMethod):
         request.synchronize()
         overhead_s = time.perf_counter() - started
         flops = full_prefill_flops(drafter.config, prompt.shape[1] + steps)  # causal: a step is one more token
-        policy = self.policy(request.model.config.get_text_config()).scored_by(Given(scores))
+        policy = self.policy(request.model.config.get_text_config()).scored_by(pruning.Given(scores))
         return answer_pruned(request, policy, flops, overhead_s, read_before=1.0 if self.draft is None else 0.0)
 
     def _drafter(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        from lazybench.methods.lookahead import load_draft, same_vocabulary
+
         assert self.draft is not None
         loaded = load_draft(self.draft)
         if not same_vocabulary(loaded.tokenizer, tokenizer):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Share
+from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
 
-from lazybench.contract import Request, Response
-from lazybench.errors import UserError
-from lazybench.methods.shortening import answer, best_positions
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Ratio, check_share, share_of
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.probe import probe
-from lazybench.pruning.schedule import layers_run
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
 
 
+@register
 @dataclass(frozen=True)
 class StaticPruning(PolicyMethod):
     """Prune the prompt once, by the attention of the first layers; what was dropped never comes back.
@@ -43,37 +41,34 @@ class StaticPruning(PolicyMethod):
     """
 
     variant: Literal["rerun", "continue"] = "rerun"
-    keep: float = 0.5
-    depth: float = 0.25
+    keep: Share = 0.5
+    depth: Share = 0.25
 
     name: ClassVar[str] = "static_pruning"
-
-    def __post_init__(self) -> None:
-        if self.variant not in ("rerun", "continue"):
-            raise UserError(f"static_pruning.variant={self.variant!r} is not one of rerun, continue")
-        check_share("static_pruning.keep", self.keep)
-        check_share("static_pruning.depth", self.depth)
-
-    @property
-    def label(self) -> str:
-        return f"{self.variant} keep={self.keep:g} depth={self.depth:g}"
+    title: ClassVar[str] = "Static token pruning"
+    shown: ClassVar[tuple[str, ...]] = ("variant", "keep", "depth")
+    settings: ClassVar[Settings] = [{"variant": "continue", "keep": keep} for keep in (0.7, 0.6, 0.3, 0.1)]
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":
-            return Policy.nothing_pruned()
-        return Policy(At((layers_run(self.depth, config.num_hidden_layers) - 1,)), budget=Ratio(self.keep))
+            return pruning.Policy.nothing_pruned()
+        return pruning.Policy(
+            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)), budget=pruning.Ratio(self.keep)
+        )
 
     def run(self, request: Request) -> Response:
         return super().run(request) if self.variant == "continue" else self._rerun(request)
 
     def _rerun(self, request: Request) -> Response:
+        from lazybench.methods.running import answer, best_positions
+
         tokens = request.prompt_ids.shape[1]
-        kept = share_of(self.keep, tokens)
+        kept = pruning.share_of(self.keep, tokens)
         if kept == tokens:  # nothing to choose: no probe
             return answer(request, request.prompt_ids)
-        probed = layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
-        scores = probe(request.model, request.prompt_ids, range(probed)).mean(0, keepdim=True)
+        probed = pruning.layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
+        scores = pruning.probe_layers(request.model, request.prompt_ids, range(probed)).mean(0, keepdim=True)
         return answer(
             request,
             request.prompt_ids[:, best_positions(scores, kept, last=1)],

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from transformers import LlamaConfig, PreTrainedConfig
-
-from lazybench.errors import UserError, unknown_name
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import check_share
-from lazybench.pruning.policy import Policy
+from lazybench import pruning
+from lazybench.errors import Count, Number, Part, UserError, check_odd
+from lazybench.methods.base import PolicyMethod, Settings, register
 from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.pruning.scorers import AttentionScorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
 
 DEPTHS = (0.13, 0.27, 0.4, 0.53, 0.67, 0.8)
 # keep ratios by preset, for FLOPs ratios of about 1.5, 2 and 3: the first pruning is the hardest
@@ -25,6 +26,7 @@ PRESETS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
+@register
 @dataclass(frozen=True)
 class Taper(PolicyMethod):
     """Chunks are dropped at several layers by the attention of the newest queries; decoding attends to all computed.
@@ -52,41 +54,39 @@ class Taper(PolicyMethod):
     depths: tuple[float, ...] | None = None
     keep: tuple[float, ...] | None = None
     budget: Literal["entered", "context", "mass"] = "entered"
-    window: int = 32
+    window: Count = 32
     heads: Literal["mean", "max", "query_max"] = "mean"
-    pool: int = 1
-    chunk: int = 32
-    first: int = 64
-    last: int = 32
-    last_share: float = 0.15
-    look_back: int = 4
+    pool: Count = 1
+    chunk: Count = 32
+    first: Number = 64
+    last: Number = 32
+    last_share: Part = 0.15
+    look_back: Count = 4
     over_layers: Literal["mean", "max"] = "mean"
-    revive: int = 0
-    every: int = 8
+    revive: Number = 0
+    every: Count = 8
 
     name: ClassVar[str] = "taper"
+    title: ClassVar[str] = "Taper"
+    shown: ClassVar[tuple[str, ...]] = ("preset",)
+    amount: ClassVar[tuple[str, ...]] = ("preset", "keep", "last_share")
+    settings: ClassVar[Settings] = [
+        {"preset": None, "depths": DEPTHS, "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
+        *({"preset": name} for name in ("safe", "balanced", "fast")),
+        {"preset": None, "depths": DEPTHS, "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
+    ]
 
     def __post_init__(self) -> None:
-        if self.last_share != 0:
-            check_share("taper.last_share", self.last_share)
-        for name in ("depths", "keep"):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
+        super().__post_init__()
+        check_odd("taper.pool", self.pool)
         if (self.depths is None) != (self.keep is None):
             raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
-        if self.depths is None and self.preset not in PRESETS:
-            raise unknown_name("taper.preset", str(self.preset), PRESETS)
-        for name, known in (
-            ("heads", ("mean", "max", "query_max")),
-            ("over_layers", ("mean", "max")),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown_name(f"taper.{name}", str(getattr(self, name)), known)
+        if self.depths is None and self.preset is None:
+            raise UserError(f"taper.preset=null needs taper.depths and taper.keep; or one of {', '.join(PRESETS)}")
         try:
-            self.policy(LlamaConfig(num_hidden_layers=1_000))  # refuses what no model could take
+            self.schedule  # noqa: B018 - refuses places and keep ratios that no model could take
         except UserError as error:
-            words = str(error).replace("pruning.ratio_of", "taper.budget").replace("pruning.", "taper.")
-            raise UserError(words) from None
+            raise UserError(str(error).replace("pruning.", "taper.")) from None
 
     @property
     def schedule(self) -> PruningSchedule:
@@ -95,16 +95,16 @@ class Taper(PolicyMethod):
         revival = Revival(self.revive, "computed", self.every)
         return PruningSchedule(None, keep, depths, ratio_of=self.budget, revival=revival)
 
-    @property
-    def label(self) -> str:
-        chosen = f"preset={self.preset}"
-        if self.depths is not None:
-            chosen = PruningSchedule(depths=self.depths, keep=self.keep or ()).label
-        return chosen + self.others("preset", "depths", "keep")
+    @classmethod
+    def family_of(cls, params: Mapping[str, Any]) -> str:
+        depths = tuple(params.get("depths") or DEPTHS)
+        return super().family_of(
+            {name: value for name, value in params.items() if depths != DEPTHS or name != "depths"}
+        )
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")
-        scorer = AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
+        scorer = pruning.AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
         schedule = self.schedule.resolved(config)
         options = {name: getattr(self, name) for name in names}
         return schedule.policy(scorer=scorer, before_mlp=self.revive == 0, **options)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from transformers import PreTrainedConfig
+from lazybench import pruning
+from lazybench.errors import Count, Number, Share
+from lazybench.methods.base import PolicyMethod, Settings, register
 
-from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.under_engine import PolicyMethod
-from lazybench.pruning.budgets import Mass, check_share
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.schedule import layers_run
-from lazybench.pruning.scorers import AttentionScorer
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from lazybench.pruning.policy import Policy
 
 
+@register
 @dataclass(frozen=True)
 class UniPrefill(PolicyMethod):
     """At six layers the blocks that hold a share of the newest queries' attention go on, the others are dropped.
@@ -41,36 +41,26 @@ class UniPrefill(PolicyMethod):
         rule: see above.
     """
 
-    mass: float = 0.99
-    depths: tuple[float, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
-    window: int = 128
-    block: int = 64
-    first: int = 128
-    last: int = 128
+    mass: Share = 0.99
+    depths: tuple[Share, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+    window: Count = 128
+    block: Count = 64
+    first: Number = 128
+    last: Count = 128
     rule: Literal["kernel", "reference"] = "kernel"
 
     name: ClassVar[str] = "uniprefill"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", tuple(self.depths))
-        check_share("uniprefill.mass", self.mass)
-        for depth in self.depths:
-            check_share("uniprefill.depths", depth)
-        for field, least in (("window", 1), ("block", 1), ("first", 0), ("last", 1)):
-            check_whole_number(f"uniprefill.{field}", getattr(self, field), least)
-        if self.rule not in ("kernel", "reference"):
-            raise UserError(f"uniprefill.rule={self.rule!r} is not one of kernel, reference")
-
-    @property
-    def label(self) -> str:
-        return f"mass={self.mass:g}{self.others('mass', 'rule')}" + ("" if self.rule == "kernel" else " reference")
+    title: ClassVar[str] = "UniPrefill"
+    shown: ClassVar[tuple[str, ...]] = ("mass",)
+    amount: ClassVar[tuple[str, ...]] = ("mass",)
+    settings: ClassVar[Settings] = [{"mass": mass} for mass in (0.995, 0.99, 0.9, 0.3)]
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        layers = sorted({layers_run(depth, config.num_hidden_layers) - 1 for depth in self.depths})
-        return Policy(
-            At(tuple(layers)),
-            AttentionScorer(self.window),
-            Mass(self.mass, crossing=self.rule == "kernel"),
+        layers = sorted({pruning.layers_run(depth, config.num_hidden_layers) - 1 for depth in self.depths})
+        return pruning.Policy(
+            pruning.At(tuple(layers)),
+            pruning.AttentionScorer(self.window),
+            pruning.Mass(self.mass, crossing=self.rule == "kernel"),
             first=self.first,
             last=self.last,
             chunk=self.block,

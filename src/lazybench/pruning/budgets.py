@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, cos, pi
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from lazybench.errors import UserError, check_whole_number
+from lazybench.errors import UserError, check_share, check_whole_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,16 +154,6 @@ def shares_of(share: float, tokens: Tensor, rounding: Literal["up", "down"] = "u
     """``share_of`` for numbers that lie on a device, without a wait for it."""
     product = share * tokens.double()
     return (product - 1e-9).ceil().long() if rounding == "up" else product.long()
-
-
-def check_share(name: str, share: object) -> None:
-    """Refuse a share outside (0, 1].
-
-    Raises:
-        UserError: naming the parameter, its value and what is allowed.
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 < share <= 1.0:
-        raise UserError(f"{name}={share} must be a number above 0 and at most 1")
 
 
 def per_boundary(budget: Budget | Mass | Sequence[Budget | Mass], boundary: int) -> Budget | Mass:

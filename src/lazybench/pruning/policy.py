@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lazybench.errors import UserError, check_whole_number
-from lazybench.pruning.budgets import Budget, Mass, check_share
+from lazybench.errors import UserError, check_share, check_whole_number
+from lazybench.pruning.budgets import Budget, Mass
 from lazybench.pruning.placement import BEFORE_THE_FIRST, At, Placement
 from lazybench.pruning.retention import Retention
 from lazybench.pruning.revival import NEVER, Revival

@@ -18,7 +18,9 @@ EQUATION_1 = AttentionScorer()
 
 
 @torch.no_grad()
-def probe(model: PreTrainedModel, prompt_ids: Tensor, layers: Sequence[int], scorer: Scorer = EQUATION_1) -> Tensor:
+def probe_layers(
+    model: PreTrainedModel, prompt_ids: Tensor, layers: Sequence[int], scorer: Scorer = EQUATION_1
+) -> Tensor:
     """Run a plain prefill up to the attention of the last of ``layers`` and no further, and score its tokens.
 
     Args:

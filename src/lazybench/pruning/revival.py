@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -72,13 +72,6 @@ class Revival:
         shares = _shares(self.like)
         row = shares[min(step, len(shares)) - 1]
         return round(row[min(stage, len(row)) - 1] * prompt_tokens)
-
-    @property
-    def label(self) -> str:
-        """What differs from the paper, ``" most=8 attend=computed"``; empty where nothing does."""
-        parts = [f" {name}={getattr(self, name)}" for name in ("most", "attend", "every", "memory", "padded", "like")]
-        plain = [f" {field.name}={field.default}" for field in fields(self)]
-        return "".join(part for part in parts if part not in plain)
 
 
 @cache

@@ -13,8 +13,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from lazybench.errors import UserError, unknown_name
-from lazybench.pruning.budgets import Budget, Mass, Ratio, check_share
+from lazybench.errors import UserError, check_share, unknown_name
+from lazybench.pruning.budgets import Budget, Mass, Ratio
 from lazybench.pruning.revival import NEVER, THE_PAPERS, Revival
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class PruningSchedule:
     def __post_init__(self) -> None:
         for name in ("layers", "depths", "keep"):
             object.__setattr__(self, name, _tuple(name, getattr(self, name)))
+        if self.layers is not None:
+            object.__setattr__(self, "depths", None)
         if isinstance(self.revival, Mapping):
             object.__setattr__(self, "revival", Revival(**self.revival))
         if not isinstance(self.revival, Revival):
@@ -204,21 +206,6 @@ class PruningSchedule:
         edges = [0, *(layer + 1 for layer in self.build(num_layers).pruning_layers), num_layers]
         return tuple(range(start, stop) for start, stop in pairwise(edges))
 
-    @property
-    def label(self) -> str:
-        """A few characters for tables: ``"depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"`` and what differs from the defaults."""
-        if self.kind == "linear":
-            text = f"linear depth={self.start:g}..{self.end:g} keep={self.r0:g}..{self.r1:g}"
-        elif all(ratio == 1.0 for ratio in self.keep):
-            return "nothing pruned"
-        else:
-            where = f"depths={_listed(self.depths)}" if self.layers is None else f"layers={_listed(self.layers)}"
-            text = f"{where} keep={_listed(self.keep)}"
-        text += "" if self.ratio_of == "entered" or self.kind == "linear" else f" of {self.ratio_of}"
-        text += "" if self.generated == "pruned" else f" generated={self.generated}"
-        text += "" if self.sliding_window == "ignored" else f" window={self.sliding_window}"
-        return text + (self.revival.label if self.revive else " never revived")
-
     @classmethod
     def paper(cls, num_layers: int, keep: Sequence[float] = (0.7, 0.7, 0.7)) -> PruningSchedule:
         """Figure 4: 30% of the layers, prune 30%, and so on three times, then the last 10%.
@@ -264,5 +251,4 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
         raise unknown_name(f"pruning.{field}", str(value), allowed)
 
 
-def _listed(values: Sequence[float] | None) -> str:
-    return ",".join(f"{value:g}" for value in values or ())
+PAPER = PruningSchedule(**PRESETS["paper"])

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from lazybench.errors import UserError, check_whole_number
+from lazybench.errors import UserError, check_odd, check_whole_number
 from lazybench.pruning.reductions import pooled, standardised
 
 # Probabilities made at once, a long window of queries being scored in blocks.
@@ -102,8 +102,7 @@ class AttentionScorer:
     def __post_init__(self) -> None:
         check_whole_number("window", self.window)
         check_whole_number("pool", self.pool)
-        if self.pool % 2 == 0:
-            raise UserError(f"pool={self.pool} must be odd, so that a token lies in the middle of its pool")
+        check_odd("pool", self.pool)
 
     @property
     def signed(self) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas
 from matplotlib.figure import Figure
 
-from lazybench.report import lengths, overall, tables, write_text
-from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7, gpu, needle
+from lazybench.report import tables, write_text
+from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7, gpu
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import qualities
 from lazybench.report.names import with_settings_in_model
@@ -27,10 +27,9 @@ FIGURES = {
     "fig5": "Figure 5: quality over TTFT speedup",
     "fig6": "Figure 6: one pruning layer",
     "fig7": "Figure 7: prompt tokens computed over the generation steps",
-    "needle": needle.CAPTION,
 }
 GPU = "On the device: times, memory, and what a forward pass launches; random weights, see `revival.like`"
-NAMES = (*TABLES, "overall", "lengths", *FIGURES, "gpu")
+NAMES = (*TABLES, *FIGURES, "gpu")
 
 
 def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[str, pandas.DataFrame]]:
@@ -46,11 +45,6 @@ def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[s
         for name, (build, caption) in TABLES.items()
         if name in wanted and allowed[name]
     }
-    extra = {
-        "overall": (overall.CAPTION, overall.table(results.samples) if "overall" in wanted else None),
-        "lengths": (lengths.CAPTION, lengths.table(results) if "lengths" in wanted else None),
-    }
-    built |= {name: (caption, table) for name, (caption, table) in extra.items() if table is not None and len(table)}
     if "gpu" in wanted and len(rows := gpu.rows(results.records)):
         built["gpu"] = GPU, gpu.table(rows)
     return built
@@ -65,8 +59,6 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
     for path in results.attention if "fig2" in wanted else ():
         name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
         yield name, FIGURES["fig2"], fig2.draw(fig2.read_attention(path), fig2.title_of(path))
-    for model, rows in _needles(results) if "needle" in wanted else ():
-        yield f"needle{model and '_'}{file_name(model)}", FIGURES["needle"], needle.draw(rows)
     has_layers = "fig6" in wanted and not summary.empty and bool(_qualities(summary))
     if has_layers and fig6.one_layer_rows(summary, results.layers)["depth"].notna().any():
         for suffix, told, column in _qualities(summary):
@@ -85,17 +77,6 @@ def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[s
                 yield name + suffix, f"{FIGURES['fig5']}, {model}{told}", fig5.draw(summary, model, column)
     if "gpu" in wanted and len(rows := gpu.rows(results.records)):
         yield "gpu", GPU, gpu.draw(rows)
-
-
-def _needles(results: Results) -> Iterator[tuple[str, pandas.DataFrame]]:
-    """Each model with its needles of every length; its name is empty where there is one model alone."""
-    found = [needle.rows(run.records, group.model) for run, group in zip(results.runs, results.groups, strict=True)]
-    together = pandas.concat([rows for rows in found if len(rows)] or [pandas.DataFrame()])
-    if len(together):
-        several = together["model"].nunique() > 1
-        for model, rows in together.groupby("model", sort=False):
-            if needle.worth_drawing(rows):
-                yield str(model) if several else "", rows
 
 
 def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str, str]]:

@@ -3,11 +3,12 @@
 A curve runs through the settings of one method that differ in how much they keep. Between two of them that are
 neighbours in speed every quantity is linear in the logarithm of the speed, divergences and ratios of times by their
 own logarithm. So nothing between two settings lies outside of what they measured, and beyond the outermost ones there
-is nothing. Where a method must prune earlier to become faster, its settings differ in depth too, as ``QUALITY`` says.
+is nothing. Which parameters say how much is kept, each method names itself (``Method.amount``).
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from lazybench.quality_settings import QUALITY
+from lazybench.methods import family
 from lazybench.report import statistics
+from lazybench.report.samples import settings_label
 from lazybench.report.statistics import KL_FLOOR, Estimate, Measured
 
 LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
@@ -30,11 +32,16 @@ class Curve:
     """One method's settings by rising speed."""
 
     method: str
-    family: str  # what its settings have in common, of their variants: "continue depth=0.25"
+    family: str  # what its settings have in common, in words: "variant=continue depth=0.25"
     speeds: tuple[float, ...]
     settings: tuple[pandas.DataFrame, ...]  # for each its samples by task and id, with QUANTITIES as columns
-    variants: tuple[str, ...]
+    params: tuple[str, ...]
     whole: tuple[bool, ...]  # which settings leave most prompts as they are: between them and others is nothing
+
+    @property
+    def labels(self) -> list[str]:
+        """Each setting for people."""
+        return [settings_label(self.method, params) for params in self.params]
 
     def at(self, speed: float) -> pandas.DataFrame:
         """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
@@ -49,12 +56,12 @@ class Curve:
         return mixed[mixed["fidelity_kl"].notna()]
 
     def timed_at(self, speed: float, times: Mapping[tuple[str, str], float]) -> float:
-        """A ratio of times that is known for each (method, variant), at this speed; NaN where it is not."""
+        """A ratio of times that is known for each (method, params), at this speed; NaN where it is not."""
         found = self._neighbours(speed)
         if found is None:
             return math.nan
         first, second, share = found
-        ends = [times.get((self.method, self.variants[place]), math.nan) for place in (first, second)]
+        ends = [times.get((self.method, self.params[place]), math.nan) for place in (first, second)]
         return ends[0] ** (1 - share) * ends[1] ** share if share else ends[0]
 
     def _neighbours(self, speed: float) -> tuple[int, int, float] | None:
@@ -83,53 +90,32 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
 
     Args:
         samples: from ``paired_samples``.
-        speedups: the speed of each (method, variant), measured elsewhere; those without one are left out. None: the
+        speedups: the speed of each (method, params), measured elsewhere; those without one are left out. None: the
             FLOPs ratio of all samples' work together, each task with the same weight: half of the prompts at 2x and
             the others left whole are 1.33x.
     """
     samples = with_quantities(samples[samples["method"] != "baseline"])
     families: dict[tuple[str, str], list[tuple[float, str, bool, pandas.DataFrame]]] = {}
-    for (method, variant), rows in samples.groupby(["method", "variant"], sort=False):
-        speed = flops_ratio(rows) if speedups is None else speedups.get((str(method), str(variant)), math.nan)
+    for (method, params), rows in samples.groupby(["method", "params"], sort=False):
+        speed = flops_ratio(rows) if speedups is None else speedups.get((str(method), str(params)), math.nan)
         if math.isnan(speed) or rows["fidelity_kl"].isna().all():
             continue
         setting = rows.set_index(SAMPLE)[list(QUANTITIES)]
         left_whole = bool((rows["flops_ratio"].median() if speedups is None else speed) < WHOLE)
-        families.setdefault((str(method), family_of(str(method), str(variant))), []).append(
-            (speed, str(variant), left_whole, setting)
+        families.setdefault((str(method), family(str(method), json.loads(str(params)))), []).append(
+            (speed, str(params), left_whole, setting)
         )
     found = []
-    for (method, family), settings in families.items():
+    for (method, common), settings in families.items():
         settings.sort(key=lambda setting: setting[:2])
-        speeds, variants, whole, frames = zip(*settings, strict=True)
-        found.append(Curve(method, family, speeds, frames, variants, whole))
+        speeds, chosen, whole, frames = zip(*settings, strict=True)
+        found.append(Curve(method, common, speeds, frames, chosen, whole))
     return found
 
 
 def flops_ratio(samples: pandas.DataFrame) -> float:
     """Of the samples' work together, as if each plain prefill were as long; each task weighs the same."""
     return 1.0 / statistics.mean(Measured.of(1.0 / samples["flops_ratio"], None, samples["task"]))
-
-
-def family_of(method: str, variant: str) -> str:
-    """A variant without what says how much is kept: what ``QUALITY`` varies, or the keep ratio.
-
-    A schedule of other depths than ``QUALITY`` has is a curve of its own.
-
-    >>> family_of("static_pruning", "continue keep=0.5 depth=0.25")
-    'continue depth=0.25'
-    >>> family_of("taper", "depths=0.1,0.5 keep=0.7,0.6")
-    'depths=0.1,0.5'
-    """
-    settings = [{**setting, **setting.get("pruning", {})} for setting in QUALITY.get(method, ())]
-    varied = {name for one in settings for name in one if len({str(other.get(name)) for other in settings}) > 1}
-    left_out = varied - {"pruning"} or {"keep"}
-    known = {"depths=" + ",".join(f"{depth:g}" for depth in one["depths"]) for one in settings if "depths" in one}
-
-    def stays(word: str) -> bool:
-        return word.partition("=")[0] not in left_out or (word.startswith("depths=") and word not in known)
-
-    return " ".join(filter(stays, variant.split()))
 
 
 def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:

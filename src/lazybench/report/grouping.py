@@ -19,7 +19,7 @@ from lazybench.store.reading import Run, decisive_facts, flatten
 # how much is measured, where it is written, or (methods) what the records name themselves
 AMOUNTS = (
     *("limit", "repeats", "warmup", "timing", "fidelity", "scoring"),
-    *("attention_map", "keep_tokens", "experiment", "size", "tracker", "tune", "tag"),
+    *("attention_map", "experiment", "size", "tracker", "tune", "tag"),
 )
 NO_SETTINGS = (*AMOUNTS, "methods", "pruning", "shard", "out", "data.root", "model.path", "task.name", "task.datasets")
 OF_THE_TASK = ("task.", "data")
@@ -33,7 +33,6 @@ ORDER = (
     "model.",
     "loaded.",
     "hardware.",
-    "code",
     "libraries.",
 )
 LONGEST_VALUE = 28
@@ -64,8 +63,6 @@ def groups_of(runs: Sequence[Run], joined: Sequence[str] = ()) -> tuple[list[Gro
     """
     notes: list[str] = []
     settings = [settings_of(run) for run in runs]
-    for setting, version in zip(settings, _compatible([run.methods_code for run in runs])[0], strict=True):
-        setting["code.methods"] = version
     for name in joined:
         notes += _differing(settings, name)
     settings = [_without(setting, joined) for setting in settings]

@@ -15,7 +15,7 @@ import pandas
 
 from lazybench.report import statistics
 from lazybench.report.curves import Curve, by_task, curves_of, divergence, flops_ratio, same_token
-from lazybench.report.names import method_title
+from lazybench.report.names import titled
 from lazybench.report.results import Results
 from lazybench.report.statistics import CONFIDENCE, INTERVAL, Comparison, Estimate, Measured
 from lazybench.report.tables import number, with_bounds
@@ -28,7 +28,7 @@ RATIOS_OF_TIMES = {
     "decode_step": ("decode_step_s", "baseline_decode_step_s"),
 }
 EQUAL_WORK = 0.03  # FLOPs ratios that differ by less are of prompts of one length
-Times = dict[tuple[str, str], float]  # method and variant to a ratio: the median of paired ones, or of FLOPs
+Times = dict[tuple[str, str], float]  # method and its settings to a ratio: the median of paired ones, or of FLOPs
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Section:
     def names(self) -> list[str]:
         """Of each curve: the method's, with what tells it from another curve of the same method."""
         methods = [curve.method for curve in self.curves]
-        return [method_title(c.method, c.family if methods.count(c.method) > 1 else "") for c in self.curves]
+        return [titled(c.method, c.family if methods.count(c.method) > 1 else "") for c in self.curves]
 
     @cached_property
     def samples(self) -> list[pandas.DataFrame]:
@@ -76,7 +76,7 @@ class Section:
             **self._place(),
             "method": name,
             "family": curve.family,
-            "settings": "; ".join(curve.variants),
+            "settings": "; ".join(curve.labels),
             "slowest": curve.speeds[0],
             "fastest": curve.speeds[-1],
             **{name: curve.timed_at(self.speed, known) for name, known in self.times.items()},
@@ -227,8 +227,8 @@ def _of_equal_work(ratios: dict[str, Times], saved_there: Times, saved: Times) -
 
 
 def _flops_ratios(samples: pandas.DataFrame) -> Times:
-    settings = samples[samples["method"] != "baseline"].groupby(["method", "variant"])
-    return {(str(method), str(variant)): flops_ratio(rows) for (method, variant), rows in settings}
+    settings = samples[samples["method"] != "baseline"].groupby(["method", "params"])
+    return {(str(method), str(params)): flops_ratio(rows) for (method, params), rows in settings}
 
 
 def _times(results: Results) -> dict[str, dict[str, tuple[dict[str, Times], Times]]]:
@@ -242,10 +242,10 @@ def _times(results: Results) -> dict[str, dict[str, tuple[dict[str, Times], Time
     found: dict[str, dict[str, tuple[dict[str, Times], Times]]] = {}
     for label, of_group in samples.groupby("model"):
         times: dict[str, Times] = {name: {} for name in RATIOS_OF_TIMES}
-        for (method, variant), rows in of_group.groupby(["method", "variant"]):
+        for (method, params), rows in of_group.groupby(["method", "params"]):
             for name, (above, below) in RATIOS_OF_TIMES.items():
                 ratios = statistics.median_ratio(Measured.of(rows[above] / rows[below], None, rows["task"]))
-                times[name][str(method), str(variant)] = ratios.value
+                times[name][str(method), str(params)] = ratios.value
         model = plain[str(label)]
         name = str(label).removeprefix(model).strip()
         found.setdefault(model, {})[name] = times, _flops_ratios(of_group)

@@ -145,7 +145,7 @@ def _settings(found: Sequence[Section]) -> Iterator[str]:
     """What each curve runs through: a speed between two settings that differ in depth is reached by neither's depth."""
     for section in {section.model: section for section in found if section.matched == FLOPS}.values():
         curves = "; ".join(
-            f"{name} {', '.join(map('{} ({:.2f}x)'.format, curve.variants, curve.speeds))}"
+            f"{name} {', '.join(map('{} ({:.2f}x)'.format, curve.labels, curve.speeds))}"
             for name, curve in zip(section.names, section.curves, strict=True)
         )
         yield f"Settings of {section.model} by FLOPs ratio: {curves}."

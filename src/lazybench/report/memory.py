@@ -17,6 +17,7 @@ from lazybench.report.leaderboard import Section, bounded, judged_samples, named
 from lazybench.report.leaderboard import readable as readable_section
 from lazybench.report.names import method_title
 from lazybench.report.results import Results
+from lazybench.report.samples import settings_label
 from lazybench.report.statistics import Measured
 from lazybench.report.tables import number
 
@@ -31,12 +32,12 @@ READING = (
 
 
 def memory_ratios(samples: pandas.DataFrame) -> dict[tuple[str, str], float]:
-    """For each method and variant of one model that says what it holds: the median of its memory ratios."""
+    """For each method and its settings of one model that says what it holds: the median of its memory ratios."""
     held = samples["kv_bytes_end"] + samples["aux_bytes_end"].fillna(0)
     ratios = samples.assign(ratio=samples["baseline_kv_bytes_end"] / held).dropna(subset="ratio")
     return {
-        (str(method), str(variant)): statistics.median_ratio(Measured.of(rows["ratio"], None, rows["task"])).value
-        for (method, variant), rows in ratios.groupby(["method", "variant"], sort=False)
+        (str(method), str(params)): statistics.median_ratio(Measured.of(rows["ratio"], None, rows["task"])).value
+        for (method, params), rows in ratios.groupby(["method", "params"], sort=False)
     }
 
 
@@ -46,8 +47,8 @@ def settings(results: Results) -> pandas.DataFrame:
     for model, samples in judged_samples(results):
         ratios = memory_ratios(samples)
         samples = with_quantities(samples[samples["method"] != "baseline"])
-        for (method, variant), rows in samples.groupby(["method", "variant"], sort=False):
-            ratio = ratios.get((str(method), str(variant)))
+        for (method, params), rows in samples.groupby(["method", "params"], sort=False):
+            ratio = ratios.get((str(method), str(params)))
             if ratio is None:
                 continue
             one = rows.set_index(["task", "sample_id"])
@@ -56,7 +57,7 @@ def settings(results: Results) -> pandas.DataFrame:
                 {
                     "model": model,
                     "method": method_title(str(method), ""),
-                    "settings": variant,
+                    "settings": settings_label(str(method), str(params)),
                     "memory": 1 / ratio,
                     "kv_ratio": one["kv_ratio"].mean(),
                     "aux_ratio": one["aux_ratio"].mean(),

@@ -4,48 +4,37 @@ from __future__ import annotations
 
 import pandas
 
+from lazybench.methods import title
 from lazybench.report import paper
-from lazybench.report.samples import method_order
-
-TITLES = {
-    **paper.METHOD_TITLES,
-    "taper": "Taper",
-    "gemfilter": "GemFilter",
-    "fastkv": "FastKV",
-    "claa": "CLAA",
-    "asl": "ASL",
-    "uniprefill": "UniPrefill",
-    "spec_prefill": "SpecPrefill",
-    "pyramid_infer": "PyramidInfer",
-    "snapkv": "SnapKV",
-    "h2o": "H2O",
-    "lazyllm_evicted": "LazyLLM, evicted",
-    "first_last": "First and last",
-    "oracle": "Oracle",
-}
+from lazybench.report.samples import method_order, settings_label
 
 
-def method_title(method: str, variant: str) -> str:
+def method_title(method: str, params: str = "") -> str:
     """``LazyLLM, depths=0.3,0.6,0.9 keep=0.7,0.7,0.7``"""
-    title = TITLES.get(method, method)
-    return f"{title}, {variant}" if variant else title
+    return titled(method, settings_label(method, params))
+
+
+def titled(method: str, text: str) -> str:
+    """The same with a text of one's own beside the name."""
+    return f"{title(method)}, {text}" if text else title(method)
 
 
 def short_names(rows: pandas.DataFrame) -> dict[tuple[str, str], str]:
-    """(method, variant) to a name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``."""
-    keys = sorted(dict.fromkeys(zip(rows["method"], rows["variant"], strict=True)), key=lambda key: method_order(*key))
+    """(method, params) to a name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``."""
+    keys = sorted(dict.fromkeys(zip(rows["method"], rows["params"], strict=True)), key=lambda key: method_order(*key))
     methods = [method for method, _ in keys]
     names = {}
-    for place, (method, variant) in enumerate(keys):
+    for place, (method, params) in enumerate(keys):
         several = methods.count(method) > 1
         number = f" {1 + methods[:place].count(method)}" if several else ""
-        names[method, variant] = TITLES.get(method, method) + number
+        names[method, params] = title(method) + number
     return names
 
 
 def settings_lines(names: dict[tuple[str, str], str]) -> list[str]:
     """``LazyLLM 1: depths=0.3 keep=0.5``, for each of ``short_names`` that has settings."""
-    return [f"{name}: {variant}" for (_, variant), name in names.items() if variant]
+    labels = {name: settings_label(*key) for key, name in names.items()}
+    return [f"{name}: {label}" for name, label in labels.items() if label]
 
 
 def task_title(task: str, category: str, setting: str) -> str:
@@ -66,7 +55,7 @@ def category_titles(rows: pandas.DataFrame) -> dict[str, str]:
 
 
 def category_rows(summary: pandas.DataFrame) -> pandas.DataFrame:
-    """One row per category, method and variant: the category's own, or its only task's."""
+    """One row per category, method and its settings: the category's own, or its only task's."""
     key = ["model", "setting", "category"]
     whole = summary[summary["level"] == "category"]
     covered = pandas.MultiIndex.from_frame(summary[key]).isin(pandas.MultiIndex.from_frame(whole[key]))

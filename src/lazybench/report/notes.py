@@ -57,13 +57,13 @@ def row_notes(summary: pandas.DataFrame, names: dict[tuple[str, str], str]) -> l
         fastest = rows[["fastest_of_ttft", "fastest_of_generation"]]
         for _, row in rows[(fastest.notna() & (fastest != "baseline")).any(axis=1)].iterrows():
             notes.append(
-                f"{names[row['method'], row['variant']]} on {task_title(row['task'], row['category'], row['setting'])} "
+                f"{names[row['method'], row['params']]} on {task_title(row['task'], row['category'], row['setting'])} "
                 "against the faster of plain generate and the engine with nothing pruned: "
                 f"TTFT {row['ttft_speedup_against_fastest']:.2f}x (over {row['fastest_of_ttft']}), "
                 f"generation {row['generation_speedup_against_fastest']:.2f}x (over {row['fastest_of_generation']})."
             )
     claims = [
-        f"{names[row['method'], row['variant']]} on {task_title(row['task'], row['category'], row['setting'])} {said}"
+        f"{names[row['method'], row['params']]} on {task_title(row['task'], row['category'], row['setting'])} {said}"
         for _, row in category_rows(summary).iterrows()
         if (said := CLAIMS.get(row.get("verdict", "")))
     ]
@@ -99,9 +99,9 @@ def run_notes(
         if missing := missing_shards([shard for other in together for shard in other.shards]):
             notes.append(f"{name} lacks the shards {', '.join(missing)}.")
         for entry in run.provenance.get("resumed") or ():
-            changed = [key for key in ("source_sha256", "libraries", "hardware") if key in entry]
+            changed = [key for key in ("commit", "libraries", "hardware") if key in entry]
             if changed:
-                what = " and ".join({"source_sha256": "code"}.get(key, key) for key in changed)
+                what = " and ".join({"commit": "code"}.get(key, key) for key in changed)
                 notes.append(f"{name} went on with other {what} after {entry.get('after_records')} records.")
         drift = baseline_drift(run.records)
         if drift is not None and abs(drift) > DRIFT_WORTH_TELLING:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from yaml import safe_dump
 
 from lazybench.errors import UserError
-from lazybench.report import paper, survivors, write_text
+from lazybench.report import paper, write_text
 from lazybench.report.data_at_hand import measured_task
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
@@ -150,7 +150,6 @@ def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict
     entries: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     for index, (run, records) in enumerate(zip(results.runs, results.records, strict=True)):
         documents = _documents(run, data_root) if texts else {}
-        kept = survivors.read(run.folders)
         for record in records:
             if record.repeat:
                 continue
@@ -163,13 +162,13 @@ def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict
                     "task": record.task,
                     "id": record.sample_id,
                     "prompt_tokens": record.prompt_tokens,
-                    **_texts(documents.get(name), kept.get(name)),
+                    "text": _text(documents.get(name)),
                     "methods": [],
                 },
             )
             entry["methods"].append(
                 {
-                    "method": method_title(record.method, record.variant),
+                    "method": method_title(record.method, record.label),
                     "prediction": record.prediction[:PREDICTION_CHARACTERS],
                     "score": None if record.score is None else round(100 * record.score, 1),
                     "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 3),
@@ -179,15 +178,12 @@ def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict
     return list(entries.values())
 
 
-def _texts(sample: Sample | None, kept: survivors.Line | None) -> dict[str, Any]:
-    """The prompt's head and tail and the answers, where the data is at hand; the tokens, where their fate was kept."""
-    found: dict[str, Any] = {"text": None}
-    if sample is not None:
-        head, rest = sample.prompt[:HEAD_CHARACTERS], sample.prompt[HEAD_CHARACTERS:]
-        found["text"] = {"head": head, "tail": rest[-HEAD_CHARACTERS:], "answers": list(sample.answers)}
-    if kept is not None:
-        found["tokens"] = survivors.drawn(kept, None if sample is None else sample.prompt)
-    return found
+def _text(sample: Sample | None) -> dict[str, Any] | None:
+    """The prompt's head and tail and the answers, where the data is at hand."""
+    if sample is None:
+        return None
+    head, rest = sample.prompt[:HEAD_CHARACTERS], sample.prompt[HEAD_CHARACTERS:]
+    return {"head": head, "tail": rest[-HEAD_CHARACTERS:], "answers": list(sample.answers)}
 
 
 def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample]:

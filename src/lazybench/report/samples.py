@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 
 import numpy
 import pandas
 
+from lazybench.methods import label
 from lazybench.report.paper import CATEGORY_TITLES, METHOD_TITLES
 from lazybench.store.record import Record
 
-ROW = ["model", "setting", "task", "category", "method", "variant"]
+ROW = ["model", "setting", "task", "category", "method", "params"]
+HELD = {"params": "setting"}  # a column to the record's field, where they differ
 SAMPLE = ["model", "setting", "task", "sample_id"]
 TIMES = ["ttft_s", "generation_s", "decode_step_s", "overhead_s"]
 NUMBERS = [
@@ -84,7 +87,8 @@ def repeated_baselines(runs: Iterable[Sequence[Record]]) -> int:
 def _of_one_run(records: Sequence[Record], setting: str, place: int) -> pandas.DataFrame:
     names = [name for name in (*ROW, "sample_id", "repeat", *TIMES, *NUMBERS) if name != "setting"]
     measured = pandas.DataFrame(
-        [[getattr(record, name) for name in names] for record in records if record.error is None], columns=names
+        [[getattr(record, HELD.get(name, name)) for name in names] for record in records if not record.error],
+        columns=names,
     )
     measured.insert(1, "setting", setting)
     measured["run"] = place
@@ -105,7 +109,7 @@ def failed_counts(runs: Iterable[Sequence[Record]], settings: Sequence[str]) -> 
     counts: dict[tuple[str, ...], int] = {}
     for records, setting in zip(runs, settings, strict=True):
         for record in records:
-            key = (record.model, setting, record.task, record.category, record.method, record.variant)
+            key = (record.model, setting, record.task, record.category, record.method, record.setting)
             counts[key] = counts.get(key, 0) + (record.error is not None)
     return counts
 
@@ -130,15 +134,20 @@ def baseline_drift(records: Sequence[Record]) -> float | None:
     return float(numpy.exp(fit[4] - fit[1]) - 1.0)
 
 
+def settings_label(method: str, params: str) -> str:
+    """A method's parameters, JSON as a record's ``setting`` has them, in a few words for people."""
+    return label(method, json.loads(params)) if params else ""
+
+
 def row_order(row: Sequence[str]) -> tuple[object, ...]:
-    """Sort key of (model, category, task, method, variant): the paper's order, then by name, numbers as numbers."""
-    model, category, task, method, variant = row
-    return (model, _place(CATEGORY_TITLES, category), category, task, *method_order(method, variant))
+    """Sort key of (model, category, task, method, params): the paper's order, then by name, numbers as numbers."""
+    model, category, task, method, params = row
+    return (model, _place(CATEGORY_TITLES, category), category, task, *method_order(method, params))
 
 
-def method_order(method: str, variant: str) -> tuple[object, ...]:
+def method_order(method: str, params: str) -> tuple[object, ...]:
     """Sort key of a method and its parameters."""
-    return (_place(METHOD_TITLES, method), method, natural(variant))
+    return (_place(METHOD_TITLES, method), method, natural(settings_label(method, params)))
 
 
 def natural(text: str) -> tuple[tuple[float, str], ...]:

@@ -43,7 +43,7 @@ def summarise(records: Sequence[Record]) -> pandas.DataFrame:
 
 
 def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | None = None) -> pandas.DataFrame:
-    """One row per task, method and variant, and per category where it has several tasks (``level`` says which).
+    """One row per task, method and its settings, and per category where it has several tasks (``level`` says which).
 
     A category is the macro-average over its tasks, as LongBench does it: each task has the same weight. Scores and
     shares are 0..1, times seconds. ``NAME_low`` and ``NAME_high`` bound a number as ``bounds`` says: its 95% interval
@@ -68,7 +68,7 @@ def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | N
     records["baseline_same_steps_s"] = records["baseline_generation_s"]
     records["sample"] = records.groupby([*ROW[:3], "sample_id"]).ngroup()
     records["task_number"] = records.groupby("task").ngroup()
-    by_method = dict(iter(records.groupby(["model", "setting", "method", "variant"])))
+    by_method = dict(iter(records.groupby(["model", "setting", "method", "params"])))
     failed = failed_counts(runs, settings)
     rows = []
     for (model, setting, category), tasks in _tasks_of_categories(failed).items():
@@ -79,15 +79,15 @@ def summarise_runs(runs: Sequence[Sequence[Record]], settings: Sequence[str] | N
             of_methods = {method: by_method.get((model, setting, *method), records[:0]) for method in methods}
             chosen = {method: rows_of[rows_of["task"].isin(names)] for method, rows_of in of_methods.items()}
             unpruned = next((method for method in methods if _nothing_pruned(chosen[method])), None)
-            for method, variant in methods:
+            for method, params in methods:
                 rows.append(
                     {
                         "level": level,
-                        **dict(zip(ROW, (model, setting, names[0], category, method, variant), strict=True)),
+                        **dict(zip(ROW, (model, setting, names[0], category, method, params), strict=True)),
                         **({"task": ""} if level == "category" else {}),
-                        **_row(chosen[method, variant]),
-                        **_against_fastest((method, variant), unpruned, chosen),
-                        "failed": sum(failed[key] for key in keys if key[4:] == (method, variant)),
+                        **_row(chosen[method, params]),
+                        **_against_fastest((method, params), unpruned, chosen),
+                        "failed": sum(failed[key] for key in keys if key[4:] == (method, params)),
                     }
                 )
     _decide(rows)
@@ -214,14 +214,14 @@ def _tasks_of_categories(failed: dict[tuple[str, ...], int]) -> dict[tuple[str, 
 
 def _order(row: dict[str, object]) -> tuple[object, ...]:
     # a category's row follows its tasks; tasks of one name stand by their settings
-    key = row_order([str(row[name]) for name in ("model", "category", "task", "method", "variant")])
+    key = row_order([str(row[name]) for name in ("model", "category", "task", "method", "params")])
     setting = natural(str(row["setting"]))
     return (
         *key[:3],
         row["level"] == "category",
         key[3],
         setting,
-        *method_order(str(row["method"]), str(row["variant"])),
+        *method_order(str(row["method"]), str(row["params"])),
     )
 
 

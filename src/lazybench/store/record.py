@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
-RecordKey = tuple[str, str, str, str, str, int]
+from lazybench.methods import label
+
+RecordKey = tuple[str, str, str, str, str, int]  # model, task, method, params as text, sample, repeat
 
 
 @dataclass(frozen=True)
@@ -15,10 +19,11 @@ class Record:
     task: str
     category: str
     method: str
-    variant: str  # the method's parameters in a few characters
+    params: dict[str, Any]  # of the method, what is not at its default, by name
     sample_id: str
     repeat: int
     prompt_tokens: int
+    commit: str | None = None  # of the code that measured it; None where it was no checkout
     truncated_from: int | None = None  # prompt_tokens before the middle was cut out; None: the prompt is whole
     output_tokens: int = 0
     ttft_s: float | None = None  # from handing over the prompt's ids to the first token on the host
@@ -49,4 +54,14 @@ class Record:
     @property
     def key(self) -> RecordKey:
         """What makes a record unique within a run: of two lines with one key the later supersedes the earlier."""
-        return (self.model, self.task, self.method, self.variant, self.sample_id, self.repeat)
+        return (self.model, self.task, self.method, self.setting, self.sample_id, self.repeat)
+
+    @property
+    def setting(self) -> str:
+        """``params`` as one text: equal for equal settings."""
+        return json.dumps(self.params, sort_keys=True)
+
+    @property
+    def label(self) -> str:
+        """``params`` in a few words, for people; nothing reads them."""
+        return label(self.method, self.params)

@@ -42,6 +42,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
         self.done: dict[RecordKey, Record] = {}
+        self.commit: str | None = None  # of the code that measures now
         self._lock = lock
         self._samples = -1
         self._superseded = False  # samples.jsonl holds lines that later ones supersede
@@ -61,6 +62,7 @@ class RunFolder:
         except OSError as error:
             raise write_error(path, error) from error
         folder = cls(path, FolderLock(path))
+        folder.commit = provenance.get("commit")
         try:
             folder._start(_plain(config), _plain(provenance))
         except BaseException:
@@ -214,7 +216,7 @@ class RunFolder:
         first.setdefault("resumed", []).append(entry)
         write_atomically(facts_path, _json(first))
         for name, what in (
-            ("source_sha256", "other code"),
+            ("commit", "other code"),
             ("libraries", "other libraries"),
             ("hardware", "other hardware"),
         ):

@@ -56,8 +56,8 @@ class WeightsAndBiases:
         _say(f"wandb: {f'offline ({reason}), kept in' if reason else 'run at'} {where}")
 
     def log(self, record: Record) -> None:
-        """The record's numbers under ``task/method variant/``, and the failures under ``failed``."""
-        name = f"{record.task}/{' '.join((record.method, record.variant)).strip()}"
+        """The record's numbers under ``task/method settings/``, and the failures under ``failed``."""
+        name = f"{record.task}/{' '.join((record.method, record.label)).strip()}"
         numbers = {f"{name}/{metric}": getattr(record, metric) for metric in LIVE_METRICS}
         measured = {metric: value for metric, value in numbers.items() if value is not None}
         self._run.log({**measured, f"{name}/failed": int(record.error is not None)})

@@ -12,11 +12,11 @@ import numpy
 from scipy.stats import gmean
 
 from lazybench.config import RunConfig
-from lazybench.contract import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, quality
 from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
+from lazybench.methods.base import Method, Request
 from lazybench.methods.baseline import Baseline
 from lazybench.models import load_model
 from lazybench.report.statistics import KL_FLOOR

@@ -21,14 +21,15 @@ import pandas
 import yaml
 
 from lazybench.config import RunConfig
-from lazybench.contract import Method
 from lazybench.errors import UserError
+from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.pruning.published import DEPTHS
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.curves import curves_of
 from lazybench.report.results import load
+from lazybench.report.samples import settings_label
 from lazybench.report.statistics import compare_divergences
 from lazybench.runner import run
 from lazybench.store.files import write_atomically
@@ -118,7 +119,7 @@ def confirm(models: Sequence[RunConfig], best: Mapping[float, Tried], shard: tup
             resolved=resolved,
         )
         code = max(code, run(confirmation))
-    table = compared(folder, {(one.name, one.label) for one in found})
+    table = compared(folder, {(one.name, json.dumps(one.params, sort_keys=True)) for one in found})
     _write_table(out / "confirmation.csv", table)
     print(table.to_string(index=False, float_format="{:.3g}".format))
     print(f"settings for methods=[...]: {out / 'best.yaml'}; every trial: {out / 'front.csv'}")
@@ -136,18 +137,25 @@ def compared(folder: Path, chosen: set[tuple[str, str]]) -> pandas.DataFrame:
     rows = []
     for model, samples in load([folder]).samples.groupby("model", sort=False):
         curves = curves_of(samples)
-        found_too = [pair in chosen for pair in zip(samples["method"], samples["variant"], strict=True)]
+        found_too = [pair in chosen for pair in zip(samples["method"], samples["params"], strict=True)]
         papers = [curve for curve in curves_of(samples[~numpy.array(found_too)]) if curve.method == "lazyllm"]
         paper = max(papers, key=lambda curve: len(curve.speeds), default=None)
         for curve in curves:
-            for speed, variant, own in zip(curve.speeds, curve.variants, curve.settings, strict=True):
-                if (curve.method, variant) not in chosen or paper is None:
+            for speed, params, own in zip(curve.speeds, curve.params, curve.settings, strict=True):
+                if (curve.method, params) not in chosen or paper is None:
                     continue
                 one, other = own["fidelity_kl"].align(paper.at(speed)["fidelity_kl"], join="inner")
                 found = compare_divergences(one, other)
                 ratio = {"kl_ratio": found.estimate.value, "low": found.estimate.low, "high": found.estimate.high}
                 row = {"model": model, "flops_ratio": speed, **ratio, "bounds": found.estimate.kind}
-                rows.append({**row, "n": found.samples, "p_sign": found.p_sign, "settings": variant})
+                rows.append(
+                    {
+                        **row,
+                        "n": found.samples,
+                        "p_sign": found.p_sign,
+                        "settings": settings_label(curve.method, params),
+                    }
+                )
     if not rows:
         raise UserError("every sample that was to confirm the settings failed; the records name the errors")
     return pandas.DataFrame(rows).sort_values(["model", "flops_ratio"], kind="stable", ignore_index=True)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lazybench.config import RunConfig, TuneSettings, with_model
-from lazybench.contract import Method
 from lazybench.errors import UserError
+from lazybench.methods.base import Method
 from lazybench.store.files import FolderLock
 from lazybench.tune.judging import Judge
 from lazybench.tune.outcome import Tried, best_at, confirm, write_best, write_front

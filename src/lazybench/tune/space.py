@@ -11,8 +11,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from lazybench.config import TuneSettings
-from lazybench.contract import Method
 from lazybench.errors import UserError
+from lazybench.methods.base import Method
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.published import DEPTHS

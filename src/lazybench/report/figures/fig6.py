@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 from typing import Any
 
 import pandas
@@ -13,8 +13,6 @@ from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.figures.tradeoff import quality
 from lazybench.report.names import category_rows
 from lazybench.report.statistics import LEAST_SAMPLES, RANGE
-
-ONE_LAYER = re.compile(r"(layers|depths)=([\d.]+) keep=([\d.]+)$")
 
 
 def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str | None = None) -> pandas.DataFrame:
@@ -30,13 +28,16 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str 
     name = name or quality(rows)[0]
     name = "score" if name == "relative_score" else name
     found: list[dict[str, object]] = []
-    for (model, method, variant), group in rows.groupby(["model", "method", "variant"], sort=False):
-        match = ONE_LAYER.fullmatch(str(variant))
+    for (model, method, params), group in rows.groupby(["model", "method", "params"], sort=False):
+        pruning = json.loads(str(params)).get("pruning", {})
+        layer, depth, keep = (pruning.get(key) or [] for key in ("layers", "depths", "keep"))
         if method == "baseline":
             found.append({"model": model, "keep": 1.0, "depth": None, **_mean(group, name)})
-        elif method == "lazyllm" and match and (match[1] == "depths" or model in layers):
-            depth = _share(match[1], float(match[2]), layers.get(str(model)))
-            found.append({"model": model, "keep": float(match[3]), "depth": depth, **_mean(group, name)})
+        elif method == "lazyllm" and len(keep) == 1 and (depth or model in layers):
+            of = layers.get(str(model))
+            # of whole layers, where their number is known; a layer's index counts from 0
+            run = layer[0] + 1 if layer else layers_run(depth[0], of) if of else depth[0]
+            found.append({"model": model, "keep": keep[0], "depth": run / (of or 1), **_mean(group, name)})
     return pandas.DataFrame(found, columns=["model", "keep", "depth", "n", "low", "high", name])
 
 
@@ -52,14 +53,6 @@ def _mean(group: pandas.DataFrame, name: str) -> dict[str, object]:
         ((group[name] - group[f"{name}_{side}"]) ** 2).sum() ** 0.5 / len(group) for side in ("low", "high")
     )
     return {"n": group["n"].sum(), "low": value - below, "high": value + above, name: value}
-
-
-def _share(kind: str, value: float, layers: int | None) -> float:
-    """The share of the layers that have run when tokens are pruned: of whole layers, where their number is known."""
-    if layers is None:
-        return value
-    run = layers_run(value, layers) if kind == "depths" else value + 1  # a layer's index counts from 0
-    return run / layers
 
 
 def draw(summary: pandas.DataFrame, layers: dict[str, int], name: str | None = None) -> Figure:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Sequence
 
 import numpy
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.errors import filled
+from lazybench.pruning.schedule import PAPER, PruningSchedule
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
+from lazybench.report.samples import settings_label
 from lazybench.store.record import Record
 
 PANELS = 6
@@ -28,20 +30,17 @@ def mean_by_step(records: Sequence[Record]) -> NDArray[numpy.float64]:
     return numpy.mean([numpy.pad(trace, ((0, steps - len(trace)), (0, 0)), mode="edge") for trace in traces], axis=0)
 
 
-def stage_names(variant: str, stages: int, layers: int | None) -> list[str]:
-    """``["layers 1-9", "layers 10-19", ...]`` where the schedule and the depth are known, else stage numbers."""
-    match = re.match(r"(layers|depths)=([\d.,]+)", variant)
-    if match and layers:
-        values = [float(value) for value in match[2].split(",")]
-        nothing_pruned = [1.0] * len(values)
-        schedule = (
-            PruningSchedule(depths=tuple(values), keep=tuple(nothing_pruned))
-            if match[1] == "depths"
-            else PruningSchedule(tuple(map(int, values)), tuple(nothing_pruned))
-        )
-        if len(runs := schedule.stages(layers)) == stages:
-            return [f"layers {run.start + 1}-{run.stop}" for run in runs]
-    return [f"stage {index + 1}" for index in range(stages)]
+def stage_names(params: str, stages: int, layers: int | None) -> list[str]:
+    """``["layers 0-8", "layers 9-18", ...]`` where the depth is known, else stage numbers.
+
+    Args:
+        params: LazyLLM's, as a record's ``setting`` has them.
+        layers: of the model.
+    """
+    schedule = filled(PruningSchedule, json.loads(params).get("pruning", {}), "pruning", PAPER)
+    if layers and len(runs := schedule.stages(layers)) == stages:
+        return [f"layers {run.start}-{run.stop - 1}" for run in runs]
+    return [f"stage {index}" for index in range(stages)]
 
 
 def _most_telling(groups: dict[tuple[str, str], list[Record]]) -> dict[tuple[str, str], list[Record]]:
@@ -59,17 +58,17 @@ def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
     for record in records:
         traced = record.method == "lazyllm" and record.error is None and record.prompt_tokens_computed_by_step
         if traced and len(record.prompt_tokens_computed_by_step[0]) > 1:
-            groups.setdefault((record.model, record.variant), []).append(record)
+            groups.setdefault((record.model, record.setting), []).append(record)
     groups = _most_telling(groups)
     with styled():
         columns = min(3, max(1, len(groups)))
         height = -(-len(groups) // columns) or 1
         figure = new_figure(5 * columns, 3.3 * height)
-        for index, ((model, variant), group) in enumerate(groups.items()):
+        for index, ((model, params), group) in enumerate(groups.items()):
             shares = mean_by_step(group)
             axes = figure.add_subplot(height, columns, index + 1)
             axes.axhline(100, color=BLACK, linewidth=1, label="baseline")
-            names = stage_names(variant, shares.shape[1], layers.get(model))
+            names = stage_names(params, shares.shape[1], layers.get(model))
             shown = numpy.unique(numpy.linspace(0, len(names) - 1, min(len(names), LINES_SHOWN)).round().astype(int))
             for (colour, marker, line), stage in zip(LINES, shown, strict=False):
                 every = max(1, len(shares) // 8)
@@ -83,7 +82,7 @@ def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
                     label=names[stage],
                 )
             axes.set(
-                title=f"{model}\n{variant} (n={len(group)})",
+                title=f"{model}\n{settings_label('lazyllm', params)} (n={len(group)})",
                 xlabel="generation step (0: prefill)",
                 ylabel="prompt tokens computed (%)",
                 ylim=(0, 105),

@@ -26,7 +26,7 @@ def rows(records: Sequence[Sequence[Record]]) -> pandas.DataFrame:
     frame = pandas.DataFrame([{**asdict(record), **(record.details or {})} for run in counted for record in run])
     if frame.empty:
         return frame
-    keys = ["model", "task", "method", "variant"]
+    keys = ["model", "task", "method", "params"]
     values = [*RATIOS, "added_memory_bytes", "revived_tokens_per_step", "prompt_tokens", *COUNTS]
     frame = frame.reindex(columns=[*keys, *values, "error"])
     frame[values] = frame[values].apply(pandas.to_numeric)
@@ -44,7 +44,7 @@ def table(found: pandas.DataFrame) -> pandas.DataFrame:
     shown = {
         "model": found["model"],
         "prompt": [task.rpartition("_")[2] for task in found["task"]],
-        "method": [method_title(*pair) for pair in zip(found["method"], found["variant"], strict=True)],
+        "method": [method_title(*pair) for pair in zip(found["method"], found["params"], strict=True)],
         "TTFT ms": [number(1_000 * value, 1) for value in found["ttft_s"]],
         "TTFT x": [number(value, 2) for value in found["ttft_s_ratio"]],
         "step ms": [number(1_000 * value, 2) for value in found["decode_step_s"]],
@@ -62,14 +62,14 @@ def table(found: pandas.DataFrame) -> pandas.DataFrame:
 def draw(found: pandas.DataFrame) -> Figure:
     """A row of panels per model: TTFT, step and overall speedup over the prompt's length, a line per method."""
     models = list(dict.fromkeys(found["model"]))
-    methods = list(dict.fromkeys(zip(found["method"], found["variant"], strict=True)))
+    methods = list(dict.fromkeys(zip(found["method"], found["params"], strict=True)))
     with styled():
         figure = new_figure(12, 2.6 * len(models) + 0.16 * len(methods))
         panels = figure.subplots(len(models), len(RATIOS), squeeze=False)
         for model, axes_of_model in zip(models, panels, strict=True):
             for (name, title), axes in zip(RATIOS.items(), axes_of_model, strict=True):
-                for index, (method, variant) in enumerate(methods):
-                    chosen = (found["model"] == model) & (found["method"] == method) & (found["variant"] == variant)
+                for index, (method, params) in enumerate(methods):
+                    chosen = (found["model"] == model) & (found["method"] == method) & (found["params"] == params)
                     colour, marker, line = LINES[index % len(LINES)]
                     axes.plot(
                         found[chosen]["prompt_tokens"],
@@ -78,7 +78,7 @@ def draw(found: pandas.DataFrame) -> Figure:
                         marker=marker,
                         linestyle=line if index < len(LINES) else (0, (1 + index // len(LINES), 2)),
                         markersize=4 + index // len(LINES),
-                        label=method_title(method, variant),
+                        label=method_title(method, params),
                     )
                 axes.set(xscale="log", title=f"{model}: {title}", xlabel="prompt tokens", ylabel="speedup (x)")
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)

@@ -1,4 +1,4 @@
-"""Relative score (or fidelity, where there is no score) over TTFT speedup, one point per method and variant."""
+"""Relative score (or fidelity, where there is no score) over TTFT speedup, one point per method and its settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lazybench.methods import title
 from lazybench.report.figures.style import method_styles, new_figure, styled
-from lazybench.report.names import TITLES, category_rows, category_title, short_names
+from lazybench.report.names import category_rows, category_title, short_names
+from lazybench.report.samples import settings_label
 
 
 def tradeoff(summary: pandas.DataFrame) -> Figure:
@@ -36,7 +38,7 @@ def tradeoff(summary: pandas.DataFrame) -> Figure:
     return figure
 
 
-Names = dict[tuple[str, str], str]  # method and variant: see short_names
+Names = dict[tuple[str, str], str]  # method and its settings: see short_names
 LETTER, LINE = 0.066, 0.19  # inches, of the legend's font
 QUALITIES = {  # column and axis label
     "relative_score": "score relative to baseline (%)",
@@ -107,7 +109,7 @@ def draw_points(axes: Axes, rows: pandas.DataFrame, name: str, names: Names, acr
             axes.annotate("baseline", (1, 100), textcoords="offset points", xytext=(5, 4), fontsize=7)
         elif len(points) > 1:  # the number that the legend and the tables give this one's parameters
             for row in points.itertuples():
-                number = names[str(row.method), str(row.variant)].rsplit(" ", 1)[-1]
+                number = names[str(row.method), str(row.params)].rsplit(" ", 1)[-1]
                 place: dict[str, Any] = {
                     "textcoords": "offset points",
                     "xytext": (4, 4),
@@ -140,10 +142,10 @@ def legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
 
     handles = []
     styles = method_styles(method for method, _ in names)
-    for (method, variant), name in names.items():
+    for (method, params), name in names.items():
         colour, marker = styles[method]
-        several = name != TITLES.get(method, method)
-        label = f"{name}: {variant}" if several else name
+        several = name != title(method)
+        label = f"{name}: {settings_label(method, params)}" if several else name
         handles.append(Line2D([], [], color=colour, marker=marker, label=label))
     handles.append(Line2D([], [], color="0.75", linewidth=5, label="Pareto front"))
     if bars := bars_meaning(rows):

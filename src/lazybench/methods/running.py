@@ -1,4 +1,4 @@
-"""What the methods share that hand the model a shorter prompt: which tokens stay, and the generation from them."""
+"""What methods run: a generation from a shorter prompt or under the engine, and the work that it took."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from lazybench.contract import Request, Response, Work
 from lazybench.errors import UserError
+from lazybench.methods.base import Request, Response, Work
+from lazybench.pruning.engine import Pruned
+from lazybench.pruning.policy import Policy
 from lazybench.pruning.selection import choose
+from lazybench.pruning.trace import Trace
 
 Part = Literal["context", "prompt"]
 
@@ -103,3 +106,50 @@ def _keys_and_values(cache: Cache) -> Iterator[tuple[Tensor, Tensor]]:
         keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
         if keys is not None and values is not None and keys.numel():
             yield keys, values
+
+
+def answer_pruned(
+    request: Request, policy: Policy, other_flops: float = 0.0, overhead_s: float = 0.0, read_before: float = 0.0
+) -> Response:
+    """Generate from the request's prompt while the engine prunes by ``policy``.
+
+    Args:
+        other_flops: see ``Work``.
+        overhead_s: see ``Response``.
+        read_before: share of the prompt that the same model had computed before, to choose by it.
+    """
+    with Pruned(request.model, policy) as run:
+        new_tokens, _ = generate(request, request.prompt_ids)
+    return Response(new_tokens, work_of(run.trace, other_flops, policy.revives, read_before), overhead_s)
+
+
+def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True, read_before: float = 0.0) -> Work:
+    """What the engine computed in one generation from one prompt, what tokens are scored by included."""
+    prefill, *decoding = trace.steps
+    with_layers = [place for place, stage in enumerate(trace.stages) if len(stage)]  # none before the first layer
+    by_step = tuple(tuple(step[place] for place in with_layers) for step in trace.prompt_tokens_computed)
+    revived = [sum(step.revived) for step in decoding]
+    runs = [computed for stage, computed in zip(trace.stages, prefill.computed, strict=True) for _ in stage]
+    mlp_runs = list(runs)
+    if prefill.mlp_saved:
+        for stage, computed in zip(trace.stages, prefill.computed[1:], strict=False):
+            if len(stage):  # tokens dropped before the first layer ran through no layer's MLP
+                mlp_runs[stage.stop - 1] = computed
+    return Work(
+        tuple(runs),
+        mlp_tokens_of_layer_runs=tuple(mlp_runs) if prefill.mlp_saved else None,
+        other_flops=other_flops + prefill.scoring_flops,
+        prompt_tokens_computed=trace.prompt_tokens_computed_mean + read_before,
+        by_stage=by_step[-1],
+        by_step=by_step,
+        revived_tokens_per_step=sum(revived) / len(revived) if revived and revives else None,
+        kv_bytes_prefill=trace.kv_bytes[0],
+        kv_bytes_end=trace.kv_bytes[-1],
+        aux_bytes_prefill=trace.aux_bytes[0],
+        aux_bytes_end=trace.aux_bytes[-1],
+    )
+
+
+def everything(request: Request) -> Tensor:
+    """(tokens,) every position of the prompt."""
+    return torch.arange(request.prompt_ids.shape[1], device=request.prompt_ids.device)

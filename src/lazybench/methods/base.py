@@ -1,0 +1,227 @@
+"""What methods and measuring agree on: a method takes a request and answers with tokens and the work it ran.
+
+A method is a registered frozen dataclass: its fields are its parameters, their defaults stand nowhere else, and their
+annotations say what is allowed. Its module imports no torch at the top, so that a bad value is refused at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from lazybench import pruning
+from lazybench.errors import Checked, UserError, differing, plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from lazybench.pruning.policy import Policy
+
+
+Settings = Sequence[Mapping[str, Any]]  # parameters by name, of several methods or of one
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt for one method.
+
+    ``generate_kwargs`` goes to ``model.generate`` as it is; it carries the clock (``streamer``),
+    the length limits and, for teacher-forced fidelity, a logits processor. A method therefore
+    generates through ``model.generate`` and hands every one of them on.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompt_ids: Tensor  # (1, prompt_tokens), long, on the model's device
+    generate_kwargs: dict[str, Any]
+    seed: int  # the only source of randomness of a method; differs between repeats
+    synchronize: Callable[[], None] = lambda: None  # waits for the device, for times a method takes itself
+    # (prompt_tokens,) bool, on the CPU: the chat format's tokens and the begin of text; None: there are none
+    template: Tensor | None = None
+    # (prompt_tokens,) bool, on the CPU: the document's tokens; None: the task does not tell them apart
+    context: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a method ran. ``measure/work.py`` turns it into FLOPs and shares, by one rule for all methods.
+
+    Attributes:
+        tokens_of_layer_runs: tokens that each layer run of the prefill computed, ``(tokens,) * layers`` for the
+            plain model. A layer that runs twice (in a probe, then in the rerun) is listed twice.
+        mlp_tokens_of_layer_runs: the same for the MLPs alone, when tokens are dropped between a layer's
+            attention and its MLP; None: as many as in the attention.
+        other_flops: FLOPs of anything else before the first token: a draft model, a compressor, the attention rows
+            that tokens are scored by.
+        prompt_tokens_computed: share of the prompt's tokens computed by the end of the generation, mean over
+            layers, for a method that revives tokens in decoding steps; None: what the prefill computed is all.
+        by_stage: that share for each stage of layers; empty: there are no stages.
+        by_step: ``by_stage`` after each generation step, the prefill first, cumulative (figure 7).
+        revived_tokens_per_step: mean over the decoding steps, summed over stages; None: no decoding step, or a
+            method that revives nothing by design.
+        kv_bytes_prefill: bytes of the KV cache after the prefill; None where the method does not say.
+        kv_bytes_end: the same at the end of the generation.
+        aux_bytes_prefill: bytes of the Aux Cache (hidden states of dropped tokens) after the prefill.
+        aux_bytes_end: the same at the end of the generation.
+    """
+
+    tokens_of_layer_runs: tuple[int, ...]
+    mlp_tokens_of_layer_runs: tuple[int, ...] | None = None
+    other_flops: float = 0.0
+    prompt_tokens_computed: float | None = None
+    by_stage: tuple[float, ...] = ()
+    by_step: tuple[tuple[float, ...], ...] = ()
+    revived_tokens_per_step: float | None = None
+    kv_bytes_prefill: int | None = None
+    kv_bytes_end: int | None = None
+    aux_bytes_prefill: int | None = None
+    aux_bytes_end: int | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a method gives back for one prompt."""
+
+    new_tokens: Tensor  # (new_tokens,), long: what was generated, the prompt left out
+    work: Work
+    overhead_s: float = 0.0  # a compressor's own time, already inside the TTFT
+    details: Mapping[str, Any] = field(default_factory=dict)  # anything worth a line in the record, JSON types
+
+
+class Method(Checked, ABC):
+    """One way to shorten the prefill: a registered frozen dataclass with its parameters as fields.
+
+    Attributes:
+        name: as it is typed, and in records.
+        title: as tables and figures show it.
+        shown: parameters that a label shows even at their defaults.
+        amount: parameters that say how much is kept; settings that differ in nothing else are one curve.
+        settings: at which ``experiment=quality`` judges the method, from gentle to harsh, so that its curve encloses
+            1.5x, 2x and 3x where it can reach them.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    shown: ClassVar[tuple[str, ...]] = ("keep",)
+    amount: ClassVar[tuple[str, ...]] = ("keep",)
+    settings: ClassVar[Settings] = ()
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that are not at their defaults, by name, as JSON types: what a record holds."""
+        return differing(self, type(self)())
+
+    @property
+    def label(self) -> str:
+        """The parameters in a few words, for people."""
+        return self.label_of(self.params)
+
+    @classmethod
+    def label_of(cls, params: Mapping[str, Any], without: Sequence[str] = ()) -> str:
+        """``"keep=0.5 depth=0.25"`` of what a record holds: what is shown always, then whatever else is set."""
+        defaults = flat(plain({one.name: one.default for one in fields(cast(Any, cls))}))
+        given = {**defaults, **flat(params)}
+        set_too = [name for name in flat(params) if name not in cls.shown]
+        named = {name: given[name] for name in (*cls.shown, *set_too) if given.get(name) is not None}
+        return " ".join(f"{name}={shown(value)}" for name, value in named.items() if name not in without)
+
+    @classmethod
+    def family_of(cls, params: Mapping[str, Any]) -> str:
+        """The label without the ``amount``."""
+        return cls.label_of(params, without=cls.amount)
+
+    @property
+    def repeats(self) -> int:
+        """How often a sample must run at least; above 1 for a method that draws at random."""
+        return 1
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Once for each model, outside the clock: refuse what can't run, make what depends on the model alone.
+
+        A method must run without it too: it may only save time later.
+
+        Raises:
+            UserError: this model can't run with these parameters.
+        """
+
+    @abstractmethod
+    def run(self, request: Request) -> Response:
+        """Generate from the request's prompt."""
+
+
+class PolicyMethod(Method):
+    """A method that says how it chooses tokens, and leaves the rest to the engine."""
+
+    @abstractmethod
+    def policy(self, config: PreTrainedConfig) -> Policy:
+        """The policy for a model of this text config.
+
+        Raises:
+            UserError: the parameters don't fit this model.
+        """
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Refuse a model or parameters that can't run, before anything is measured."""
+        pruning.Pruned(model, self.policy(model.config.get_text_config()))
+
+    def run(self, request: Request) -> Response:
+        from lazybench.methods.running import answer_pruned
+
+        return answer_pruned(request, self.policy(request.model.config.get_text_config()))
+
+
+class RerunMethod(Method):
+    """A method that says which tokens the model sees; they stay in the text's order and are numbered anew."""
+
+    @abstractmethod
+    def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
+        """(kept,) the tokens to keep, rising; and the tokens of each layer that was run to find them."""
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Refuse a model whose attention can't be looked at, before anything is measured."""
+        pruning.Pruned(model, pruning.Policy.nothing_pruned())
+
+    def run(self, request: Request) -> Response:
+        from lazybench.methods.running import answer
+
+        positions, runs_before = self.positions(request)
+        kept = request.prompt_ids[:, positions.to(request.prompt_ids.device)]
+        tokens, layers = request.prompt_ids.shape[1], request.model.config.get_text_config().num_hidden_layers
+        share = positions.shape[0] / tokens
+        probed = len(runs_before)
+        by_stage = (1.0 + share, share) if 0 < probed < layers else ()
+        return answer(request, kept, layer_runs_before=runs_before, by_stage=by_stage)
+
+
+METHODS: dict[str, type[Method]] = {}
+Registered = TypeVar("Registered", bound=type[Method])
+
+
+def register(kind: Registered) -> Registered:
+    """Make a method known by its name.
+
+    Raises:
+        UserError: another one has that name.
+    """
+    if METHODS.setdefault(kind.name, kind) is not kind and METHODS[kind.name].__module__ != kind.__module__:
+        raise UserError(f"two methods are named {kind.name}: {METHODS[kind.name].__module__} and {kind.__module__}")
+    METHODS[kind.name] = kind
+    return kind
+
+
+def flat(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters by their own names."""
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        found.update(flat(value) if isinstance(value, Mapping) else {name: value})
+    return found
+
+
+def shown(value: object) -> str:
+    """A parameter's value for people: ``0.3,0.6`` of a list."""
+    if isinstance(value, list | tuple):
+        return ",".join(shown(one) for one in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
