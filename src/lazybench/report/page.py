@@ -5,20 +5,17 @@ from __future__ import annotations
 import io
 import json
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas
-from huggingface_hub import constants
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from yaml import safe_dump
 
 from lazybench.errors import UserError
 from lazybench.report import paper, survivors, write_text
-from lazybench.report.data_at_hand import measured_task
+from lazybench.report.data_at_hand import measured_task, offline
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.names import (
@@ -195,23 +192,12 @@ def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample
     found = {}
     for name in run.config["task"]["datasets"]:
         try:
-            with _offline():
+            with offline():  # a report downloads nothing
                 samples = measured_task(run, name, data_root).samples()
         except (UserError, OSError):  # not at hand, or other data: the sample stands there without its texts
             continue
         found.update({(name, sample.sample_id): sample for sample in samples})
     return found
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """A report downloads nothing: the hub's cache is read, the hub is not asked."""
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _for_script(value: Any) -> str:

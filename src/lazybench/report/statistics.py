@@ -155,7 +155,7 @@ def relative_score(method: Measured, baseline: Measured) -> Estimate:
 
     The variance counts one sample more that the method lost and one that it gained, as Bonett and Price (2012) do for
     differences of paired shares: answers that were all alike, or all wrong, don't prove that others will be. The bound
-    is infinite where the baseline's own score may be zero. Of the baseline itself, the same object, it is 1 and certain.
+    is infinite where the baseline's own score may be zero. Of the baseline itself, the same object, it is 1 and sure.
     """
     above, below = mean(method), mean(baseline)
     if method is baseline and below:
