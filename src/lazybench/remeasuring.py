@@ -33,10 +33,12 @@ from lazybench.tracking import NoTracker
 T = TypeVar("T")
 SAME_WEIGHTS = ("sha256", "fingerprint", "revision", "weights", "parameters", "dtype", "attention", "quantization")
 # column to its tolerances, relative and absolute: another processor rounds otherwise, and a token at a tie may go
-WORK, NATS, SHARE = (0.01, 0.0), (0.05, 0.002), (0.0, 0.1)
+WORK, NATS, SHARE = (0.01, 0.0), (0.05, 0.001), (0.0, 0.1)
 COLUMNS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("prompt_tokens", "truncated_from", "output_tokens", "prediction"), (0.0, 0.0)),
-    **dict.fromkeys(("prompt_tokens_computed", "other_flops", "flops_ratio"), WORK),
+    **dict.fromkeys(("prompt_tokens_computed", "prompt_tokens_computed_by_stage"), WORK),
+    **dict.fromkeys(("prompt_tokens_computed_by_step", "tokens_of_layer_runs", "mlp_tokens_of_layer_runs"), WORK),
+    **dict.fromkeys(("other_flops", "flops_ratio"), WORK),
     **dict.fromkeys(("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"), WORK),
     **dict.fromkeys(("fidelity_kl", "fidelity_first_kl"), NATS),
     **dict.fromkeys(("fidelity_top1", "fidelity_first_top1"), SHARE),
@@ -172,7 +174,7 @@ def _compared(run: Run, anew: list[Record]) -> dict[str, Check]:
             continue
         for name, (relative, absolute) in COLUMNS.items():
             old, new = getattr(before, name), getattr(record, name)
-            if record.error is None and (old is None or (name == "prediction" and not old)):
+            if record.error is None and old in (None, "", ()):
                 continue  # not measured then
             checks[name].compared += 1
             if record.error is not None or not equal(old, new, relative, absolute):

@@ -99,18 +99,18 @@ def _following(record: Record, cost: LayerCost | None) -> Iterator[tuple[str, An
         yield "decode_step_s", (record.generation_s - record.ttft_s) / max(1, record.output_tokens - 1)
     if record.method == "baseline" and record.fidelity_top1 is not None:
         yield from EXACT.items()
-    by_step, by_stage = record.prompt_tokens_computed_by_step, record.prompt_tokens_computed_by_stage
-    if by_step:
+    if by_step := record.prompt_tokens_computed_by_step:
         yield "prompt_tokens_computed_by_stage", by_step[-1]
     if cost is None or not record.tokens_of_layer_runs:
         return
     runs, mlp = record.tokens_of_layer_runs, record.mlp_tokens_of_layer_runs or None
     flops = cost.flops(runs, mlp) + record.other_flops
     yield "flops_ratio", cost.flops([record.prompt_tokens] * cost.layers) / flops
-    if not by_step or by_step[0] == by_step[-1]:  # nothing came back
+    share = record.prompt_tokens_computed or 0.0
+    came_back = by_step and by_step[0] != by_step[-1]
+    read_twice = share > 1 and record.other_flops  # the model itself as the draft: its layer runs are listed nowhere
+    if not came_back and not read_twice:
         yield "prompt_tokens_computed", sum(runs) / (record.prompt_tokens * cost.layers)
-    elif by_stage and len(set(by_stage)) == 1:
-        yield "prompt_tokens_computed", by_stage[0]
 
 
 def _layer_cost(run: Run) -> LayerCost | None:
@@ -200,7 +200,9 @@ def _row_name(summary: pandas.DataFrame, row: int) -> str:
 
 
 def equal(one: Any, other: Any, relative: float = TOLERANCE, absolute: float = 1e-12) -> bool:
-    """Numbers that are close enough, the same texts, or two that are missing."""
+    """Numbers that are close enough, the same texts, two that are missing; of lists each."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(lambda a, b: equal(a, b, relative, absolute), one, other))
     try:
         first, second = float(one), float(other)
     except (TypeError, ValueError):
