@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy
 import yaml
@@ -12,19 +13,27 @@ from lazybench.store.lines import to_line
 from lazybench.store.record import Record
 from lazybench.tasks.categories import ENGLISH
 
-FIGURE6 = [("lazyllm", f"depths={depth} keep={keep}") for depth in (0.1, 0.5, 0.9) for keep in (0.3, 0.7)]
-METHODS = [
-    ("baseline", ""),
-    ("random_drop", "keep=0.7"),
-    ("static_pruning", "rerun depth=0.25 keep=0.5"),
-    ("prompt_compression", "sentence keep=0.5"),
-    ("lazyllm", "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"),
-    ("lazyllm", "depths=0.3,0.6,0.9 keep=0.5,0.5,0.5"),
+Params = dict[str, Any]
+
+
+def pruned(**pruning: object) -> Params:
+    """LazyLLM's params with this schedule."""
+    return {"pruning": pruning}
+
+
+FIGURE6 = [("lazyllm", pruned(depths=[depth], keep=[keep])) for depth in (0.1, 0.5, 0.9) for keep in (0.3, 0.7)]
+METHODS: list[tuple[str, Params]] = [
+    ("baseline", {}),
+    ("random_drop", {"keep": 0.7}),
+    ("static_pruning", {"keep": 0.5}),
+    ("prompt_compression", {"keep": 0.5}),
+    ("lazyllm", {}),
+    ("lazyllm", pruned(keep=[0.5, 0.5, 0.5])),
 ]
 SPEEDUPS = {"baseline": 1.0, "random_drop": 1.4, "static_pruning": 1.3, "prompt_compression": 0.4, "lazyllm": 1.6}
 
 
-def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, str]] | None = None) -> list[Record]:
+def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, Params]] | None = None) -> list[Record]:
     """Records of every English category, shaped like a run's."""
     random = numpy.random.default_rng(0)
     records = []
@@ -34,11 +43,12 @@ def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, 
                 prompt_tokens = int(random.integers(1500, 3500))
                 first = prompt_tokens / 2000 * random.normal(1, 0.02)
                 right = float(random.uniform(0.2, 0.6))
-                for order, (method, variant) in enumerate(methods or METHODS):
-                    keep = float(variant.rsplit("=", 1)[1].split(",")[0]) if variant else 1.0
+                for order, (method, params) in enumerate(methods or METHODS):
+                    keeps = params.get("pruning", params).get("keep", [0.7] * 3 if method == "lazyllm" else 1.0)
+                    keep = keeps[0] if isinstance(keeps, list) else keeps
                     speedup = SPEEDUPS[method] * (1.7 - keep if method == "lazyllm" else 1.0)
                     lost = 0.0 if method == "baseline" else (1 - keep) * float(random.uniform(0.0, 0.4))
-                    stages = len(variant.split("keep=")[1].split(",")) + 1 if method == "lazyllm" else 1
+                    stages = len(keeps) + 1 if isinstance(keeps, list) else 1
                     final = [1.0 if method == "baseline" else max(0.05, keep**stage) for stage in range(stages)]
                     by_step = tuple(
                         tuple(min(1.0, share + 0.01 * step * (stage > 0)) for stage, share in enumerate(final))
@@ -51,7 +61,7 @@ def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, 
                             task=task,
                             category=category,
                             method=method,
-                            variant=variant,
+                            params=params,
                             sample_id=f"{task}-{index}",
                             repeat=0,
                             prompt_tokens=prompt_tokens,
@@ -108,7 +118,7 @@ def write_run(folder: Path, records: list[Record], facts: dict[str, object] | No
 def write_results(root: Path) -> Path:
     """A results folder with what every table, figure and notebook reads."""
     write_run(root / "table1", made_up_records())
-    write_run(root / "fig6", made_up_records(2, methods=[("baseline", ""), *FIGURE6]), experiment="fig6")
+    write_run(root / "fig6", made_up_records(2, methods=[("baseline", {}), *FIGURE6]), experiment="fig6")
     random = numpy.random.default_rng(1)
     scores = random.dirichlet(numpy.full(400, 0.05), size=16)
     (root / "fig2").mkdir()

@@ -1,6 +1,7 @@
 """``python -m lazybench``: what there is. ``python -m lazybench run ...`` is the command ``lazybench ...``."""
 
 import sys
+from importlib import import_module
 
 from lazybench import __version__
 
@@ -9,23 +10,33 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
   lazybench KEY=VALUE ...                  measure methods on a task (in a checkout also: python run.py ...)
   lazybench --help                         its keys; --help tasks, models, methods, pruning: what they can be
   python -m lazybench.experiment NAME SIZE a table or figure of the paper, as in: fig5 mini
-  python -m lazybench.report FOLDER        tables, figures and one HTML page of results
-  python -m lazybench.leaderboard FOLDER   methods at matched speeds, and who beats whom
-  python -m lazybench.verify FOLDER        scores and summary computed again from the records
+  python -m lazybench report FOLDER        tables, figures and one HTML page of results
+  python -m lazybench leaderboard FOLDER   methods at matched speeds, and pairwise comparisons
+  python -m lazybench verify FOLDER        scores, columns and summary computed again from the records
+  python -m lazybench pack FOLDER --out X  finished runs as one file of records, X.parquet, and one of their origin
   python -m lazybench.lm_eval ...          lm-eval's command line with LazyLLM as a model
 
   from lazybench import LazyLLM, PruningSchedule      with LazyLLM(model, schedule): model.generate(...)"""
 
 
+COMMANDS = {
+    "run": "lazybench.command_line",
+    "report": "lazybench.report.__main__",
+    "leaderboard": "lazybench.report.board",
+    "verify": "lazybench.report.verify",
+    "pack": "lazybench.store.campaign",
+}
+
+
 def main() -> int:
-    """The overview, or the run that the arguments say."""
-    if sys.argv[1:2] != ["run"]:
+    """The overview, or what the first argument names, with the others."""
+    if sys.argv[1:2] == ["--version"]:
+        print(f"lazybench {__version__}")
+        return 0
+    if not sys.argv[1:] or sys.argv[1] not in COMMANDS:
         print(OVERVIEW)
         return 0 if len(sys.argv) == 1 or sys.argv[1] in ("-h", "--help") else 2
-    from lazybench import command_line
-
-    del sys.argv[1]
-    return command_line.main()
+    return int(import_module(COMMANDS[sys.argv.pop(1)]).main())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from lazybench.methods import Method, build
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.models.spec import DTYPES
 from lazybench.report.checks import Check, equal, where
-from lazybench.report.data_at_hand import check_scorer, data_settings, measured_task, offline
+from lazybench.report.data_at_hand import check_scorer, data_settings, measured_task, offline, shard_of
 from lazybench.store.reading import Run
 from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
@@ -64,7 +64,7 @@ def remeasured(run: Run, count: int, data_root: Path | None = None, model_path: 
         except UserError:
             raise
         except Exception as error:  # whatever a foreign configuration or checkpoint makes the libraries raise
-            raise naming(f"{run.folders[0].name} can't be measured anew", error) from error
+            raise naming(f"{run.path.name} can't be measured anew", error) from error
     return _compared(run, anew)
 
 
@@ -106,12 +106,11 @@ def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None
         model = replace(model, dtype=noted["dtype"])
     if model_path is not None:
         model = replace(model, path=model_path)
-    index, count = run.shards[0].split("/")
     return RunConfig(
         model=model,
         task_name=str(given["task"].get("name")),
         datasets=tuple(given["task"]["datasets"]),
-        data=data_settings(run, data_root, (int(index), int(count))),
+        data=data_settings(run, data_root, shard_of(run)),
         methods=tuple(rebuilt_method(node) for node in given.get("methods") or ()),
         repeats=given.get("repeats", 1),
         warmup=0,

@@ -5,53 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lazybench.errors import UserError
-from lazybench.store.files import write_atomically
-
 
 def write_run_report(folder: Path) -> list[str]:
     """Write ``summary.csv``, ``table.md``, ``tradeoff.png`` and ``index.html`` beside a run's samples.jsonl, each
     atomically.
 
     Returns:
-        The run in plain words; see ``words.plain_words``.
+        The run in plain words; see ``notes.plain_words``.
 
     Raises:
         UserError: the folder is no run folder.
     """
     # pandas, scipy and matplotlib take a second to import: only who reports pays it
+    from lazybench.report.artefacts import write_text
     from lazybench.report.figures.style import save
-    from lazybench.report.figures.tradeoff import tradeoff
+    from lazybench.report.figures.tradeoff import draw
+    from lazybench.report.names import with_setting
+    from lazybench.report.notes import plain_words
     from lazybench.report.page import write_page
     from lazybench.report.results import Results
     from lazybench.report.tables import run_table
-    from lazybench.report.words import plain_words
     from lazybench.store.reading import read_run
 
-    folder = Path(folder)
+    run = read_run(Path(folder))
     # written before the marker of its end, and for one shard alone: neither is a fault of this table
-    run = replace(read_run(folder), finished=True, shards=("0/1",))
-    results = Results((run,), ())
-    summary = results.summary
-    write_text(folder / "summary.csv", summary.to_csv(index=False))
-    write_text(folder / "table.md", run_table(summary, results.notes))
-    save(tradeoff(summary), folder / "tradeoff.png")
-    write_page(folder / "index.html", results, {}, [], texts=True, data_root=None)
-    return plain_words(summary)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file at once or not at all; see ``write_atomically``."""
-    write_atomically(path, text.encode("utf-8"))
-
-
-def make_folder(out: Path) -> None:
-    """Make what ``--out`` names.
-
-    Raises:
-        UserError: it can't be made.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
+    results = Results((replace(run, finished=True, config={**run.config, "shard": "0/1"}),))
+    write_text(run.path / "summary.csv", results.summary.to_csv(index=False))
+    write_text(run.path / "table.md", run_table(results.summary, results.notes))
+    save(draw(with_setting(results.summary)), run.path / "tradeoff.png")
+    write_page(run.path / "index.html", results, {}, [], texts=True, data_root=None)
+    return plain_words(results.summary)

@@ -1,4 +1,4 @@
-"""``python -m lazybench.report RESULTS_FOLDER...``: every table and figure that the results allow, and one page."""
+"""``python -m lazybench report FOLDER...``: every table and figure that the results allow, and one page."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lazybench.errors import UserError, refuse, unknown_name
-from lazybench.report import where as conditions
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lazybench.report", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RESULTS_FOLDER", help="holds runs, at any depth")
-    parser.add_argument("--out", type=Path, help="where to write; default: report/ in the first folder")
-    parser.add_argument("--only", action="append", metavar="NAME", help="table1, fig5, ...; page and summary always")
+    from lazybench.report.artefacts import NAMES, add_options
+
+    parser = argparse.ArgumentParser(prog="python -m lazybench report", description=__doc__)
+    add_options(parser, "report")
     parser.add_argument(
-        "--no-texts", action="store_true", help="leave prompt heads and answers out of the page (predictions stay)"
+        "--only", action="append", metavar="NAME", help=f"of {', '.join(NAMES)}; page and summary always"
     )
+    parser.add_argument("--no-texts", action="store_true", help="leave prompts and answers out of the page")
     parser.add_argument("--data-root", type=Path, help="LongBench-schema JSONL files, for prompts and answers")
-    parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=conditions.HELP)
-    options = parser.parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
     try:
-        build(options.folders, options.out, options.only, not options.no_texts, options.data_root, options.where)
+        build(options.pop("folders"), texts=not options.pop("no_texts"), **options)
     except UserError as error:
         return refuse(error)
     return 0
 
 
 def build(
-    folders: list[Path],
-    out: Path | None,
-    only: list[str] | None,
-    texts: bool,
-    data_root: Path | None,
+    folders: Sequence[Path],
+    out: Path | None = None,
+    only: Sequence[str] | None = None,
+    texts: bool = True,
+    data_root: Path | None = None,
     where: Sequence[str] = (),
+    exclude: Sequence[Path] = (),
+    by: Sequence[str] = (),
+    formats: Sequence[str] = ("md", "png"),
 ) -> None:
     """Write everything and print where.
 
     Raises:
         UserError: nothing to report on, an unknown artefact, or one that these results can't show.
     """
-    from lazybench.report import artefacts, make_folder, write_text
+    from lazybench.report import artefacts
     from lazybench.report.page import write_page
     from lazybench.report.results import load
     from lazybench.report.tables import run_table
@@ -51,23 +53,21 @@ def build(
     for name in only or ():
         if name not in artefacts.NAMES:
             raise unknown_name("table or figure", name, artefacts.NAMES)
-    results = load(folders, where)
+    results = load(folders, where, exclude, by)
     wanted = tuple(only or artefacts.NAMES)
-    out = out or folders[0] / "report"
-    make_folder(out)
-    write_text(out / "summary.csv", results.summary.to_csv(index=False))
-    write_text(out / "table.md", run_table(results.summary, results.notes))
-    tables = artefacts.build_tables(results, wanted)
+    out = artefacts.make_folder(out, folders, "report")
+    artefacts.write_text(out / "summary.csv", results.summary.to_csv(index=False))
+    artefacts.write_text(out / "table.md", run_table(results.summary, results.notes))
+    tables, figures = artefacts.build_tables(results, wanted), list(artefacts.build_figures(results, wanted))
     for name, (caption, table) in tables.items():
-        artefacts.write_table(name, caption, table, out)
-    figures = list(artefacts.build_figures(results, wanted))
+        artefacts.write_table(name, caption, table, out, formats)
     for name, _, figure in figures:
-        artefacts.write_figure(name, figure, out)
+        artefacts.write_figure(name, figure, out, formats)
     write_page(out / "index.html", results, tables, figures, texts, data_root)
     built = (*tables, *(name for name, _, _ in figures))  # a figure of each model has its name behind
     if absent := [name for name in only or () if not any(one.startswith(name) for one in built)]:
         raise UserError(f"--only {' '.join(absent)}: no run here holds what it shows; the summary and the page: {out}")
-    print(f"{', '.join(['summary', *tables, *(name for name, _, _ in figures)])}: {out}")
+    print(f"{', '.join(['summary', *built])}: {out}")
     print(f"page: {out / 'index.html'}")
 
 

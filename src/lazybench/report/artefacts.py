@@ -2,105 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas
 from matplotlib.figure import Figure
 
-from lazybench.report import tables, write_text
-from lazybench.report.figures import fig1, fig2, fig5, fig6, fig7, gpu
+from lazybench.errors import UserError
+from lazybench.report import tables
+from lazybench.report.figures import fig1, fig2, fig6, fig7, gpu, tradeoff
 from lazybench.report.figures.style import save
-from lazybench.report.figures.tradeoff import qualities
-from lazybench.report.names import with_settings_in_model
+from lazybench.report.names import timed, with_setting
 from lazybench.report.paper import TITLE
-from lazybench.report.results import Results
+from lazybench.report.results import WHERE, Results
 from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.store.files import write_atomically
 
-TABLES: dict[str, tuple[Callable[[pandas.DataFrame], pandas.DataFrame], str]] = {
-    "table1": (tables.table1, "Table 1: score and TTFT speedup (x), ours beside the paper's"),
-    "table2": (tables.table2, "Table 2: prompt tokens computed (%) and overall generation speedup (x) of LazyLLM"),
-}
-FIGURES = {
+CAPTIONS = {
+    "table1": "Table 1: score and TTFT speedup (x), ours beside the paper's",
+    "table2": "Table 2: prompt tokens computed (%) and overall generation speedup (x) of LazyLLM",
+    "gpu": "On the device: times, memory, and what a forward pass launches; random weights, see `revival.like`",
     "fig1": "Figure 1: share of prefill and decoding in the generation time",
     "fig2": "Figure 2: attention of the prompt's tokens with respect to the next token",
     "fig5": "Figure 5: quality over TTFT speedup",
     "fig6": "Figure 6: one pruning layer",
     "fig7": "Figure 7: prompt tokens computed over the generation steps",
 }
-GPU = "On the device: times, memory, and what a forward pass launches; random weights, see `revival.like`"
-NAMES = (*TABLES, *FIGURES, "gpu")
+NAMES = tuple(CAPTIONS)
+FORMATS = ("md", "png", "csv", "tex", "pdf")
+Drawn = tuple[str, str, Figure]  # file name, caption, figure
 
 
-def build_tables(results: Results, wanted: tuple[str, ...]) -> dict[str, tuple[str, pandas.DataFrame]]:
+def build_tables(results: Results, wanted: Sequence[str]) -> dict[str, tuple[str, pandas.DataFrame]]:
     """Name to caption and table, for those that the results allow."""
-    if results.summary.empty:
-        return {}
-    allowed = {
-        "table1": tables.timed(results.summary) or "score" in results.summary,
-        "table2": tables.timed(results.summary),
-    }
-    built = {
-        name: (caption, build(results.summary))
-        for name, (build, caption) in TABLES.items()
-        if name in wanted and allowed[name]
-    }
-    if "gpu" in wanted and len(rows := gpu.rows(results.records)):
-        built["gpu"] = GPU, gpu.table(rows)
-    return built
+    found, summary = {}, results.summary
+    if "table1" in wanted and len(summary) and (timed(summary) or "score" in summary):
+        found["table1"] = tables.table1(summary)
+    if "table2" in wanted and timed(summary) and (summary["method"] == "lazyllm").any():
+        found["table2"] = tables.table2(summary)
+    if "gpu" in wanted and len(rows := gpu.table(results)):
+        found["gpu"] = rows
+    return {name: (CAPTIONS[name], table) for name, table in found.items()}
 
 
-def build_figures(results: Results, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, Figure]]:
-    """File name, caption and figure, for those that the results allow."""
-    summary = with_settings_in_model(results.summary)
-    timed = not summary.empty and tables.timed(summary)
-    if timed and "fig1" in wanted and len(fig1.shares(results.samples)):
-        yield "fig1", FIGURES["fig1"], fig1.draw(results.samples)
+def build_figures(results: Results, wanted: Sequence[str]) -> Iterator[Drawn]:
+    """Those that the results allow; of each quality that was measured one, and one for each model where they differ."""
+    summary = with_setting(results.summary)
+    if "fig1" in wanted and len(fig1.shares(results.samples)):
+        yield "fig1", CAPTIONS["fig1"], fig1.draw(results.samples)
     for path in results.attention if "fig2" in wanted else ():
         name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
-        yield name, FIGURES["fig2"], fig2.draw(fig2.read_attention(path), fig2.title_of(path))
-    has_layers = "fig6" in wanted and not summary.empty and bool(_qualities(summary))
-    if has_layers and fig6.one_layer_rows(summary, results.layers)["depth"].notna().any():
-        for suffix, told, column in _qualities(summary):
-            yield f"fig6{suffix}", FIGURES["fig6"] + told, fig6.draw(summary, results.layers, column)
-    if "fig7" in wanted:
-        figure = fig7.draw([record for records in results.records for record in records], results.layers)
-        if figure.axes:
-            yield "fig7", FIGURES["fig7"], figure
-    if not timed:
+        yield name, CAPTIONS["fig2"], fig2.draw(fig2.read_attention(path), fig2.title_of(path))
+    if summary.empty:
         return
-    if "fig5" in wanted:
-        models = list(dict.fromkeys(summary["model"]))
-        for model in models:
-            name = "fig5" if len(models) == 1 else f"fig5_{file_name(model)}"
-            for suffix, told, column in _qualities(summary[summary["model"] == model]):
-                yield name + suffix, f"{FIGURES['fig5']}, {model}{told}", fig5.draw(summary, model, column)
-    if "gpu" in wanted and len(rows := gpu.rows(results.records)):
-        yield "gpu", GPU, gpu.draw(rows)
+    if "fig6" in wanted and fig6.one_layer_rows(summary, results.layers)["layer"].notna().any():
+        for suffix, told, column in _qualities(summary):
+            yield f"fig6{suffix}", CAPTIONS["fig6"] + told, fig6.draw(summary, results.layers, column)
+    if "fig7" in wanted and (figure := fig7.draw(results.labelled, results.layers)).axes:
+        yield "fig7", CAPTIONS["fig7"], figure
+    models = list(dict.fromkeys(summary["model"])) if "fig5" in wanted and timed(summary) else []
+    for model in models:
+        name = "fig5" if len(models) == 1 else f"fig5_{file_name(model)}"
+        rows = summary[summary["model"] == model]
+        for suffix, told, column in _qualities(rows):
+            yield name + suffix, f"{CAPTIONS['fig5']}, {model}{told}", tradeoff.draw(rows, column)
 
 
 def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str, str]]:
-    """File name's end, caption's end and column of each quality that was measured: few samples are told apart by
-    fidelity alone. Times alone have none.
-    """
+    """File name's end, caption's end and column of each quality that was measured; the first has the plain name."""
     least = summary["n"].min()
     few = f" (from n={least} on: too few for scores)" if least < LEAST_SAMPLES else ""
-    suffixes = {"relative_score": ("", few), "fidelity_top1": ("_fidelity", ", fidelity for quality")}
-    found = [(*suffixes[column], column) for column in qualities(summary)]
-    return [("", told, column) for _, told, column in found[:1]] + found[1:]
+    told = {"relative_score": few, "fidelity_top1": ", fidelity for quality"}
+    measured = tradeoff.qualities(summary)
+    return [("_fidelity" if place else "", told[name], name) for place, name in enumerate(measured)]
 
 
-def write_table(name: str, caption: str, table: pandas.DataFrame, out: Path) -> None:
-    """Markdown, CSV and LaTeX."""
-    write_text(out / f"{name}.md", f"{caption}. Paper: {TITLE}\n\n{tables.markdown(table)}")
-    write_text(out / f"{name}.csv", table.to_csv(index=False))
-    write_text(out / f"{name}.tex", tables.latex(table, caption, f"tab:{name}"))
+def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
+    """What the report and the leaderboard both take."""
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="holds runs or campaigns, at any depth")
+    parser.add_argument("--out", type=Path, help=f"where to write; default: {folder}/ in the first folder")
+    parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=WHERE)
+    parser.add_argument("--exclude", type=Path, action="append", default=[], metavar="FOLDER", help="leave this out")
+    parser.add_argument("--by", action="append", default=[], metavar="NAME", help="splits rows too: seed, hardware.cpu")
+    known = f"of {','.join(FORMATS)}; default: md,png"
+    parser.add_argument("--formats", type=_formats, default=("md", "png"), metavar="md,png,...", help=known)
 
 
-def write_figure(name: str, figure: Figure, out: Path) -> None:
-    """PNG and PDF."""
-    for kind in ("png", "pdf"):
+def _formats(text: str) -> tuple[str, ...]:
+    if set(formats := tuple(text.split(","))) - set(FORMATS):
+        raise ValueError
+    return formats
+
+
+def make_folder(out: Path | None, folders: Sequence[Path], name: str) -> Path:
+    """What ``--out`` names, else a folder of that name in the first folder, or beside the first file.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    first = folders[0]
+    out = out or (first if first.is_dir() else first.parent) / name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
+    return out
+
+
+def write_table(name: str, caption: str, table: pandas.DataFrame, out: Path, formats: Sequence[str]) -> None:
+    """Markdown, CSV and LaTeX, as asked."""
+    texts = {
+        "md": f"{caption}. Paper: {TITLE}\n\n{tables.markdown(table)}",
+        "csv": table.to_csv(index=False),
+        "tex": tables.latex(table, caption, f"tab:{name}"),
+    }
+    for kind in texts.keys() & set(formats):
+        write_text(out / f"{name}.{kind}", texts[kind])
+
+
+def write_figure(name: str, figure: Figure, out: Path, formats: Sequence[str]) -> None:
+    """PNG and PDF, as asked."""
+    for kind in {"png", "pdf"} & set(formats):
         save(figure, out / f"{name}.{kind}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file at once or not at all; see ``write_atomically``."""
+    write_atomically(path, text.encode("utf-8"))
 
 
 def file_name(text: str) -> str:

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas
 
 from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
-from lazybench.report.data_at_hand import check_scorer, measured_task
+from lazybench.report.data_at_hand import check_scorer, measured_task, shard_of
+from lazybench.report.frame import records_frame
+from lazybench.report.summary import summarise
 from lazybench.store.reading import Run
 from lazybench.store.record import Record
 from lazybench.tasks.base import Task
-
-if TYPE_CHECKING:
-    import pandas
 
 TOLERANCE = 1e-6  # relative; another version of a library may round the last digit otherwise
 # what nobody can compute again: it was so on that machine, at that time
@@ -48,12 +49,10 @@ def check_records(run: Run, data_root: Path | None = None) -> tuple[Check, Check
     data is not at hand, the samples that any method has stand for it.
     """
     records, scores = Check(), Check()
-    index, count = run.shards[0].split("/")
-    shard = (int(index), int(count))
     for name in run.config["task"]["datasets"]:
         of_task = [record for record in run.records if record.task == name]
         try:
-            task = measured_task(run, name, data_root, shard)
+            task = measured_task(run, name, data_root, shard_of(run))
             samples = [sample.sample_id for sample in task.samples()]
         except UserError as error:
             samples = list(dict.fromkeys(record.sample_id for record in of_task))
@@ -133,14 +132,10 @@ def check_summary(run: Run) -> Check:
     Raises:
         UserError: the folder has no summary.csv.
     """
-    import pandas
-
-    from lazybench.report.summary import summarise
-
-    path = run.folders[0] / "summary.csv"
+    path = run.path / "summary.csv"
     if not path.is_file():
         raise UserError(f"{path.parent} holds no summary.csv; run its command again to write it")
-    anew = pandas.read_csv(StringIO(summarise(run.records).to_csv(index=False)))  # as CSV rounds it
+    anew = pandas.read_csv(StringIO(summarise(records_frame([run.records])).to_csv(index=False)))  # as CSV rounds it
     try:
         stored = pandas.read_csv(path)
     except ValueError as error:
@@ -161,16 +156,17 @@ def look_for(name: str, samples: list[str], records: list[Record], config: dict[
     """Name what is missing: of every method and repeat that was asked for, a record of every sample."""
     seen: dict[tuple[str, str], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
-        seen[record.method, record.label][record.repeat].add(record.sample_id)
-    asked = config.get("methods") or []
+        seen[record.method, record.setting][record.repeat].add(record.sample_id)
+    words = {(record.method, record.setting): f"{record.method} {record.label}".strip() for record in records}
+    asked, least = config.get("methods") or [], config.get("repeats") or 1
     if samples and len(seen) < len(asked):  # a shard may have none of a short dataset
-        found = ", ".join(" ".join(key).strip() for key in seen) or "none"
+        found = ", ".join(words.values()) or "none"
         check.different.append(f"{name}: {len(asked)} methods were asked for, records are of {len(seen)}: {found}")
-        check.expected += (len(asked) - len(seen)) * len(samples) * (config.get("repeats") or 1)
-    for (method, params), repeats in seen.items():
-        for repeat in range(max(config.get("repeats") or 1, max(repeats) + 1)):
+        check.expected += (len(asked) - len(seen)) * len(samples) * least
+    for key, repeats in seen.items():
+        place = f"{name} {words[key]}"
+        for repeat in range(max(least, max(repeats) + 1)):
             here = repeats.get(repeat, set())
-            place = " ".join(f"{name} {method} {params}".split())
             check.expected += len(samples)
             check.compared += len(here & set(samples))
             check.different += [f"{place} repeat {repeat}: no record of sample {s}" for s in samples if s not in here]

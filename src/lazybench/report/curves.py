@@ -18,13 +18,13 @@ import pandas
 
 from lazybench.methods import family
 from lazybench.report import statistics
-from lazybench.report.samples import settings_label
+from lazybench.report.frame import settings_label
 from lazybench.report.statistics import KL_FLOOR, Estimate, Measured
 
+Ratios = dict[tuple[str, str], float]  # of a method and its params
 LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
 QUANTITIES = (*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio")
-SAMPLE = ["task", "sample_id"]
-WHOLE = 1.02  # ratio of FLOPs, times or memory below which a prompt counts as not pruned
+WHOLE = 1.02  # ratio of FLOPs or memory below which a prompt counts as not pruned
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,21 @@ def between(speeds: tuple[float, ...], speed: float) -> tuple[int, int, float] |
     return None
 
 
-def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], float] | None = None) -> list[Curve]:
+def curves_of(samples: pandas.DataFrame, speedups: Ratios | None = None) -> list[Curve]:
     """The curves of one model's samples, the baseline's left out.
 
     Args:
-        samples: from ``paired_samples``.
-        speedups: the speed of each (method, params), measured elsewhere; those without one are left out. None: the
-            FLOPs ratio of all samples' work together, each task with the same weight: half of the prompts at 2x and
-            the others left whole are 1.33x.
+        samples: from ``by_sample``.
+        speedups: the speed of each (method, params); those without one are left out. None: ``flops_ratios``.
     """
-    samples = with_quantities(samples[samples["method"] != "baseline"])
+    speeds_of = flops_ratios(samples) if speedups is None else speedups
     families: dict[tuple[str, str], list[tuple[float, str, bool, pandas.DataFrame]]] = {}
-    for (method, params), rows in samples.groupby(["method", "params"], sort=False):
-        speed = flops_ratio(rows) if speedups is None else speedups.get((str(method), str(params)), math.nan)
-        if math.isnan(speed) or rows["fidelity_kl"].isna().all():
-            continue
-        setting = rows.set_index(SAMPLE)[list(QUANTITIES)]
-        left_whole = bool((rows["flops_ratio"].median() if speedups is None else speed) < WHOLE)
-        families.setdefault((str(method), family(str(method), json.loads(str(params)))), []).append(
-            (speed, str(params), left_whole, setting)
-        )
+    for (method, params), rows in quantities(samples):
+        speed = speeds_of.get((method, params), math.nan)
+        if not math.isnan(speed) and rows["fidelity_kl"].notna().any():
+            spared = bool((rows["flops_ratio"].median() if speedups is None else speed) < WHOLE)
+            setting = (speed, params, spared, rows[list(QUANTITIES)])
+            families.setdefault((method, family(method, json.loads(params))), []).append(setting)
     found = []
     for (method, common), settings in families.items():
         settings.sort(key=lambda setting: setting[:2])
@@ -113,9 +108,37 @@ def curves_of(samples: pandas.DataFrame, speedups: Mapping[tuple[str, str], floa
     return found
 
 
-def flops_ratio(samples: pandas.DataFrame) -> float:
-    """Of the samples' work together, as if each plain prefill were as long; each task weighs the same."""
-    return 1.0 / statistics.mean(Measured.of(1.0 / samples["flops_ratio"], None, samples["task"]))
+def quantities(samples: pandas.DataFrame) -> list[tuple[tuple[str, str], pandas.DataFrame]]:
+    """Each method and its params but the baseline, with its samples by task and id: ``QUANTITIES`` and all else."""
+    steps, kv = samples["baseline_output_tokens"], samples["baseline_kv_bytes_end"]
+    total = steps * samples["fidelity_kl"] - samples["fidelity_first_kl"]
+    rows = samples.assign(
+        fidelity_later_kl=(total.clip(lower=0) / (steps - 1)).where(steps > 1),
+        kv_ratio=samples["kv_bytes_end"] / kv,
+        aux_ratio=samples["aux_bytes_end"] / kv,
+    )
+    rows = rows[rows["method"] != "baseline"].set_index(["task", "sample_id"])
+    return [((str(method), str(params)), of) for (method, params), of in rows.groupby(["method", "params"], sort=False)]
+
+
+def flops_ratios(samples: pandas.DataFrame) -> Ratios:
+    """Of all samples' work together, as if each plain prefill were as long, each task with the same weight: half of the
+    prompts at 2x and the others left whole are 1.33x.
+    """
+    return {
+        pair: 1.0 / statistics.mean(Measured.of(1.0 / rows["flops_ratio"], None, rows.index.get_level_values("task")))
+        for pair, rows in quantities(samples)
+    }
+
+
+def memory_ratios(samples: pandas.DataFrame) -> Ratios:
+    """The plain model's KV cache over KV cache and Aux Cache at the end, the median; without those that don't say."""
+    found = {}
+    for pair, rows in quantities(samples):
+        ratio = 1.0 / (rows["kv_ratio"] + rows["aux_ratio"].fillna(0))
+        if ratio.notna().any():
+            found[pair] = statistics.median_ratio(Measured.of(ratio, None, ratio.index.get_level_values("task"))).value
+    return found
 
 
 def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:
@@ -134,18 +157,6 @@ def by_task(values: pandas.Series) -> Measured:
     tasks = values.index.get_level_values("task") if len(values) else None
     measured = Measured.of(values, None, tasks)
     return measured if all(len(task) > 1 for task in measured.by_task()) else Measured.of(values)
-
-
-def with_quantities(samples: pandas.DataFrame) -> pandas.DataFrame:
-    """``paired_samples`` with the ``QUANTITIES`` that follow from others."""
-    steps = samples["baseline_output_tokens"]
-    total = steps * samples["fidelity_kl"] - samples["fidelity_first_kl"]
-    kv = samples["baseline_kv_bytes_end"]
-    return samples.assign(
-        fidelity_later_kl=(total.clip(lower=0) / (steps - 1)).where(steps > 1),
-        kv_ratio=samples["kv_bytes_end"] / kv,
-        aux_ratio=samples["aux_bytes_end"] / kv,
-    )
 
 
 def _log(values: pandas.DataFrame) -> pandas.DataFrame:

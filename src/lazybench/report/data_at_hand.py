@@ -16,6 +16,12 @@ from lazybench.tasks.long_context import INFINITEBENCH
 NAMES_CODE = "include_path"  # a folder whose task files import Python
 
 
+def shard_of(run: Run) -> tuple[int, int]:
+    """Which part of every dataset the run measured."""
+    index, count = run.shard.split("/")
+    return int(index), int(count)
+
+
 def data_settings(run: Run, data_root: Path | None, shard: tuple[int, int] = (0, 1)) -> DataSettings:
     """What the folder's configuration says of its data, without what names code.
 

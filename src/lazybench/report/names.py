@@ -6,7 +6,9 @@ import pandas
 
 from lazybench.methods import title
 from lazybench.report import paper
-from lazybench.report.samples import method_order, settings_label
+from lazybench.report.frame import method_order, settings_label
+
+Names = dict[tuple[str, str], str]  # a method and its params to a name
 
 
 def method_title(method: str, params: str = "") -> str:
@@ -19,19 +21,18 @@ def titled(method: str, text: str) -> str:
     return f"{title(method)}, {text}" if text else title(method)
 
 
-def short_names(rows: pandas.DataFrame) -> dict[tuple[str, str], str]:
-    """(method, params) to a name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``."""
+def short_names(rows: pandas.DataFrame) -> Names:
+    """A name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``."""
     keys = sorted(dict.fromkeys(zip(rows["method"], rows["params"], strict=True)), key=lambda key: method_order(*key))
     methods = [method for method, _ in keys]
     names = {}
     for place, (method, params) in enumerate(keys):
-        several = methods.count(method) > 1
-        number = f" {1 + methods[:place].count(method)}" if several else ""
+        number = f" {1 + methods[:place].count(method)}" if methods.count(method) > 1 else ""
         names[method, params] = title(method) + number
     return names
 
 
-def settings_lines(names: dict[tuple[str, str], str]) -> list[str]:
+def settings_lines(names: Names) -> list[str]:
     """``LazyLLM 1: depths=0.3 keep=0.5``, for each of ``short_names`` that has settings."""
     labels = {name: settings_label(*key) for key, name in names.items()}
     return [f"{name}: {label}" for name, label in labels.items() if label]
@@ -62,9 +63,11 @@ def category_rows(summary: pandas.DataFrame) -> pandas.DataFrame:
     return summary[(summary["level"] == "category") | ~covered]
 
 
-def with_settings_in_model(summary: pandas.DataFrame) -> pandas.DataFrame:
-    """The same rows, each setting a model of its own: for figures and columns that stand for models."""
-    if summary.empty:
-        return summary
-    labels = (summary["model"] + " " + summary["setting"]).str.strip()
-    return summary.assign(model=labels, setting="")
+def with_setting(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The same rows, each setting a model of its own: for figures and tables that stand for models."""
+    return rows.assign(model=(rows["model"] + " " + rows["setting"]).str.strip(), setting="") if len(rows) else rows
+
+
+def timed(rows: pandas.DataFrame) -> bool:
+    """Whether any of a summary's rows has a time, relative to the baseline's."""
+    return "ttft_speedup" in rows and bool(rows["ttft_speedup"].notna().any())

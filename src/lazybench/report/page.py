@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,14 @@ from matplotlib.figure import Figure
 from yaml import safe_dump
 
 from lazybench.errors import UserError
-from lazybench.report import paper, write_text
+from lazybench.report import paper, tables
+from lazybench.report.artefacts import Drawn, write_text
 from lazybench.report.data_at_hand import measured_task, offline
 from lazybench.report.figures.style import save_to
-from lazybench.report.figures.tradeoff import tradeoff
-from lazybench.report.names import (
-    category_rows,
-    method_title,
-    settings_lines,
-    short_names,
-    task_title,
-    with_settings_in_model,
-)
-from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
+from lazybench.report.figures.tradeoff import draw
+from lazybench.report.names import category_rows, method_title, settings_lines, short_names, timed, with_setting
+from lazybench.report.notes import machine, plain_words, reading_notes, row_notes
 from lazybench.report.results import Results
-from lazybench.report.tables import brief, readable, timed
-from lazybench.report.words import plain_words
 from lazybench.store.files import without_folders
 from lazybench.store.reading import Run
 from lazybench.tasks.base import Sample
@@ -53,42 +46,37 @@ DEVIATIONS = (
 def write_page(
     path: Path,
     results: Results,
-    tables: dict[str, tuple[str, pandas.DataFrame]],
-    figures: list[tuple[str, str, Figure]],
+    shown: dict[str, tuple[str, pandas.DataFrame]],
+    figures: Sequence[Drawn],
     texts: bool,
     data_root: Path | None,
 ) -> None:
     """Write the page.
 
     Args:
+        shown: name to caption and table.
         texts: show prompt heads and answers where the data is at hand; predictions always stand.
         data_root: folder of LongBench-schema JSONL files; None: where the run read them.
     """
     environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
     summary = results.summary
-    names = short_names(summary) if len(summary) else {}
-    shown = [(name, caption, inline(figure)) for name, caption, figure in figures]
+    names = short_names(category_rows(summary)) if len(summary) else {}
+    drawn = [(name, caption, inline(figure)) for name, caption, figure in figures]
     if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
-        shown.insert(
-            0,
-            (
-                "tradeoff",
-                f"Quality over {'TTFT speedup' if timed(summary) else 'FLOPs ratio'}, by model and category",
-                inline(tradeoff(with_settings_in_model(summary))),
-            ),
-        )
+        caption = f"Quality over {'TTFT speedup' if timed(summary) else 'FLOPs ratio'}, by model and category"
+        drawn.insert(0, ("tradeoff", caption, inline(draw(with_setting(summary)))))
     page = environment.get_template("page.html").render(
+        title=", ".join(dict.fromkeys(f"{run.config['task'].get('name')} on {_model(run)}" for run in results.runs)),
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
-        summaries=_summaries(summary, names),
+        sections=tables.sections(summary, names) if len(summary) else [],
         words=plain_words(summary),
         parameters=settings_lines(names),
-        timed=len(summary) and timed(summary),
-        reading=[*reading_notes(summary), CLAIM_NOTE] if len(summary) else [],
-        notes=[*(row_notes(summary, names) if len(summary) else ()), *results.notes],
-        failed=[record for records in results.records for record in records if record.error],
-        tables=[(caption, table) for caption, table in tables.values()],
-        figures=shown,
+        reading=reading_notes(summary) if len(summary) else [],
+        notes=[*(row_notes(summary) if len(summary) else ()), *results.notes],
+        failed=[record for _, record in results.labelled if record.error],
+        tables=list(shown.values()),
+        figures=drawn,
         samples=_for_script(_browser(results, texts, data_root)),
         texts=texts,
         deviations=DEVIATIONS,
@@ -103,37 +91,25 @@ def inline(figure: Figure) -> str:
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
 
 
-def _summaries(
-    summary: pandas.DataFrame, names: dict[tuple[str, str], str]
-) -> list[tuple[str, list[tuple[str, pandas.DataFrame]], pandas.DataFrame]]:
-    """For each model what decides, category by category; and every row with every number."""
-    found = []
-    for model, rows in summary.groupby("model", sort=False) if len(summary) else ():
-        keys = ["category", "task", "setting"]
-        sections = category_rows(rows).groupby(keys, sort=False)
-        short = [
-            (task_title(str(task), str(category), str(setting)), brief(section, names))
-            for (category, task, setting), section in sections
-        ]
-        found.append((str(model), short, readable(rows)))
-    return found
+def _model(run: Run) -> str:
+    """The model's name as its records have it; as the configuration has it, while there is none."""
+    return run.records[0].model if run.records else str(run.config["model"].get("name"))
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
     model, hardware = run.provenance.get("model") or {}, run.provenance.get("hardware") or {}
-    device = ", ".join(hardware.get("gpus") or [hardware.get("cpu") or "?"])
     commit = str(run.provenance.get("commit") or "no commit")[:10]
     return {
-        "name": ", ".join(folder.name for folder in run.folders),
+        "name": run.path.name,
         "finished": run.finished,
         "what": {
-            "model": run.model,
+            "model": _model(run),
             "dtype": model.get("dtype", "?"),
             "datasets": ", ".join(run.config["task"]["datasets"]),
-            "methods": ", ".join(dict.fromkeys(method_title(r.method) for r in run.records)),
+            "methods": ", ".join(dict.fromkeys(method_title(record.method) for record in run.records)),
             "records": len(run.records),
-            "samples": len({(r.task, r.sample_id) for r in run.records}),
-            "hardware": f"{device}, {hardware.get('torch_threads', '?')} threads",
+            "samples": len({(record.task, record.sample_id) for record in run.records}),
+            "hardware": f"{machine(run)}, {hardware.get('torch_threads', '?')} threads",
             "started": run.provenance.get("started_at", "?"),
             "code": commit + (" with uncommitted changes" if run.provenance.get("dirty") else ""),
         },
@@ -145,21 +121,20 @@ def _run_facts(run: Run) -> dict[str, Any]:
 def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict[str, Any]]:
     """One entry per sample: what it is, and each method's prediction and score (the first repeat)."""
     entries: dict[tuple[str, str, str, int], dict[str, Any]] = {}
-    for index, (run, records) in enumerate(zip(results.runs, results.records, strict=True)):
+    for index, (run, told) in enumerate(zip(results.runs, results.settings, strict=True)):
         documents = _documents(run, data_root) if texts else {}
-        for record in records:
+        for record in run.records:
             if record.repeat:
                 continue
-            name = (record.task, record.sample_id)
-            key = (record.model, *name, index)
+            model = f"{record.model} {told[record.category]}".strip()
             entry = entries.setdefault(
-                key,
+                (model, record.task, record.sample_id, index),
                 {
-                    "model": record.model,
+                    "model": model,
                     "task": record.task,
                     "id": record.sample_id,
                     "prompt_tokens": record.prompt_tokens,
-                    "text": _text(documents.get(name)),
+                    "text": _text(documents.get((record.task, record.sample_id))),
                     "methods": [],
                 },
             )

@@ -2,101 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas
 
 from lazybench.errors import UserError
-from lazybench.report.grouping import Group, groups_of
+from lazybench.report.frame import by_sample, paired, records_frame
 from lazybench.report.notes import run_notes
-from lazybench.report.samples import paired_samples
-from lazybench.report.summary import summarise_runs
-from lazybench.report.where import conditions
-from lazybench.store.reading import Run, find_runs, merge_shards, read_run
+from lazybench.report.rows import settings
+from lazybench.report.summary import summarise
+from lazybench.store.reading import Run, find_runs, read_runs
 from lazybench.store.record import Record
+
+ASKED = tuple(field.name for field in fields(Record) if "tuple" not in str(field.type) and field.name != "details")
+WHERE = "only these records, as in \"task == 'qasper' and prompt_tokens > 1000\"; the baseline of each stays"
+# of a condition's syntax: comparisons of columns and constants, nothing that calls or looks up
+SYNTAX = (
+    *(ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, ast.Load),
+    *(ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn, ast.Name, ast.Constant, ast.List),
+)
 
 
 @dataclass(frozen=True)
 class Results:
-    """The runs, their records by run, and the attention maps."""
+    """The runs, the oldest first, and the attention maps."""
 
     runs: tuple[Run, ...]
-    attention: tuple[Path, ...]  # attention.npz
-    joined: tuple[str, ...] = ()  # see ``groups_of``
+    attention: tuple[Path, ...] = ()  # attention.npz
+    by: tuple[str, ...] = ()  # settings that split rows too; see ``rows.settings``
 
     @cached_property
-    def _groups(self) -> tuple[list[Group], list[str]]:
-        return groups_of(self.runs, self.joined)
-
-    @property
-    def groups(self) -> list[Group]:
-        """Of each run; runs of one group stand in the same rows. See ``grouping``.
-
-        Raises:
-            UserError: two runs hold the same record and nothing tells them apart.
-        """
-        return self._groups[0]
+    def settings(self) -> list[dict[str, str]]:
+        """For each run and category what tells its rows from others."""
+        return settings(self.runs, self.by)
 
     @cached_property
-    def records(self) -> list[list[Record]]:
-        """Each run's records, their model named as its group is: settings that differ are models of their own."""
-        return self._renamed([group.label for group in self.groups])
-
-    @cached_property
-    def summary(self) -> pandas.DataFrame:
-        """Over all runs; see ``summarise_runs``."""
-        records = self._renamed([group.model for group in self.groups])
-        return summarise_runs(records, [group.setting for group in self.groups])
+    def records(self) -> pandas.DataFrame:
+        """See ``records_frame``."""
+        seeds = [run.config.get("seed") or 0 for run in self.runs]
+        return records_frame([run.records for run in self.runs], self.settings, seeds)
 
     @cached_property
     def samples(self) -> pandas.DataFrame:
-        """One row per sample and method; see ``paired_samples``."""
-        return paired_samples(self.records)
+        """One row per sample and method; see ``by_sample``."""
+        return by_sample(paired(self.records))
 
-    def _renamed(self, models: Sequence[str]) -> list[list[Record]]:
+    @cached_property
+    def summary(self) -> pandas.DataFrame:
+        """See ``summarise``."""
+        return summarise(self.records)
+
+    @cached_property
+    def labelled(self) -> list[tuple[str, Record]]:
+        """Every record with its model's name and what tells its rows from others."""
         return [
-            [replace(record, model=model) for record in run.records]
-            for run, model in zip(self.runs, models, strict=True)
+            (f"{record.model} {told[record.category]}".strip(), record)
+            for run, told in zip(self.runs, self.settings, strict=True)
+            for record in run.records
         ]
 
     @cached_property
     def layers(self) -> dict[str, int]:
-        """A model's name to its number of layers, where the provenance says it."""
-        found = {}
-        for run, records in zip(self.runs, self.records, strict=True):
-            depth = (run.provenance.get("model") or {}).get("layers")
-            if depth and records:
-                found[records[0].model] = int(depth)
-        return found
+        """The same names to the model's number of layers, where the provenance says it."""
+        depths = [(run.provenance.get("model") or {}).get("layers") for run in self.runs for _ in run.records]
+        return {name: int(depth) for (name, _), depth in zip(self.labelled, depths, strict=True) if depth}
 
     @cached_property
     def notes(self) -> list[str]:
         """What the runs leave out, and what makes their numbers less certain, in words."""
-        return [*self._groups[1], *run_notes(self.runs, self.records, bool(self.joined))]
+        return run_notes(self.runs, self.records)
 
 
-def load(roots: Sequence[Path], where: Sequence[str] = (), joined: Sequence[str] = ()) -> Results:
-    """Read every run and attention map at or below the folders.
+def load(
+    roots: Sequence[Path], where: Sequence[str] = (), exclude: Iterable[Path] = (), by: Sequence[str] = ()
+) -> Results:
+    """Read every run, campaign and attention map at or below the folders.
 
     Args:
-        where: conditions that the records must fulfil; see ``report/where.py``.
-        joined: settings that may differ between runs of the same rows; see ``groups_of``.
+        where: conditions that the records must fulfil, see ``chosen``; typed by a person, never read from a file.
+        exclude: folders to leave out.
+        by: settings that split rows too.
 
     Raises:
-        UserError: nothing there, or a run that cannot be read; no record fulfils the conditions.
+        UserError: nothing there, or a run that cannot be read; a condition that no record fulfils or that can't be
+            asked.
     """
-    chosen = conditions(where)
     for root in roots:
-        if not root.is_dir():
+        if not root.exists():
             raise UserError(f"no results folder {root}; python run.py writes one, results/runs/... by default")
     attention = sorted({path for root in roots for path in root.rglob("attention.npz")})
-    runs = merge_shards([read_run(folder) for folder in find_runs(*roots, may_lack=bool(attention))])
+    paths = find_runs(*roots, exclude=exclude, may_lack=bool(attention))
+    runs = sorted((run for path in paths for run in read_runs(path)), key=lambda run: run.started)
     if where:
-        runs = [replace(run, records=[record for record in run.records if chosen(record)]) for run in runs]
-        runs = [run for run in runs if run.records]
+        runs = [replace(run, records=kept) for run in runs if (kept := chosen(run.records, where))]
         if not runs:
             raise UserError(f"no record fulfils --where {' --where '.join(where)}")
-    return Results(tuple(runs), tuple(attention), tuple(joined))
+    return Results(tuple(runs), tuple(attention), tuple(by))
+
+
+def chosen(records: Sequence[Record], where: Sequence[str]) -> list[Record]:
+    """The records of a run that fulfil every condition, and the baseline of their samples: ratios refer to it.
+
+    Args:
+        where: comparisons of a record's fields with constants, joined by and, or, not; see ``DataFrame.query``.
+
+    Raises:
+        UserError: a condition that can't be read or asked, or an unknown field.
+    """
+    rows = [[getattr(record, name) for name in ASKED] for record in records]
+    table = pandas.DataFrame(rows, columns=list(ASKED), dtype=object).infer_objects()
+    table["params"] = [record.setting for record in records]
+    for text in where:
+        try:
+            found = list(ast.walk(ast.parse(text.strip(), mode="eval")))
+            if wrong := [node for node in found if not isinstance(node, SYNTAX)]:
+                raise ValueError(f"{type(wrong[0]).__name__} is not allowed")
+            if unknown := [node.id for node in found if isinstance(node, ast.Name) and node.id not in ASKED]:
+                raise ValueError(f"{unknown[0]} is no field of a record; there are {', '.join(ASKED)}")
+            table = table.query(text.strip(), engine="python")
+        except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+            raise UserError(f"--where {text} cannot be asked, as \"task == 'qasper'\" can: {error}") from error
+    kept = set(table.index)
+    samples = {(records[place].task, records[place].sample_id) for place in kept}
+    return [
+        record
+        for place, record in enumerate(records)
+        if place in kept or (record.method == "baseline" and (record.task, record.sample_id) in samples)
+    ]

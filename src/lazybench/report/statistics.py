@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,6 @@ from scipy import stats
 CONFIDENCE = 0.95
 POWER = 0.8  # of the number of samples that would decide a comparison
 LEAST_SAMPLES = 10  # fewer know too little of the spread: their bounds are the lowest and the highest value
-LEAST_SAMPLES_OF_CLAIM = 30
-ALLOWED_LOSS = 0.01  # of the baseline's score
 ROUNDING = 1e-12
 KL_FLOOR = 1e-4  # nats; below it a sample counts as not harmed: its logarithm would be the precision's
 INTERVAL, RANGE = "95% interval", "lowest to highest"
@@ -136,18 +134,9 @@ def median_ratio(ratios: Measured) -> Estimate:
     return _exponential(logs)
 
 
-def clock_decides(ratios: Measured, estimate: Estimate) -> bool:
-    """Whether the times tell a ratio from 1: its bounds leave 1 out, and repeats of a sample differ less than it does.
-
-    One single measurement is taken as it is: it knows of no spread.
-    """
-    if len(ratios.values) > 1 and estimate.low <= 1 <= estimate.high:
-        return False
-    logs = numpy.log(ratios.values)
-    highest, lowest = numpy.full(ratios.count, -numpy.inf), numpy.full(ratios.count, numpy.inf)
-    numpy.maximum.at(highest, ratios.samples, logs)
-    numpy.minimum.at(lowest, ratios.samples, logs)
-    return bool(numpy.median(highest - lowest) <= abs(math.log(estimate.value)))
+def significant(ratio: Estimate) -> bool:
+    """Whether a ratio's bounds leave 1 out; a single measurement is its own bounds."""
+    return not ratio.low <= 1 <= ratio.high
 
 
 def relative_score(method: Measured, baseline: Measured) -> Estimate:
@@ -178,20 +167,6 @@ def relative_score(method: Measured, baseline: Measured) -> Estimate:
     return Estimate(above / below, max(0.0, centre - half), centre + half, INTERVAL)
 
 
-def p_not_worse(method: Measured, baseline: Measured) -> float:
-    """One-sided p-value of "the method loses 1% of the baseline's score or more": small where it loses less.
-
-    One sample more is counted that the method lost whole: a loss too rare to be seen is not excluded by not being
-    seen, and three hundred samples without any are needed to exclude 1%.
-    """
-    return _p_of_excess(method, baseline, -1.0)
-
-
-def p_worse(method: Measured, baseline: Measured) -> float:
-    """One-sided p-value of "the method loses 1% of the baseline's score or less"; one sample more counts as gained."""
-    return 1 - _p_of_excess(method, baseline, 1.0)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number (Holm, 1979)."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
@@ -204,7 +179,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on the same samples. Ratios and differences are of the first method to the second."""
+    """Two methods on the same samples; the ratio is the first method's to the second's."""
 
     estimate: Estimate
     samples: int
@@ -218,52 +193,23 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     Args:
         first, second: nats, one for each sample, in the same order.  # (samples,)
     """
-    logs = [numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), KL_FLOOR)) for values in (first, second)]
-    found = _compare(logs[0] - logs[1])
-    return replace(found, estimate=_exponential(found.estimate))
-
-
-def compare_scores(first: ArrayLike, second: ArrayLike) -> Comparison:
-    """The mean of the first method's score less the second's, 0..1: above 0 the first scores higher.
-
-    Args:
-        first, second: one for each sample, in the same order.  # (samples,)
-    """
-    return _compare(numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float))
-
-
-def _compare(differences: Array) -> Comparison:
-    differences = differences[~numpy.isnan(differences)]
-    count = len(differences)
+    one, other = (numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), KL_FLOOR)) for values in (first, second))
+    logs = (one - other)[~numpy.isnan(one - other)]
+    count = len(logs)
     if not count:
         return Comparison(Estimate(math.nan), 0, math.nan, None)
-    value = float(differences.mean())
-    spread = float(differences.std(ddof=1)) if count > 1 else math.nan
-    estimate = _range(value, differences)
-    if count >= LEAST_SAMPLES:
-        error = spread / math.sqrt(count)
-        if error:  # differences that were all alike don't prove that others will be
-            low, high = stats.t.interval(CONFIDENCE, count - 1, value, error)
-            estimate = Estimate(value, float(low), float(high), INTERVAL)
-    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    value, spread = float(logs.mean()), float(logs.std(ddof=1)) if count > 1 else math.nan
+    estimate = _range(value, logs)
+    if count >= LEAST_SAMPLES and spread:  # differences that were all alike don't prove that others will be
+        low, high = stats.t.interval(CONFIDENCE, count - 1, value, spread / math.sqrt(count))
+        estimate = Estimate(value, float(low), float(high), INTERVAL)
+    wins, losses = int((logs > 0).sum()), int((logs < 0).sum())
     p_sign = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     needed = None
     if value and spread > 0:
         quantiles = stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(POWER)
         needed = math.ceil((quantiles * spread / value) ** 2)
-    return Comparison(estimate, count, p_sign, needed)
-
-
-def _p_of_excess(method: Measured, baseline: Measured, sign: float) -> float:
-    """P-value that the method's score is above 99% of the baseline's, one more sample lost (-1) or gained (+1)."""
-    scores, plain = method.by_task(), baseline.by_task()
-    count, most = method.count, max(_highest(scores), _highest(plain))
-    if count < LEAST_SAMPLES_OF_CLAIM or any(len(task) < 2 for task in scores) or not mean(baseline):
-        return 1.0 if sign < 0 else 0.0
-    kept = [score - (1 - ALLOWED_LOSS) * other for score, other in zip(scores, plain, strict=True)]
-    excess = float(numpy.mean([task.mean() for task in kept])) + sign * most / count
-    error = math.sqrt(_variance_of_mean(kept) + (most / count) ** 2)
-    return float(stats.t.sf(excess / error, _freedom(kept)))
+    return Comparison(_exponential(estimate), count, p_sign, needed)
 
 
 def _range(value: float, values: Array) -> Estimate:

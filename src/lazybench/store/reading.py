@@ -1,11 +1,15 @@
-"""Reading what runs left: one file, one folder, or a results folder with many runs and shards."""
+"""Reading what runs left, run folders and campaign files alike: each gives ``Run`` objects.
+
+A campaign is one file of many runs' records (``NAME.parquet``, a row a record) with their configurations and provenance
+beside it (``NAME.json``); ``store/campaign.py`` writes both.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +19,37 @@ from lazybench.errors import UserError
 from lazybench.store.lines import from_line
 from lazybench.store.record import Record, RecordKey
 
-LIBRARIES = ("python", "torch", "transformers", "tokenizers", "accelerate", "bitsandbytes")  # that numbers depend on
-HARDWARE = ("platform", "cpu", "cpus_usable", "torch_threads", "gpus", "cuda", "driver")
 # what is read of a run's two files, and as what; a stranger's may hold anything
 CONFIG: dict[str, Any] = {
-    **dict.fromkeys(("model", "task"), dict),
+    **dict.fromkeys(("", "model", "task"), dict),
     "task.datasets": list,
     "methods": list | None,
     **dict.fromkeys(("task.parameters", "data"), dict | None),
     **dict.fromkeys(("limit", "seed", "repeats", "max_new_tokens"), int | None),
 }
-PROVENANCE: dict[str, Any] = dict.fromkeys(("model", "tasks", "methods", "hardware", "libraries"), dict | None)
+PROVENANCE: dict[str, Any] = {"": dict, **dict.fromkeys(("model", "tasks", "hardware", "libraries"), dict | None)}
+JSON_TEXT = ("params", "details")  # columns of a campaign that hold JSON
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run folder holds, or the shards of one run together."""
+    """What one run folder holds, or one run of a campaign file."""
 
-    folders: tuple[Path, ...]
+    path: Path  # the folder; of a campaign's run the file and the folder's name in it
     config: dict[str, Any]
-    provenance: dict[str, Any]  # of the first folder
+    provenance: dict[str, Any]
     records: list[Record]
-    shards: tuple[str, ...]  # "0/4", "1/4", ...
-    finished: bool  # every folder has its ``done`` marker
+    finished: bool  # the folder has its ``done`` marker
 
     @property
-    def model(self) -> str:
-        """The model's name as its records have it; as the configuration has it, while there is none."""
-        return self.records[0].model if self.records else str(self.config["model"]["name"])
+    def shard(self) -> str:
+        """``"0/4"``: which part of the datasets."""
+        return str(self.config.get("shard") or "0/1")
 
     @property
-    def missing_shards(self) -> tuple[str, ...]:
-        """The shards of this run whose folders are not here."""
-        return missing_shards(self.shards)
-
-    @property
-    def but_for_shards(self) -> dict[str, Any]:
-        """The configuration that all shards of a run share."""
-        return {key: value for key, value in self.config.items() if key != "shard"}
+    def started(self) -> tuple[str, str]:
+        """Rises with the time of the run."""
+        return str(self.provenance.get("started_at") or ""), self.path.name
 
 
 def missing_shards(shards: Sequence[str]) -> tuple[str, ...]:
@@ -64,18 +61,6 @@ def missing_shards(shards: Sequence[str]) -> tuple[str, ...]:
     parts = [(int(index), int(count)) for index, _, count in (shard.partition("/") for shard in shards)]
     finest = math.lcm(*(count for _, count in parts))
     return tuple(f"{n}/{finest}" for n in range(finest) if all(n % count != index for index, count in parts))
-
-
-def decisive_facts(provenance: dict[str, Any]) -> dict[str, Any]:
-    """What a provenance says that must be equal before numbers of two runs are put together; the data is told apart
-    by task: ``provenance["tasks"]``.
-    """
-    libraries, hardware = (provenance.get(name) or {} for name in ("libraries", "hardware"))
-    return {
-        "model": provenance.get("model"),
-        "hardware": {name: hardware[name] for name in HARDWARE if name in hardware},
-        "libraries": {name: libraries[name] for name in LIBRARIES if name in libraries},
-    }
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -135,70 +120,81 @@ def read_run(folder: Path) -> Run:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no whole run folder: {' '.join(str(error).split())}") from error
     for name, content, kinds in (("config.yaml", config, CONFIG), ("provenance.json", provenance, PROVENANCE)):
-        for path, kind in {"": dict, **kinds}.items():
-            found: Any = content
-            for key in path.split(".") if path else ():
-                found = found.get(key)
-            if not isinstance(found, kind):
-                raise UserError(
-                    f"{folder} is no whole run folder: {name} is not what a run wrote, at {path or 'its top'}"
-                )
-    return Run(
-        folders=(folder,),
-        config=config,
-        provenance=provenance,
-        records=read_records(folder / "samples.jsonl"),
-        shards=(str(config.get("shard", "0/1")),),
-        finished=(folder / "done").exists(),
-    )
+        if (path := _misfit(content, kinds)) is not None:
+            raise UserError(f"{folder} is no whole run folder: {name} is not what a run wrote, at {path or 'its top'}")
+    records = read_records(folder / "samples.jsonl")
+    return Run(folder, config, provenance, records, (folder / "done").exists())
 
 
-def find_runs(*roots: Path, may_lack: bool = False) -> list[Path]:
-    """The run folders at or below ``roots``, by name.
+def read_campaign(path: Path) -> list[Run]:
+    """The runs of a campaign file.
 
     Raises:
-        UserError: there is none, unless they may lack one.
+        UserError: it or the file beside it is missing, cannot be read, or is not what ``pack`` wrote.
     """
-    found = sorted({path.parent for root in roots for path in Path(root).rglob("samples.jsonl")})
+    from pyarrow import ArrowException, parquet
+
+    try:
+        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
+        names = [field.name for field in fields(Record)]
+        rows = parquet.read_table(path, columns=["run", *names]).to_pylist()
+        records: list[list[Record]] = [[] for _ in known]
+        for row in rows:
+            row.update({name: row[name] and json.loads(row[name]) for name in JSON_TEXT})
+            records[row.pop("run")].append(from_line(json.dumps(row).encode()))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, ArrowException) as error:
+        raise UserError(f"{path} is no campaign file: {' '.join(str(error).split())}") from error
+    for run in known:
+        for name, kinds in (("config", CONFIG), ("provenance", PROVENANCE)):
+            if not isinstance(run, dict) or (at := _misfit(run.get(name), kinds)) is not None:
+                raise UserError(f"{path.with_suffix('.json')} is not what pack wrote, at {name} {at}")
+    return [
+        Run(path / str(run.get("name")), run["config"], run["provenance"], of_run, finished=True)
+        for run, of_run in zip(known, records, strict=True)
+    ]
+
+
+def find_runs(*roots: Path, exclude: Iterable[Path] = (), may_lack: bool = False) -> list[Path]:
+    """The run folders and campaign files at or below ``roots``, by name.
+
+    Args:
+        exclude: folders or files to leave out, with all that lies below.
+        may_lack: nothing found is no error.
+
+    Raises:
+        UserError: there is none, or something to leave out is not there.
+    """
+    found: set[Path] = set()
+    for root in map(Path, roots):
+        campaigns = [root] if root.suffix == ".parquet" else root.rglob("*.parquet")
+        found.update(path for path in campaigns if path == root or path.with_suffix(".json").exists())
+        found.update(path.parent for path in root.rglob("samples.jsonl"))
+    left_out = {Path(path).resolve() for path in exclude}
+    if absent := [path for path in left_out if not path.exists()]:
+        raise UserError(f"--exclude {absent[0]}: no such folder or file")
+    found = {path for path in found if not left_out & {path.resolve(), *path.resolve().parents}}
     if not found and not may_lack:
-        raise UserError(f"no run in {', '.join(map(str, roots))}: no folder at or below holds a samples.jsonl")
-    return found
+        raise UserError(
+            f"no run in {', '.join(map(str, roots))}: no folder at or below holds a samples.jsonl or a campaign"
+        )
+    return sorted(found)
 
 
-def merge_shards(runs: list[Run]) -> list[Run]:
-    """Concatenate the runs whose configurations differ in ``shard`` alone, shard by shard; not those that other code,
-    hardware, weights or data measured.
+def read_runs(path: Path) -> list[Run]:
+    """A run folder's run, or those of a campaign file.
 
     Raises:
-        UserError: two of them hold the same record, so that it would count twice.
+        UserError: it cannot be read.
     """
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        facts = {**decisive_facts(run.provenance), "tasks": run.provenance.get("tasks")}
-        groups.setdefault(json.dumps([run.but_for_shards, facts], sort_keys=True, default=str), []).append(run)
-    return [_merged(group) for group in groups.values()]
+    return read_campaign(path) if path.suffix == ".parquet" and not path.is_dir() else [read_run(path)]
 
 
-def _merged(runs: list[Run]) -> Run:
-    runs = sorted(runs, key=lambda run: (int(run.shards[0].split("/")[0]), run.folders))
-    home: dict[RecordKey, Path] = {}
-    for run in runs:
-        for record in run.records:
-            if record.key in home:
-                raise UserError(
-                    f"{home[record.key]} and {run.folders[0]} both hold {_name(record)} of one configuration; "
-                    "leave one of the folders out"
-                )
-            home[record.key] = run.folders[0]
-    return replace(
-        runs[0],
-        folders=tuple(run.folders[0] for run in runs),
-        records=[record for run in runs for record in run.records],
-        shards=tuple(run.shards[0] for run in runs),
-        finished=all(run.finished for run in runs),
-    )
-
-
-def _name(record: Record) -> str:
-    method = f"{record.method} {record.label}".strip()
-    return f"{record.model} {record.task} {method} sample {record.sample_id} repeat {record.repeat}"
+def _misfit(content: Any, kinds: dict[str, Any]) -> str | None:
+    """The first place that holds something else than a run writes there."""
+    for path, kind in kinds.items():
+        found = content
+        for key in path.split(".") if path else ():
+            found = found.get(key)
+        if not isinstance(found, kind):
+            return path
+    return None

@@ -28,8 +28,8 @@ from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.pruning.published import DEPTHS
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.curves import curves_of
+from lazybench.report.frame import settings_label
 from lazybench.report.results import load
-from lazybench.report.samples import settings_label
 from lazybench.report.statistics import compare_divergences
 from lazybench.runner import run
 from lazybench.store.files import write_atomically

@@ -7,15 +7,16 @@ from matplotlib.figure import Figure
 
 from lazybench.report import paper
 from lazybench.report.figures.style import BLUE, ORANGE, new_figure, styled
+from lazybench.report.names import with_setting
 
 
 def shares(samples: pandas.DataFrame) -> pandas.DataFrame:
     """Per model, of the baseline: ``prefill_share`` of the generation time and ``ttft_in_decode_steps``.
 
     Args:
-        samples: from ``paired_samples``.
+        samples: from ``by_sample``.
     """
-    baseline = samples[(samples["method"] == "baseline") & samples["decode_step_s"].notna()]
+    baseline = with_setting(samples[(samples["method"] == "baseline") & samples["decode_step_s"].notna()])
     sums = baseline.groupby("model", sort=False)[["ttft_s", "generation_s", "decode_step_s"]].sum()
     return pandas.DataFrame(
         {

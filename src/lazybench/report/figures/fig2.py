@@ -64,11 +64,11 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
             aspect="auto",
             cmap="cividis",
             norm=LogNorm(floor, float(binned.max())),
-            extent=(0, tokens, layers + 0.5, 0.5),
+            extent=(0, tokens, layers - 0.5, -0.5),
             interpolation="nearest",
         )
         figure.colorbar(image, ax=left, label="attention score")
-        left.set(title=f"(a) {title}", xlabel="prompt token index", ylabel="layer (from 1)")
+        left.set(title=f"(a) {title}", xlabel="prompt token index", ylabel="layer (from 0)")
         positive = mean[mean > 0]
         bins = numpy.geomspace(positive.min(), positive.max(), 41)
         right.hist(positive, bins=bins, weights=numpy.full(len(positive), 100 / len(mean)), color=BLUE)

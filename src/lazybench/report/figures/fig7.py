@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import cast
 
 import numpy
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazybench.errors import filled
-from lazybench.pruning.schedule import PAPER, PruningSchedule
+from lazybench.methods import build
+from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
-from lazybench.report.samples import settings_label
+from lazybench.report.frame import settings_label
 from lazybench.store.record import Record
 
 PANELS = 6
@@ -37,7 +38,7 @@ def stage_names(params: str, stages: int, layers: int | None) -> list[str]:
         params: LazyLLM's, as a record's ``setting`` has them.
         layers: of the model.
     """
-    schedule = filled(PruningSchedule, json.loads(params).get("pruning", {}), "pruning", PAPER)
+    schedule = cast(LazyLLMMethod, build("lazyllm", json.loads(params))).pruning
     if layers and len(runs := schedule.stages(layers)) == stages:
         return [f"layers {run.start}-{run.stop - 1}" for run in runs]
     return [f"stage {index}" for index in range(stages)]
@@ -52,13 +53,18 @@ def _most_telling(groups: dict[tuple[str, str], list[Record]]) -> dict[tuple[str
     return dict([(key, group) for key, group in groups.items() if stages[key] == most[key[0]]][:PANELS])
 
 
-def draw(records: Sequence[Record], layers: dict[str, int]) -> Figure:
-    """A panel per model and LazyLLM schedule that was traced; the baseline computes everything in step 0."""
+def draw(labelled: Sequence[tuple[str, Record]], layers: dict[str, int]) -> Figure:
+    """A panel per model and LazyLLM schedule that was traced; the baseline computes everything in step 0.
+
+    Args:
+        labelled: each record with the name of its model and settings.
+        layers: a model's name to its number of layers.
+    """
     groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
+    for model, record in labelled:
         traced = record.method == "lazyllm" and record.error is None and record.prompt_tokens_computed_by_step
         if traced and len(record.prompt_tokens_computed_by_step[0]) > 1:
-            groups.setdefault((record.model, record.setting), []).append(record)
+            groups.setdefault((model, record.setting), []).append(record)
     groups = _most_telling(groups)
     with styled():
         columns = min(3, max(1, len(groups)))

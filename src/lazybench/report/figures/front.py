@@ -1,4 +1,4 @@
-"""The front: how closely each method follows the plain model, over the FLOPs that it saves."""
+"""The front: how closely each method follows the plain model, over the FLOPs or the memory that it saves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas
 from matplotlib.figure import Figure
 
 from lazybench.report.curves import Curve, divergence, same_token
-from lazybench.report.figures.style import method_styles, new_figure, styled
+from lazybench.report.figures.style import look, new_figure, styled
 from lazybench.report.statistics import LEAST_SAMPLES, Estimate
 
 CAPTION = (
@@ -21,20 +21,19 @@ PANELS = (("same token as plain model (%)", "linear"), ("KL divergence (nats)", 
 
 
 def draw(curves: Sequence[Curve], names: Sequence[str], title: str, across: str) -> Figure:
-    """Two panels over one speed.
+    """Two panels over one ratio.
 
     Args:
         names: of each curve, for the legend.
-        across: what the speed is: "FLOPs ratio".
+        across: which ratio: "FLOPs ratio".
     """
-    styles = method_styles(curve.method for curve in curves)
     with styled():
         figure = new_figure(9.5, 4.6)
         panels = figure.subplots(1, 2)
         for axes, (label, scale) in zip(panels, PANELS, strict=True):
             axes.set(xlabel=f"{across} (x)", ylabel=label, yscale=scale)
         for place, (curve, name) in enumerate(zip(curves, names, strict=True)):
-            colour, marker = styles[curve.method]
+            colour, marker = look(curve.method)
             dashed = any(other.method == curve.method for other in curves[:place])
             speeds = numpy.array(curve.speeds)
             alone = numpy.array(curve.whole)  # no line leads from these to others

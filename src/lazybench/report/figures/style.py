@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,33 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
 Style = tuple[str, str]  # colour and marker
+# Paul Tol's muted colours, https://sronpersonalpages.nl/~pault/
+INDIGO, WINE, OLIVE, TEAL, ROSE, FOREST, BROWN = (
+    *("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#117733", "#661100"),
+)
+# each method has one look everywhere; whoever adds one gives it a colour and marker here, or it is grey
 METHODS: dict[str, Style] = {
     "baseline": (BLACK, "o"),
     "random_drop": (ORANGE, "s"),
     "static_pruning": (SKY, "^"),
     "prompt_compression": (PURPLE, "D"),
     "lazyllm": (VERMILION, "P"),
+    "lazyllm_evicted": (VERMILION, "X"),
     "taper": (BLUE, "*"),
+    "plain": ("#777777", "o"),
+    "asl": (INDIGO, "X"),
+    "claa": (WINE, "<"),
+    "fastkv": (OLIVE, ">"),
+    "first_last": (TEAL, "h"),
+    "gemfilter": (ROSE, "v"),
+    "h2o": (FOREST, "p"),
+    "oracle": (YELLOW, "8"),
+    "pyramid_infer": (BROWN, "d"),
+    "snapkv": (INDIGO, "H"),
+    "spec_prefill": (WINE, "D"),
+    "uniprefill": (GREEN, "s"),
 }
-# of methods that the paper does not have, in order: Paul Tol's muted colours, each with every marker
-OTHER_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#117733", "#661100")
-OTHER_MARKERS = ("X", "<", ">", "h", "*", "p", "8", "d", "H")
+OF_OTHERS = ("0.5", "o")
 LINES = (
     (BLUE, "o", "-"),
     (ORANGE, "s", "--"),
@@ -52,15 +68,9 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
 }
 
 
-def method_styles(methods: Iterable[str]) -> dict[str, Style]:
-    """Each method's colour and marker, no two alike: the paper's have theirs, the others take them by name in turn."""
-    others = sorted(set(methods) - METHODS.keys())
-    # 7 colours and 9 markers have no common divisor: both advance, and the first 63 pairs are different ones
-    taken = {
-        name: (OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)])
-        for place, name in enumerate(others)
-    }
-    return METHODS | taken
+def look(method: str) -> Style:
+    """A method's colour and marker, the same in every figure."""
+    return METHODS.get(method, OF_OTHERS)
 
 
 @contextmanager

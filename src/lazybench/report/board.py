@@ -1,0 +1,153 @@
+"""``python -m lazybench leaderboard FOLDER...``: methods at matched FLOPs ratios and memory, and pairwise comparisons.
+
+Writes leaderboard.md, one HTML page whose tables sort, and front.png for each model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from lazybench.errors import UserError, refuse
+from lazybench.report.artefacts import add_options, file_name, make_folder, write_figure, write_text
+from lazybench.report.figures import front
+from lazybench.report.leaderboard import MEMORY, Section, matrix, measured_settings, readable, sections
+from lazybench.report.page import inline
+from lazybench.report.results import Results, load
+from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.report.tables import markdown
+
+READING = (
+    "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over samples; first: of "
+    "the first token, which the prefill alone decides; later: of the others.",
+    "Fixed: what the settings of a row have in common. Same token %: of the plain model's tokens. Decoding step x: "
+    "method over plain model. FLOPs ratio: FLOPs of the plain prefill over the method's. TTFT speedup: where the same "
+    "settings were timed at an equal FLOPs ratio.",
+    "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: its inverse.",
+    f"[brackets]: 95% interval; (parentheses), below {LEAST_SAMPLES} samples: lowest to highest.",
+    "Each method at this ratio on its own curve, between two of its settings that are neighbours: linear in the "
+    "logarithm of the ratio. Blank: no two measured settings bracket this ratio (last column), or one of the two "
+    "leaves most prompts whole.",
+)
+MATRIX_READING = (
+    "Row over column: the ratio of their KL divergences on the same samples, geometric mean. +: the row is closer to "
+    "the plain model, -: further (the 95% interval leaves out 1); ++ and --: the sign test says so too, corrected for "
+    "the number of pairs (Holm). No mark: undecided; --formats csv says how many samples would decide it."
+)
+
+
+def write_leaderboard(
+    results: Results, out: Path, command: str, speeds: Sequence[float] | None = None, formats: Sequence[str] = ("png",)
+) -> None:
+    """Write leaderboard.md, leaderboard.html and front.png (one for each model); with the format csv also
+    leaderboard.csv, comparisons.csv and settings.csv.
+
+    Raises:
+        UserError: no record has a divergence.
+    """
+    found = sections(results, speeds)
+    if not found:
+        raise UserError(
+            "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
+        )
+    settings, tables = measured_settings(results), [section.table() for section in found]
+    compared = [section.comparisons() for section in found]
+    if "csv" in formats:
+        for name, table in (("settings", settings), ("leaderboard", tables), ("comparisons", compared)):
+            whole = table if isinstance(table, pandas.DataFrame) else pandas.concat(table)
+            write_text(out / f"{name}.csv", whole.to_csv(index=False))
+    # rows without a number are told of in words
+    shown = [
+        (section.title, readable(table if section.matched != MEMORY else table[table["n"] > 0]))
+        for section, table in zip(found, tables, strict=True)
+        if table["n"].any()
+    ]
+    shown += [(f"{model}: every setting", readable(rows)) for model, rows in settings.groupby("model", sort=False)]
+    matrices = [(s.title, matrix(pairs)) for s, pairs in zip(found, compared, strict=True) if len(pairs)]
+    notes = [*_notes(found, tables), *results.notes]
+    parts = [
+        f"Built by `{command}`\n",
+        *(f"**{title}**\n\n{markdown(table)}" for title, table in shown),
+        "  \n".join([*READING, *notes]) + "\n",
+        *([f"Pairwise comparisons. {MATRIX_READING}\n"] if matrices else []),
+        *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
+    ]
+    write_text(out / "leaderboard.md", "\n".join(parts))
+    figures = list(_fronts(found))
+    for name, figure in figures:
+        write_figure(name, figure, out, formats)
+    environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
+    page = environment.get_template("leaderboard.html").render(
+        command=command,
+        notes=notes,
+        figures=[(name, front.CAPTION, inline(figure)) for name, figure in figures],
+        tables=shown,
+        reading=READING,
+        matrices=matrices,
+        matrix_reading=MATRIX_READING,
+    )
+    write_text(out / "leaderboard.html", page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m lazybench leaderboard", description=__doc__)
+    add_options(parser, "leaderboard")
+    parser.add_argument("--speeds", type=_speeds, metavar="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
+    options = parser.parse_args(given)
+    try:
+        results = load(options.folders, options.where, options.exclude, options.by)
+        out = make_folder(options.out, options.folders, "leaderboard")
+        command = f"python -m lazybench leaderboard {shlex.join(given)}"
+        write_leaderboard(results, out, command, options.speeds, options.formats)
+    except UserError as error:
+        return refuse(error)
+    print((out / "leaderboard.md").read_text(encoding="utf-8"))
+    print(f"table, page and figure: {out}")
+    return 0
+
+
+def _speeds(text: str) -> tuple[float, ...]:
+    speeds = tuple(sorted(float(part) for part in text.split(",")))
+    if speeds[0] <= 0:
+        raise ValueError
+    return speeds
+
+
+def _fronts(found: Sequence[Section]) -> list[tuple[str, Figure]]:
+    """One figure for each model, by FLOPs and by memory."""
+    several = len({section.model for section in found}) > 1
+    drawn = {(section.model, section.matched): section for section in found}
+    return [
+        (
+            ("front_memory" if matched == MEMORY else "front") + (f"_{file_name(model)}" if several else ""),
+            front.draw(section.curves, section.names, model, matched),
+        )
+        for (model, matched), section in drawn.items()
+    ]
+
+
+def _notes(found: Sequence[Section], tables: Sequence[pandas.DataFrame]) -> list[str]:
+    """What must be said in words: ratios that are empty, rows on different samples."""
+    notes = []
+    for section, table in zip(found, tables, strict=True):
+        counts = sorted({int(n) for n in table["n"] if n})
+        if not counts:
+            notes.append(f"{section.title} there is no number: no two measured settings of a method bracket it.")
+        elif counts[0] != counts[-1]:
+            notes.append(
+                f"{section.title} the methods stand on {counts[0]} to {counts[-1]} samples: compare them in pairs."
+            )
+    return notes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Which records share a row: the settings that numbers depend on, and the words that tell rows apart.
+
+Rows stand apart by the model's name, its precision and weights, the task's parameters and data, and the limits on
+tokens. Code, hardware, libraries and the seed split no row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lazybench.errors import UserError
+from lazybench.store.reading import Run, flatten
+
+Part = tuple[int, str, str]  # a run's number, a model, a category
+OF_MODEL = ("dtype", "attention", "quantization", "chat_format", "prompt_limit_tokens", "revision", "fingerprint")
+
+
+def settings(runs: Sequence[Run], by: Sequence[str] = ()) -> list[dict[str, str]]:
+    """For each run and each of its categories the words that tell its rows from others: ``length=900``.
+
+    Args:
+        by: more settings that split rows, by their names in the configuration or the provenance: ``seed``.
+
+    Raises:
+        UserError: no run has a setting of that name.
+    """
+    asked = [{**flatten(run.provenance), **flatten(run.config)} for run in runs]
+    for name in by:
+        if not any(name in one for one in asked):
+            raise UserError(f"--by {name}: no run has such a setting; config.yaml and provenance.json name them: seed")
+    tasks: dict[Part, set[str]] = defaultdict(set)
+    for place, run in enumerate(runs):
+        for record in run.records:
+            tasks[place, record.model, record.category].add(record.task)
+    words: dict[Part, list[str]] = {part: [] for part in tasks}
+
+    def split(together: Callable[[Part], object], told: Callable[[Part], Mapping[str, Any]]) -> None:
+        groups = defaultdict(list)
+        for part in words:
+            groups[together(part)].append(part)
+        for parts in groups.values():
+            for part, label in zip(parts, labels([told(part) for part in parts]), strict=True):
+                words[part] += [label] if label else []
+
+    split(lambda part: part[1:], lambda part: _of_task(runs[part[0]]) | {name: asked[part[0]].get(name) for name in by})
+    split(lambda part: part[1], lambda part: _of_model(runs[part[0]]))
+    # data last: other parameters of a task make other data
+    prints: dict[tuple[object, ...], set[Any]] = defaultdict(set)
+    alike = {part: (*part[1:], *words[part]) for part in words}
+    for part, names in tasks.items():
+        for name in names:
+            prints[*alike[part], name].add(_fingerprint(runs[part[0]], name))
+
+    def data(part: Part) -> dict[str, Any]:
+        several = [name for name in sorted(tasks[part]) if len(prints[*alike[part], name]) > 1]
+        return {"data": ",".join(str(_fingerprint(runs[part[0]], name))[:7] for name in several) or None}
+
+    split(alike.__getitem__, data)
+    return [{part[2]: " ".join(told) for part, told in words.items() if part[0] == place} for place in range(len(runs))]
+
+
+def labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """As few ``name=value`` as tell the different ones apart, for each.
+
+    >>> labels([{"task.length": 300, "depth": 0}, {"task.length": 900, "depth": 0}])
+    ['length=300', 'length=900']
+    """
+    shown: list[str] = []
+    for name in dict.fromkeys(name for one in settings for name in one):
+        if _kinds(settings, [*shown, name]) > _kinds(settings, shown):
+            shown.append(name)
+    return [" ".join(f"{name.rpartition('.')[2]}={_value(one.get(name))}" for name in shown) for one in settings]
+
+
+def _of_task(run: Run) -> dict[str, Any]:
+    return {**flatten(run.config["task"].get("parameters") or {}), "max_new_tokens": run.config.get("max_new_tokens")}
+
+
+def _of_model(run: Run) -> dict[str, Any]:
+    """What was loaded, else what was asked for."""
+    known = {**run.config["model"], **(run.provenance.get("model") or {})}
+    weights = known.get("sha256") or known.get("fingerprint")
+    return {name: known.get(name) for name in OF_MODEL} | {"fingerprint": weights}
+
+
+def _fingerprint(run: Run, task: str) -> Any:
+    return ((run.provenance.get("tasks") or {}).get(task) or {}).get("fingerprint")
+
+
+def _kinds(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) -> int:
+    return len({json.dumps([one.get(name) for name in names], default=str) for one in settings})
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "default"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text[:7] if len(text) >= 40 else text  # a digest: as git shortens it

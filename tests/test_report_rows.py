@@ -1,0 +1,175 @@
+"""Runs whose task, data, weights or settings differ never share a row, and the rows say in what; others always do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas
+import pytest
+from synthetic_results import Params, made_up_records, pruned, write_run
+
+from lazybench.errors import UserError
+from lazybench.report.__main__ import build
+from lazybench.report.results import Results, load
+from lazybench.store.record import Record
+
+METHODS: list[tuple[str, Params]] = [("baseline", {}), ("lazyllm", pruned(depths=[0.3], keep=[0.5]))]
+PLAIN = [record for record in made_up_records(2, methods=METHODS) if record.task == "qasper"]
+MODEL = {"name": "made-up", "chat_format": "none"}
+LAZY = [record for record in PLAIN if record.method == "lazyllm"]
+
+
+def needle(seconds: float, samples: Sequence[str] = ("0", "1")) -> list[Record]:
+    """Records of a needle run: the baseline takes as long as said, LazyLLM half as long."""
+    like = replace(PLAIN[0], task="needle", category="embedded_needle")
+    return [
+        replace(like, sample_id=sample, method=method, params=params, ttft_s=seconds * factor)
+        for sample in samples
+        for (method, params), factor in zip(METHODS, (1.0, 0.5), strict=True)
+    ]
+
+
+def write_needle(root: Path, length: int, records: list[Record], **config: object) -> Path:
+    task = {"name": "needle", "datasets": ["needle"], "parameters": {"length": length}}
+    return write_run(root / f"needle{length}", records, task=task, **config)
+
+
+def baselines(results: Results) -> pandas.DataFrame:
+    summary = results.summary
+    return summary[(summary["method"] == "baseline") & (summary["level"] == "task")]
+
+
+def test_a_sweep_of_three_lengths_gives_three_labelled_rows(tmp_path: Path) -> None:
+    for length in (300, 1500, 900):
+        write_needle(tmp_path, length, needle(length / 100))
+    rows = baselines(load([tmp_path]))
+    assert rows["setting"].tolist() == ["length=300", "length=900", "length=1500"]
+    assert rows["ttft_median_s"].tolist() == [3.0, 9.0, 15.0]
+    assert rows["n"].tolist() == [2, 2, 2]
+    build([tmp_path], only=["fig5"], texts=False)
+    table = (tmp_path / "report" / "table.md").read_text()
+    for title in ("made-up, needle length=300", "made-up, needle length=900", "made-up, needle length=1500"):
+        assert f"**{title}**" in table
+    assert {path.name for path in (tmp_path / "report").glob("fig5*")} == {
+        f"fig5_made-up_length_{length}{what}.png" for length in (300, 900, 1500) for what in ("", "_fidelity")
+    }
+
+
+def test_other_lengths_and_limits_are_never_averaged(tmp_path: Path) -> None:
+    write_needle(tmp_path, 600, needle(6.0, ["0"]), limit=1)
+    write_needle(tmp_path, 300, needle(3.0), limit=2)
+    rows = baselines(load([tmp_path]))
+    assert list(zip(rows["setting"], rows["n"], rows["ttft_median_s"], strict=True)) == [
+        ("length=300", 2, 3.0),
+        ("length=600", 1, 6.0),
+    ]
+
+
+def test_data_with_equal_ids_and_other_texts_are_two_rows(tmp_path: Path) -> None:
+    other = [replace(record, task="hotpotqa", category="multi_doc_qa") for record in PLAIN]
+    for run, digest in (("papers", "a" * 64), ("stories", "b" * 64)):
+        tasks = {"qasper": {"fingerprint": digest}, "hotpotqa": {"fingerprint": "c" * 64}}
+        records = [*PLAIN, *(replace(r, sample_id=f"{run}-{r.sample_id}") for r in other)]
+        write_run(tmp_path / run, records, facts={"tasks": tasks})
+    rows = baselines(load([tmp_path])).set_index(["task", "setting"])["n"]
+    assert dict(rows) == {("qasper", "data=aaaaaaa"): 2, ("qasper", "data=bbbbbbb"): 2, ("hotpotqa", ""): 4}
+
+
+@pytest.mark.parametrize(
+    ("facts", "config", "settings"),
+    [
+        ({}, {"max_new_tokens": 16}, {"max_new_tokens=default", "max_new_tokens=16"}),
+        ({"model": {"dtype": "bfloat16"}}, {}, {"dtype=float32", "dtype=bfloat16"}),
+        ({"model": {"dtype": "float32", "attention": "eager"}}, {}, {"attention=default", "attention=eager"}),
+        ({"model": {"dtype": "float32", "sha256": "c" * 64}}, {}, {"fingerprint=default", "fingerprint=ccccccc"}),
+        ({}, {"model": MODEL | {"prompt_limit_tokens": 9}}, {"prompt_limit_tokens=9", "prompt_limit_tokens=default"}),
+    ],
+)
+def test_settings_that_numbers_depend_on_are_rows_of_their_own(
+    facts: dict[str, object], config: dict[str, object], settings: set[str], tmp_path: Path
+) -> None:
+    write_run(tmp_path / "one", PLAIN)
+    write_run(tmp_path / "other", PLAIN, facts=facts, **config)
+    results = load([tmp_path])
+    assert {" ".join(one.split()[-1:]) for one in results.summary["setting"]} == settings
+    assert set(results.summary["n"]) == {2}
+
+
+def test_code_and_machines_split_no_row_and_one_line_says_so(tmp_path: Path) -> None:
+    halves = [[record for record in PLAIN if record.sample_id == f"qasper-{place}"] for place in range(2)]
+    for place, half in enumerate(halves):
+        facts = {"hardware": {"cpu": f"cpu {place}"}, "libraries": {"torch": str(place)}}
+        write_run(tmp_path / f"run{place}", [replace(record, commit=f"{place}" * 40) for record in half], facts=facts)
+    results = load([tmp_path])
+    assert set(results.summary["n"]) == {2}
+    assert set(results.summary["setting"]) == {""}
+    assert "Records of commits 0000000, 1111111." in results.notes
+    assert any("several machines (cpu 0; cpu 1)" in note for note in results.notes)
+
+
+def test_seeds_are_pooled_as_repeats_of_a_sample_unless_asked_for(tmp_path: Path) -> None:
+    for seed in (0, 7):
+        records = [replace(record, score=(0.2 + 0.1 * seed) * (record.score is not None)) for record in PLAIN]
+        write_run(tmp_path / f"seed{seed}", records, seed=seed)
+    pooled = load([tmp_path])
+    assert set(pooled.summary["n"]) == {2}
+    assert pooled.summary["score"].tolist() == pytest.approx([0.55, 0.55])
+    assert not any("stand in" in note for note in pooled.notes)
+    asked = load([tmp_path], by=["seed"])
+    assert set(asked.summary["setting"]) == {"seed=0", "seed=7"}
+    with pytest.raises(UserError, match="--by sed: no run has such a setting"):
+        _ = load([tmp_path], by=["sed"]).summary
+
+
+def test_how_much_was_measured_is_no_setting(tmp_path: Path) -> None:
+    """Other samples, other methods, with fidelity or without: one row for each method, with all of its samples."""
+    halves = [[record for record in PLAIN if record.sample_id == f"qasper-{place}"] for place in range(2)]
+    write_run(tmp_path / "one", halves[0], limit=1, fidelity=True)
+    write_run(tmp_path / "other", halves[1], limit=2, fidelity=False)
+    assert load([tmp_path]).summary["n"].tolist() == [2, 2]
+
+
+def test_a_method_added_later_is_paired_with_its_own_baseline(tmp_path: Path) -> None:
+    added = [
+        replace(r, ttft_s=2 * (r.ttft_s or 0), method=r.method.replace("lazyllm", "static_pruning")) for r in PLAIN
+    ]
+    write_run(tmp_path / "one", PLAIN)
+    write_run(tmp_path / "two", added)
+    results = load([tmp_path])
+    speedups = results.summary.set_index("method")["ttft_speedup"]
+    assert speedups["lazyllm"] == pytest.approx(speedups["static_pruning"])
+    assert results.summary["n"].tolist() == [2, 2, 2]
+    assert not any("stand in" in note for note in results.notes)
+
+
+def test_of_the_same_record_in_two_folders_the_newest_counts_and_one_can_be_left_out(tmp_path: Path) -> None:
+    later = [replace(record, score=1.0, ttft_s=8 * (record.ttft_s or 0)) for record in PLAIN]
+    write_run(tmp_path / "z_first", PLAIN)
+    write_run(tmp_path / "again", later, facts={"started_at": "2024-08-01T00:00:00+00:00"})
+    results = load([tmp_path])
+    assert results.summary["score"].tolist() == [1.0, 1.0]
+    assert results.summary["ttft_median_s"].tolist() == pytest.approx(
+        [sum(r.ttft_s or 0 for r in later if r.method == name) / 2 for name in ("baseline", "lazyllm")]
+    )
+    assert "2 records of z_first stand in again too: the newer ones count." in results.notes
+    alone = load([tmp_path], exclude=[tmp_path / "again"])
+    assert alone.summary["score"].tolist() == pytest.approx(load([tmp_path / "z_first"]).summary["score"].tolist())
+    with pytest.raises(UserError, match="--exclude .*nowhere: no such folder"):
+        load([tmp_path], exclude=[tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="no run in"):
+        load([tmp_path], exclude=[tmp_path])
+
+
+def test_a_newer_record_that_failed_replaces_nothing(tmp_path: Path) -> None:
+    failed = [replace(record, error="OutOfMemoryError: too big") for record in LAZY]
+    write_run(tmp_path / "one", PLAIN)
+    write_run(tmp_path / "two", failed, facts={"started_at": "2024-08-01T00:00:00+00:00"})
+    rows = load([tmp_path]).summary.set_index("method")
+    assert (rows.loc["lazyllm", "n"], rows.loc["lazyllm", "failed"]) == (2, 2)
+
+
+def test_a_run_that_went_on_with_other_code_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", PLAIN, facts={"resumed": [{"after_records": 2, "commit": "d" * 40}]})
+    assert "one went on with other code after 2 records." in load([tmp_path]).notes
