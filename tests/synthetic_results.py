@@ -79,6 +79,8 @@ def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, 
                             peak_memory_bytes=10**9,
                             fidelity_top1=1 - lost,
                             fidelity_kl=lost / 4,
+                            fidelity_first_top1=1.0,
+                            fidelity_first_kl=lost / 4,
                             order=order,
                         )
                     )

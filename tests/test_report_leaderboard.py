@@ -7,23 +7,32 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas
 import pytest
-from synthetic_results import write_run
+from synthetic_results import pruned, write_run
 
-from lazybench.leaderboard import main
-from lazybench.report import memory
+from lazybench.report.board import main
 from lazybench.report.curves import between
-from lazybench.report.leaderboard import FLOPS, TTFT, Section, matrix, readable, sections
+from lazybench.report.leaderboard import FLOPS, MEMORY, Section, matrix, measured_settings, readable, sections
 from lazybench.report.results import Results, load
 from lazybench.store.record import Record
 
 SAMPLES = 24
-SLOPES = {"lazyllm": 1.0, "gemfilter": 1.5}  # of log KL over log ratio
+SLOPES = {"lazyllm": 1.0, "random_drop": 1.5}  # of log KL over log ratio
 KEEPS = {0.5: 1.25, 0.3: 1.6, 0.2: 2.5}  # keep ratio to FLOPs ratio
-BLANK = Record("made-up", "qasper", "single_doc", "baseline", "", "0", 0, 1000, output_tokens=4)
+BLANK = Record("made-up", "qasper", "single_doc", "baseline", {}, "0", 0, 1000, output_tokens=4)
+
+
+def params_of(method: str, keep: float) -> dict[str, Any]:
+    """Settings that differ in how much they keep alone."""
+    return {"keep": keep} if method != "lazyllm" else pruned(layers=[3], keep=[keep])
+
+
+def never_revived(record: Record) -> Record:
+    return replace(record, params={"pruning": {**record.params["pruning"], "revive": False}})
 
 
 def judged(samples: int = SAMPLES, jumpy: tuple[str, ...] = ()) -> list[Record]:
@@ -41,7 +50,7 @@ def judged(samples: int = SAMPLES, jumpy: tuple[str, ...] = ()) -> list[Record]:
                     replace(
                         sample,
                         method=method,
-                        variant=f"keep={keep} depth=0.4",
+                        params=params_of(method, keep),
                         flops_ratio=ratio,
                         kv_bytes_end=int(1000 * keep),
                         aux_bytes_end=100,
@@ -79,7 +88,7 @@ def results(tmp_path: Path, *runs: list[Record]) -> Results:
 
 
 def at(found: list[Section], speed: float, matched: str = FLOPS) -> Section:
-    (section,) = (one for one in found if (one.speed, one.matched) == (speed, matched))
+    (section,) = (one for one in found if (one.ratio, one.matched) == (speed, matched))
     return section
 
 
@@ -102,15 +111,27 @@ def test_between_two_settings_a_power_law_is_met_exactly(tmp_path: Path) -> None
 
 def test_nothing_is_extrapolated_and_that_is_said(tmp_path: Path) -> None:
     results(tmp_path, judged())
-    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
+    assert main([str(tmp_path), "--out", str(tmp_path / "board"), "--formats", "png,csv"]) == 0
     table = pandas.read_csv(tmp_path / "board" / "leaderboard.csv")
-    beyond = table[table["speed"] == 3.0]
+    beyond = table[table["ratio"] == 3.0]
     assert beyond["n"].eq(0).all()
     assert beyond[["kl", "same_token", "relative_score", "kv_ratio", "aux_ratio"]].isna().all(axis=None)
     text = (tmp_path / "board" / "leaderboard.md").read_text(encoding="utf-8")
-    assert "at a FLOPs ratio of 3x there is no number, nothing being extrapolated, for" in text
-    assert "LazyLLM (1.25x to 2.50x)" in text
-    assert {"leaderboard.html", "comparisons.csv", "front.png"} <= {f.name for f in (tmp_path / "board").iterdir()}
+    assert "at a FLOPs ratio of 3x there is no number: no two measured settings of a method bracket it." in text
+    assert "**made-up at a FLOPs ratio of 3x**" not in text
+    written = {"leaderboard.md", "leaderboard.html", "front.png", "front_memory.png"}
+    csv = {"leaderboard.csv", "comparisons.csv", "settings.csv"}
+    assert {file.name for file in (tmp_path / "board").iterdir()} == written | csv
+    assert main([str(tmp_path), "--out", str(tmp_path / "plain")]) == 0
+    assert {file.name for file in (tmp_path / "plain").iterdir()} == written
+
+
+def test_one_setting_of_each_method_has_a_table_of_settings_and_no_comparison_at_a_speed(tmp_path: Path) -> None:
+    one = [record for record in judged() if record.flops_ratio in (1.0, 1.6)]
+    text = (board(tmp_path, one) / "leaderboard.md").read_text(encoding="utf-8")
+    assert "**made-up: every setting**" in text
+    assert text.count("there is no number") == 3
+    assert "at a FLOPs ratio of 2x**" not in text
 
 
 def test_the_neighbours_of_a_speed() -> None:
@@ -120,44 +141,45 @@ def test_the_neighbours_of_a_speed() -> None:
 
 
 def test_pairs_are_of_the_same_samples_and_each_order_says_the_same(tmp_path: Path) -> None:
-    lost = [r for r in judged(jumpy=tuple(SLOPES)) if not (r.method == "gemfilter" and r.sample_id in ("0", "1"))]
+    lost = [r for r in judged(jumpy=tuple(SLOPES)) if not (r.method == "random_drop" and r.sample_id in ("0", "1"))]
     section = at(sections(results(tmp_path, lost)), 2.0)
     pairs = section.comparisons().set_index(["method", "against"])
-    one, other = pairs.loc[("LazyLLM", "GemFilter")], pairs.loc[("GemFilter", "LazyLLM")]
+    one, other = pairs.loc[("LazyLLM", "Random token drop")], pairs.loc[("Random token drop", "LazyLLM")]
     assert (one["n"], one["result"], other["result"]) == (SAMPLES - 2, "closer", "further")
     assert one["kl_ratio"] * other["kl_ratio"] == pytest.approx(1)
     assert one["kl_ratio_low"] * other["kl_ratio_high"] == pytest.approx(1)
     assert one["kl_ratio_low"] < 2**-0.5 < one["kl_ratio_high"]  # samples differ tenfold: only pairs can tell
     table = section.table().set_index("method")
-    assert table.loc["LazyLLM", "kl_high"] > table.loc["GemFilter", "kl_low"]
+    assert table.loc["LazyLLM", "kl_high"] > table.loc["Random token drop", "kl_low"]
     cells = matrix(section.comparisons()).set_index("method")
-    assert cells.loc["LazyLLM", "GemFilter"].endswith(" ++")
-    assert cells.loc["GemFilter", "LazyLLM"].endswith(" --")
+    assert cells.loc["LazyLLM", "Random token drop"].endswith(" ++")
+    assert cells.loc["Random token drop", "LazyLLM"].endswith(" --")
     assert cells.loc["LazyLLM", "LazyLLM"] == ""
 
 
-def test_a_latency_run_of_the_same_settings_gives_speedups_and_matches_by_them(tmp_path: Path) -> None:
-    found = sections(results(tmp_path, judged(), timed()))
-    assert {section.model for section in found} == {"made-up"}
-    by_flops = at(found, 2.0).table().set_index("method").loc["LazyLLM"]
-    assert 1.6**2 < by_flops["ttft_speedup"] < 2.5**2
-    assert by_flops["decode_step"] == pytest.approx(2.0)
-    by_time = at(found, 2.0, TTFT)
-    curve = by_time.curves[0]
-    assert curve.speeds == pytest.approx([ratio**2 for ratio in KEEPS.values()])
-    expected = curve.settings[0]["fidelity_kl"] * (2**0.5 / 1.25) ** SLOPES[curve.method]
-    pandas.testing.assert_series_equal(curve.at(2.0)["fidelity_kl"], expected, rtol=1e-9)
-    beyond = curve.at(100.0)["fidelity_kl"].align(expected, join="inner")[0]  # no sample in common, and no error
-    assert beyond.empty
+def test_a_latency_run_of_the_same_settings_gives_speedups(tmp_path: Path) -> None:
+    by_flops = at(sections(results(tmp_path, judged(), timed())), 2.0).table().set_index("method")
+    share = numpy.log(2 / 1.6) / numpy.log(2.5 / 1.6)
+    expected = 1.6 ** (2 * (1 - share)) * 2.5 ** (2 * share)
+    assert by_flops["ttft_speedup"].tolist() == pytest.approx([expected] * 2)
+    assert by_flops["decode_step"].tolist() == pytest.approx([2.0, 2.0])
 
 
 def test_times_of_prompts_on_which_a_setting_saves_more_are_not_its_own(tmp_path: Path) -> None:
     longer = [replace(r, flops_ratio=(r.flops_ratio or 1) * (1.04 if r.method == "lazyllm" else 1.01)) for r in timed()]
-    found = sections(results(tmp_path, judged(), longer))
-    by_flops = at(found, 2.0).table().set_index("method")
+    by_flops = at(sections(results(tmp_path, judged(), longer)), 2.0).table().set_index("method")
     assert numpy.isnan(by_flops.loc["LazyLLM", "ttft_speedup"])
-    assert by_flops.loc["GemFilter", "ttft_speedup"] > 2
-    assert [curve.method for curve in at(found, 2.0, TTFT).curves] == ["gemfilter"]
+    assert by_flops.loc["Random token drop", "ttft_speedup"] > 2
+
+
+def test_of_several_timed_runs_the_one_of_the_closest_work_counts(tmp_path: Path) -> None:
+    write_run(tmp_path / "judged", judged())
+    near = [replace(r, flops_ratio=(r.flops_ratio or 1) * (1 if r.method == "baseline" else 1.02)) for r in timed()]
+    slow = [replace(r, ttft_s=3.0) for r in near]
+    for name, records, limit in (("slow", slow, 9), ("quick", timed(), None)):
+        write_run(tmp_path / name, records, max_new_tokens=limit)
+    table = at(sections(load([tmp_path])), 2.0).table()
+    assert (table["ttft_speedup"] > 2).all()
 
 
 def test_a_speed_is_of_all_samples_work_together(tmp_path: Path) -> None:
@@ -174,143 +196,84 @@ def test_a_speed_is_of_all_samples_work_together(tmp_path: Path) -> None:
 
 def test_between_a_setting_that_leaves_most_prompts_whole_and_another_is_nothing(tmp_path: Path) -> None:
     rare = [
-        replace(r, flops_ratio=1.0) if "keep=0.5" in r.variant and int(r.sample_id) % 3 and r.method == "lazyllm" else r
+        replace(r, flops_ratio=1.0)
+        if r.params == params_of("lazyllm", 0.5) and int(r.sample_id) % 3 and r.method == "lazyllm"
+        else r
         for r in judged()
     ]
-    curve = at(sections(results(tmp_path, rare)), 2.0).curves[0]
+    curve = next(one for one in at(sections(results(tmp_path, rare)), 2.0).curves if one.method == "lazyllm")
     assert curve.speeds[0] < 1.1
     assert curve.at(1.4).empty
-    times = {(curve.method, variant): 2.0 for variant in curve.variants}
+    times = {(curve.method, params): 2.0 for params in curve.params}
     assert numpy.isnan(curve.timed_at(1.4, times))
     assert curve.timed_at(2.0, times) == pytest.approx(2.0)
     assert len(curve.at(curve.speeds[0])) == len(curve.at(2.0)) == SAMPLES
 
 
-def test_times_of_other_machines_are_no_times_of_one_speed(tmp_path: Path) -> None:
-    write_run(tmp_path / "judged", judged())
-    quick = [replace(record, ttft_s=None if record.ttft_s is None else record.ttft_s**0.5) for record in timed()]
-    write_run(tmp_path / "cpu", timed(), {"hardware": {"cpu": "slow"}}, experiment="latency")
-    write_run(tmp_path / "gpu", quick, {"hardware": {"cpu": "fast"}}, experiment="latency")
-    found = sections(load([tmp_path]))
-    by_time = {section.timed: section.curves[0].speeds for section in found if section.matched == TTFT}
-    assert by_time["cpu=slow"] == pytest.approx([ratio**2 for ratio in KEEPS.values()])
-    assert by_time["cpu=fast"] == pytest.approx(list(KEEPS.values()))
-    assert "decode_step" not in at(found, 2.0).table()  # neither machine's: the title names none
-    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-    text = (tmp_path / "out" / "leaderboard.md").read_text()
-    assert "at a TTFT speedup of 2x, timed with cpu=slow" in text
-    assert (tmp_path / "out" / "front_ttft_cpu_slow.png").exists()
-    joined = sections(load([tmp_path], joined=["hardware"]))  # quality stands together where asked for, clocks never do
-    assert {section.timed for section in joined} == {section.timed for section in found}
-
-
-def test_at_a_ttft_speedup_the_table_shows_that_speedup(tmp_path: Path) -> None:
-    found = sections(results(tmp_path, judged(), timed()), (2.0, 3.0))
-    for speed in (2.0, 3.0):
-        shown = at(found, speed, TTFT).table()["ttft_speedup"]
-        assert shown.tolist() == pytest.approx([speed] * len(shown))
-
-
 def test_what_a_rows_settings_have_in_common_stands_beside_its_name(tmp_path: Path) -> None:
-    shown = readable(at(sections(results(tmp_path, judged())), 2.0).table())
+    fixed = [
+        replace(r, params={**r.params, "spare_template": False}) if r.method == "random_drop" else r for r in judged()
+    ]
+    shown = readable(at(sections(results(tmp_path, fixed)), 2.0).table())
     beside = dict(zip(shown["method"], shown["fixed"], strict=True))
-    assert beside == {"LazyLLM": "depth=0.4", "GemFilter": ""}  # whose settings in experiment=quality vary the depth
+    assert beside["Random token drop"] == "spare_template=false"
 
 
-def test_scores_are_compared_in_pairs_where_there_are_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    better = [replace(r, score=0.5 + int(r.sample_id) / 100) if r.method == "gemfilter" else r for r in judged()]
-    results(tmp_path, better)
-    assert main([str(tmp_path), "--speeds", "2", "--between", "gemfilter", "lazyllm"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "FLOPs ratio of 2x: the score" in line]
-    assert len(lines) == 1
-    assert "the score of GemFilter less that of LazyLLM is 21.5 [18.5, 24.5] points of 100, n=24" in lines[0]
-    results(tmp_path / "unscored", [replace(record, score=None) for record in judged()])
-    assert main([str(tmp_path / "unscored"), "--between", "gemfilter", "lazyllm"]) == 0
-    assert "score" not in capsys.readouterr().out
-
-
-def test_variants_that_keep_alike_otherwise_are_curves_of_their_own(tmp_path: Path) -> None:
+def test_settings_that_keep_alike_otherwise_are_curves_of_their_own(tmp_path: Path) -> None:
     records = judged()
-    final = [replace(r, variant=f"{r.variant} never revived") for r in records if r.method == "lazyllm"]
-    names = at(sections(results(tmp_path, [*records, *final])), 2.0).names
-    assert len(names) == 3
-    assert sum("never revived" in name for name in names) == 1
+    final = [never_revived(r) for r in records if r.method == "lazyllm"]
+    section = at(sections(results(tmp_path, [*records, *final])), 2.0)
+    assert len(set(section.names)) == 3
+    assert len({curve.family for curve in section.curves if curve.method == "lazyllm"}) == 2
+
+
+def test_runs_of_other_settings_are_leaderboards_of_their_own(tmp_path: Path) -> None:
+    for length in (300, 900):
+        task = {"name": "needle", "datasets": ["needle"], "parameters": {"length": length}}
+        write_run(tmp_path / str(length), judged(), task=task)
+    titles = {section.title for section in sections(load([tmp_path]), [2.0]) if section.matched == FLOPS}
+    assert titles == {f"made-up length={length} at a FLOPs ratio of 2x" for length in (300, 900)}
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results(tmp_path, [replace(record, fidelity_kl=None) for record in judged(2)])
     assert main([str(tmp_path)]) == 2
     assert main([str(tmp_path / "nowhere")]) == 2
-    assert main([str(tmp_path), "--between", "lazyllm", "gemfilter"]) == 2
-    first, _, last = capsys.readouterr().err.splitlines()
-    assert first == last  # no record was compared with the plain model: so of the leaderboard, so of two methods
+    first, second = capsys.readouterr().err.splitlines()
+    assert "no record has a KL divergence" in first
+    assert "no results folder" in second
 
 
 def board(tmp_path: Path, *runs: list[Record]) -> Path:
     """The folder of a leaderboard on these runs."""
-    results(tmp_path, *runs)
+    if not list(tmp_path.rglob("samples.jsonl")):
+        results(tmp_path, *runs)
     assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
     return tmp_path / "board"
 
 
-def test_two_methods_by_name_are_one_line_for_each_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results(tmp_path, judged(jumpy=tuple(SLOPES)))
-    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "gemfilter"]) == 0
-    line, *others = capsys.readouterr().out.splitlines()
-    assert line.startswith("made-up at a FLOPs ratio of 2x: KL of LazyLLM is 0.7")
-    assert f"times that of GemFilter, n={SAMPLES}: closer to the plain model (sign test p=" in line
-    assert "would decide" not in line
-    assert "the score of LazyLLM less that of GemFilter is 0.0" in others[0]
-    assert all("memory ratio" in other for other in others[1:])
-    assert main([str(tmp_path), "--speeds", "2", "--between", "gemfilter", "lazyllm"]) == 0
-    assert "GemFilter is 1.39 [1.33, 1.46]" in (out := capsys.readouterr().out)
-    assert "further" in out
-    assert not (tmp_path / "leaderboard").exists()
-
-
-def test_what_would_decide_it_is_said_where_it_is_undecided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results(tmp_path, judged(6, jumpy=tuple(SLOPES)))  # six samples have no interval
-    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "gemfilter"]) == 0
-    assert "undecided (sign test p=0.031; about 10 samples would decide it)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("names", "speed", "said"),
-    [
-        (("lazyllm", "gemfiltre"), "2", "gemfilter"),
-        (("lazyllm", "lazyllm"), "2", "twice"),
-        (("lazyllm", "gemfilter"), "9", "lazyllm 1.25x to 2.50x"),
-    ],
-)
-def test_a_pair_that_cannot_be_compared_is_one_line(
-    names: tuple[str, str], speed: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results(tmp_path, judged(4))
-    assert main([str(tmp_path), "--speeds", speed, "--between", *names]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
-
-
 def test_methods_at_equal_memory(tmp_path: Path) -> None:
     """Caches and Aux Cache count together: keep ratios of .5, .3, .2 and a tenth of the plain cache beside them."""
-    where = board(tmp_path, judged())
-    table = pandas.read_csv(where / "memory.csv")
+    found = results(tmp_path, judged())
+    table = measured_settings(found)
     assert sorted(set(table["memory"].round(6))) == [0.3, 0.4, 0.6]
     assert table["memory"].to_numpy() == pytest.approx((table["kv_ratio"] + table["aux_ratio"]).to_numpy())
-    found = {section.speed: section for section in memory.sections(load([tmp_path]))}
-    assert set(found) == {2.0}  # 1.25 and 1.5 lie above what was kept, 4 below
-    for curve, samples in zip(found[2.0].curves, found[2.0].samples, strict=True):
+    assert table["flops_ratio"].tolist() == pytest.approx(sorted([*KEEPS.values()] * 2))
+    at_memory = {section.ratio: section for section in sections(found) if section.matched == MEMORY}
+    assert set(at_memory) == {2.0}  # 1.25 and 1.5 lie above what was kept, 4 below
+    for curve, samples in zip(at_memory[2.0].curves, at_memory[2.0].samples, strict=True):
         share = numpy.log(2 / (1 / 0.6)) / numpy.log((1 / 0.4) / (1 / 0.6))
         expected = curve.settings[0]["fidelity_kl"] * (1.6 / 1.25) ** (SLOPES[curve.method] * share)
         pandas.testing.assert_series_equal(samples["fidelity_kl"], expected.loc[samples.index], rtol=1e-9)
-    text = (where / "memory.md").read_text(encoding="utf-8")
+    text = (board(tmp_path, judged()) / "leaderboard.md").read_text(encoding="utf-8")
     assert "made-up at a memory ratio of 2x" in text
-    assert "front_memory.png" in {file.name for file in where.iterdir()}
 
 
 def test_methods_that_say_nothing_of_their_caches_have_no_memory(tmp_path: Path) -> None:
     silent = [replace(record, kv_bytes_end=None, aux_bytes_end=None) for record in judged(4)]
-    assert "memory.md" not in {file.name for file in board(tmp_path, silent).iterdir()}
+    where = board(tmp_path, silent)
+    assert "front_memory.png" not in {file.name for file in where.iterdir()}
+    assert "memory %" not in (where / "leaderboard.md").read_text(encoding="utf-8")
 
 
 NODE = shutil.which("node")
@@ -352,7 +315,7 @@ def test_a_search_leaves_the_rows_that_hold_every_word(page: str) -> None:
     assert 'id="search"' in page
     script = page.split("<script>")[1].partition("</script>")[0]
     program = """
-const rows = ["LazyLLM, 0.3", "LazyLLM never revived", "gemfilter"].map((name) => ({ cells: [{ textContent: name }] }));
+const rows = ["LazyLLM, 0.3", "LazyLLM never revived", "GemFilter"].map((name) => ({ cells: [{ textContent: name }] }));
 const box = { addEventListener(name, handler) { this[name] = handler; } };
 const document = { getElementById: () => box, querySelectorAll: () => rows };
 """
@@ -362,34 +325,3 @@ const document = { getElementById: () => box, querySelectorAll: () => rows };
         code = [str(NODE), "-e", program + script.replace('"use strict";', "") + act]
         done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout.strip() == expected
-
-
-def test_two_curves_of_one_method_are_told_apart_by_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records = judged(jumpy=tuple(SLOPES))
-    final = [
-        replace(r, variant=f"{r.variant} never revived", fidelity_kl=2 * float(r.fidelity_kl or 0))
-        for r in records
-        if r.method == "lazyllm"
-    ]
-    results(tmp_path, [*records, *final])
-    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm", "lazyllm:never revived"]) == 0
-    line = capsys.readouterr().out.splitlines()[0]
-    assert "LazyLLM, depth=0.4 is 0.50 [" in line
-    assert "times that of LazyLLM, depth=0.4 never revived, n=24: closer" in line
-    assert main([str(tmp_path), "--speeds", "2", "--between", "lazyllm:never revived", "lazyllm"]) == 0
-    assert "never revived is 2.00 [" in capsys.readouterr().out
-
-
-def test_two_settings_of_one_prefill_meet_at_their_own_speed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    records = [r for r in judged(jumpy=tuple(SLOPES)) if r.method == "baseline" or r.variant.startswith("keep=0.3")]
-    final = [replace(r, variant=f"{r.variant} never revived") for r in records if r.method == "lazyllm"]
-    results(tmp_path, [*records, *final])
-    assert main([str(tmp_path), "--between", "lazyllm:never revived", "lazyllm"]) == 0
-    line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("made-up at a FLOPs ratio of 1.6x: KL of LazyLLM, depth=0.4 never revived is 1.00 ")
-    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
-    settings = pandas.read_csv(tmp_path / "board" / "memory.csv")  # every setting, whatever ratios they enclose
-    assert list(settings["n"]) == [SAMPLES] * 3
-    assert "every setting by its memory" in (tmp_path / "board" / "leaderboard.html").read_text(encoding="utf-8")

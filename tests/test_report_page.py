@@ -10,6 +10,7 @@ import pytest
 from synthetic_results import made_up_records, write_run
 
 from lazybench.report.__main__ import build
+from lazybench.report.frame import records_frame
 from lazybench.report.summary import summarise
 
 
@@ -18,7 +19,7 @@ def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
     records = [record for record in made_up_records(2) if record.task in ("qasper", "hotpotqa")]
     write_run(root / "run", records, data={"root": "/home/someone/longbench"}, out="/scratch/someone/run")
-    build([root], None, ["table1", "fig5"], True, None)
+    build([root], only=["table1", "fig5"])
     return root
 
 
@@ -28,12 +29,13 @@ def test_page_needs_no_other_file_and_names_no_folder(page):
     assert "/home/someone" not in html
     assert "/scratch/someone" not in html
     assert "root: longbench" in html
+    assert "<title>longbench on made-up</title>" in html
     assert html.count("data:image/png;base64,") == 2  # figure 5 by score and by fidelity, and no third of the kind
     assert "<b>baseline</b>" not in html  # a prediction is text, never markup
 
 
 def test_quality_over_speedup_is_shown_without_figure_5_too(page):
-    build([page / "run"], page / "another", ["table1"], True, None)
+    build([page / "run"], page / "another", ["table1"])
     html = (page / "another" / "index.html").read_text(encoding="utf-8")
     assert "Quality over TTFT speedup, by model and category" in html
     assert "Quality over TTFT speedup, by model and category" not in (page / "report" / "index.html").read_text()
@@ -57,7 +59,7 @@ def test_speedup_is_the_median_of_paired_ratios_and_the_ratio_of_sums_stands_bes
         *(record("random_drop", "a", 1.0, 0.25), record("random_drop", "b", 2.0, 0.5)),
         record("random_drop", "c", None, None, error="out of memory"),
     ]
-    row = summarise(records).set_index("method").loc["random_drop"]
+    row = summarise(records_frame([records])).set_index("method").loc["random_drop"]
     assert (row["n"], row["failed"]) == (2, 1)
     assert row["ttft_speedup_of_sums"] == pytest.approx(6 / 3)
     assert row["ttft_speedup"] == pytest.approx((1.0 * 2.5) ** 0.5)  # between two ratios: of their logarithms
@@ -67,6 +69,6 @@ def test_speedup_is_the_median_of_paired_ratios_and_the_ratio_of_sums_stands_bes
 def test_unscored_records_leave_scores_out_and_warn_nobody():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        summary = summarise([replace(r, score=None) for r in made_up_records(2) if r.task == "qasper"])
+        summary = summarise(records_frame([[replace(r, score=None) for r in made_up_records(2) if r.task == "qasper"]]))
     assert "score" not in summary
-    assert "verdict" not in summary
+    assert not [name for name in summary if name.startswith("relative_score")]

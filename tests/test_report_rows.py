@@ -156,7 +156,7 @@ def test_of_the_same_record_in_two_folders_the_newest_counts_and_one_can_be_left
     assert "2 records of z_first stand in again too: the newer ones count." in results.notes
     alone = load([tmp_path], exclude=[tmp_path / "again"])
     assert alone.summary["score"].tolist() == pytest.approx(load([tmp_path / "z_first"]).summary["score"].tolist())
-    with pytest.raises(UserError, match="--exclude .*nowhere: no such folder"):
+    with pytest.raises(UserError, match=r"--exclude .*nowhere: no such folder"):
         load([tmp_path], exclude=[tmp_path / "nowhere"])
     with pytest.raises(UserError, match="no run in"):
         load([tmp_path], exclude=[tmp_path])

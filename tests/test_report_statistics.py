@@ -1,4 +1,4 @@
-"""Intervals cover what they say and comparisons decide as often as they say: simulated, on times and scores as they are."""
+"""Intervals cover what they say, comparisons decide as often as they say: simulated on times and scores as they are."""
 
 from __future__ import annotations
 

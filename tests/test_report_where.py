@@ -1,4 +1,4 @@
-"""--where keeps the records that fulfil its conditions, and the baselines that their ratios refer to; it runs nothing."""
+"""--where keeps the records that fulfil its conditions, and the baselines that ratios refer to; it runs nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ def test_a_report_on_some_records_stands_on_these_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        *(("tsk == 'qasper'", "task"), ("task", "True or False|cannot be asked"), ("task = 'qasper'", "cannot be asked")),
+        *(
+            ("tsk == 'qasper'", "task"),
+            ("task", "True or False|cannot be asked"),
+            ("task = 'qasper'", "cannot be asked"),
+        ),
         *(("prompt_tokens > 'many'", "cannot be asked"), ("task @ 1", "BinOp"), ("@pandas", "cannot be asked")),
         *(("task.str.len() > 3", "not allowed"), ("__import__('os').system('true')", "not allowed")),
         *(("[method][0] == 'x'", "not allowed"), ("`task` == 'qasper'", "cannot be asked"), ("", "cannot be asked")),

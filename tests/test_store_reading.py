@@ -29,7 +29,7 @@ def measure(
 
 def test_unknown_fields_pass_and_optional_ones_default(tmp_path: Path) -> None:
     wide = {**json.loads(to_line(record(0))), "from_the_future": [1]}
-    narrow = {name: wide[name] for name in ("model", "task", "category", "method", "variant", "sample_id", "repeat")}
+    narrow = {name: wide[name] for name in ("model", "task", "category", "method", "params", "sample_id", "repeat")}
     narrow |= {"prompt_tokens": 7, "sample_id": "s1"}
     (tmp_path / "samples.jsonl").write_text(json.dumps(wide) + "\n" + json.dumps(narrow) + "\n")
     first, second = read_records(tmp_path / "samples.jsonl")
@@ -57,54 +57,32 @@ def test_a_later_line_supersedes_the_earlier_of_its_key_in_its_place(tmp_path: P
     assert read_records(samples) == [record(0), record(1)]
 
 
-def test_shards_become_one_run_and_other_runs_stay_apart(tmp_path: Path) -> None:
-    for index in range(3):
+def lacking(tmp_path: Path) -> list[str]:
+    return [note for note in load([tmp_path]).notes if "missing" in note]
+
+
+def test_shards_share_rows_and_a_missing_one_is_said(tmp_path: Path) -> None:
+    for index in range(2):
         measure(tmp_path / "sweep" / f"part{index}", range(index, 9, 3), f"{index}/3")
-    measure(tmp_path / "sweep" / "other_seed", range(9), seed=1)
-    merged, other = sorted(load([tmp_path]).runs, key=lambda run: run.config["seed"])
-    assert {found.key for found in merged.records} == {record(number).key for number in range(9)}
-    assert merged.shards == ("0/3", "1/3", "2/3")
-    assert (merged.missing_shards, merged.finished) == ((), True)
-    assert other.records == [record(number) for number in range(9)]
-
-
-def test_shards_that_other_code_measured_are_no_part_of_a_run(tmp_path: Path) -> None:
-    measure(tmp_path / "a", range(0, 4, 2), "0/2")
-    measure(tmp_path / "b", range(1, 4, 2), "1/2", commit="c1")
-    assert [run.missing_shards for run in load([tmp_path]).runs] == [("1/2",), ("0/2",)]
-    assert [note for note in load([tmp_path]).notes if "lacks" in note] == [
-        "a lacks the shards 1/2.",
-        "b lacks the shards 0/2.",
-    ]
-    assert not [note for note in load([tmp_path], joined=["code"]).notes if "lacks" in note]  # one row, and all of it
+    assert lacking(tmp_path) == ["part0, part1: missing shards 2/3."]
+    measure(tmp_path / "sweep" / "part2", range(2, 9, 3), "2/3", commit="c1")  # of other code: its records say so
+    assert lacking(tmp_path) == []
+    (row,) = load([tmp_path]).summary.to_dict("records")
+    assert row["n"] == 9
 
 
 def test_shards_of_several_divisions_may_make_a_whole(tmp_path: Path) -> None:
     measure(tmp_path / "a", range(0, 8, 2), "0/2")
     measure(tmp_path / "b", range(1, 8, 4), "1/4")
-    (run,) = load([tmp_path]).runs
-    assert run.missing_shards == ("3/4",)
+    assert lacking(tmp_path) == ["a, b: missing shards 3/4."]
     measure(tmp_path / "c", range(3, 8, 4), "3/4")
-    (run,) = load([tmp_path]).runs
-    assert not run.missing_shards
+    assert lacking(tmp_path) == []
 
 
 def test_missing_and_unfinished_shards_are_seen(tmp_path: Path) -> None:
     measure(tmp_path / "a", range(0, 4, 2), "0/4")
     measure(tmp_path / "b", range(1, 4, 2), "2/4", finish=False)
-    (run,) = load([tmp_path]).runs
-    assert run.missing_shards == ("1/4", "3/4")
-    assert not run.finished
-
-
-def test_the_same_record_in_two_shards_is_named(tmp_path: Path) -> None:
-    measure(tmp_path / "a", range(3), "0/2")
-    measure(tmp_path / "b", range(2, 5), "1/2")
-    with pytest.raises(
-        UserError, match=r"both hold tiny qasper lazyllm layers=1 keep=0\.5 sample s2 repeat 0"
-    ) as caught:
-        load([tmp_path])
-    assert f"{tmp_path / 'a'} and {tmp_path / 'b'}" in str(caught.value)
+    assert lacking(tmp_path) == ["b is unfinished: samples may be missing.", "a, b: missing shards 1/4, 3/4."]
 
 
 def test_a_run_folder_itself_is_found(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
-from lazybench.verify import main
+from lazybench.report.verify import main
 
 MATCH = (
-    "samples.jsonl: 8 records of 8 expected: match\n"
+    "records: 8 of 8 expected: match\n"
     "score: 8 of 8 computed again: match\n"
     "decode_step_s: 8 of 8 computed again from the record: match\n"
     + "".join(f"{name}: 4 of 8 computed again from the record: match\n" for name in EXACT)
@@ -128,7 +128,7 @@ def verify(capsys: pytest.CaptureFixture[str]) -> Verify:
 
 
 def test_the_command(folder: Path) -> None:
-    command = [sys.executable, "-m", "lazybench.verify", str(folder)]
+    command = [sys.executable, "-m", "lazybench", "verify", str(folder)]
     done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert counted(done.stdout) == MATCH
@@ -157,7 +157,7 @@ def test_failed_records_are_counted(folder: Path, verify: Verify) -> None:
     lines[3] |= {"score": None, "error": "OutOfMemoryError: too big"}
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_run_report(folder)
-    assert "8 records of 8 expected, 1 of them failed: match" in verify(folder).stdout
+    assert "8 of 8 expected, 1 of them failed: match" in verify(folder).stdout
 
 
 def test_a_changed_score_is_named(folder: Path, verify: Verify) -> None:
@@ -228,7 +228,7 @@ def test_a_sample_left_out_is_named(folder: Path, verify: Verify) -> None:
     done = verify(folder)
     assert done.code == 1
     left_out = json.loads(lines[-1])["sample_id"]
-    assert "samples.jsonl: 7 records of 8 expected: differ" in done.stdout
+    assert "records: 7 of 8 expected: differ" in done.stdout
     assert f"qasper {LAZY} repeat 0: no record of sample {left_out}" in done.stdout
     assert "cells computed again from samples.jsonl: match" in done.stdout
 
@@ -240,11 +240,11 @@ def test_a_method_or_repeat_left_out_is_named(folder: Path, verify: Verify) -> N
     done = verify(folder)
     assert done.code == 1
     assert f"3 methods were asked for, records are of 2: baseline, {LAZY}" in done.stdout
-    assert "samples.jsonl: 8 records of 12 expected: differ" in done.stdout
+    assert "records: 8 of 12 expected: differ" in done.stdout
     config.write_text(asked.replace("repeats: 1", "repeats: 2"))
     done = verify(folder)
     assert done.code == 1
-    assert "samples.jsonl: 8 records of 16 expected: differ" in done.stdout
+    assert "records: 8 of 16 expected: differ" in done.stdout
 
 
 def test_a_shard_that_has_none_of_a_short_dataset_lacks_nothing() -> None:
@@ -273,7 +273,7 @@ def test_data_that_moved(folder: Path, verify: Verify) -> None:
     done = verify(folder)
     assert done.code == 2
     said = done.stdout.splitlines()
-    assert said[0] == "samples.jsonl: 8 records of 8 expected: match"  # what can be checked without data is
+    assert said[0] == "records: 8 of 8 expected: match"  # what can be checked without data is
     assert "score: 0 of 8 computed again" in said  # and nothing else is said to match
     assert any(line.startswith("  not checked: no data at hand for qasper") for line in said)
     assert any(line.endswith("cells computed again from samples.jsonl: match") for line in said)

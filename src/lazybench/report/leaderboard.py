@@ -140,14 +140,12 @@ def sections(results: Results, ratios: Sequence[float] | None = None) -> list[Se
 
 
 def judged_samples(results: Results) -> list[tuple[str, pandas.DataFrame]]:
-    """Each model with what tells its rows from others, and its rows of ``by_sample``, where they were compared with the
-    plain model's.
+    """Each model with what tells its rows from others, and its rows of ``by_sample`` that were compared with the plain
+    model's.
     """
-    return [
-        (f"{model} {setting}".strip(), rows)
-        for (model, setting), rows in results.samples.groupby(["model", "setting"], sort=False)
-        if rows["fidelity_kl"].notna().any()
-    ]
+    judged = results.samples[results.samples["fidelity_kl"].notna()]
+    groups = judged.groupby(["model", "setting"], sort=False)
+    return [(f"{model} {setting}".strip(), rows) for (model, setting), rows in groups]
 
 
 def measured_settings(results: Results) -> pandas.DataFrame:

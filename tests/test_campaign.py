@@ -1,0 +1,169 @@
+"""A campaign file holds its runs' records and origin unchanged; reports, leaderboards and verify read it as folders."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from synthetic_results import made_up_records, write_run
+
+from lazybench.errors import UserError
+from lazybench.report.__main__ import main as report
+from lazybench.report.results import load
+from lazybench.report.verify import main as verify
+from lazybench.store.campaign import main, pack
+from lazybench.store.lines import from_line, to_line
+from lazybench.store.reading import find_runs, read_run, read_runs
+from lazybench.store.record import Record
+
+PLAIN = [record for record in made_up_records(2) if record.task == "qasper"]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def drawn(hint: Any) -> st.SearchStrategy[Any]:
+    """What a field of a record may hold."""
+    if get_origin(hint) is UnionType:
+        return st.one_of(*map(drawn, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return st.lists(drawn(get_args(hint)[0]), max_size=3).map(tuple)
+    if get_origin(hint) is dict:
+        return st.dictionaries(TEXT, JSON, max_size=3)
+    known: dict[Any, st.SearchStrategy[Any]] = {
+        type(None): st.none(),
+        int: st.integers(-(2**62), 2**62),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        str: TEXT,
+    }
+    return known[hint]
+
+
+RECORDS = st.builds(Record, **{name: drawn(hint) for name, hint in get_type_hints(Record).items()})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs=st.lists(st.lists(RECORDS, max_size=4, unique_by=lambda record: record.key), min_size=1, max_size=3))
+def test_records_packed_and_read_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[list[Record]]
+) -> None:
+    root = tmp_path_factory.mktemp("packed")
+    folders = [write_run(root / f"run{place}", records) for place, records in enumerate(runs)]
+    assert pack(folders, root / "all.parquet") == sum(map(len, runs))
+    found = read_runs(root / "all.parquet")
+    assert [run.records for run in found] == [read_run(folder).records for folder in folders]
+    assert [run.records for run in found] == runs
+    assert [run.path.name for run in found] == [folder.name for folder in folders]
+
+
+def test_what_is_not_finite_is_named_as_in_a_run_folder(tmp_path: Path) -> None:
+    odd = replace(PLAIN[0], score=math.nan, details={"launches": 3})
+    write_run(tmp_path / "run", [odd])
+    pack([tmp_path], tmp_path / "all.parquet")
+    ((run,),) = [read_runs(tmp_path / "all.parquet")]
+    assert run.records == [from_line(to_line(odd))]
+    assert run.records[0].details == {"launches": 3, "not_finite": ["score"]}
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> tuple[Path, Path]:
+    """Two runs in folders, and as one campaign elsewhere."""
+    write_run(tmp_path / "runs" / "one", PLAIN, out="/scratch/someone/one")
+    write_run(
+        tmp_path / "runs" / "two", [replace(r, model="other") for r in PLAIN], data={"root": "/home/someone/data"}
+    )
+    (tmp_path / "campaign").mkdir()
+    out = tmp_path / "campaign" / "mine.parquet"
+    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    return tmp_path / "runs", out
+
+
+def test_a_campaign_is_reported_as_its_folders_are(packed: tuple[Path, Path], tmp_path: Path) -> None:
+    folders, campaign = packed
+    for name, where in (("folders", folders), ("file", campaign), ("above", campaign.parent)):
+        assert report([str(where), "--out", str(tmp_path / name), "--only", "table1"]) == 0
+    written = {name: (tmp_path / name / "table.md").read_bytes() for name in ("folders", "file", "above")}
+    assert written["folders"] == written["file"] == written["above"]
+    assert load([campaign]).summary.equals(load([folders]).summary)
+    assert report([str(campaign), "--only", "table1"]) == 0
+    assert (campaign.parent / "report" / "index.html").exists()
+
+
+def test_a_campaign_names_no_folder_of_a_machine(packed: tuple[Path, Path]) -> None:
+    text = packed[1].with_suffix(".json").read_text()
+    assert "someone" not in text
+    assert json.loads(text)["runs"][1]["config"]["data"]["root"] == "data"
+
+
+def test_a_campaign_is_verified_but_for_a_summary_that_it_lacks(
+    packed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify([str(packed[1])]) == 2  # its data is not at hand
+    said = capsys.readouterr().out
+    assert "2 runs, what was computed again: 0 match, 0 differ, 2 not checked, or not wholly" in said
+    assert "summary.csv" not in said
+    assert f"{packed[1] / 'one'}:" in said
+
+
+def test_campaigns_and_folders_are_found_together_and_packed_again(packed: tuple[Path, Path], tmp_path: Path) -> None:
+    folders, campaign = packed
+    assert find_runs(tmp_path) == sorted([campaign, folders / "one", folders / "two"])
+    assert find_runs(tmp_path, exclude=[folders]) == [campaign]
+    again = tmp_path / "again.parquet"
+    pack([campaign], again)
+    assert [run.records for run in read_runs(again)] == [run.records for run in read_runs(campaign)]
+    (tmp_path / "data.parquet").write_bytes(b"a data set, not a campaign")
+    assert len(load([tmp_path], exclude=[again]).runs) == 4
+
+
+def test_only_finished_runs_are_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        write_run(tmp_path / name, PLAIN)
+    (tmp_path / "two" / "done").unlink()
+    out = tmp_path / "all.parquet"
+    assert main([str(tmp_path), "--out", str(out)]) == 2
+    assert "two is not finished" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([str(tmp_path), "--out", str(out), "--exclude", str(tmp_path / "two")]) == 0
+    assert main([str(tmp_path / "one"), "--out", str(tmp_path / "all.csv")]) == 2
+    assert "must end in .parquet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "broken", ["no json", "json of no runs", "run of another kind", "bytes", "fewer runs", "column"]
+)
+def test_a_broken_campaign_is_one_line(broken: str, packed: tuple[Path, Path]) -> None:
+    campaign, beside = packed[1], packed[1].with_suffix(".json")
+    known = json.loads(beside.read_text())
+    if broken == "no json":
+        beside.unlink()
+    elif broken == "json of no runs":
+        beside.write_text("[]")
+    elif broken == "run of another kind":
+        beside.write_text(json.dumps({"runs": [{**known["runs"][0], "config": {"model": []}}, known["runs"][1]]}))
+    elif broken == "bytes":
+        campaign.write_bytes(campaign.read_bytes()[:-40])
+    elif broken == "fewer runs":
+        beside.write_text(json.dumps({"runs": known["runs"][:1]}))
+    else:
+        from pyarrow import parquet
+
+        table = parquet.read_table(campaign)
+        parquet.write_table(table.set_column(table.column_names.index("params"), "params", table["model"]), campaign)
+    with pytest.raises(UserError, match="mine") as caught:
+        read_runs(campaign)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_field_of_a_record_is_drawn() -> None:
+    assert {field.name for field in fields(Record)} == set(get_type_hints(Record))
