@@ -52,12 +52,12 @@ def one_layer_summary(**pruning: object) -> pandas.DataFrame:
 
 @pytest.mark.parametrize("place", [{"depths": [0.3]}, {"layers": [8]}])
 def test_a_pruning_layer_stands_where_the_schedule_prunes(place: dict[str, object]) -> None:
-    rows = fig6.one_layer_rows(one_layer_summary(**place, keep=[0.5]), {"made-up": 32})
+    rows = fig6.one_layer_rows(one_layer_summary(**place, keep=[0.5]), {"made-up": 32}, "score")
     assert rows["layer"].dropna().tolist() == [8]
 
 
 def test_a_share_of_the_depth_stands_as_it_is_where_the_depth_is_unknown() -> None:
-    rows = fig6.one_layer_rows(one_layer_summary(depths=[0.3], keep=[0.5]), {})
+    rows = fig6.one_layer_rows(one_layer_summary(depths=[0.3], keep=[0.5]), {}, "score")
     assert rows["layer"].dropna().tolist() == [0.3]
 
 
@@ -135,6 +135,6 @@ def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> Non
     path = tmp_path / "attention.npz"
     scores = numpy.full((2, 3), 0.5, dtype=numpy.float32)
     numpy.savez_compressed(path, scores=scores, model="llama2, random weights, 2 layers", task="qasper")
-    assert fig2.title_of(path) == "llama2, random weights, 2 layers, qasper"
+    assert fig2.read_attention(path)[1] == "llama2, random weights, 2 layers, qasper"
     numpy.savez_compressed(path, scores=scores)
-    assert fig2.title_of(path) == tmp_path.name
+    assert fig2.read_attention(path)[1] == tmp_path.name

@@ -37,8 +37,8 @@ def test_page_needs_no_other_file_and_names_no_folder(page):
 def test_quality_over_speedup_is_shown_without_figure_5_too(page):
     build([page / "run"], page / "another", ["table1"])
     html = (page / "another" / "index.html").read_text(encoding="utf-8")
-    assert "Quality over TTFT speedup, by model and category" in html
-    assert "Quality over TTFT speedup, by model and category" not in (page / "report" / "index.html").read_text()
+    assert "Quality over speed, by model and category" in html
+    assert "Quality over speed, by model and category" not in (page / "report" / "index.html").read_text()
 
 
 def test_paper_numbers_stand_beside_ours(page):

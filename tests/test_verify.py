@@ -19,11 +19,11 @@ from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
 from lazybench.report import write_run_report
 from lazybench.report.checks import EXACT, Check, look_for
+from lazybench.report.verify import main
 from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
-from lazybench.report.verify import main
 
 MATCH = (
     "records: 8 of 8 expected: match\n"

@@ -69,12 +69,10 @@ def run(config: RunConfig) -> int:
         failed = folder.failed()
         from lazybench.report import write_run_report
 
-        in_words = write_run_report(config.out)
+        write_run_report(config.out)
         tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
         folder.finish()
     print((config.out / "table.md").read_text(encoding="utf-8"))
-    for line in in_words:
-        print(line)
     print(f"the page: {config.out / 'index.html'} (records, table and plot are beside it)")
     for record in failed:
         print(

@@ -12,18 +12,15 @@ from lazybench.errors import UserError, refuse, unknown_name
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
-    from lazybench.report.artefacts import NAMES, add_options
+    from lazybench.report.artefacts import CAPTIONS, add_options
 
     parser = argparse.ArgumentParser(prog="python -m lazybench report", description=__doc__)
     add_options(parser, "report")
-    parser.add_argument(
-        "--only", action="append", metavar="NAME", help=f"of {', '.join(NAMES)}; page and summary always"
-    )
-    parser.add_argument("--no-texts", action="store_true", help="leave prompts and answers out of the page")
+    parser.add_argument("--only", action="append", metavar="NAME", help=f"of {', '.join(CAPTIONS)}; page always")
+    parser.add_argument("--no-texts", action="store_false", dest="texts", help="no prompts and answers in the page")
     parser.add_argument("--data-root", type=Path, help="LongBench-schema JSONL files, for prompts and answers")
-    options = vars(parser.parse_args(arguments))
     try:
-        build(options.pop("folders"), texts=not options.pop("no_texts"), **options)
+        build(**vars(parser.parse_args(arguments)))
     except UserError as error:
         return refuse(error)
     return 0
@@ -38,7 +35,7 @@ def build(
     where: Sequence[str] = (),
     exclude: Sequence[Path] = (),
     by: Sequence[str] = (),
-    formats: Sequence[str] = ("md", "png"),
+    formats: str = "md,png",
 ) -> None:
     """Write everything and print where.
 
@@ -48,27 +45,24 @@ def build(
     from lazybench.report import artefacts
     from lazybench.report.page import write_page
     from lazybench.report.results import load
-    from lazybench.report.tables import run_table
 
     for name in only or ():
-        if name not in artefacts.NAMES:
-            raise unknown_name("table or figure", name, artefacts.NAMES)
+        if name not in artefacts.CAPTIONS:
+            raise unknown_name("table or figure", name, artefacts.CAPTIONS)
     results = load(folders, where, exclude, by)
-    wanted = tuple(only or artefacts.NAMES)
-    out = artefacts.make_folder(out, folders, "report")
-    artefacts.write_text(out / "summary.csv", results.summary.to_csv(index=False))
-    artefacts.write_text(out / "table.md", run_table(results.summary, results.notes))
+    wanted = tuple(only or artefacts.CAPTIONS)
+    out, kinds = artefacts.prepare(out, folders, "report", formats)
+    results.write_summary(out)
     tables, figures = artefacts.build_tables(results, wanted), list(artefacts.build_figures(results, wanted))
     for name, (caption, table) in tables.items():
-        artefacts.write_table(name, caption, table, out, formats)
+        artefacts.write_table(name, caption, table, out, kinds)
     for name, _, figure in figures:
-        artefacts.write_figure(name, figure, out, formats)
+        artefacts.write_figure(name, figure, out, kinds)
     write_page(out / "index.html", results, tables, figures, texts, data_root)
     built = (*tables, *(name for name, _, _ in figures))  # a figure of each model has its name behind
     if absent := [name for name in only or () if not any(one.startswith(name) for one in built)]:
         raise UserError(f"--only {' '.join(absent)}: no run here holds what it shows; the summary and the page: {out}")
-    print(f"{', '.join(['summary', *built])}: {out}")
-    print(f"page: {out / 'index.html'}")
+    print(f"{', '.join(['summary', *built])}, page: {out / 'index.html'}")
 
 
 if __name__ == "__main__":

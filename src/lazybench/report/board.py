@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas
-from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from lazybench.errors import UserError, refuse
-from lazybench.report.artefacts import add_options, file_name, make_folder, write_figure, write_text
+from lazybench.report.artefacts import add_options, file_name, prepare, write_figure, write_text
 from lazybench.report.figures import front
 from lazybench.report.leaderboard import MEMORY, Section, matrix, measured_settings, readable, sections
-from lazybench.report.page import inline
+from lazybench.report.page import inline, render
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.tables import markdown
@@ -31,7 +30,7 @@ READING = (
     "method over plain model. FLOPs ratio: FLOPs of the plain prefill over the method's. TTFT speedup: where the same "
     "settings were timed at an equal FLOPs ratio.",
     "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: its inverse.",
-    f"[brackets]: 95% interval; (parentheses), below {LEAST_SAMPLES} samples: lowest to highest.",
+    f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
     "Each method at this ratio on its own curve, between two of its settings that are neighbours: linear in the "
     "logarithm of the ratio. Blank: no two measured settings bracket this ratio (last column), or one of the two "
     "leaves most prompts whole.",
@@ -80,11 +79,12 @@ def write_leaderboard(
         *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
     ]
     write_text(out / "leaderboard.md", "\n".join(parts))
-    figures = list(_fronts(found))
+    figures = _fronts(found)
     for name, figure in figures:
         write_figure(name, figure, out, formats)
-    environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
-    page = environment.get_template("leaderboard.html").render(
+    render(
+        out / "leaderboard.html",
+        "leaderboard.html",
         command=command,
         notes=notes,
         figures=[(name, front.CAPTION, inline(figure)) for name, figure in figures],
@@ -93,7 +93,6 @@ def write_leaderboard(
         matrices=matrices,
         matrix_reading=MATRIX_READING,
     )
-    write_text(out / "leaderboard.html", page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,9 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     try:
         results = load(options.folders, options.where, options.exclude, options.by)
-        out = make_folder(options.out, options.folders, "leaderboard")
+        out, formats = prepare(options.out, options.folders, "leaderboard", options.formats)
         command = f"python -m lazybench leaderboard {shlex.join(given)}"
-        write_leaderboard(results, out, command, options.speeds, options.formats)
+        write_leaderboard(results, out, command, options.speeds, formats)
     except UserError as error:
         return refuse(error)
     print((out / "leaderboard.md").read_text(encoding="utf-8"))

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy
 import pandas
 
 from lazybench.methods import label
-from lazybench.report.paper import CATEGORY_TITLES, METHOD_TITLES
 from lazybench.store.record import Record
 
 ROW = ["model", "setting", "task", "category", "method", "params"]
@@ -26,8 +24,8 @@ NUMBERS = [
     *("prompt_tokens", "output_tokens", "prompt_tokens_computed", "flops_ratio", "truncated_from"),
     *("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 ]
+LAUNCHES = ["prefill_launches", "prefill_waits", "step_launches", "step_waits", "revived_tokens_per_step"]
 VALUES = [*TIMES, *PEAKS, *NUMBERS]
-LEAST_DRIFT_RECORDS = 8  # two in each quarter
 
 
 def records_frame(
@@ -46,12 +44,13 @@ def records_frame(
             *(record.model, settings[run].get(record.category, "") if settings else "", record.task, record.category),
             *(record.method, record.setting, run, seeds[run] if seeds else 0, record.sample_id, record.repeat),
             *(record.error is not None, *(getattr(record, name) for name in VALUES)),
+            *((record.details or {}).get(name) for name in LAUNCHES),
         )
         for run, records in enumerate(runs)
         for record in records
     ]
-    frame = pandas.DataFrame(rows, columns=[*ROW, "run", "seed", "sample_id", "repeat", "failed", *VALUES])
-    return frame.astype({"failed": bool, **dict.fromkeys(VALUES, float)})
+    frame = pandas.DataFrame(rows, columns=[*ROW, "run", "seed", "sample_id", "repeat", "failed", *VALUES, *LAUNCHES])
+    return frame.astype({"failed": bool, **dict.fromkeys([*VALUES, *LAUNCHES], float)})
 
 
 def paired(records: pandas.DataFrame) -> pandas.DataFrame:
@@ -97,39 +96,9 @@ def by_sample(rows: pandas.DataFrame) -> pandas.DataFrame:
     return rows.groupby([*ROW, "sample_id"], sort=False).agg(how).reset_index()
 
 
-def baseline_drift(records: Sequence[Record]) -> float | None:
-    """How much the baseline's TTFT changed between the first and last quarter of a run, as a share (0.1: 10% slower).
-
-    Prompts differ in length, so the quarters are compared at equal length: ordinary least squares of log TTFT on
-    log prompt tokens and the quarter. None with fewer than eight baseline records, or where the
-    lengths changed with the quarters.
-    """
-    timed = [r for r in records if r.method == "baseline" and r.error is None and r.ttft_s and r.prompt_tokens]
-    if len(timed) < LEAST_DRIFT_RECORDS:
-        return None
-    quarter = numpy.arange(len(timed)) * 4 // len(timed)
-    length = numpy.log([record.prompt_tokens for record in timed])
-    factors = numpy.column_stack([length - length.mean(), *(quarter == index for index in range(4))])
-    logs = numpy.log([float(record.ttft_s or 0.0) for record in timed])
-    fit, _, rank, _ = numpy.linalg.lstsq(factors.astype(float), logs, rcond=None)
-    if rank < factors.shape[1] and numpy.ptp(length) > 1e-6:  # lengths changed with the quarters
-        return None
-    return float(numpy.exp(fit[4] - fit[1]) - 1.0)
-
-
 def settings_label(method: str, params: str) -> str:
     """A method's parameters, JSON as a record's ``setting`` has them, in a few words for people."""
     return label(method, json.loads(params)) if params else ""
-
-
-def row_order(model: str, category: str, task: str, method: str, params: str) -> tuple[object, ...]:
-    """Sort key of a row: the paper's order, then by name, numbers as numbers."""
-    return (model, _place(CATEGORY_TITLES, category), category, task, *method_order(method, params))
-
-
-def method_order(method: str, params: str) -> tuple[object, ...]:
-    """Sort key of a method and its parameters."""
-    return (_place(METHOD_TITLES, method), method, natural(settings_label(method, params)))
 
 
 def natural(text: str) -> tuple[tuple[float, str], ...]:
@@ -140,8 +109,3 @@ def natural(text: str) -> tuple[tuple[float, str], ...]:
 
 def _newest(rows: pandas.DataFrame) -> pandas.Series:
     return rows.groupby([*ROW, "seed", "sample_id"], sort=False)["run"].transform("max")
-
-
-def _place(known: Iterable[str], name: str) -> int:
-    names = list(known)
-    return names.index(name) if name in names else len(names)

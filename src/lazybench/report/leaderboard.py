@@ -15,6 +15,7 @@ from itertools import combinations
 
 import pandas
 
+from lazybench.methods import title
 from lazybench.report import statistics
 from lazybench.report.curves import (
     Curve,
@@ -28,9 +29,8 @@ from lazybench.report.curves import (
     same_token,
 )
 from lazybench.report.frame import settings_label
-from lazybench.report.names import method_title, titled
 from lazybench.report.results import Results
-from lazybench.report.statistics import CONFIDENCE, INTERVAL, Comparison, Estimate, Measured
+from lazybench.report.statistics import CONFIDENCE, Comparison, Estimate, Measured
 from lazybench.report.tables import formatted, number
 
 FLOPS, MEMORY = "FLOPs ratio", "memory ratio"
@@ -59,7 +59,10 @@ class Section:
     def names(self) -> list[str]:
         """Of each curve: the method's, with what tells it from another curve of the same method."""
         methods = [curve.method for curve in self.curves]
-        return [titled(c.method, c.family if methods.count(c.method) > 1 else "") for c in self.curves]
+        return [
+            f"{title(c.method)}, {c.family}" if methods.count(c.method) > 1 and c.family else title(c.method)
+            for c in self.curves
+        ]
 
     @cached_property
     def samples(self) -> list[pandas.DataFrame]:
@@ -104,8 +107,7 @@ class Section:
                         "ratio": self.ratio,
                         "method": self.names[names[0]],
                         "against": self.names[names[1]],
-                        **_columns("kl_ratio", turned),
-                        "bounds": turned.kind,
+                        **turned.columns("kl_ratio"),
                         "n": one.samples,
                         "result": _result(turned),
                         "p_sign": one.p_sign,
@@ -154,7 +156,7 @@ def measured_settings(results: Results) -> pandas.DataFrame:
     for model, samples in judged_samples(results):
         flops, memory = flops_ratios(samples), memory_ratios(samples)
         for (method, params), of_setting in quantities(samples):
-            about = {"model": model, "method": method_title(method), "settings": settings_label(method, params)}
+            about = {"model": model, "method": title(method), "settings": settings_label(method, params)}
             saved = {"flops_ratio": flops[method, params], "memory": 1 / memory.get((method, params), math.nan)}
             rows.append({**about, **saved, **_numbers(of_setting)})
     table = pandas.DataFrame(rows)
@@ -177,10 +179,11 @@ def readable(table: pandas.DataFrame) -> pandas.DataFrame:
         "same token %": formatted(table, "same_token", 0, 100),
         "relative score %": formatted(table, "relative_score", 0, 100),
     }
-    for title, name in (("TTFT speedup", "ttft_speedup"), ("decoding step x", "decode_step")):
-        columns[title] = [number(value, 2) for value in table[name]] if name in table else []
-    for title, name in (("memory %", "memory"), ("KV %", "kv_ratio"), ("Aux %", "aux_ratio")):
-        columns[title] = [number(100 * value, 0) for value in table[name]] if name in table else []
+    for heading, name, factor, digits in (
+        *(("TTFT speedup", "ttft_speedup", 1, 2), ("decoding step x", "decode_step", 1, 2)),
+        *(("memory %", "memory", 100, 0), ("KV %", "kv_ratio", 100, 0), ("Aux %", "aux_ratio", 100, 0)),
+    ):
+        columns[heading] = [number(factor * value, digits) for value in table[name]] if name in table else []
     columns["n"] = [str(n) if n else "" for n in table["n"]]
     if "lowest" in table:
         bounds = table[["lowest", "highest"]].to_numpy()
@@ -209,14 +212,13 @@ def _numbers(samples: pandas.DataFrame) -> dict[str, object]:
         relative = statistics.relative_score(by_task(scored["score"]), by_task(scored["baseline_score"]))
     return {
         "n": len(samples),
-        **_columns("kl", kl),
+        **kl.columns("kl"),
         "kl_first": divergence(samples, "fidelity_first_kl").value,
         "kl_later": divergence(samples, "fidelity_later_kl").value,
-        **_columns("same_token", same_token(samples)),
-        **_columns("relative_score", relative),
+        **same_token(samples).columns("same_token"),
+        **relative.columns("relative_score"),
         "kv_ratio": samples["kv_ratio"].mean(),
         "aux_ratio": samples["aux_ratio"].mean(),
-        "bounds": kl.kind,
     }
 
 
@@ -239,7 +241,7 @@ def _times(samples: pandas.DataFrame) -> Times:
 
 
 def _of_equal_work(times: Times, model: str, samples: pandas.DataFrame) -> dict[str, Ratios]:
-    """The ratios of times of each setting where it saved as much as in these samples; on longer prompts it saves more."""
+    """The ratios of times of each setting where it saved as much as in these samples: prompts of one length."""
     found: dict[str, Ratios] = {}
     for pair, saved in flops_ratios(samples).items():
         known = times.get((model, *pair), [])
@@ -253,15 +255,9 @@ def _equal(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=EQUAL_WORK)
 
 
-def _columns(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
 def _inverse(ratio: Estimate) -> Estimate:
-    return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.kind)
+    return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
 
 
 def _result(ratio: Estimate) -> str:
-    if ratio.kind != INTERVAL or ratio.low <= 1 <= ratio.high:
-        return "undecided"
-    return "closer" if ratio.high < 1 else "further"
+    return "undecided" if not ratio.excludes(1) else "closer" if ratio.high < 1 else "further"

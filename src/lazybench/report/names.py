@@ -6,30 +6,26 @@ import pandas
 
 from lazybench.methods import title
 from lazybench.report import paper
-from lazybench.report.frame import method_order, settings_label
+from lazybench.report.frame import settings_label
 
 Names = dict[tuple[str, str], str]  # a method and its params to a name
 
 
 def method_title(method: str, params: str = "") -> str:
     """``LazyLLM, depths=0.3,0.6,0.9 keep=0.7,0.7,0.7``"""
-    return titled(method, settings_label(method, params))
-
-
-def titled(method: str, text: str) -> str:
-    """The same with a text of one's own beside the name."""
+    text = settings_label(method, params)
     return f"{title(method)}, {text}" if text else title(method)
 
 
 def short_names(rows: pandas.DataFrame) -> Names:
-    """A name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``."""
-    keys = sorted(dict.fromkeys(zip(rows["method"], rows["params"], strict=True)), key=lambda key: method_order(*key))
+    """A name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``, in the rows' order."""
+    keys = list(dict.fromkeys(zip(rows["method"], rows["params"], strict=True)))
     methods = [method for method, _ in keys]
-    names = {}
-    for place, (method, params) in enumerate(keys):
-        number = f" {1 + methods[:place].count(method)}" if methods.count(method) > 1 else ""
-        names[method, params] = title(method) + number
-    return names
+    numbers = [methods[: place + 1].count(method) for place, method in enumerate(methods)]
+    return {
+        key: f"{title(key[0])} {number}" if methods.count(key[0]) > 1 else title(key[0])
+        for key, number in zip(keys, numbers, strict=True)
+    }
 
 
 def settings_lines(names: Names) -> list[str]:
@@ -46,13 +42,6 @@ def task_title(task: str, category: str, setting: str) -> str:
 def category_title(category: str) -> str:
     """The paper's title, or the name in words."""
     return paper.CATEGORY_TITLES.get(category, category.replace("_", " "))
-
-
-def category_titles(rows: pandas.DataFrame) -> dict[str, str]:
-    """The paper's six categories where one of them was measured, then any other (embedded tasks, lm-eval's)."""
-    measured = list(dict.fromkeys(rows["category"]))
-    papers = list(paper.CATEGORY_TITLES) if set(measured) & set(paper.CATEGORY_TITLES) else []
-    return {name: category_title(name) for name in [*papers, *(name for name in measured if name not in papers)]}
 
 
 def category_rows(summary: pandas.DataFrame) -> pandas.DataFrame:

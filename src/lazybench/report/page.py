@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas
@@ -15,13 +16,14 @@ from matplotlib.figure import Figure
 from yaml import safe_dump
 
 from lazybench.errors import UserError
+from lazybench.methods import title
 from lazybench.report import paper, tables
 from lazybench.report.artefacts import Drawn, write_text
 from lazybench.report.data_at_hand import measured_task, offline
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import draw
-from lazybench.report.names import category_rows, method_title, settings_lines, short_names, timed, with_setting
-from lazybench.report.notes import machine, plain_words, reading_notes, row_notes
+from lazybench.report.names import category_rows, method_title, settings_lines, short_names, with_setting
+from lazybench.report.notes import READING, machine, row_notes
 from lazybench.report.results import Results
 from lazybench.store.files import without_folders
 from lazybench.store.reading import Run
@@ -30,26 +32,14 @@ from lazybench.tasks.base import Sample
 HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands
 PREDICTION_CHARACTERS = 1_500
 
-DEVIATIONS = (
-    "The paper's models ran in half precision on an A100; a smaller model or a CPU shows the method at work, "
-    "not the paper's numbers. Compare ratios within a run.",
-    "The paper does not say which layers count into its share of prompt tokens computed; here it is the mean over "
-    "the layers, and per stage in the records.",
-    "Static token pruning follows the authors' later description (arXiv 2410.08391): probe the first quarter of the "
-    "layers, drop, run again from the first layer; variant continue prunes once and goes on.",
-    "The paper does not say how its keep ratios were chosen; each row here names its own.",
-    "Fidelity (same token as the baseline, KL divergence) is not in the paper; it decides more than the score where "
-    "samples are few or the model is small.",
-)
-
 
 def write_page(
     path: Path,
     results: Results,
-    shown: dict[str, tuple[str, pandas.DataFrame]],
-    figures: Sequence[Drawn],
-    texts: bool,
-    data_root: Path | None,
+    shown: Mapping[str, tuple[str, pandas.DataFrame]] = MappingProxyType({}),
+    figures: Sequence[Drawn] = (),
+    texts: bool = True,
+    data_root: Path | None = None,
 ) -> None:
     """Write the page.
 
@@ -58,30 +48,32 @@ def write_page(
         texts: show prompt heads and answers where the data is at hand; predictions always stand.
         data_root: folder of LongBench-schema JSONL files; None: where the run read them.
     """
-    environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
     summary = results.summary
     names = short_names(category_rows(summary)) if len(summary) else {}
-    drawn = [(name, caption, inline(figure)) for name, caption, figure in figures]
     if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
-        caption = f"Quality over {'TTFT speedup' if timed(summary) else 'FLOPs ratio'}, by model and category"
-        drawn.insert(0, ("tradeoff", caption, inline(draw(with_setting(summary)))))
-    page = environment.get_template("page.html").render(
+        figures = [("tradeoff", "Quality over speed, by model and category", draw(with_setting(summary))), *figures]
+    render(
+        path,
+        "page.html",
         title=", ".join(dict.fromkeys(f"{run.config['task'].get('name')} on {_model(run)}" for run in results.runs)),
         paper=paper.TITLE,
         runs=[_run_facts(run) for run in results.runs],
         sections=tables.sections(summary, names) if len(summary) else [],
-        words=plain_words(summary),
         parameters=settings_lines(names),
-        reading=reading_notes(summary) if len(summary) else [],
+        reading=READING,
         notes=[*(row_notes(summary) if len(summary) else ()), *results.notes],
         failed=[record for _, record in results.labelled if record.error],
         tables=list(shown.values()),
-        figures=drawn,
+        figures=[(name, caption, inline(figure)) for name, caption, figure in figures],
         samples=_for_script(_browser(results, texts, data_root)),
         texts=texts,
-        deviations=DEVIATIONS,
     )
-    write_text(path, page)
+
+
+def render(path: Path, template: str, **values: Any) -> None:
+    """A page from its template; every text is escaped."""
+    environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
+    write_text(path, environment.get_template(template).render(values))
 
 
 def inline(figure: Figure) -> str:
@@ -97,19 +89,15 @@ def _model(run: Run) -> str:
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
-    model, hardware = run.provenance.get("model") or {}, run.provenance.get("hardware") or {}
     commit = str(run.provenance.get("commit") or "no commit")[:10]
     return {
         "name": run.path.name,
         "finished": run.finished,
         "what": {
-            "model": _model(run),
-            "dtype": model.get("dtype", "?"),
+            "model": f"{_model(run)}, {(run.provenance.get('model') or {}).get('dtype', '?')}",
             "datasets": ", ".join(run.config["task"]["datasets"]),
-            "methods": ", ".join(dict.fromkeys(method_title(record.method) for record in run.records)),
-            "records": len(run.records),
-            "samples": len({(record.task, record.sample_id) for record in run.records}),
-            "hardware": f"{machine(run)}, {hardware.get('torch_threads', '?')} threads",
+            "records": f"{len(run.records)} of {', '.join(dict.fromkeys(title(one.method) for one in run.records))}",
+            "hardware": machine(run),
             "started": run.provenance.get("started_at", "?"),
             "code": commit + (" with uncommitted changes" if run.provenance.get("dirty") else ""),
         },

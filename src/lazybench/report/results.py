@@ -15,6 +15,8 @@ from lazybench.report.frame import by_sample, paired, records_frame
 from lazybench.report.notes import run_notes
 from lazybench.report.rows import settings
 from lazybench.report.summary import summarise
+from lazybench.report.tables import run_table
+from lazybench.store.files import write_atomically
 from lazybench.store.reading import Run, find_runs, read_runs
 from lazybench.store.record import Record
 
@@ -75,6 +77,11 @@ class Results:
     def notes(self) -> list[str]:
         """What the runs leave out, and what makes their numbers less certain, in words."""
         return run_notes(self.runs, self.records)
+
+    def write_summary(self, out: Path) -> None:
+        """summary.csv and table.md."""
+        write_atomically(out / "summary.csv", self.summary.to_csv(index=False).encode())
+        write_atomically(out / "table.md", run_table(self.summary, self.notes).encode())
 
 
 def load(

@@ -16,21 +16,27 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 POWER = 0.8  # of the number of samples that would decide a comparison
-LEAST_SAMPLES = 10  # fewer know too little of the spread: their bounds are the lowest and the highest value
+LEAST_SAMPLES = 10  # fewer know too little of the spread to have an interval
 ROUNDING = 1e-12
 KL_FLOOR = 1e-4  # nats; below it a sample counts as not harmed: its logarithm would be the precision's
-INTERVAL, RANGE = "95% interval", "lowest to highest"
 Array = NDArray[numpy.float64]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its bounds: a 95% interval, or the lowest and highest value of a few samples (``kind``)."""
+    """A number and its 95% interval; below ten samples it has none."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
-    kind: str = RANGE
+
+    def columns(self, name: str) -> dict[str, float]:
+        """``NAME``, ``NAME_low`` and ``NAME_high`` of a table."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    def excludes(self, value: float) -> bool:
+        """Whether there is an interval, and it leaves this value out."""
+        return self.high < value or self.low > value
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,9 @@ class Measured:
         return len(numpy.unique(self.samples))
 
     @property
-    def kind(self) -> str:
-        """What bounds these samples allow."""
-        enough = self.count >= LEAST_SAMPLES and all(len(task) > 1 for task in self.by_task())
-        return INTERVAL if enough else RANGE
+    def enough(self) -> bool:
+        """Whether these samples have an interval."""
+        return self.count >= LEAST_SAMPLES and all(len(task) > 1 for task in self.by_task())
 
 
 def mean(measured: Measured) -> float:
@@ -87,8 +92,8 @@ def mean_score(measured: Measured) -> Estimate:
     interval holds for many zeros and few hits, never leaves 0..1, and has a width where every sample scored the same.
     """
     value, tasks = mean(measured), measured.by_task()
-    if measured.kind == RANGE:
-        return _range(value, numpy.concatenate(tasks) if tasks else numpy.empty(0))
+    if not measured.enough:
+        return Estimate(value)
     variance = _variance_of_mean(tasks)
     # equal scores have a variance of nothing but rounding
     known = variance > ROUNDING * value * (1 - value)
@@ -97,7 +102,7 @@ def mean_score(measured: Measured) -> Estimate:
     centre = (value + squared / (2 * effective)) / (1 + squared / effective)
     half = math.sqrt(squared * (value * (1 - value) / effective + squared / (4 * effective**2)))
     half /= 1 + squared / effective
-    return Estimate(value, max(0.0, centre - half), min(1.0, centre + half), INTERVAL)
+    return Estimate(value, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def median(measured: Measured) -> Estimate:
@@ -115,8 +120,8 @@ def median(measured: Measured) -> Estimate:
     order = numpy.argsort(measured.values, kind="stable")
     values, weights = measured.values[order], weights[order]
     value = (_at_share(values, weights, 0.5) - _at_share(-values[::-1], weights[::-1], 0.5)) / 2
-    if measured.kind == RANGE:
-        return _range(value, values)
+    if not measured.enough:
+        return Estimate(value)
     below = (measured.values < value) + 0.5 * (measured.values == value)
     # noise of the clock alone splits repeats by chance: the variance is at least that of a fair coin for each
     coin = 0.25 / repeats.mean()
@@ -125,18 +130,13 @@ def median(measured: Measured) -> Estimate:
     variance = sum(spreads) / len(tasks) ** 2
     share = 0.5 - _quantile(shares) * math.sqrt(variance)
     low, high = _at_share(values, weights, share), -_at_share(-values[::-1], weights[::-1], share)
-    return Estimate(value, low, high, INTERVAL)
+    return Estimate(value, low, high)
 
 
 def median_ratio(ratios: Measured) -> Estimate:
     """The median of paired ratios, by their logarithms: the ratio's inverse has the inverse bounds."""
     logs = median(Measured(numpy.log(ratios.values), ratios.samples, ratios.tasks))
     return _exponential(logs)
-
-
-def significant(ratio: Estimate) -> bool:
-    """Whether a ratio's bounds leave 1 out; a single measurement is its own bounds."""
-    return not ratio.low <= 1 <= ratio.high
 
 
 def relative_score(method: Measured, baseline: Measured) -> Estimate:
@@ -151,7 +151,7 @@ def relative_score(method: Measured, baseline: Measured) -> Estimate:
         return Estimate(1.0)
     if not below:
         return Estimate(math.inf if above else math.nan)
-    if method.kind == RANGE:
+    if not method.enough:
         return Estimate(above / below)
     scores, plain = method.by_task(), baseline.by_task()
     squared = _quantile(scores) ** 2
@@ -161,10 +161,10 @@ def relative_score(method: Measured, baseline: Measured) -> Estimate:
     both = [score + other for score, other in zip(scores, plain, strict=True)]
     ab = squared * (_variance_of_mean(both) - _variance_of_mean(scores) - _variance_of_mean(plain)) / 2
     if below**2 <= bb:
-        return Estimate(above / below, 0.0, math.inf, INTERVAL)
+        return Estimate(above / below, 0.0, math.inf)
     centre, square = (above * below - ab) / (below**2 - bb), (above**2 - aa) / (below**2 - bb)
     half = math.sqrt(max(centre**2 - square, 0.0))
-    return Estimate(above / below, max(0.0, centre - half), centre + half, INTERVAL)
+    return Estimate(above / below, max(0.0, centre - half), centre + half)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -199,10 +199,10 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     if not count:
         return Comparison(Estimate(math.nan), 0, math.nan, None)
     value, spread = float(logs.mean()), float(logs.std(ddof=1)) if count > 1 else math.nan
-    estimate = _range(value, logs)
+    estimate = Estimate(value)
     if count >= LEAST_SAMPLES and spread:  # differences that were all alike don't prove that others will be
         low, high = stats.t.interval(CONFIDENCE, count - 1, value, spread / math.sqrt(count))
-        estimate = Estimate(value, float(low), float(high), INTERVAL)
+        estimate = Estimate(value, float(low), float(high))
     wins, losses = int((logs > 0).sum()), int((logs < 0).sum())
     p_sign = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     needed = None
@@ -212,12 +212,8 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     return Comparison(_exponential(estimate), count, p_sign, needed)
 
 
-def _range(value: float, values: Array) -> Estimate:
-    return Estimate(value, float(values.min()), float(values.max()), RANGE) if len(values) else Estimate(value)
-
-
 def _exponential(logs: Estimate) -> Estimate:
-    return Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.kind)
+    return Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high))
 
 
 def _at_share(rising: Array, weights: Array, share: float) -> float:

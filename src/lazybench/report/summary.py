@@ -1,16 +1,16 @@
-"""What the records say: scores, fidelity and speedups of each row, each with its bounds."""
+"""What the records say: scores, fidelity and speedups of each row, each with its interval."""
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy
 import pandas
 
 from lazybench.report import statistics
-from lazybench.report.frame import ROW, method_order, natural, paired, row_order
-from lazybench.report.statistics import Estimate, Measured
+from lazybench.report.frame import LAUNCHES, ROW, natural, paired
+from lazybench.report.paper import CATEGORY_TITLES
+from lazybench.report.statistics import Measured
 
 # name -> numerator and denominator of a ratio that is taken record by record: its median
 RATIOS = {
@@ -21,19 +21,18 @@ RATIOS = {
     "added_memory_ratio": ("added_memory_bytes", "baseline_added_memory_bytes"),
 }
 MEANS = (
-    *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens"),
+    *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens", *LAUNCHES),
     *("added_memory_bytes", "kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 )
-SCORES = tuple(f"{name}{part}" for name in ("score", "relative_score") for part in ("", "_low", "_high", "_bounds"))
+SCORES = tuple(f"{name}{part}" for name in ("score", "relative_score") for part in ("", "_low", "_high"))
 
 
 def summarise(records: pandas.DataFrame) -> pandas.DataFrame:
     """One row per task, method and its settings, and per category where it has several tasks (``level`` says which).
 
     A category is the macro-average over its tasks, as LongBench does it: each task has the same weight. Scores and
-    shares are 0..1, times seconds. ``NAME_low`` and ``NAME_high`` bound a number as ``bounds`` says: its 95% interval
-    or, below ten samples, the lowest and highest value; see ``report/statistics.py``. Where a number stands on fewer
-    samples than its row, so that its bounds are of the other kind, ``NAME_bounds`` says so.
+    shares are 0..1, times seconds. ``NAME_low`` and ``NAME_high``: the 95% interval, from ten samples on; see
+    ``report/statistics.py``.
 
     Columns (beside those of ``RATIOS``, the medians of paired ratios): ``ttft_speedup_of_sums`` baseline over method;
     ``generation_speedup`` for as many decoding steps as the baseline made; ``efficiency`` measured over FLOPs ratio;
@@ -49,7 +48,7 @@ def summarise(records: pandas.DataFrame) -> pandas.DataFrame:
     rows["sample"] = rows.groupby([*ROW[:3], "sample_id"]).ngroup()
     rows["task_number"] = rows.groupby("task").ngroup()
     of_row = dict(iter(rows.groupby(ROW)))
-    failed = records.groupby(ROW)["failed"].sum()
+    failed = records.groupby(ROW, sort=False)["failed"].sum()
     tasks = records.groupby(["model", "setting", "category"])["task"].nunique()
     groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # level and a row's names to the rows put together
     for key in failed.index:
@@ -59,14 +58,11 @@ def summarise(records: pandas.DataFrame) -> pandas.DataFrame:
             groups.setdefault(("category", model, setting, "", category, method, params), []).append(key)
     found = []
     for names, keys in groups.items():
-        together = pandas.concat([of_row.get(key, rows[:0]) for key in keys])
-        numbers = _row(together)
+        numbers = _row(pandas.concat([of_row.get(key, rows[:0]) for key in keys]))
         found.append({**dict(zip(["level", *ROW], names, strict=True)), **numbers, "failed": int(failed[keys].sum())})
     found.sort(key=_order)
     summary = pandas.DataFrame(found)
-    if summary["score"].isna().all():
-        summary = summary.drop(columns=[name for name in SCORES if name in summary])
-    return summary
+    return summary.drop(columns=list(SCORES)) if summary["score"].isna().all() else summary
 
 
 def _row(rows: pandas.DataFrame) -> dict[str, object]:
@@ -85,7 +81,6 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     is_baseline = len(rows) > 0 and bool((rows["method"] == "baseline").all())
     row: dict[str, object] = {"n": counted("prompt_tokens"), "n_paired": counted("baseline_prompt_tokens")}
     row |= {"failed": 0, "truncated": counted("truncated_from")}
-    row["bounds"] = measured(columns["prompt_tokens"]).kind if len(rows) else math.nan
     score, plain = both("score", "baseline_score")
     with numpy.errstate(divide="ignore", invalid="ignore"):
         ratios = {name: measured(columns[above] / columns[below]) for name, (above, below) in RATIOS.items()}
@@ -96,26 +91,19 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
         "fidelity_kl_median": statistics.median(measured(columns["fidelity_kl"])),
         **{name: statistics.median_ratio(ratio) for name, ratio in ratios.items()},
     }
-    for name, estimate in estimates.items():
-        _put(row, name, estimate)
+    for name, one in estimates.items():
+        row |= one.columns(name)
     row |= {name: statistics.mean(measured(columns[name])) for name in MEANS}
     above, below = map(statistics.mean, both(*RATIOS["ttft_speedup"]))
     row["ttft_speedup_of_sums"] = above / below
     row["flops_ratio"] = statistics.median(measured(columns["flops_ratio"])).value
     row["efficiency"] = estimates["ttft_speedup"].value / row["flops_ratio"]  # type: ignore[operator]
     row["ttft_quartile1_s"], row["ttft_median_s"], row["ttft_quartile3_s"] = rows["ttft_s"].quantile([0.25, 0.5, 0.75])
-    row |= {f"{name}_median_s": rows[f"{name}_s"].median() for name in ("generation", "decode_step")}
-    return row
-
-
-def _put(row: dict[str, object], name: str, estimate: Estimate) -> None:
-    row[name], row[f"{name}_low"], row[f"{name}_high"] = estimate.value, estimate.low, estimate.high
-    if estimate.kind != row["bounds"] and not math.isnan(estimate.low):
-        row[f"{name}_bounds"] = estimate.kind
+    return row | {f"{name}_median_s": rows[f"{name}_s"].median() for name in ("generation", "decode_step")}
 
 
 def _order(row: dict[str, object]) -> tuple[object, ...]:
-    # a category's row follows its tasks; tasks of one name stand by their settings
-    model, setting, task, category, method, params = (str(row[name]) for name in ROW)
-    key = row_order(model, category, task, method, params)
-    return (*key[:3], row["level"] == "category", task, natural(setting), *method_order(method, params))
+    """The paper's categories first, a category's row after its tasks; methods stay in the order of their records."""
+    papers, category = list(CATEGORY_TITLES), str(row["category"])
+    place = papers.index(category) if category in papers else len(papers)
+    return row["model"], place, category, row["level"] == "category", row["task"], natural(str(row["setting"]))

@@ -11,53 +11,43 @@ from lazybench.report.names import with_setting
 
 
 def shares(samples: pandas.DataFrame) -> pandas.DataFrame:
-    """Per model, of the baseline: ``prefill_share`` of the generation time and ``ttft_in_decode_steps``.
+    """Per model, of the baseline: ``prefill`` as a share of the generation time, ``steps`` that the TTFT is as long as.
 
     Args:
         samples: from ``by_sample``.
     """
     baseline = with_setting(samples[(samples["method"] == "baseline") & samples["decode_step_s"].notna()])
-    sums = baseline.groupby("model", sort=False)[["ttft_s", "generation_s", "decode_step_s"]].sum()
-    return pandas.DataFrame(
-        {
-            "prefill_share": sums["ttft_s"] / sums["generation_s"],
-            "ttft_in_decode_steps": sums["ttft_s"] / sums["decode_step_s"],
-            "mean_prompt_tokens": baseline.groupby("model", sort=False)["prompt_tokens"].mean(),
-            "mean_output_tokens": baseline.groupby("model", sort=False)["output_tokens"].mean(),
-        }
-    ).reset_index()
+    groups = baseline.groupby("model", sort=False)
+    sums = groups[["ttft_s", "generation_s", "decode_step_s"]].sum()
+    found = groups[["prompt_tokens", "output_tokens"]].mean()
+    found["prefill"] = sums["ttft_s"] / sums["generation_s"]
+    found["steps"] = sums["ttft_s"] / sums["decode_step_s"]
+    return found.reset_index()
 
 
 def draw(samples: pandas.DataFrame) -> Figure:
     """Two panels of bars, the paper's Llama 2 7B on an A100 below ours."""
     rows = shares(samples)
-    names = [
-        f"{row.model}\n{row.mean_prompt_tokens:.0f} + {row.mean_output_tokens:.0f} tokens" for row in rows.itertuples()
-    ]
-    names.append("paper: Llama 2 7B, A100\n3376 + 68 tokens")
-    prefill = [*rows["prefill_share"], paper.PREFILL_SHARE_OF_GENERATION]
-    steps = [*rows["ttft_in_decode_steps"], paper.TTFT_OVER_DECODE_STEP]
+    rows.loc[len(rows)] = {
+        "model": "paper: Llama 2 7B, A100",
+        "prompt_tokens": 3376,
+        "output_tokens": 68,
+        "prefill": paper.PREFILL_SHARE_OF_GENERATION,
+        "steps": paper.TTFT_OVER_DECODE_STEP,
+    }
+    names = [f"{row.model}\n{row.prompt_tokens:.0f} + {row.output_tokens:.0f} tokens" for row in rows.itertuples()]
+    prefill = 100 * rows["prefill"]
     with styled():
         figure = new_figure(8, 1.2 + 0.55 * len(names))
         left, right = figure.subplots(1, 2, sharey=True)
-        left.barh(names, [100 * share for share in prefill], color=BLUE, label="prefill (TTFT)")
-        left.barh(
-            names,
-            [100 * (1 - share) for share in prefill],
-            left=[100 * share for share in prefill],
-            color=ORANGE,
-            hatch="//",
-            edgecolor="white",
-            label="decoding",
-        )
-        for index, share in enumerate(prefill):
-            left.text(100 * share - 1, index, f"{share:.0%}", va="center", ha="right", color="white")
+        bars = left.barh(names, prefill, color=BLUE, label="prefill (TTFT)")
+        left.bar_label(bars, [f"{share:.0f}%" for share in prefill], label_type="center", color="white")
+        decoding = {"color": ORANGE, "hatch": "//", "edgecolor": "white", "label": "decoding"}
+        left.barh(names, 100 - prefill, left=prefill, **decoding)
         left.set(xlabel="share of generation time (%)", xlim=(0, 100))
         left.invert_yaxis()
-        for axes in (left, right):
-            axes.grid(visible=False, axis="y")
-        bars = right.barh(names, steps, color=BLUE)
-        right.bar_label(bars, [f" {step:.1f}x" for step in steps])
-        right.set(xlabel="TTFT over one decoding step (x)", xlim=(0, 1.18 * max(steps)))
+        bars = right.barh(names, rows["steps"], color=BLUE)
+        right.bar_label(bars, [f" {step:.1f}x" for step in rows["steps"]])
+        right.set(xlabel="TTFT over one decoding step (x)", xlim=(0, 1.18 * rows["steps"].max()))
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

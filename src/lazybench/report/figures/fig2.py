@@ -18,8 +18,8 @@ COLUMNS = 400  # of the heat map; longer prompts are averaged in bins
 MASSES = ((0.5, ORANGE, "-"), (0.9, GREEN, "--"), (0.99, VERMILION, ":"))
 
 
-def read_attention(path: Path) -> NDArray[numpy.float64]:
-    """The scores in an ``attention.npz``.  # (layers, tokens)
+def read_attention(path: Path) -> tuple[NDArray[numpy.float64], str]:
+    """The scores in an ``attention.npz``, and the model and dataset they are of.  # (layers, tokens)
 
     Raises:
         UserError: the file holds no such array.
@@ -27,21 +27,14 @@ def read_attention(path: Path) -> NDArray[numpy.float64]:
     try:
         with numpy.load(path) as stored:
             scores = stored["scores"].astype(float)
+            title = f"{stored['model']}, {stored['task']}" if {"model", "task"} <= set(stored) else path.parent.name
+        if scores.ndim != 2:
+            raise ValueError(f"scores have {scores.ndim} dimensions, 2 (layers, tokens) are needed")
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(
             f"{path} holds no attention scores: {error}; python run.py experiment=fig2 measures them again"
         ) from error
-    if scores.ndim != 2:
-        raise UserError(f"{path}: scores have {scores.ndim} dimensions, 2 (layers, tokens) are needed")
-    return scores
-
-
-def title_of(path: Path) -> str:
-    """Model and dataset that the scores are of, as the file says; else its folder's name."""
-    with numpy.load(path) as stored:
-        if "model" in stored and "task" in stored:
-            return f"{stored['model']}, {stored['task']}"
-    return path.parent.name
+    return scores, title
 
 
 def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
@@ -59,14 +52,9 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
         figure = new_figure(9, 3.9)
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         left.grid(visible=False)
-        image = left.imshow(
-            binned.clip(floor),
-            aspect="auto",
-            cmap="cividis",
-            norm=LogNorm(floor, float(binned.max())),
-            extent=(0, tokens, layers - 0.5, -0.5),
-            interpolation="nearest",
-        )
+        extent = (0, tokens, layers - 0.5, -0.5)
+        norm = LogNorm(floor, float(binned.max()))
+        image = left.imshow(binned.clip(floor), aspect="auto", cmap="cividis", norm=norm, extent=extent)
         figure.colorbar(image, ax=left, label="attention score")
         left.set(title=f"(a) {title}", xlabel="prompt token index", ylabel="layer (from 0)")
         positive = mean[mean > 0]
@@ -76,11 +64,9 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
         mass = falling.cumsum() / falling.sum()
         for share, colour, line in MASSES:
             count = int(numpy.searchsorted(mass, share)) + 1
-            threshold = falling[min(count, len(falling)) - 1]
             label = f"{share:.0%} of the attention: {count / tokens:.1%} of the tokens"
-            right.axvline(threshold, color=colour, linestyle=line, label=label)
-        right.set(
-            xscale="log", xlabel="mean attention score over layers", ylabel="tokens (%)", title="(b) distribution"
-        )
+            right.axvline(falling[min(count, tokens) - 1], color=colour, linestyle=line, label=label)
+        right.set(xscale="log", xlabel="mean attention score over layers", ylabel="tokens (%)")
+        right.set_title("(b) distribution")
         figure.legend(fontsize=8, loc="outside lower right", ncols=len(MASSES))
     return figure

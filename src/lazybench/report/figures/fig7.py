@@ -16,7 +16,7 @@ from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.frame import settings_label
 from lazybench.store.record import Record
 
-PANELS = 6
+PANELS = 6  # a sweep has dozens: the first few
 LINES_SHOWN = 6  # of a schedule with many stages: the first, the last, and others evenly between
 
 
@@ -44,15 +44,6 @@ def stage_names(params: str, stages: int, layers: int | None) -> list[str]:
     return [f"stage {index}" for index in range(stages)]
 
 
-def _most_telling(groups: dict[tuple[str, str], list[Record]]) -> dict[tuple[str, str], list[Record]]:
-    """Each model's schedules with most stages, and of those the first few: a sweep has dozens."""
-    stages = {key: len(group[0].prompt_tokens_computed_by_step[0]) for key, group in groups.items()}
-    most: dict[str, int] = {}
-    for (model, _), count in stages.items():
-        most[model] = max(count, most.get(model, 0))
-    return dict([(key, group) for key, group in groups.items() if stages[key] == most[key[0]]][:PANELS])
-
-
 def draw(labelled: Sequence[tuple[str, Record]], layers: dict[str, int]) -> Figure:
     """A panel per model and LazyLLM schedule that was traced; the baseline computes everything in step 0.
 
@@ -65,33 +56,21 @@ def draw(labelled: Sequence[tuple[str, Record]], layers: dict[str, int]) -> Figu
         traced = record.method == "lazyllm" and record.error is None and record.prompt_tokens_computed_by_step
         if traced and len(record.prompt_tokens_computed_by_step[0]) > 1:
             groups.setdefault((model, record.setting), []).append(record)
-    groups = _most_telling(groups)
+    panels = list(groups.items())[:PANELS]
     with styled():
-        columns = min(3, max(1, len(groups)))
-        height = -(-len(groups) // columns) or 1
+        columns = min(3, max(1, len(panels)))
+        height = -(-len(panels) // columns) or 1
         figure = new_figure(5 * columns, 3.3 * height)
-        for index, ((model, params), group) in enumerate(groups.items()):
+        for index, ((model, params), group) in enumerate(panels):
             shares = mean_by_step(group)
             axes = figure.add_subplot(height, columns, index + 1)
             axes.axhline(100, color=BLACK, linewidth=1, label="baseline")
             names = stage_names(params, shares.shape[1], layers.get(model))
             shown = numpy.unique(numpy.linspace(0, len(names) - 1, min(len(names), LINES_SHOWN)).round().astype(int))
             for (colour, marker, line), stage in zip(LINES, shown, strict=False):
-                every = max(1, len(shares) // 8)
-                axes.plot(
-                    *(range(len(shares)), 100 * shares[:, stage]),
-                    color=colour,
-                    marker=marker,
-                    markevery=every,
-                    markersize=4,
-                    linestyle=line,
-                    label=names[stage],
-                )
-            axes.set(
-                title=f"{model}\n{settings_label('lazyllm', params)} (n={len(group)})",
-                xlabel="generation step (0: prefill)",
-                ylabel="prompt tokens computed (%)",
-                ylim=(0, 105),
-            )
+                look = {"color": colour, "marker": marker, "linestyle": line, "label": names[stage], "markersize": 4}
+                axes.plot(100 * shares[:, stage], markevery=max(1, len(shares) // 8), **look)
+            axes.set_title(f"{model}\n{settings_label('lazyllm', params)} (n={len(group)})")
+            axes.set(xlabel="generation step (0: prefill)", ylabel="prompt tokens computed (%)", ylim=(0, 105))
             axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -17,6 +17,7 @@ from lazybench.report.figures.style import BLACK, look, new_figure, styled
 from lazybench.report.frame import settings_label
 from lazybench.report.names import Names, category_rows, category_title, short_names
 
+NEAR: dict[str, Any] = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7}
 LETTER, LINE = 0.066, 0.19  # inches, of the legend's font
 # column and axis label, the first that was measured
 QUALITIES = {"relative_score": "score relative to baseline (%)", "fidelity_top1": "same token as baseline (%)"}
@@ -47,11 +48,10 @@ def draw(summary: pandas.DataFrame, quality: str | None = None) -> Figure:
             across = next((column for column in SPEEDS if panel[column].notna().any()), "flops_ratio")
             axes.set(title=f"{category_title(str(category))} (n={panel['n'].max()})\n{model}", xlabel=SPEEDS[across])
             _points(axes, panel, name, names, across)
-            for anchor in paper.ANCHORS if (name, across) == ("relative_score", "ttft_speedup") else ():
-                if anchor.category == category:
-                    point = (anchor.ttft_speedup, 100 * anchor.relative_score_at_least)
-                    axes.plot(*point, "*", color=BLACK, markersize=9)
-                    axes.annotate("paper", point, textcoords="offset points", xytext=(4, 5), fontsize=7)
+            anchors = paper.ANCHORS.get(str(category), ()) if across == "ttft_speedup" else ()
+            for speedup, share in anchors if name == "relative_score" else ():
+                axes.plot(speedup, 100 * share, "*", color=BLACK, markersize=9)
+                axes.annotate("paper", (speedup, 100 * share), **NEAR)
         _legend(figure, names, rows)
     return figure
 
@@ -85,10 +85,9 @@ def _points(axes: Axes, rows: pandas.DataFrame, name: str | None, names: Names, 
         for row in points.to_dict("records") if len(points) > 1 else ():
             # the number that the legend and the tables give this one's parameters
             number = names[row["method"], row["params"]].rsplit(" ", 1)[-1]
-            near: dict[str, Any] = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7, "color": colour}
-            axes.annotate(number, (row[across], 100 * row[name]), **near)
+            axes.annotate(number, (row[across], 100 * row[name]), color=colour, **NEAR)
         if method == "baseline":
-            axes.annotate("baseline", (1, 100), textcoords="offset points", xytext=(5, 4), fontsize=7)
+            axes.annotate("baseline", (1, 100), **NEAR)
     if numpy.isposinf(highs).any():
         axes.set_ylim(top=100 * ceiling)
 
@@ -105,9 +104,8 @@ def _legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
         handles.append(Line2D([], [], color=colour, marker=marker, label=label))
     if not handles:
         return
-    if kinds := [str(kind) for kind in dict.fromkeys(rows.loc[rows["n"] > 1, "bounds"].dropna())]:
-        label = f"bars: {', '.join(kinds)}"
-        handles.append(Line2D([], [], color="0.3", linewidth=0.7, marker="|", label=label))
+    if rows[[f"{name}_low" for name in (*qualities(rows), "ttft_speedup")]].notna().any(axis=None):
+        handles.append(Line2D([], [], color="0.3", linewidth=0.7, marker="|", label="bars: 95% interval"))
     widest = max(len(str(handle.get_label())) for handle in handles)
     width, height = figure.get_size_inches()
     columns = max(1, min(4, len(handles), int(width / (0.5 + LETTER * widest))))
