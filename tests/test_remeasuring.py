@@ -40,7 +40,7 @@ def test_an_honest_run_matches_in_every_column(runs: Path, name: str, capsys: py
     said = capsys.readouterr().out
     count = len(read_run(runs / name).records)
     for column in ("prediction", "fidelity_kl", "fidelity_top1", "flops_ratio", "prompt_tokens_computed"):
-        assert f"{column}: {count} measured anew: match\n" in said
+        assert f"{column}: {count} of {count} measured anew: match\n" in said
     unchecked = [line for line in said.splitlines() if line.startswith("not checked")]
     assert all(" details" in line and "fidelity" not in line for line in unchecked)
     assert {path: path.read_bytes() for path in (runs / name).iterdir() if path.is_file()} == before

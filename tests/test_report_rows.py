@@ -169,8 +169,3 @@ def test_a_newer_record_that_failed_replaces_nothing(tmp_path: Path) -> None:
     write_run(tmp_path / "two", failed, facts={"started_at": "2024-08-01T00:00:00+00:00"})
     rows = load([tmp_path]).summary.set_index("method")
     assert (rows.loc["lazyllm", "n"], rows.loc["lazyllm", "failed"]) == (2, 2)
-
-
-def test_a_run_that_went_on_with_other_code_says_so(tmp_path: Path) -> None:
-    write_run(tmp_path / "one", PLAIN, facts={"resumed": [{"after_records": 2, "commit": "d" * 40}]})
-    assert "one went on with other code after 2 records." in load([tmp_path]).notes

@@ -92,7 +92,7 @@ def _page_of_gpu(arguments: Sequence[str]) -> None:
     folders = [folder for folder in run_folders(arguments) if (folder / "samples.jsonl").exists()]
     if folders:
         out = Path("results/artefacts/gpu") if len(folders) > 1 else None
-        build(folders, out, only=["gpu"], texts=False, data_root=None)
+        build(folders, out, only=["fig1"], texts=False)
 
 
 def note_job(overrides: Sequence[str], code: int) -> None:

@@ -20,8 +20,8 @@ from lazybench.measuring import Measuring
 from lazybench.methods import Method, build
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.models.spec import DTYPES
-from lazybench.report.checks import Check, equal, where
-from lazybench.report.data_at_hand import check_scorer, data_settings, measured_task, offline, shard_of
+from lazybench.report.checks import Check, where
+from lazybench.report.data_at_hand import check_scorer, data_settings, measured_task, offline
 from lazybench.store.reading import Run
 from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
@@ -110,7 +110,7 @@ def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None
         model=model,
         task_name=str(given["task"].get("name")),
         datasets=tuple(given["task"]["datasets"]),
-        data=data_settings(run, data_root, shard_of(run)),
+        data=data_settings(run, data_root),
         methods=tuple(rebuilt_method(node) for node in given.get("methods") or ()),
         repeats=given.get("repeats", 1),
         warmup=0,
@@ -128,7 +128,7 @@ def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None
 
 def _samples(run: Run, config: RunConfig, data_root: Path | None) -> list[tuple[Task, int, Sample]]:
     first, jobs = config.data.shard
-    tasks = [measured_task(run, name, data_root, config.data.shard) for name in config.datasets]
+    tasks = [measured_task(run, name, data_root) for name in config.datasets]
     for task in tasks if config.scoring else ():
         check_scorer(task)
     return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
@@ -159,16 +159,16 @@ def _check_weights(run: Run, loaded: LoadedModel) -> None:
 
 def _compared(run: Run, anew: list[Record]) -> dict[str, Check]:
     stored = {record.key[1:]: record for record in run.records if record.error is None}  # but for the model's name
-    checks = {name: Check() for name in COLUMNS}
+    checks = {name: Check("measured anew") for name in COLUMNS}
     for record in anew:
         before = stored.get(record.key[1:])
         if before is None:
             continue
-        for name, (relative, absolute) in COLUMNS.items():
-            old, new = getattr(before, name), getattr(record, name)
-            if record.error is None and old in (None, "", ()):
+        for name, tolerances in COLUMNS.items():
+            if record.error is None and getattr(before, name) in (None, "", ()):
                 continue  # not measured then
-            checks[name].compared += 1
-            if record.error is not None or not equal(old, new, relative, absolute):
-                checks[name].different.append(f"{where(before)}: {old} in the file, {record.error or new} anew")
+            checks[name].expected += 1
+            checks[name].compare(
+                where(before), getattr(before, name), record.error or getattr(record, name), *tolerances
+            )
     return {name: check for name, check in checks.items() if check.compared}

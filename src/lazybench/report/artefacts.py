@@ -21,7 +21,6 @@ from lazybench.store.files import write_atomically
 CAPTIONS = {
     "table1": "Table 1: score and TTFT speedup (x), ours beside the paper's",
     "table2": "Table 2: prompt tokens computed (%) and overall generation speedup (x) of LazyLLM",
-    "gpu": "On the device: times, memory, and what a forward pass launches; random weights, see `revival.like`",
     "fig1": "Figure 1: share of prefill and decoding in the generation time",
     "fig2": "Figure 2: attention of the prompt's tokens with respect to the next token",
     "fig5": "Figure 5: quality over TTFT speedup",
@@ -39,8 +38,6 @@ def build_tables(results: Results, wanted: Sequence[str]) -> dict[str, tuple[str
         found["table1"] = tables.table1(summary)
     if "table2" in wanted and timed(summary):
         found["table2"] = tables.table2(summary)
-    if "gpu" in wanted and len(summary) and summary["step_launches"].notna().any():
-        found["gpu"] = tables.gpu_table(summary)
     return {name: (CAPTIONS[name], table) for name, table in found.items()}
 
 

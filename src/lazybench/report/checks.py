@@ -18,7 +18,7 @@ import pandas
 from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
-from lazybench.report.data_at_hand import check_scorer, measured_task, shard_of
+from lazybench.report.data_at_hand import check_scorer, measured_task
 from lazybench.report.frame import records_frame
 from lazybench.report.summary import summarise
 from lazybench.store.reading import Run
@@ -36,26 +36,36 @@ EXACT = {"fidelity_top1": 1.0, "fidelity_kl": 0.0, "fidelity_first_top1": 1.0, "
 class Check:
     """What was computed again of one kind, what does not match, and what could not be computed."""
 
+    how: str = "computed again"
     compared: int = 0
     expected: int = 0
     different: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
 
+    def compare(self, name: str, stored: Any, anew: Any, relative: float = TOLERANCE, absolute: float = 1e-12) -> None:
+        """Count a pair of values, and name one that differs."""
+        self.compared += 1
+        if not equal(stored, anew, relative, absolute):
+            self.different.append(f"{name}: {stored} in the file, {anew} anew")
 
-def check_records(run: Run, data_root: Path | None = None) -> tuple[Check, Check]:
-    """Look for records that were left out, and score every prediction again.
+
+def check_records(run: Run, data_root: Path | None = None) -> dict[str, Check]:
+    """Look for ``records`` that were left out, and compute every ``score`` again.
 
     Expected is a record of every sample of the data, method and repeat that the configuration asks for. Where the
     data is not at hand, the samples that any method has stand for it.
     """
-    records, scores = Check(), Check()
+    failed = sum(record.error is not None for record in run.records)
+    records, scores = Check(f"there, {failed} of them failed" if failed else "there"), Check()
     for name in run.config["task"]["datasets"]:
         of_task = [record for record in run.records if record.task == name]
+        if any(record.score is not None for record in of_task):  # else a run without scores, or of random weights
+            scores.expected += sum(record.error is None for record in of_task)
+        samples = list(dict.fromkeys(record.sample_id for record in of_task))
         try:
-            task = measured_task(run, name, data_root, shard_of(run))
+            task = measured_task(run, name, data_root)
             samples = [sample.sample_id for sample in task.samples()]
         except UserError as error:
-            samples = list(dict.fromkeys(record.sample_id for record in of_task))
             scores.not_checked.append(f"not checked: no data at hand for {name}: {error}")
             records.not_checked.append(f"not checked: whether {name} has more samples than {len(samples)}")
         else:
@@ -65,19 +75,17 @@ def check_records(run: Run, data_root: Path | None = None) -> tuple[Check, Check
             except UserError as error:
                 scores.not_checked.append(f"not checked: {name}: {error}")
         look_for(name, samples, of_task, run.config, records)
-    return records, scores
+    return {"records": records, "score": scores}
 
 
 def check_columns(run: Run) -> dict[str, Check]:
     """Compute every column again that follows from others of its record; by the column's name."""
-    cost = _layer_cost(run)
+    cost, held = _layer_cost(run), measured_columns(run)
     checks: dict[str, Check] = {}
     for record in run.records:
         for name, anew in () if record.error is not None else _following(record, cost):
-            check, stored = checks.setdefault(name, Check()), getattr(record, name)
-            check.compared += 1
-            if not equal(stored, anew):
-                check.different.append(f"{where(record)}: {stored} in the file, {anew} anew")
+            check = checks.setdefault(name, Check("computed again from the record", expected=held.get(name, 0)))
+            check.compare(where(record), getattr(record, name), anew)
     return checks
 
 
@@ -126,30 +134,33 @@ def where(record: Record) -> str:
     return f"{named} sample {record.sample_id} repeat {record.repeat}"
 
 
-def check_summary(run: Run) -> Check:
-    """Build the summary anew from the records and compare it with the folder's, cell by cell.
+def check_summary(run: Run) -> dict[str, Check]:
+    """Build the summary anew from the records and compare it with the folder's, cell by cell; a campaign has none.
 
     Raises:
         UserError: the folder has no summary.csv.
     """
     path = run.path / "summary.csv"
+    if not run.path.is_dir():
+        return {}
     if not path.is_file():
         raise UserError(f"{path.parent} holds no summary.csv; run its command again to write it")
     anew = pandas.read_csv(StringIO(summarise(records_frame([run.records])).to_csv(index=False)))  # as CSV rounds it
+    check = Check("cells computed again from samples.jsonl", expected=anew.size)
     try:
         stored = pandas.read_csv(path)
     except ValueError as error:
-        return Check(different=[f"summary.csv cannot be read: {' '.join(str(error).split())}"])
+        check.different.append(f"it cannot be read: {' '.join(str(error).split())}")
+        return {"summary.csv": check}
     if list(stored.columns) != list(anew.columns) or len(stored) != len(anew):
         shapes = f"{stored.shape} rows and columns, {anew.shape} anew; columns {list(anew.columns)}"
-        return Check(different=[f"summary.csv has {shapes}"])
-    different = [
-        f"row {row + 1} ({_row_name(anew, row)}) {column}: {stored[column][row]} in the file, {anew[column][row]} anew"
-        for row in range(len(anew))
-        for column in anew.columns
-        if not equal(stored[column][row], anew[column][row])
-    ]
-    return Check(anew.size, anew.size, different)
+        check.different.append(f"it has {shapes}")
+        return {"summary.csv": check}
+    for row in range(len(anew)):
+        named = [str(anew[name][row]) for name in ("category", "task", "method", "params")]
+        for column in anew.columns:
+            check.compare(f"row {row + 1} ({' '.join(named)}) {column}", stored[column][row], anew[column][row])
+    return {"summary.csv": check}
 
 
 def look_for(name: str, samples: list[str], records: list[Record], config: dict[str, Any], check: Check) -> None:
@@ -177,22 +188,14 @@ def _score_again(run: Run, task: Task, records: list[Record], check: Check) -> N
     samples = {sample.sample_id: sample for sample in task.samples()}
     clean = postprocessor(run.config["model"].get("chat_format", "none"))
     if all(record.score is None for record in records):
-        return  # a run without scores, or of random weights
+        return
     for record in records:
         if record.error is not None or record.sample_id not in samples:
             continue
         if record.score is None:
             check.different.append(f"{where(record)}: no score, though others of the task have one")
-            continue
-        anew = task.score(clean(record.prediction), samples[record.sample_id])
-        check.compared += 1
-        if not equal(record.score, anew):
-            check.different.append(f"{where(record)}: score {record.score} in the file, {anew} anew")
-
-
-def _row_name(summary: pandas.DataFrame, row: int) -> str:
-    parts = [summary[name][row] for name in ("category", "task", "method", "params") if name in summary]
-    return " ".join(part for part in parts if isinstance(part, str))
+        else:
+            check.compare(where(record), record.score, task.score(clean(record.prediction), samples[record.sample_id]))
 
 
 def equal(one: Any, other: Any, relative: float = TOLERANCE, absolute: float = 1e-12) -> bool:

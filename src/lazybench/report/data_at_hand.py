@@ -16,31 +16,26 @@ from lazybench.tasks.long_context import INFINITEBENCH
 NAMES_CODE = "include_path"  # a folder whose task files import Python
 
 
-def shard_of(run: Run) -> tuple[int, int]:
-    """Which part of every dataset the run measured."""
-    index, count = run.shard.split("/")
-    return int(index), int(count)
-
-
-def data_settings(run: Run, data_root: Path | None, shard: tuple[int, int] = (0, 1)) -> DataSettings:
-    """What the folder's configuration says of its data, without what names code.
+def data_settings(run: Run, data_root: Path | None) -> DataSettings:
+    """What the run's configuration says of its data, without what names code.
 
     Args:
         data_root: where its files lie; None: where the run had them.
     """
     root = data_root or (run.config.get("data") or {}).get("root")
     parameters = run.config["task"].get("parameters") or {}
+    index, count = run.shard.split("/")
     return DataSettings(
         root=Path(root) if root else None,
         limit=run.config.get("limit"),
         seed=run.config.get("seed") or 0,
-        shard=shard,
+        shard=(int(index), int(count)),
         parameters={key: value for key, value in parameters.items() if key != NAMES_CODE},
     )
 
 
-def measured_task(run: Run, name: str, data_root: Path | None, shard: tuple[int, int] = (0, 1)) -> Task:
-    """One of the run's datasets.
+def measured_task(run: Run, name: str, data_root: Path | None) -> Task:
+    """One of the run's datasets, as much of it as the run was to measure.
 
     Args:
         data_root: where its files lie; None: where the run had them.
@@ -51,7 +46,7 @@ def measured_task(run: Run, name: str, data_root: Path | None, shard: tuple[int,
     """
     if (run.config["task"].get("parameters") or {}).get(NAMES_CODE):
         raise UserError("its task's code was named on the command line of the run, and a folder's code is never run")
-    task = build_task(name, data_settings(run, data_root, shard))
+    task = build_task(name, data_settings(run, data_root))
     noted = (run.provenance.get("tasks") or {}).get(name, {}).get("fingerprint")
     if noted != task.fingerprint:
         raise UserError(f"the data at hand ({task.source}, {task.fingerprint}) is not what was measured ({noted})")

@@ -54,10 +54,6 @@ def run_notes(runs: Sequence[Run], records: pandas.DataFrame) -> list[str]:
             notes.append(f"{run.path.name} holds no record and is left out.")
         elif not run.finished:
             notes.append(f"{run.path.name} is unfinished: samples may be missing.")
-        for entry in run.provenance.get("resumed") or ():
-            if changed := [key for key in ("commit", "libraries", "hardware") if key in entry]:
-                what = " and ".join({"commit": "code"}.get(key, key) for key in changed)
-                notes.append(f"{run.path.name} went on with other {what} after {entry.get('after_records')} records.")
     for shards in of_one_configuration.values():
         if missing := missing_shards([run.shard for run in shards]):
             notes.append(f"{', '.join(run.path.name for run in shards)}: missing shards {', '.join(missing)}.")

@@ -27,18 +27,6 @@ from lazybench.report.statistics import Estimate
 WIDTH = 120  # of a terminal
 tabulate.MIN_PADDING = 0  # two spaces before every heading else
 WORDS = ("model", "task", "category", "method", "settings", "fixed")  # columns of text, not of numbers
-GPU = {  # a column to its heading, factor and digits
-    "ttft_median_s": ("TTFT ms", 1e3, 1),
-    "ttft_speedup": ("TTFT x", 1, 2),
-    "decode_step_median_s": ("step ms", 1e3, 2),
-    "decode_step_ratio": ("step, times the baseline's", 1, 2),
-    "generation_median_s": ("overall s", 1, 2),
-    "generation_speedup": ("overall x", 1, 2),
-    "added_memory_bytes": ("memory beside weights GiB", 2.0**-30, 2),
-    "revived_tokens_per_step": ("revived a step", 1, 1),
-    **{name: (name.replace("_", " "), 1, 0) for name in ("prefill_launches", "prefill_waits")},
-    **{name: (name.replace("_", " "), 1, 0) for name in ("step_launches", "step_waits", "failed")},
-}
 
 
 def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
@@ -88,19 +76,6 @@ def brief(rows: pandas.DataFrame, names: Names) -> pandas.DataFrame:
     elif rows["fidelity_kl_median"].notna().any():
         columns["KL nats (median)"] = formatted(rows, "fidelity_kl_median", 3)
     return pandas.DataFrame(columns)
-
-
-def gpu_table(summary: pandas.DataFrame) -> pandas.DataFrame:
-    """``experiment=gpu``: times, memory and launches by model, prompt length and method."""
-    rows = with_setting(summary)
-    rows = rows[(rows["level"] == "task") & rows["step_launches"].notna().groupby(rows["model"]).transform("any")]
-    shown = {
-        "model": list(rows["model"]),
-        "prompt": [task.rpartition("_")[2] for task in rows["task"]],
-        "method": [method_title(*pair) for pair in zip(rows["method"], rows["params"], strict=True)],
-    }
-    cells = {title: [number(factor * value, n) for value in rows[name]] for name, (title, factor, n) in GPU.items()}
-    return pandas.DataFrame(shown | cells)
 
 
 def table1(summary: pandas.DataFrame) -> pandas.DataFrame:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 
 from lazybench.errors import UserError, one_line, refuse
@@ -57,65 +57,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verify(run: Run, options: argparse.Namespace) -> int:
     """Check one run, say what was found, and give its exit code."""
-    of_campaign = not run.path.is_dir()
-    summary = Check() if of_campaign else check_summary(run)
-    records, scores = check_records(run, options.data_root)
-    columns, anew = check_columns(run), _measured_anew(run, options)
-    held, failed = measured_columns(run), sum(record.error is not None for record in run.records)
-    also = f", {failed} of them failed" if failed else ""
-    _tell("records", f"{records.compared} of {records.expected} expected{also}", records)
-    with_scores = {record.task for record in run.records if record.score is not None}
-    scored = sum(record.error is None and record.task in with_scores for record in run.records)
-    _tell("score", f"{scores.compared} of {scored} computed again" if scored else "none to compute again", scores)
-    for name, check in columns.items():
-        _tell(name, f"{check.compared} of {held.get(name, check.compared)} computed again from the record", check)
-    if not of_campaign:
-        _tell("summary.csv", f"{summary.compared} cells computed again from samples.jsonl", summary)
-    for name, check in anew.items():
-        _tell(name, f"{check.compared} measured anew" if check.compared else "none measured anew", check)
-    seen = {name: max(part.get(name, Check()).compared for part in (columns, anew)) for name in held}
-    seen["score"] = held.get("score", 0)  # its own line says of how many
-    rest = {name: count - seen[name] for name, count in held.items() if count > seen[name]}
-    _tell_unchecked("not checked (--remeasure N measures N records anew)", rest.keys() - {*OF_THE_MACHINE}, rest, held)
-    _tell_unchecked("nobody can check", rest.keys() & {*OF_THE_MACHINE}, rest, held)
+    checks = [*check_records(run, options.data_root).items(), *check_columns(run).items(), *check_summary(run).items()]
+    if options.remeasure > 0:
+        from lazybench.remeasuring import remeasured  # with torch and the model's library
+
+        try:
+            checks += remeasured(run, options.remeasure, options.data_root, options.model_path).items()
+        except UserError as error:
+            checks.append(("--remeasure", Check("measured anew", not_checked=[f"not checked: {error}"])))
+    for name, check in checks:
+        verdict = f": {'differ' if check.different else 'match'}" if check.compared or check.different else ""
+        print(f"{name}: {check.compared} of {check.expected} {check.how}{verdict}")
+        for line in [*check.different[:SHOWN], *check.not_checked]:
+            print(f"  {one_line(line)}")
+        if len(check.different) > SHOWN:
+            print(f"  and {len(check.different) - SHOWN} more")
+    held = measured_columns(run)
+    held.pop("score", None)  # its own line says of how many
+    rest = {name: count - max([c.compared for n, c in checks if n == name], default=0) for name, count in held.items()}
+    unchecked = {name: f"{name} ({n} of {held[name]})" if n < held[name] else name for name, n in rest.items() if n > 0}
+    for what, machines in (("not checked (--remeasure N measures N records anew)", False), ("nobody can check", True)):
+        if told := [text for name, text in unchecked.items() if (name in OF_THE_MACHINE) == machines]:
+            print(f"{what}: {', '.join(told)}")
     if not run.finished:
         print("unfinished: the run has no `done` marker, so samples may still be missing")
-    checks = [records, scores, summary, *columns.values(), *anew.values()]
-    if any(check.different for check in checks):
+    if any(check.different for _, check in checks):
         return 1
-    return UserError.exit_code if any(check.not_checked for check in checks) else 0
-
-
-def _tell_unchecked(what: str, names: Set[str], rest: dict[str, int], held: dict[str, int]) -> None:
-    """The columns in the records' order; of how many records, where a part was checked."""
-    told = [
-        name if rest[name] == count else f"{name} ({rest[name]} of {count})"
-        for name, count in held.items()
-        if name in names
-    ]
-    if told:
-        print(f"{what}: {', '.join(told)}")
-
-
-def _measured_anew(run: Run, options: argparse.Namespace) -> dict[str, Check]:
-    if options.remeasure < 1:
-        return {}
-    from lazybench.remeasuring import remeasured  # with torch and the model's library
-
-    try:
-        return remeasured(run, options.remeasure, options.data_root, options.model_path)
-    except UserError as error:
-        return {"--remeasure": Check(not_checked=[f"not checked: {error}"])}
-
-
-def _tell(what: str, counted: str, check: Check) -> None:
-    """One line, and one for each mismatch; what was compared matches or differs, the rest is not checked."""
-    verdict = f": {'differ' if check.different else 'match'}" if check.compared or check.different else ""
-    print(f"{what}: {counted}{verdict}")
-    for line in [*check.different[:SHOWN], *check.not_checked]:
-        print(f"  {one_line(line)}")
-    if len(check.different) > SHOWN:
-        print(f"  and {len(check.different) - SHOWN} more")
+    return UserError.exit_code if any(check.not_checked for _, check in checks) else 0
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def _points(axes: Axes, rows: pandas.DataFrame, name: str | None, names: Names, 
 
 
 def _legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
-    """One legend below the panels, as many columns as the figure is wide; the figure grows by its height.
+    """One legend below the panels; the figure grows by its height.
 
     A method that stands with several parameters has a line for each, with the number at its point.
     """
@@ -102,15 +102,13 @@ def _legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
         colour, marker = look(method)
         label = f"{name}: {settings_label(method, params)}" if name != title(method) else name
         handles.append(Line2D([], [], color=colour, marker=marker, label=label))
-    if not handles:
-        return
-    if rows[[f"{name}_low" for name in (*qualities(rows), "ttft_speedup")]].notna().any(axis=None):
+    if handles and rows[[f"{name}_low" for name in (*qualities(rows), "ttft_speedup")]].notna().any(axis=None):
         handles.append(Line2D([], [], color="0.3", linewidth=0.7, marker="|", label="bars: 95% interval"))
-    widest = max(len(str(handle.get_label())) for handle in handles)
     width, height = figure.get_size_inches()
-    columns = max(1, min(4, len(handles), int(width / (0.5 + LETTER * widest))))
+    widest = LETTER * max((len(str(handle.get_label())) for handle in handles), default=0) + 0.5
+    columns = max(1, int(width / widest))
     figure.set_size_inches(width, height + LINE * (math.ceil(len(handles) / columns) + 1))
-    small = min(1.0, width / (0.5 + LETTER * widest))  # one label alone may be wider than the figure
+    small = min(1.0, width / widest)  # one label alone may be wider than the figure
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8 * small)
 
 
