@@ -30,7 +30,7 @@ def test_shards_run_in_parallel_and_merge_and_a_failed_job_is_named(
     assert "1 of 3 jobs failed" in done.stderr.strip().splitlines()[-1]
     assert "shard=5/2 (exit code 2)" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
-    (run,) = load([tmp_path / "results" / "runs"]).runs
-    assert run.finished
-    assert sorted(run.shards) == ["0/2", "1/2"]
-    assert len({record.sample_id for record in run.records}) == 4
+    runs = load([tmp_path / "results" / "runs"]).runs
+    assert all(run.finished for run in runs)
+    assert sorted(run.shard for run in runs) == ["0/2", "1/2"]
+    assert len({record.sample_id for run in runs for record in run.records}) == 4

@@ -168,7 +168,7 @@ def test_a_changed_score_is_named(folder: Path, verify: Verify) -> None:
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
     done = verify(folder)
     assert done.code == 1
-    assert f"qasper {LAZY} sample {changed['sample_id']} repeat 0: score {changed['score']} in the file" in done.stdout
+    assert f"qasper {LAZY} sample {changed['sample_id']} repeat 0: {changed['score']} in the file" in done.stdout
     assert "score: 8 of 8 computed again: differ" in done.stdout
     assert "cells computed again from samples.jsonl: differ" in done.stdout
 

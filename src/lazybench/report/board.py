@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from lazybench.errors import UserError, refuse
 from lazybench.report.artefacts import add_options, file_name, prepare, write_figure, write_text
 from lazybench.report.figures import front
-from lazybench.report.leaderboard import MEMORY, Section, matrix, measured_settings, readable, sections
+from lazybench.report.leaderboard import FLOPS, MEMORY, Section, matrix, measured_settings, readable, sections
 from lazybench.report.page import inline, render
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import LEAST_SAMPLES
@@ -79,7 +79,7 @@ def write_leaderboard(
         *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
     ]
     write_text(out / "leaderboard.md", "\n".join(parts))
-    figures = _fronts(found)
+    figures = _fronts(settings)
     for name, figure in figures:
         write_figure(name, figure, out, formats)
     render(
@@ -121,16 +121,14 @@ def _speeds(text: str) -> tuple[float, ...]:
     return speeds
 
 
-def _fronts(found: Sequence[Section]) -> list[tuple[str, Figure]]:
+def _fronts(settings: pandas.DataFrame) -> list[tuple[str, Figure]]:
     """One figure for each model, by FLOPs and by memory."""
-    several = len({section.model for section in found}) > 1
-    drawn = {(section.model, section.matched): section for section in found}
+    models = list(settings.groupby("model", sort=False))
     return [
-        (
-            ("front_memory" if matched == MEMORY else "front") + (f"_{file_name(model)}" if several else ""),
-            front.draw(section.curves, section.names, model, matched),
-        )
-        for (model, matched), section in drawn.items()
+        (name + (f"_{file_name(str(model))}" if len(models) > 1 else ""), front.draw(rows, across, label))
+        for model, rows in models
+        for name, across, label in (("front", "flops_ratio", FLOPS), ("front_memory", "memory_ratio", MEMORY))
+        if rows[across].notna().any()
     ]
 
 

@@ -6,6 +6,7 @@ in scores and shares every task does, as in summaries.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from itertools import combinations
 
 import pandas
 
-from lazybench.methods import title
+from lazybench.methods import family, title
 from lazybench.report import statistics
 from lazybench.report.curves import (
     Curve,
@@ -36,6 +37,21 @@ from lazybench.report.tables import formatted, number
 FLOPS, MEMORY = "FLOPs ratio", "memory ratio"
 MATCHED = {FLOPS: (1.5, 2.0, 3.0), MEMORY: (1.25, 1.5, 2.0, 4.0)}
 TIMES = {"ttft_speedup": ("baseline_ttft_s", "ttft_s"), "decode_step": ("decode_step_s", "baseline_decode_step_s")}
+COLUMNS = {  # of a table for people: heading, digits and factor
+    "flops_ratio": ("FLOPs ratio", 2, 1.0),
+    "kl": ("KL nats", 3, 1.0),
+    "kl_first": ("first", 3, 1.0),
+    "kl_later": ("later", 3, 1.0),
+    "same_token": ("same token %", 0, 100.0),
+    "relative_score": ("relative score %", 0, 100.0),
+    "ttft_speedup": ("TTFT speedup", 2, 1.0),
+    "decode_step": ("decoding step x", 2, 1.0),
+    "memory": ("memory %", 0, 100.0),
+    "kv_ratio": ("KV %", 0, 100.0),
+    "aux_ratio": ("Aux %", 0, 100.0),
+    "lowest": ("measured from", 2, 1.0),
+    "highest": ("to", 2, 1.0),
+}
 Times = dict[tuple[str, str, str], list[tuple[float, dict[str, float]]]]
 EQUAL_WORK = 0.03  # FLOPs ratios that differ by less are of prompts of one length
 
@@ -156,8 +172,10 @@ def measured_settings(results: Results) -> pandas.DataFrame:
     for model, samples in judged_samples(results):
         flops, memory = flops_ratios(samples), memory_ratios(samples)
         for (method, params), of_setting in quantities(samples):
-            about = {"model": model, "method": title(method), "settings": settings_label(method, params)}
-            saved = {"flops_ratio": flops[method, params], "memory": 1 / memory.get((method, params), math.nan)}
+            about = {"model": model, "method_name": method, "method": title(method)}
+            about |= {"settings": settings_label(method, params), "family": family(method, json.loads(params))}
+            ratio = memory.get((method, params), math.nan)
+            saved = {"flops_ratio": flops[method, params], "memory_ratio": ratio, "memory": 1 / ratio}
             rows.append({**about, **saved, **_numbers(of_setting)})
     table = pandas.DataFrame(rows)
     return table.sort_values(["model", "flops_ratio"], kind="stable", ignore_index=True) if rows else table
@@ -165,29 +183,15 @@ def measured_settings(results: Results) -> pandas.DataFrame:
 
 def readable(table: pandas.DataFrame) -> pandas.DataFrame:
     """A section's table, or ``measured_settings``, as rounded text; columns that nothing fills are left out."""
-    names = table["method"]
-    columns: dict[str, list[str]] = {"method": list(names)}
+    names = list(table["method"])
+    columns = {"method": names}
     if "flops_ratio" in table:
         columns["settings"] = list(table["settings"])
-        columns["FLOPs ratio"] = [number(value, 2) for value in table["flops_ratio"]]
-    else:
+    else:  # what the name does not say already
         columns["fixed"] = ["" if n.endswith(f) else f for n, f in zip(names, table["family"], strict=True)]
-    columns |= {
-        "KL nats": formatted(table, "kl", 3),
-        "first": [number(value, 3) for value in table["kl_first"]],
-        "later": [number(value, 3) for value in table["kl_later"]],
-        "same token %": formatted(table, "same_token", 0, 100),
-        "relative score %": formatted(table, "relative_score", 0, 100),
-    }
-    for heading, name, factor, digits in (
-        *(("TTFT speedup", "ttft_speedup", 1, 2), ("decoding step x", "decode_step", 1, 2)),
-        *(("memory %", "memory", 100, 0), ("KV %", "kv_ratio", 100, 0), ("Aux %", "aux_ratio", 100, 0)),
-    ):
-        columns[heading] = [number(factor * value, digits) for value in table[name]] if name in table else []
+    for name, (heading, digits, factor) in COLUMNS.items():
+        columns[heading] = formatted(table, name, digits, factor) if name in table else []
     columns["n"] = [str(n) if n else "" for n in table["n"]]
-    if "lowest" in table:
-        bounds = table[["lowest", "highest"]].to_numpy()
-        columns["measured from to"] = [f"{number(a, 2)} {number(b, 2)}" for a, b in bounds]
     return pandas.DataFrame({name: cells for name, cells in columns.items() if any(cells)})
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from lazybench.errors import UserError
@@ -35,31 +36,32 @@ def settings(runs: Sequence[Run], by: Sequence[str] = ()) -> list[dict[str, str]
     for place, run in enumerate(runs):
         for record in run.records:
             tasks[place, record.model, record.category].add(record.task)
-    words: dict[Part, list[str]] = {part: [] for part in tasks}
-
-    def split(together: Callable[[Part], object], told: Callable[[Part], Mapping[str, Any]]) -> None:
-        groups = defaultdict(list)
-        for part in words:
-            groups[together(part)].append(part)
-        for parts in groups.values():
-            for part, label in zip(parts, labels([told(part) for part in parts]), strict=True):
-                words[part] += [label] if label else []
-
-    split(lambda part: part[1:], lambda part: _of_task(runs[part[0]]) | {name: asked[part[0]].get(name) for name in by})
-    split(lambda part: part[1], lambda part: _of_model(runs[part[0]]))
-    # data last: other parameters of a task make other data
-    prints: dict[tuple[object, ...], set[Any]] = defaultdict(set)
-    alike = {part: (*part[1:], *words[part]) for part in words}
-    for part, names in tasks.items():
+    prints: dict[tuple[str, str, str], set[Any]] = defaultdict(set)
+    for (place, model, category), names in tasks.items():
         for name in names:
-            prints[*alike[part], name].add(_fingerprint(runs[part[0]], name))
+            prints[model, category, name].add(_fingerprint(runs[place], name))
 
-    def data(part: Part) -> dict[str, Any]:
-        several = [name for name in sorted(tasks[part]) if len(prints[*alike[part], name]) > 1]
-        return {"data": ",".join(str(_fingerprint(runs[part[0]], name))[:7] for name in several) or None}
+    def of_task(part: Part) -> dict[str, Any]:
+        place, model, category = part
+        run, several = runs[place], [name for name in sorted(tasks[part]) if len(prints[model, category, name]) > 1]
+        return {
+            **flatten(run.config["task"].get("parameters") or {}),
+            "max_new_tokens": run.config.get("max_new_tokens"),
+            **{name: asked[place].get(name) for name in by},
+            # last: other parameters of a task make other data
+            "data": ",".join(str(_fingerprint(run, name))[:7] for name in several) or None,
+        }
 
-    split(alike.__getitem__, data)
-    return [{part[2]: " ".join(told) for part, told in words.items() if part[0] == place} for place in range(len(runs))]
+    words: dict[Part, list[str]] = defaultdict(list)
+    for together, told in (
+        (lambda part: part[1:], of_task),
+        (lambda part: part[1], lambda part: _of_model(runs[part[0]])),
+    ):
+        for _, parts in groupby(sorted(tasks, key=together), key=together):
+            alike = list(parts)
+            for part, label in zip(alike, labels([told(part) for part in alike]), strict=True):
+                words[part] += [label] if label else []
+    return [{part[2]: " ".join(words[part]) for part in tasks if part[0] == place} for place in range(len(runs))]
 
 
 def labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -73,10 +75,6 @@ def labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         if _kinds(settings, [*shown, name]) > _kinds(settings, shown):
             shown.append(name)
     return [" ".join(f"{name.rpartition('.')[2]}={_value(one.get(name))}" for name in shown) for one in settings]
-
-
-def _of_task(run: Run) -> dict[str, Any]:
-    return {**flatten(run.config["task"].get("parameters") or {}), "max_new_tokens": run.config.get("max_new_tokens")}
 
 
 def _of_model(run: Run) -> dict[str, Any]:

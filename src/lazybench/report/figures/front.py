@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy
+import pandas
 from matplotlib.figure import Figure
 
-from lazybench.report.curves import Curve, divergence, same_token
-from lazybench.report.figures.style import look, new_figure, styled
+from lazybench.report.figures.style import new_figure, points, styled
 from lazybench.report.statistics import LEAST_SAMPLES
 
 CAPTION = (
@@ -16,34 +13,28 @@ CAPTION = (
     "distribution from the plain model's, geometric mean over samples. A point is a setting, a line joins a method's. "
     f"Bars: 95% intervals over samples, from {LEAST_SAMPLES} on."
 )
-PANELS = (("same token as plain model (%)", "linear", 100, same_token), ("KL divergence (nats)", "log", 1, divergence))
+PANELS = (("same_token", "same token as plain model (%)", 100, "linear"), ("kl", "KL divergence (nats)", 1, "log"))
 
 
-def draw(curves: Sequence[Curve], names: Sequence[str], title: str, across: str) -> Figure:
+def draw(settings: pandas.DataFrame, across: str, label: str) -> Figure:
     """Two panels over one ratio.
 
     Args:
-        names: of each curve, for the legend.
-        across: which ratio: "FLOPs ratio".
+        settings: one model's, from ``measured_settings``.
+        across: the ratio's column, and its name.
     """
+    rows = settings[settings[across].notna()].sort_values(across)
     with styled():
         figure = new_figure(9.5, 4.6)
         panels = figure.subplots(1, 2)
-        for axes, (label, scale, factor, estimate) in zip(panels, PANELS, strict=True):
-            axes.set(xlabel=f"{across} (x)", ylabel=label, yscale=scale)
-            for place, (curve, name) in enumerate(zip(curves, names, strict=True)):
-                colour, marker = look(curve.method)
-                dashed = any(other.method == curve.method for other in curves[:place])
-                found = [estimate(setting) for setting in curve.settings]
-                values = factor * numpy.array([[one.value, one.value - one.low, one.high - one.value] for one in found])
-                alone = numpy.array(curve.whole)  # no line leads from these to others
-                bars = {"elinewidth": 0.6, "capsize": 1.5, "markersize": 5, "color": colour, "marker": marker}
-                for chosen, line in ((~alone, "--" if dashed else "-"), (alone, "none")):
-                    style = {"linewidth": 1.2, "linestyle": line, "label": name if line != "none" else None, **bars}
-                    axes.errorbar(
-                        numpy.array(curve.speeds)[chosen], *values[chosen, :1].T, values[chosen, 1:].T, **style
-                    )
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-        n = {len(setting) for curve in curves for setting in curve.settings}
-        figure.suptitle(f"{title} (n={min(n)}{'' if len(n) == 1 else f' to {max(n)}'})")
+        for axes, (name, quality, factor, scale) in zip(panels, PANELS, strict=True):
+            axes.set(xlabel=f"{label} (x)", ylabel=quality, yscale=scale)
+            for (method, family), one in rows.groupby(["method_name", "family"], sort=False):
+                first = rows.loc[rows["method_name"] == method, "family"].iloc[0]
+                style = {"linestyle": "-" if family == first else "--"}
+                style["label"] = f"{one['method'].iloc[0]}, {family}".strip(", ")
+                points(axes, method, one, across, name, factor, **style)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+        n = f"{rows['n'].min()} to {rows['n'].max()}" if rows["n"].nunique() > 1 else rows["n"].iloc[0]
+        figure.suptitle(f"{rows['model'].iloc[0]} (n={n})")
     return figure

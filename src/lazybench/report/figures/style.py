@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy
+import pandas
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazybench.store.files import write_atomically
@@ -71,6 +74,28 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
 def look(method: str) -> Style:
     """A method's colour and marker, the same in every figure."""
     return METHODS.get(method, OF_OTHERS)
+
+
+def points(
+    axes: Axes, method: str, rows: pandas.DataFrame, across: str, name: str, factor: float, **style: Any
+) -> None:
+    """A method's points with their intervals, on both axes where both have one, and a line along them.
+
+    Args:
+        across, name: columns of the rows; ``NAME_low`` and ``NAME_high`` bound one.
+        factor: what the values of ``name`` are shown times.
+    """
+
+    def reach(column: str) -> list[pandas.Series] | None:
+        if f"{column}_low" not in rows:  # FLOPs are counted, not estimated
+            return None
+        values, high = rows[column], rows[f"{column}_high"].replace(numpy.inf, 1e3)  # off the panel
+        return [(values - rows[f"{column}_low"]).clip(lower=0), (high - values).clip(lower=0)]
+
+    colour, marker = look(method)
+    yerr = [factor * side for side in reach(name) or ()] or None
+    bars: dict[str, Any] = {"elinewidth": 0.7, "capsize": 2, "markersize": 6, "linewidth": 1, **style}
+    axes.errorbar(rows[across], factor * rows[name], yerr, reach(across), color=colour, marker=marker, **bars)
 
 
 @contextmanager

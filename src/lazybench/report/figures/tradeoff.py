@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from lazybench.methods import title
 from lazybench.report import paper
-from lazybench.report.figures.style import BLACK, look, new_figure, styled
+from lazybench.report.figures.style import BLACK, look, new_figure, points, styled
 from lazybench.report.frame import settings_label
 from lazybench.report.names import Names, category_rows, category_title, short_names
 
@@ -57,10 +57,7 @@ def draw(summary: pandas.DataFrame, quality: str | None = None) -> Figure:
 
 
 def _points(axes: Axes, rows: pandas.DataFrame, name: str | None, names: Names, across: str) -> None:
-    """Points with intervals on both axes, a line along each method's points.
-
-    A relative score has no upper bound where draws of samples leave the baseline nothing: its bar runs off the panel.
-    """
+    """Points with intervals on both axes, a line along each method's; an interval without an upper bound runs off."""
     rows = rows[rows[across].notna()]
     shown = rows[numpy.isfinite(rows[name])] if name else rows[:0]
     if name is None or shown.empty:
@@ -71,25 +68,18 @@ def _points(axes: Axes, rows: pandas.DataFrame, name: str | None, names: Names, 
     axes.set_ylabel(QUALITIES[name])
     axes.axhline(100, color="0.5", linewidth=0.8, linestyle=":")
     axes.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
-    highs = shown[f"{name}_high"]
-    ceiling = 1.05 * max(shown[name].max(), highs[numpy.isfinite(highs)].max())
-    for method, points in shown.groupby("method", sort=False):
-        points = points.sort_values(across)
-        colour, marker = look(str(method))
-        bars: dict[str, Any] = {"linewidth": 1, "elinewidth": 0.7, "capsize": 2, "markersize": 6}
-        reach: dict[str, Any] = {
-            "xerr": _reach(points, across, 1, math.inf),
-            "yerr": _reach(points, name, 100, ceiling),
-        }
-        axes.errorbar(points[across], 100 * points[name], color=colour, marker=marker, **reach, **bars)
-        for row in points.to_dict("records") if len(points) > 1 else ():
+    for method, group in shown.groupby("method", sort=False):
+        group = group.sort_values(across)
+        points(axes, str(method), group, across, name, 100)
+        for row in group.to_dict("records") if len(group) > 1 else ():
             # the number that the legend and the tables give this one's parameters
             number = names[row["method"], row["params"]].rsplit(" ", 1)[-1]
-            axes.annotate(number, (row[across], 100 * row[name]), color=colour, **NEAR)
+            axes.annotate(number, (row[across], 100 * row[name]), color=look(str(method))[0], **NEAR)
         if method == "baseline":
             axes.annotate("baseline", (1, 100), **NEAR)
+    highs = shown[f"{name}_high"]
     if numpy.isposinf(highs).any():
-        axes.set_ylim(top=100 * ceiling)
+        axes.set_ylim(top=105 * max(shown[name].max(), highs[numpy.isfinite(highs)].max()))
 
 
 def _legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
@@ -110,14 +100,3 @@ def _legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
     figure.set_size_inches(width, height + LINE * (math.ceil(len(handles) / columns) + 1))
     small = min(1.0, width / widest)  # one label alone may be wider than the figure
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8 * small)
-
-
-def _reach(points: pandas.DataFrame, name: str, factor: float, ceiling: float) -> list[pandas.Series] | None:
-    """Distances from the point to its interval's bounds, an upper one that is infinite taken beyond the ceiling."""
-    if f"{name}_low" not in points:  # FLOPs are counted, not estimated
-        return None
-    bound = points[f"{name}_high"].replace(math.inf, 2 * ceiling)
-    return [
-        (points[name] - points[f"{name}_low"]).clip(lower=0) * factor,
-        (bound - points[name]).clip(lower=0) * factor,
-    ]
