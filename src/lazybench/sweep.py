@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +29,12 @@ def run_folders(overrides: Sequence[str]) -> list[Path]:
 
 
 def print_table(folders: Sequence[Path]) -> None:
-    """The summary of every run that measured anything, together; a single run has printed its own."""
+    """The summary of every run that measured anything, together, and keep it; a single run has printed its own."""
     from lazybench.report.results import load
-    from lazybench.report.tables import run_table
 
     measured = [folder for folder in folders if (folder / "samples.jsonl").exists()]
     if len(measured) > 1:
-        results = load(measured)
-        print(f"\nall {len(measured)} runs together:\n\n{run_table(results.summary, results.notes)}")
+        above = Path(os.path.commonpath(measured))
+        load(measured).write_summary(above)
+        table = (above / "table.md").read_text(encoding="utf-8")
+        print(f"\nall {len(measured)} runs together ({above / 'table.md'}):\n\n{table}")

@@ -12,12 +12,19 @@ from lazybench.report.names import category_rows, task_title
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.store.reading import Run, missing_shards
 
-READING = (
-    f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on. Score: 0 to 100. Same token: how often the method's "
-    "next token is the baseline's, along the baseline's own answer. TTFT: time to first token, the median; its "
-    "speedup: baseline over method, the median of the paired ratios; ?: TTFT difference not significant. Decoding step "
-    "x: method over baseline, above 1 is slower. FLOPs ratio: FLOPs of the plain prefill over the method's."
-)
+READING = {  # by the column that it explains
+    "n": f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
+    "score": "Score: 0 to 100.",
+    "fidelity_top1": "Same token: how often the method's next token is the baseline's, along the baseline's own answer.",
+    "ttft_speedup": "TTFT: time to first token, the median; its speedup: baseline over method, the median of the paired "
+    "ratios; ?: TTFT difference not significant. Decoding step x: method over baseline, above 1 is slower.",
+    "flops_ratio": "FLOPs ratio: FLOPs of the plain prefill over the method's.",
+}
+
+
+def reading(summary: pandas.DataFrame) -> str:
+    """How to read the columns that the summary fills."""
+    return " ".join(told for name, told in READING.items() if name in summary and summary[name].notna().any())
 
 
 def row_notes(summary: pandas.DataFrame) -> list[str]:

@@ -23,7 +23,7 @@ from lazybench.report.data_at_hand import measured_task, offline
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import draw
 from lazybench.report.names import category_rows, method_title, settings_lines, short_names, with_setting
-from lazybench.report.notes import READING, machine, row_notes
+from lazybench.report.notes import machine, reading, row_notes
 from lazybench.report.results import Results
 from lazybench.store.files import without_folders
 from lazybench.store.reading import Run
@@ -60,7 +60,7 @@ def write_page(
         runs=[_run_facts(run) for run in results.runs],
         sections=tables.sections(summary, names) if len(summary) else [],
         parameters=settings_lines(names),
-        reading=READING,
+        reading=reading(summary),
         notes=[*(row_notes(summary) if len(summary) else ()), *results.notes],
         failed=[record for _, record in results.labelled if record.error],
         tables=list(shown.values()),

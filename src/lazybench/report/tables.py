@@ -21,7 +21,7 @@ from lazybench.report.names import (
     timed,
     with_setting,
 )
-from lazybench.report.notes import READING, row_notes
+from lazybench.report.notes import reading, row_notes
 from lazybench.report.statistics import Estimate
 
 WIDTH = 120  # of a terminal
@@ -42,7 +42,7 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
         return "no samples measured yet\n"
     names = short_names(category_rows(summary))
     parts = [f"**{title}**\n\n{markdown(table)}" for title, table in sections(summary, names)]
-    words = [*settings_lines(names), "", READING, *row_notes(summary), *notes]
+    words = [*settings_lines(names), "", reading(summary), *row_notes(summary), *notes]
     words.append("Everything else (every task, quartiles, memory, KL divergence): summary.csv.")
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 

@@ -16,7 +16,7 @@ from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.frame import settings_label
 from lazybench.store.record import Record
 
-PANELS = 6  # a sweep has dozens: the first few
+PANELS = 6  # a sweep has dozens: the first few, those with most stages
 LINES_SHOWN = 6  # of a schedule with many stages: the first, the last, and others evenly between
 
 
@@ -56,7 +56,8 @@ def draw(labelled: Sequence[tuple[str, Record]], layers: dict[str, int]) -> Figu
         traced = record.method == "lazyllm" and record.error is None and record.prompt_tokens_computed_by_step
         if traced and len(record.prompt_tokens_computed_by_step[0]) > 1:
             groups.setdefault((model, record.setting), []).append(record)
-    panels = list(groups.items())[:PANELS]
+    stages = {key: len(group[0].prompt_tokens_computed_by_step[0]) for key, group in groups.items()}
+    panels = sorted(groups.items(), key=lambda group: -stages[group[0]])[:PANELS]
     with styled():
         columns = min(3, max(1, len(panels)))
         height = -(-len(panels) // columns) or 1
