@@ -6,6 +6,7 @@ Writes leaderboard.md, one HTML page whose tables sort, and front.png for each m
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -100,13 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m lazybench leaderboard", description=__doc__)
     add_options(parser, "leaderboard")
-    parser.add_argument("--speeds", type=_speeds, metavar="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
+    parser.add_argument("--speeds", default="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
     options = parser.parse_args(given)
     try:
         results = load(options.folders, options.where, options.exclude, options.by)
         out, formats = prepare(options.out, options.folders, "leaderboard", options.formats)
         command = f"python -m lazybench leaderboard {shlex.join(given)}"
-        write_leaderboard(results, out, command, options.speeds, formats)
+        write_leaderboard(results, out, command, _ratios(options.speeds), formats)
     except UserError as error:
         return refuse(error)
     print((out / "leaderboard.md").read_text(encoding="utf-8"))
@@ -114,11 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _speeds(text: str) -> tuple[float, ...]:
-    speeds = tuple(sorted(float(part) for part in text.split(",")))
-    if speeds[0] <= 0:
-        raise ValueError
-    return speeds
+def _ratios(text: str) -> list[float]:
+    try:
+        found = sorted(float(part) for part in text.split(","))
+    except ValueError:
+        found = [0.0]
+    if not 0 < found[0] < math.inf:
+        raise UserError(f"--speeds {text} must be numbers above 0, as in 1.5,2,3")
+    return found
 
 
 def _fronts(settings: pandas.DataFrame) -> list[tuple[str, Figure]]:

@@ -15,9 +15,9 @@ from lazybench.store.reading import Run, missing_shards
 READING = {  # by the column that it explains
     "n": f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
     "score": "Score: 0 to 100.",
-    "fidelity_top1": "Same token: how often the method's next token is the baseline's, along the baseline's own answer.",
-    "ttft_speedup": "TTFT: time to first token, the median; its speedup: baseline over method, the median of the paired "
-    "ratios; ?: TTFT difference not significant. Decoding step x: method over baseline, above 1 is slower.",
+    "fidelity_top1": "Same token: how often the method's next token is the baseline's, along the baseline's answer.",
+    "ttft_speedup": "TTFT: time to first token, the median; its speedup: baseline over method, the median of the "
+    "paired ratios; ?: TTFT difference not significant. Decoding step x: method over baseline, above 1 is slower.",
     "flops_ratio": "FLOPs ratio: FLOPs of the plain prefill over the method's.",
 }
 

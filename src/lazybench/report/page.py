@@ -89,18 +89,11 @@ def _model(run: Run) -> str:
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
-    commit = str(run.provenance.get("commit") or "no commit")[:10]
+    methods = ", ".join(dict.fromkeys(title(record.method) for record in run.records))
     return {
         "name": run.path.name,
         "finished": run.finished,
-        "what": {
-            "model": f"{_model(run)}, {(run.provenance.get('model') or {}).get('dtype', '?')}",
-            "datasets": ", ".join(run.config["task"]["datasets"]),
-            "records": f"{len(run.records)} of {', '.join(dict.fromkeys(title(one.method) for one in run.records))}",
-            "hardware": machine(run),
-            "started": run.provenance.get("started_at", "?"),
-            "code": commit + (" with uncommitted changes" if run.provenance.get("dirty") else ""),
-        },
+        "what": f"{_model(run)} on {machine(run)}: {len(run.records)} records of {methods or 'no method'}",
         "provenance": json.dumps(without_folders(run.provenance), indent=2, default=str),
         "config": safe_dump(without_folders(run.config), sort_keys=False),
     }

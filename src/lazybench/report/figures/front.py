@@ -33,7 +33,7 @@ def draw(settings: pandas.DataFrame, across: str, label: str) -> Figure:
                 first = rows.loc[rows["method_name"] == method, "family"].iloc[0]
                 style = {"linestyle": "-" if family == first else "--"}
                 style["label"] = f"{one['method'].iloc[0]}, {family}".strip(", ")
-                points(axes, method, one, across, name, factor, **style)
+                points(axes, str(method), one, across, name, factor, **style)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
         n = f"{rows['n'].min()} to {rows['n'].max()}" if rows["n"].nunique() > 1 else rows["n"].iloc[0]
         figure.suptitle(f"{rows['model'].iloc[0]} (n={n})")
