@@ -203,7 +203,8 @@ def test_what_was_found_stands_beside_lazyllm_at_the_same_ratio(searched: Path) 
     assert {row["model"] for row in confirmed} == {"one", "two", "third"}
     for row in confirmed:
         assert row["n"] == "3"
-        assert float(row["low"]) <= float(row["kl_ratio"]) <= float(row["high"])
+        assert float(row["kl_ratio"]) > 0
+        assert row["low"] == row["high"] == ""  # three samples have no interval
 
 
 @pytest.mark.slow
