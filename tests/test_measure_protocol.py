@@ -13,10 +13,10 @@ import pytest
 import torch
 from tiny_requests import tiny_request
 
-from lazybench.methods.base import Request, Response
 from lazybench.errors import UserError
 from lazybench.measure.memory import CLEAR_REFS, PeakMemory
 from lazybench.measure.protocol import SHORT_TOKENS, WarmUp, attempt, measure, order_of_methods
+from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 
 

@@ -15,9 +15,9 @@ import torch
 from tiny_requests import tiny_request
 from transformers import LlamaConfig
 
-from lazybench.methods.base import Method, Request, Work
 from lazybench.measure.work import shares_of
 from lazybench.methods.asl import ASL
+from lazybench.methods.base import Method, PolicyMethod, Request, Work
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
@@ -29,7 +29,6 @@ from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
-from lazybench.methods.base import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 from lazybench.pruning.budgets import Mass, per_boundary, share_of

@@ -10,8 +10,8 @@ from chat_models import FORMATS, chat_models
 from test_methods_shortening import prompt_seen
 from test_tasks_longbench import task_like
 
-from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
+from lazybench.methods.base import Method, Request
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.models import LoadedModel

@@ -11,9 +11,9 @@ from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
+from lazybench.methods.base import Method, Request
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.running import best_positions, generate

@@ -15,7 +15,7 @@ from lazybench.config import run_config
 from lazybench.config_groups import composed
 from lazybench.errors import UserError
 from lazybench.experiment import _shared_out
-from lazybench.quality_settings import QUALITY, quality_methods
+from lazybench.methods import METHODS, quality_methods
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.runner import run
@@ -23,14 +23,14 @@ from lazybench.store.reading import read_records
 from lazybench.verify import main as verify
 
 QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32", "limit=2")
-METHODS = "methods=[baseline,{method: first_last, keep: 0.5},{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}]"
+OF_METHODS = "methods=[baseline,{method: first_last, keep: 0.5},{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}]"
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_checkpoint: Path, run_py: RunPy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A timed run, and the same without a clock in two shards that share references."""
     root = tmp_path_factory.mktemp("runs")
-    common = (f"model.path={tiny_checkpoint}", *QUICK, METHODS)
+    common = (f"model.path={tiny_checkpoint}", *QUICK, OF_METHODS)
     done = run_py(*common, f"out={root}/timed", "warmup=0")
     assert done.returncode == 0, done.stderr
     for shard in (0, 1):
@@ -75,7 +75,7 @@ def test_a_sample_is_generated_once_for_each_method(
         return generate(model, *args, **kwargs)
 
     monkeypatch.setattr(GenerationMixin, "generate", counted)
-    common = (f"model.path={tiny_checkpoint}", *QUICK, METHODS, "timing=false", "scoring=false")
+    common = (f"model.path={tiny_checkpoint}", *QUICK, OF_METHODS, "timing=false", "scoring=false")
     for name in ("recorded", "read"):
         generations.clear()
         assert run(run_config(composed([*common, f"references={tmp_path}/references", f"out={tmp_path}/{name}"]))) == 0
@@ -114,7 +114,7 @@ def test_shards_are_one_run_and_verify(runs: Path) -> None:
 def test_a_rerun_judges_nothing_twice(runs: Path, tiny_checkpoint: Path, run_py: RunPy) -> None:
     before = (runs / "judged0" / "samples.jsonl").read_bytes()
     quality = ("timing=false", "references=elsewhere", "shard=0/2", f"out={runs}/judged0")
-    done = run_py(f"model.path={tiny_checkpoint}", *QUICK, METHODS, *quality)
+    done = run_py(f"model.path={tiny_checkpoint}", *QUICK, OF_METHODS, *quality)
     assert done.returncode == 0, done.stderr
     assert (runs / "judged0" / "samples.jsonl").read_bytes() == before
 
@@ -126,8 +126,9 @@ def test_nothing_to_measure_is_refused(tiny_checkpoint: Path, run_py: RunPy, tmp
 
 
 def test_every_method_stands_at_three_settings_or_more() -> None:
-    assert all(len(settings) >= 3 for settings in QUALITY.values())
-    assert len(quality_methods()) == 1 + sum(map(len, QUALITY.values()))
+    judged = {name: kind.settings for name, kind in METHODS.items() if name not in ("baseline", "plain")}
+    assert all(len(settings) >= 3 for settings in judged.values())
+    assert len(quality_methods()) == 1 + sum(map(len, judged.values()))
 
 
 def test_shards_by_one_word() -> None:

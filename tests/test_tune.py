@@ -20,8 +20,8 @@ from transformers import LlamaConfig
 
 from lazybench.config import TuneSettings, run_config, with_model
 from lazybench.config_groups import composed, config_folder, register
-from lazybench.methods.base import Method
 from lazybench.errors import UserError
+from lazybench.methods.base import Method
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.schedule import PruningSchedule

@@ -87,8 +87,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = f"{_did_you_mean(close)[2:]} " if close else ""
     return UserError(f"unknown {kind} {name!r}; {hint}Known: {', '.join(names)}")
+
+
+def _did_you_mean(close: list[str]) -> str:
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 class Checked:
@@ -173,7 +177,9 @@ def checked(name: str, value: Any, hint: Any) -> Any:
             check_whole_number(name, value, limit)
     elif get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise UserError(f"{name}={value!r} is not one of {', '.join(map(str, get_args(hint)))}")
+            known = [str(one) for one in get_args(hint)]
+            close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+            raise UserError(f"{name}={value!r} is not one of {', '.join(known)}{_did_you_mean(close)}")
     elif get_origin(hint) is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise UserError(f"{name}={value!r} must be a list, as in '{name}=[{value}]'")

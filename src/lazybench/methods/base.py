@@ -155,6 +155,11 @@ class Method(Checked, ABC):
 class PolicyMethod(Method):
     """A method that says how it chooses tokens, and leaves the rest to the engine."""
 
+    @property
+    def only_prunes(self) -> bool:
+        """Whether the policy is the whole method, so that it needs no clock, draft or second run around it."""
+        return type(self).run is PolicyMethod.run
+
     @abstractmethod
     def policy(self, config: PreTrainedConfig) -> Policy:
         """The policy for a model of this text config.

@@ -49,6 +49,10 @@ class StaticPruning(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("variant", "keep", "depth")
     settings: ClassVar[Settings] = [{"variant": "continue", "keep": keep} for keep in (0.7, 0.6, 0.3, 0.1)]
 
+    @property
+    def only_prunes(self) -> bool:
+        return self.variant == "continue"
+
     def policy(self, config: PreTrainedConfig) -> Policy:
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":

@@ -63,7 +63,7 @@ class Taper(PolicyMethod):
     last_share: Part = 0.15
     look_back: Count = 4
     over_layers: Literal["mean", "max"] = "mean"
-    revive: Number = 0
+    revive: Number | None = 0
     every: Count = 8
 
     name: ClassVar[str] = "taper"
@@ -71,9 +71,9 @@ class Taper(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("preset",)
     amount: ClassVar[tuple[str, ...]] = ("preset", "keep", "last_share")
     settings: ClassVar[Settings] = [
-        {"preset": None, "depths": DEPTHS, "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
+        {"depths": DEPTHS, "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
         *({"preset": name} for name in ("safe", "balanced", "fast")),
-        {"preset": None, "depths": DEPTHS, "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
+        {"depths": DEPTHS, "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
     ]
 
     def __post_init__(self) -> None:
@@ -81,7 +81,9 @@ class Taper(PolicyMethod):
         check_odd("taper.pool", self.pool)
         if (self.depths is None) != (self.keep is None):
             raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
-        if self.depths is None and self.preset is None:
+        if self.depths is not None:
+            object.__setattr__(self, "preset", None)
+        elif self.preset is None:
             raise UserError(f"taper.preset=null needs taper.depths and taper.keep; or one of {', '.join(PRESETS)}")
         try:
             self.schedule  # noqa: B018 - refuses places and keep ratios that no model could take
