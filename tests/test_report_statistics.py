@@ -85,11 +85,29 @@ def pairs(random: Random, samples: int, lost: float, gained: float) -> tuple[Mea
     return Measured.of(numpy.where(plain, flips >= lost, flips < gained)), Measured.of(plain)
 
 
-@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.0), (0.01, 0.0), (0.3, 0.1)])
+# the last three: a method that loses nothing, nearly everything, everything
+@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0), (0.01, 0), (0.3, 0.1), (0, 0), (0.95, 0), (1, 0)])
 @pytest.mark.parametrize("samples", [20, 60])
 def test_intervals_of_relative_scores_cover(samples: int, lost: float, gained: float) -> None:
     truth = 1 - lost + gained * 0.6 / 0.4
     assert coverage(lambda random: relative_score(*pairs(random, samples, lost, gained)), truth) >= SURE
+
+
+@pytest.mark.parametrize("samples", [10, 30])
+def test_no_hit_at_all_proves_no_zero(samples: int) -> None:
+    plain = Measured.of([1.0, 1.0, 1.0, 1.0, 0.0] * (samples // 5))
+    found = relative_score(Measured.of([0.0] * samples), plain)
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 1 / samples < found.high < 1
+
+
+def test_the_baseline_relative_to_itself_is_one_and_has_no_interval() -> None:
+    plain = Measured.of([1.0, 0.0] * 10)
+    found = relative_score(plain, plain)
+    assert (found.value, math.isnan(found.low), math.isnan(found.high)) == (1.0, True, True)
+    assert relative_score(Measured.of(plain.values), plain).low < 1  # another method that answered the same
+    nothing = Measured.of([0.0] * 20)
+    assert math.isnan(relative_score(nothing, nothing).value)
 
 
 @pytest.mark.parametrize("samples", [30, 100, 300, 1000])

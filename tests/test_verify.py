@@ -9,24 +9,38 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from lazybench.models.chat import postprocessor
+from lazybench.models.flops import LayerCost
 from lazybench.report import write_run_report
+from lazybench.report.checks import EXACT, Check, look_for
 from lazybench.store.record import Record
 from lazybench.store.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
-from lazybench.verify import Check, _look_for, main
+from lazybench.verify import main
 
 MATCH = (
     "samples.jsonl: 8 records of 8 expected: match\n"
-    "scores: 8 of 8 computed again: match\n"
-    "summary.csv: N cells computed again: match\n"
+    "score: 8 of 8 computed again: match\n"
+    "decode_step_s: 8 of 8 computed again from the record: match\n"
+    + "".join(f"{name}: 4 of 8 computed again from the record: match\n" for name in EXACT)
+    + "flops_ratio: 8 of 8 computed again from the record: match\n"
+    "prompt_tokens_computed: 8 of 8 computed again from the record: match\n"
+    "summary.csv: N cells computed again from samples.jsonl: match\n"
+    "not checked (--remeasure N measures N records anew): prompt_tokens, output_tokens, prediction, "
+    "tokens_of_layer_runs, fidelity_top1 (4 of 8), fidelity_kl (4 of 8), fidelity_first_top1 (4 of 8), "
+    "fidelity_first_kl (4 of 8)\n"
+    "nobody can check: ttft_s, generation_s\n"
 )
+COST = LayerCost(attention_weights=4096.0, mlp_weights=6144.0, attention_width=32.0, layers=4)
+LESS = {"fidelity_top1": 0.75, "fidelity_kl": 0.1, "fidelity_first_top1": 0.0, "fidelity_first_kl": 0.2}
+LAZY = "lazyllm depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"
 PREDICTIONS = ("a benchmark of long documents", "unanswerable", "Assistant: They used BLEU", "the tiny corpus")
 
 
@@ -67,18 +81,26 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "task": {"name": "qasper", "datasets": ["qasper"], "parameters": {}},
         "data": {"root": str(root / "data")}, "limit": None, "seed": 0, "shard": "0/1", "repeats": 1,
     }  # fmt: skip
-    facts = {"seed": 0, "model": {}, "tasks": {"qasper": {"fingerprint": task.fingerprint, "source": task.source}}}
+    facts = {
+        "seed": 0,
+        "model": {},
+        "layer_cost": asdict(COST),
+        "tasks": {"qasper": {"fingerprint": task.fingerprint, "source": task.source}},
+    }
     clean = postprocessor("xgen")
     with RunFolder.open(root / "run", config, facts) as run:
         for number, (sample, prediction) in enumerate(zip(task.samples(), PREDICTIONS, strict=True)):
-            for method, ttft_s in (("baseline", 2.0 + number), ("lazyllm", 1.0 + number)):
+            for method, ttft_s, runs in (
+                ("baseline", 2.0 + number, (100,) * 4), ("lazyllm", 1.0 + number, (100, 60, 60, 20))
+            ):  # fmt: skip
                 run.append(
                     Record(
-                        *("tiny", "qasper", task.category, method, "", sample.sample_id), repeat=0, prompt_tokens=100,
-                        output_tokens=4, ttft_s=ttft_s, generation_s=ttft_s + 1, decode_step_s=0.25,
+                        *("tiny", "qasper", task.category, method, {}, sample.sample_id), repeat=0, prompt_tokens=100,
+                        output_tokens=4, ttft_s=ttft_s, generation_s=ttft_s + 0.75, decode_step_s=0.25,
                         score=task.score(clean(prediction), sample), prediction=prediction,
-                        prompt_tokens_computed=1.0 if method == "baseline" else 0.6, flops_ratio=1.5,
-                        fidelity_top1=1.0, fidelity_kl=0.0,
+                        prompt_tokens_computed=sum(runs) / 400, tokens_of_layer_runs=runs,
+                        flops_ratio=COST.flops([100] * 4) / COST.flops(runs),
+                        **(EXACT if method == "baseline" else LESS),
                     )
                 )  # fmt: skip
         write_run_report(run.path)
@@ -126,8 +148,8 @@ def test_a_score_that_was_left_out_is_named(folder: Path, verify: Verify) -> Non
     write_run_report(folder)  # the summary says what the records say
     done = verify(folder)
     assert done.code == 1
-    assert "scores: 7 of 8 computed again: differ" in done.stdout
-    assert f"qasper lazyllm sample {lines[3]['sample_id']} repeat 0: no score" in done.stdout
+    assert "score: 7 of 8 computed again: differ" in done.stdout
+    assert f"qasper {LAZY} sample {lines[3]['sample_id']} repeat 0: no score" in done.stdout
 
 
 def test_failed_records_are_counted(folder: Path, verify: Verify) -> None:
@@ -146,9 +168,42 @@ def test_a_changed_score_is_named(folder: Path, verify: Verify) -> None:
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
     done = verify(folder)
     assert done.code == 1
-    assert f"qasper lazyllm sample {changed['sample_id']} repeat 0: score {changed['score']} in the file" in done.stdout
-    assert "scores: 8 of 8 computed again: differ" in done.stdout
-    assert "cells computed again: differ" in done.stdout
+    assert f"qasper {LAZY} sample {changed['sample_id']} repeat 0: score {changed['score']} in the file" in done.stdout
+    assert "score: 8 of 8 computed again: differ" in done.stdout
+    assert "cells computed again from samples.jsonl: differ" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("flops_ratio", "differ"),
+        ("prompt_tokens_computed", "differ"),
+        ("decode_step_s", "differ"),
+        ("fidelity_kl", "not checked"),
+        ("fidelity_top1", "not checked"),
+        ("ttft_s", "nobody can check"),
+    ],
+)
+def test_a_changed_column_differs_or_is_said_to_be_unchecked(
+    folder: Path, verify: Verify, column: str, said: str
+) -> None:
+    """The records of a method that is not the baseline, changed by hand together with all that follows from them."""
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    for line in lines[1::2]:
+        line[column] *= 0.5
+        if column == "ttft_s":
+            line["generation_s"] = line["ttft_s"] + 0.75
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run_report(folder)
+    done = verify(folder)
+    named = [line for line in done.stdout.splitlines() if re.search(rf"\b{column}\b", line)]
+    if said == "differ":
+        assert done.code == 1
+        assert f"{column}: 8 of 8 computed again from the record: differ" in named
+    else:
+        assert done.code == 0
+        assert any(line.startswith(said) for line in named)
+        assert not any("8 of 8" in line for line in named)
 
 
 def test_a_changed_summary_is_named(folder: Path, verify: Verify) -> None:
@@ -162,8 +217,8 @@ def test_a_changed_summary_is_named(folder: Path, verify: Verify) -> None:
     done = verify(folder)
     assert done.code == 1
     assert f"row {row + 1} (" in done.stdout
-    assert f"lazyllm) {column}: " in done.stdout
-    assert "scores: 8 of 8 computed again: match" in done.stdout
+    assert f"lazyllm {{}}) {column}: " in done.stdout
+    assert "score: 8 of 8 computed again: match" in done.stdout
 
 
 def test_a_sample_left_out_is_named(folder: Path, verify: Verify) -> None:
@@ -174,8 +229,8 @@ def test_a_sample_left_out_is_named(folder: Path, verify: Verify) -> None:
     assert done.code == 1
     left_out = json.loads(lines[-1])["sample_id"]
     assert "samples.jsonl: 7 records of 8 expected: differ" in done.stdout
-    assert f"qasper lazyllm repeat 0: no record of sample {left_out}" in done.stdout
-    assert "cells computed again: match" in done.stdout
+    assert f"qasper {LAZY} repeat 0: no record of sample {left_out}" in done.stdout
+    assert "cells computed again from samples.jsonl: match" in done.stdout
 
 
 def test_a_method_or_repeat_left_out_is_named(folder: Path, verify: Verify) -> None:
@@ -184,7 +239,7 @@ def test_a_method_or_repeat_left_out_is_named(folder: Path, verify: Verify) -> N
     config.write_text(asked + "methods: [baseline, lazyllm, random_drop]\n")
     done = verify(folder)
     assert done.code == 1
-    assert "3 methods were asked for, records are of 2: baseline, lazyllm" in done.stdout
+    assert f"3 methods were asked for, records are of 2: baseline, {LAZY}" in done.stdout
     assert "samples.jsonl: 8 records of 12 expected: differ" in done.stdout
     config.write_text(asked.replace("repeats: 1", "repeats: 2"))
     done = verify(folder)
@@ -194,19 +249,21 @@ def test_a_method_or_repeat_left_out_is_named(folder: Path, verify: Verify) -> N
 
 def test_a_shard_that_has_none_of_a_short_dataset_lacks_nothing() -> None:
     check = Check()
-    _look_for("passage_count", [], [], {"methods": ["baseline", "lazyllm"]}, check)
+    look_for("passage_count", [], [], {"methods": ["baseline", "lazyllm"]}, check)
     assert (check.expected, check.different) == (0, [])
 
 
 def test_many_folders(folder: Path, verify: Verify) -> None:
     shutil.copytree(folder, folder.parent / "more" / "copy")
     samples = folder.parent / "more" / "copy" / "samples.jsonl"
-    assert verify(folder.parent).stdout.endswith("2 runs: 2 match, 0 differ, 0 not checked, or not wholly\n")
+    assert verify(folder.parent).stdout.endswith(
+        "2 runs, what was computed again: 2 match, 0 differ, 0 not checked, or not wholly\n"
+    )
     samples.write_text(samples.read_text().replace('"a benchmark', '"no benchmark'))
     done = verify(folder, folder.parent / "more", folder.parent / "nowhere")
     assert done.code == 1
     assert f"{samples.parent}:\n" in done.stdout
-    assert done.stdout.endswith("3 runs: 1 match, 1 differ, 1 not checked, or not wholly\n")
+    assert done.stdout.endswith("3 runs, what was computed again: 1 match, 1 differ, 1 not checked, or not wholly\n")
     assert "nowhere" in done.stderr
 
 
@@ -217,9 +274,9 @@ def test_data_that_moved(folder: Path, verify: Verify) -> None:
     assert done.code == 2
     said = done.stdout.splitlines()
     assert said[0] == "samples.jsonl: 8 records of 8 expected: match"  # what can be checked without data is
-    assert "scores: 0 of 8 computed again" in said  # and nothing else is said to match
+    assert "score: 0 of 8 computed again" in said  # and nothing else is said to match
     assert any(line.startswith("  not checked: no data at hand for qasper") for line in said)
-    assert said[-1].endswith("cells computed again: match")
+    assert any(line.endswith("cells computed again from samples.jsonl: match") for line in said)
     assert verify(folder, "--data-root", elsewhere).code == 0
 
 

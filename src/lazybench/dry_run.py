@@ -98,13 +98,15 @@ def _forecast(config: RunConfig, lengths: list[int], new_tokens: int, generation
 
 def _shape(spec: ModelSpec) -> PretrainedConfig:
     if spec.path is not None and spec.path.expanduser().is_dir():
-        found: PretrainedConfig = AutoConfig.from_pretrained(spec.path.expanduser())
+        found: PretrainedConfig = AutoConfig.from_pretrained(spec.path.expanduser(), trust_remote_code=False)
     elif spec.config:
         return true_shape(spec)
     elif spec.hub_id is not None:
-        found = AutoConfig.from_pretrained(Repository.find(spec.hub_id, spec.revision).small_files())
+        found = AutoConfig.from_pretrained(
+            Repository.find(spec.hub_id, spec.revision).small_files(), trust_remote_code=False
+        )
     else:
-        found = AutoConfig.from_pretrained(local_checkpoint(spec)[0])
+        found = AutoConfig.from_pretrained(local_checkpoint(spec)[0], trust_remote_code=False)
     return found
 
 

@@ -35,8 +35,13 @@ class UserError(ValueError):
 
 def refuse(error: Exception) -> int:
     """Say what is wrong on standard error, in one line; returns the exit code."""
-    print(f"lazybench: {error}", file=sys.stderr)
+    print(f"lazybench: {one_line(str(error))}", file=sys.stderr)
     return UserError.exit_code
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and control characters: what a file holds must not steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def naming(what: str, error: Exception) -> UserError:

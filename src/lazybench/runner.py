@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy
 import torch
@@ -12,6 +12,7 @@ import torch
 from lazybench.config import RunConfig
 from lazybench.measuring import Measuring
 from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.models.flops import layer_cost
 from lazybench.pruning.probe import probe_layers
 from lazybench.requests import encode
 from lazybench.signals import sigterm_interrupts
@@ -54,6 +55,7 @@ def run(config: RunConfig) -> int:
         tasks={task.name: {"fingerprint": task.fingerprint, "source": task.source} for task in tasks},
         seed=config.seed,
     )
+    facts["layer_cost"] = asdict(layer_cost(loaded.model.config))  # FLOPs ratios can be computed again from it
     with sigterm_interrupts(), RunFolder.open(config.out, config.resolved, facts) as folder:
         tracker = build_tracker(config.tracker)
         tracker.start(config.resolved, facts)

@@ -112,9 +112,10 @@ def keep_informative(information: Tensor, unit_of_token: Tensor, keep: float) ->
 def load(name: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The separate reader, loaded once, by ``prepare``, and kept: no later call may load inside the clock."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map=device).eval()
-        return model, AutoTokenizer.from_pretrained(name)
-    except OSError as error:
+        no_code = {"trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map=device, **no_code).eval()
+        return model, AutoTokenizer.from_pretrained(name, **no_code)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"prompt_compression.language_model={name!r} can't be loaded; name a folder or a hub id "
             f"({str(error).splitlines()[0]})"

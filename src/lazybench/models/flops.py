@@ -12,12 +12,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from lazybench.pruning.layers import find_layers
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """A model's layer as FLOPs see it, mean over its layers: all that the count needs, so that a run can keep it."""
+
+    attention_weights: float  # that each token meets
+    mlp_weights: float
+    attention_width: float
+    layers: int
+
+    def flops(self, tokens_per_layer: Sequence[float], mlp_tokens_per_layer: Sequence[float] | None = None) -> float:
+        """``prefill_flops`` of a model of this cost."""
+        after = tokens_per_layer if mlp_tokens_per_layer is None else mlp_tokens_per_layer
+        return float(
+            sum(
+                2 * self.attention_weights * n + 2 * self.attention_width * n * n + 2 * self.mlp_weights * left
+                for n, left in zip(tokens_per_layer, after, strict=True)
+            )
+        )
+
+
+def layer_cost(config: PretrainedConfig) -> LayerCost:
+    """The cost of a model's layer, from its configuration alone."""
+    attention, mlp = _weights_per_token(config.to_json_string(use_diff=False))
+    return LayerCost(attention, mlp, attention_width(config), config.get_text_config().num_hidden_layers)
 
 
 def prefill_flops(
@@ -30,15 +57,7 @@ def prefill_flops(
             lists them twice.
         mlp_tokens_per_layer: tokens in the MLPs, when some are dropped after a layer's attention.
     """
-    attention, mlp = _weights_per_token(config.to_json_string(use_diff=False))
-    width = attention_width(config)
-    after = tokens_per_layer if mlp_tokens_per_layer is None else mlp_tokens_per_layer
-    return float(
-        sum(
-            2 * attention * n + 2 * width * n * n + 2 * mlp * left
-            for n, left in zip(tokens_per_layer, after, strict=True)
-        )
-    )
+    return layer_cost(config).flops(tokens_per_layer, mlp_tokens_per_layer)
 
 
 def full_prefill_flops(config: PretrainedConfig, tokens: int) -> float:

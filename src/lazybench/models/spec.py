@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,8 @@ class ModelSpec:
             raise UserError(f"model.chat_format={self.chat_format!r} is not one of {', '.join(known)}")
         if self.quantization not in (None, "8bit", "4bit"):
             raise UserError(f"model.quantization={self.quantization!r} is not one of 8bit, 4bit")
+        if not re.fullmatch(r"\w+", str(self.attention)):  # OWNER/NAME would be a kernel: code of the hub
+            raise UserError(f"model.attention={self.attention!r} must be transformers' own, as sdpa or eager")
         for name in ("num_layers", "window_tokens", "prompt_limit_tokens"):
             value = getattr(self, name)
             if value is not None:

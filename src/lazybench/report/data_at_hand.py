@@ -1,13 +1,36 @@
-"""The data that a run measured, where it is at hand and still the same."""
+"""The data that a run measured, where it is at hand and still the same. A run folder names data here, never code."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lazybench.errors import UserError
 from lazybench.store.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings, Task
+from lazybench.tasks.long_context import INFINITEBENCH
+
+NAMES_CODE = "include_path"  # a folder whose task files import Python
+
+
+def data_settings(run: Run, data_root: Path | None, shard: tuple[int, int] = (0, 1)) -> DataSettings:
+    """What the folder's configuration says of its data, without what names code.
+
+    Args:
+        data_root: where its files lie; None: where the run had them.
+    """
+    root = data_root or (run.config.get("data") or {}).get("root")
+    parameters = run.config["task"].get("parameters") or {}
+    return DataSettings(
+        root=Path(root) if root else None,
+        limit=run.config.get("limit"),
+        seed=run.config.get("seed") or 0,
+        shard=shard,
+        parameters={key: value for key, value in parameters.items() if key != NAMES_CODE},
+    )
 
 
 def measured_task(run: Run, name: str, data_root: Path | None, shard: tuple[int, int] = (0, 1)) -> Task:
@@ -17,18 +40,48 @@ def measured_task(run: Run, name: str, data_root: Path | None, shard: tuple[int,
         data_root: where its files lie; None: where the run had them.
 
     Raises:
-        UserError: it is not at hand, or what is at hand is not what was measured.
+        UserError: it is not at hand, or what is at hand is not what was measured, or its code was named on the command
+            line of the run.
     """
-    root = data_root or (run.config.get("data") or {}).get("root")
-    settings = DataSettings(
-        root=Path(root) if root else None,
-        limit=run.config.get("limit"),
-        seed=run.config.get("seed") or 0,
-        shard=shard,
-        parameters=run.config["task"].get("parameters") or {},
-    )
-    task = build_task(name, settings)
+    if (run.config["task"].get("parameters") or {}).get(NAMES_CODE):
+        raise UserError("its task's code was named on the command line of the run, and a folder's code is never run")
+    task = build_task(name, data_settings(run, data_root, shard))
     noted = (run.provenance.get("tasks") or {}).get(name, {}).get("fingerprint")
     if noted != task.fingerprint:
         raise UserError(f"the data at hand ({task.source}, {task.fingerprint}) is not what was measured ({noted})")
     return task
+
+
+def check_scorer(task: Task) -> None:
+    """Predictions come from a file: a scorer that may run them as a program is not asked.
+
+    Of lm-eval's tasks those that score by its named metrics (exact_match, f1), and InfiniteBench's, compare texts. One
+    with a function of its own may hand a prediction to Python (humaneval, mbpp) or to sympy's parser.
+
+    Raises:
+        UserError: the task has such a scorer.
+    """
+    name = task.name.removeprefix("lm_eval/")
+    if name == task.name or name.removeprefix("infinitebench_") in INFINITEBENCH:
+        return
+    from lm_eval.api.registry import METRIC_REGISTRY
+    from lm_eval.api.task import ConfigurableTask
+
+    own: Any = getattr(task, "task", None)  # lm-eval's object
+    metrics = own.config.metric_list or ()
+    named = all(entry["metric"] in METRIC_REGISTRY and not entry.get("hf_evaluate") for entry in metrics)
+    if type(own) is not ConfigurableTask or own.config.process_results or own.config.unsafe_code or not named:
+        raise UserError("it is scored by a function of its own, which might run a prediction as a program")
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Nothing is downloaded inside: the hub's cache is read, the hub is not asked."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -5,20 +5,17 @@ from __future__ import annotations
 import io
 import json
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas
-from huggingface_hub import constants
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from yaml import safe_dump
 
 from lazybench.errors import UserError
 from lazybench.report import paper, write_text
-from lazybench.report.data_at_hand import measured_task
+from lazybench.report.data_at_hand import measured_task, offline
 from lazybench.report.figures.style import save_to
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.names import (
@@ -133,7 +130,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
             "model": run.model,
             "dtype": model.get("dtype", "?"),
             "datasets": ", ".join(run.config["task"]["datasets"]),
-            "methods": ", ".join(dict.fromkeys(method_title(r.method, "") for r in run.records)),
+            "methods": ", ".join(dict.fromkeys(method_title(r.method) for r in run.records)),
             "records": len(run.records),
             "samples": len({(r.task, r.sample_id) for r in run.records}),
             "hardware": f"{device}, {hardware.get('torch_threads', '?')} threads",
@@ -168,7 +165,7 @@ def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict
             )
             entry["methods"].append(
                 {
-                    "method": method_title(record.method, record.label),
+                    "method": method_title(record.method, record.setting),
                     "prediction": record.prediction[:PREDICTION_CHARACTERS],
                     "score": None if record.score is None else round(100 * record.score, 1),
                     "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 3),
@@ -191,23 +188,12 @@ def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample
     found = {}
     for name in run.config["task"]["datasets"]:
         try:
-            with _offline():
+            with offline():  # a report downloads nothing
                 samples = measured_task(run, name, data_root).samples()
         except (UserError, OSError):  # not at hand, or other data: the sample stands there without its texts
             continue
         found.update({(name, sample.sample_id): sample for sample in samples})
     return found
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """A report downloads nothing: the hub's cache is read, the hub is not asked."""
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _for_script(value: Any) -> str:

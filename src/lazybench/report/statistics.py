@@ -154,10 +154,12 @@ def relative_score(method: Measured, baseline: Measured) -> Estimate:
     """The ratio of two mean scores over the same records, with Fieller's interval; none below ten samples.
 
     The variance counts one sample more that the method lost and one that it gained, as Bonett and Price (2012) do for
-    differences of paired shares: answers that were all alike don't prove that others will be. The bound is infinite
-    where the baseline's own score may be zero.
+    differences of paired shares: answers that were all alike, or all wrong, don't prove that others will be. The bound
+    is infinite where the baseline's own score may be zero. Of the baseline itself, the same object, it is 1 and sure.
     """
     above, below = mean(method), mean(baseline)
+    if method is baseline and below:
+        return Estimate(1.0)
     if not below:
         return Estimate(math.inf if above else math.nan)
     if method.kind == RANGE:
@@ -165,7 +167,8 @@ def relative_score(method: Measured, baseline: Measured) -> Estimate:
     scores, plain = method.by_task(), baseline.by_task()
     squared = _quantile(scores) ** 2
     count = method.count
-    aa, bb = (squared * (_variance_of_mean(t) + (_highest(t) / count) ** 2) for t in (scores, plain))
+    one_more = (max(_highest(scores), _highest(plain)) / count) ** 2
+    aa, bb = (squared * (_variance_of_mean(tasks) + one_more) for tasks in (scores, plain))
     both = [score + other for score, other in zip(scores, plain, strict=True)]
     ab = squared * (_variance_of_mean(both) - _variance_of_mean(scores) - _variance_of_mean(plain)) / 2
     if below**2 <= bb:

@@ -124,6 +124,8 @@ def _row(rows: pandas.DataFrame) -> dict[str, object]:
     repeats = rows["score"].groupby(rows["repeat"]).mean()
     row["score_sd_of_repeats"] = repeats.std() if len(repeats) > 1 else float("nan")
     score, baseline = paired("score", "baseline_score")
+    if len(rows) and (rows["method"] == "baseline").all():
+        score = baseline
     _put(row, "relative_score", statistics.relative_score(score, baseline))
     row["_scored"] = (score, baseline) if (rows["method"] != "baseline").all() and score.count else None
     medians = {name: statistics.median_ratio(ratios(*pair)) for name, pair in RATIOS.items()}

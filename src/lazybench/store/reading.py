@@ -17,6 +17,15 @@ from lazybench.store.record import Record, RecordKey
 
 LIBRARIES = ("python", "torch", "transformers", "tokenizers", "accelerate", "bitsandbytes")  # that numbers depend on
 HARDWARE = ("platform", "cpu", "cpus_usable", "torch_threads", "gpus", "cuda", "driver")
+# what is read of a run's two files, and as what; a stranger's may hold anything
+CONFIG: dict[str, Any] = {
+    **dict.fromkeys(("model", "task"), dict),
+    "task.datasets": list,
+    "methods": list | None,
+    **dict.fromkeys(("task.parameters", "data"), dict | None),
+    **dict.fromkeys(("limit", "seed", "repeats", "max_new_tokens"), int | None),
+}
+PROVENANCE: dict[str, Any] = dict.fromkeys(("model", "tasks", "methods", "hardware", "libraries"), dict | None)
 
 
 @dataclass(frozen=True)
@@ -125,9 +134,15 @@ def read_run(folder: Path) -> Run:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no whole run folder: {' '.join(str(error).split())}") from error
-    for name, content, needed in (("config.yaml", config, ("model", "task")), ("provenance.json", provenance, ())):
-        if not isinstance(content, dict) or any(not isinstance(content.get(key), dict) for key in needed):
-            raise UserError(f"{folder} is no whole run folder: {name} is not what a run wrote")
+    for name, content, kinds in (("config.yaml", config, CONFIG), ("provenance.json", provenance, PROVENANCE)):
+        for path, kind in {"": dict, **kinds}.items():
+            found: Any = content
+            for key in path.split(".") if path else ():
+                found = found.get(key)
+            if not isinstance(found, kind):
+                raise UserError(
+                    f"{folder} is no whole run folder: {name} is not what a run wrote, at {path or 'its top'}"
+                )
     return Run(
         folders=(folder,),
         config=config,

@@ -35,6 +35,9 @@ class Record:
     prompt_tokens_computed: float | None = None  # share, mean over layers
     prompt_tokens_computed_by_stage: tuple[float, ...] = ()
     prompt_tokens_computed_by_step: tuple[tuple[float, ...], ...] = ()  # cumulative, (steps, stages)
+    tokens_of_layer_runs: tuple[int, ...] = ()  # that each layer run of the prefill computed; a probe's stand there too
+    mlp_tokens_of_layer_runs: tuple[int, ...] = ()  # the same of the MLPs; empty: as many as in the attention
+    other_flops: float = 0.0  # before the first token, of anything else: a draft model, scores
     flops_ratio: float | None = None  # FLOPs of the plain prefill over those of this method's
     peak_memory_bytes: int | None = None  # weights included
     added_memory_bytes: int | None = None  # the peak over what was held when the run began: weights left out

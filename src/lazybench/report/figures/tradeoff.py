@@ -160,10 +160,13 @@ def legend(figure: Figure, names: Names, rows: pandas.DataFrame) -> None:
 
 
 def _reach(points: pandas.DataFrame, name: str, factor: float, ceiling: float) -> list[pandas.Series] | None:
-    """Distances from the point to its interval's bounds, an upper one that is infinite taken beyond the ceiling."""
+    """Distances from the point to its interval's bounds, an upper one that is infinite taken beyond the ceiling.
+
+    A point without bounds (the baseline, relative to itself) has no bar.
+    """
     if f"{name}_low" not in points:  # FLOPs are counted, not estimated
         return None
-    low = (points[name] - points[f"{name}_low"]).clip(lower=0).fillna(0) * factor
+    low = (points[name] - points[f"{name}_low"]).clip(lower=0) * factor
     bound = points[f"{name}_high"].replace(math.inf, 2 * ceiling)
-    high = (bound - points[name]).clip(lower=0).fillna(0) * factor
+    high = (bound - points[name]).clip(lower=0) * factor
     return [low, high]
