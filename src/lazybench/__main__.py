@@ -11,7 +11,7 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
   python -m lazybench.experiment NAME SIZE a table or figure of the paper, as in: fig5 mini
   python -m lazybench.report FOLDER        tables, figures and one HTML page of results
   python -m lazybench.leaderboard FOLDER   methods at matched speeds, and who beats whom
-  python -m lazybench.verify FOLDER        scores and summary computed again from the records
+  python -m lazybench.verify FOLDER        computed again what can be; --remeasure N measures anew
   python -m lazybench.lm_eval ...          lm-eval's command line with LazyLLM as a model
 
   from lazybench import LazyLLM, PruningSchedule      with LazyLLM(model, schedule): model.generate(...)"""
