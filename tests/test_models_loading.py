@@ -306,7 +306,7 @@ def changed(checkpoint: Path, folder: Path, change: Callable[[dict[str, Any], di
         (lambda _, weights: weights.pop("lm_head.weight"), ["lacks 1 weight", "lm_head.weight"]),
         (lambda config, _: config.update(num_hidden_layers=3), ["layers.3.", "config.json"]),
         (lambda config, _: config.update(num_hidden_layers=5), ["lacks 9 weights", "layers.4."]),
-        (lambda config, _: config.update(intermediate_size=32), ["[64, 32]", "[32, 32]", "config.json"]),
+        (lambda config, _: config.update(intermediate_size=32), ["[32, 64] in the file and [32, 32] in config.json"]),
         (lambda _, weights: weights.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}), ["q_proj.bias"]),
     ],
 )
@@ -339,11 +339,20 @@ def test_what_a_family_saves_is_whole(family: str, tmp_path: Path) -> None:
     assert not unused
 
 
-def test_quantised_weights_say_so(tmp_path: Path) -> None:
-    gptq = LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 4})
-    assert quantized_as(ModelSpec("x", path=tmp_path), gptq) == "gptq 4 bits"
-    assert quantized_as(ModelSpec("x", path=tmp_path), LlamaConfig()) is None
-    assert quantized_as(ModelSpec("x", path=tmp_path, quantization="8bit"), LlamaConfig()) == "8bit"
+@pytest.mark.parametrize(
+    ("settings", "stated", "name"),
+    [
+        ({}, None, None),
+        ({"quantization": "8bit"}, None, "8bit"),
+        ({}, {"quant_method": "gptq", "bits": 4}, "gptq 4 bits"),
+        ({}, {"quant_method": "fp8"}, "fp8"),
+        ({}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 4 bits"),
+        ({"weights": "random"}, {"quant_method": "fp8"}, None),
+    ],
+)
+def test_quantised_weights_say_so(settings: dict[str, Any], stated: dict[str, Any] | None, name: str | None) -> None:
+    config = LlamaConfig(**({} if stated is None else {"quantization_config": stated}))
+    assert quantized_as(ModelSpec("x", hub_id="owner/x", **settings), config) == name
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
