@@ -66,8 +66,8 @@ class SpecPrefill(PolicyMethod):
 
     @property
     def label(self) -> str:
-        named = f"keep={self.keep:g} draft={'the model itself' if self.draft is None else self.draft.name}"
-        return named + self.others("keep", "draft")
+        draft = "the model itself" if self.draft is None else self.draft.display_name(self.draft.quantization)
+        return f"keep={self.keep:g} draft={draft}" + self.others("keep", "draft")
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         """Where and how many; by what is known with the request."""
