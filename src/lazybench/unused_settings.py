@@ -32,6 +32,8 @@ def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list
             lines.append(f"{key} does nothing: none of methods=[{','.join(names)}] prunes by it")
         elif key in ("model.hub_id", "model.revision") and "model.path" in given:
             lines.append(f"{key} does nothing: model.path is loaded in its place")
+        elif key == "model.revision" and not config["model"]["hub_id"]:
+            lines.append(f"{key} does nothing: the model is not from the hub; name it by model=OWNER/NAME")
     if not config["timing"]:
         if config["launches"]:
             lines.append("launches=true does nothing beside timing=false: launches are counted in timed runs")

@@ -58,7 +58,7 @@ class SpecPrefill(PolicyMethod):
 
     @property
     def params(self) -> dict[str, Any]:
-        draft = {} if self.draft is None else {"draft": self.draft.name}
+        draft = {} if self.draft is None else {"draft": self.draft.display_name(self.draft.quantization)}
         return {**super().params, **draft}
 
     @property

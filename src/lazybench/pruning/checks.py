@@ -148,8 +148,21 @@ def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, An
 
 
 def window_of(config: Any) -> int | None:
-    """How many tokens a model of this text config can attend to; None: it doesn't say."""
-    return getattr(config, "max_position_embeddings", None)
+    """How many tokens a model of this text config can attend to; None: it doesn't say.
+
+    ``max_position_embeddings``, or what its rope scaling (yarn, dynamic, linear) makes of the length that it states
+    for the time before: one config states the window before scaling, another the one after.
+    """
+    stated = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layers = [part for part in rope.values() if isinstance(part, dict)] or [rope]  # one for each type of layer
+    return None if stated is None else max(stated, *(_scaled(part, stated) for part in of_layers))
+
+
+def _scaled(rope: dict[str, Any], stated: int) -> int:
+    kind, factor = rope.get("rope_type"), rope.get("factor") or 1.0
+    before = rope.get("original_max_position_embeddings") or (stated if kind == "dynamic" else 0)
+    return int(factor * before) if kind in ("yarn", "dynamic", "linear") else stated
 
 
 def check_prompt(config: Any, tokens: int) -> None:
