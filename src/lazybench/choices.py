@@ -51,7 +51,7 @@ def _choice(group: str, choice: str) -> str:
 
 
 def model_node(choice: str) -> dict[str, Any]:
-    """Every field of the model that ``model=CHOICE`` stands for, to be instantiated.
+    """Every field of the model that ``model=CHOICE`` stands for.
 
     Raises:
         UserError: no such model.

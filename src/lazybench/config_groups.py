@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.quality_settings import quality_methods
+from lazybench.typed import ABSENT, path_of, read_settings
 
 SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
 FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
@@ -120,58 +121,50 @@ def pruning_fields(name: str) -> dict[str, Any]:
     if name in PRESETS:
         return dict(PRESETS[name])
     own = config_folder() / "pruning" / f"{name}.yaml"
-    path = Path(name).expanduser() if name.endswith(".yaml") else own
+    path = path_of(name) if name.endswith(".yaml") else own
     if path != own and not path.is_file():
         raise UserError(f"pruning={name}: no such file; give a preset's name, or a file with layers and keep")
     if not path.is_file():
         raise unknown_name("pruning", name, names("pruning"))
-    try:
-        chosen = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # whatever a file that is no YAML makes the parser raise
-        raise UserError(f"pruning={name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(chosen, dict):
-        raise UserError(f"pruning={name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
-    chosen.pop("_target_", None)
+    chosen = read_settings(path, f"pruning={name}")
     known = [field.name for field in fields(PruningSchedule)]
     for key in chosen:
         if key not in known:
-            raise unknown_name(f"key in pruning={name}", str(key), known)
-    return {str(key): value for key, value in chosen.items()}
+            raise unknown_name(f"key in pruning={name}", key, known)
+    return chosen
 
 
 def pruning_node(name: str) -> dict[str, Any]:
-    """The same with every other field at its default, to be instantiated."""
+    """The same with every other field at its default."""
     from lazybench.pruning.schedule import PruningSchedule
 
     return node_of(PruningSchedule) | pruning_fields(name)
 
 
 def method_nodes() -> dict[str, dict[str, Any]]:
-    """Each method by its name: its class and parameters. A file of conf/method sets some otherwise.
-
-    A file whose name is no method's names the class itself, and so makes a second one of it.
+    """Each method by its name: ``method``, which one it is, and its parameters. A file of conf/method sets some
+    otherwise; one whose name is no method's says ``method: NAME`` itself, and so makes a second one of it.
     """
     from lazybench.methods.catalogue import catalogue
 
-    entries = catalogue()
-    nodes = {name: {"_target_": entry.target, **entry.parameters} for name, entry in entries.items()}
-    of_class = {node["_target_"]: dict(node) for node in nodes.values()}
+    nodes = {name: {"method": name, **entry.parameters} for name, entry in catalogue().items()}
+    of_code = dict(nodes)
     for path in sorted((config_folder() / "method").glob("*.yaml")):
         chosen = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
-        if "_target_" not in chosen and path.stem not in nodes:
-            raise unknown_name("method", path.stem, nodes)
-        target = chosen.get("_target_", nodes.get(path.stem, {}).get("_target_"))
-        nodes[path.stem] = of_class.get(target, {}) | chosen
+        name = str(chosen.get("method", path.stem))
+        if name not in of_code:
+            raise unknown_name("method", name, of_code)
+        nodes[path.stem] = of_code[name] | chosen
     return nodes
 
 
 def node_of(kind: type[Any]) -> dict[str, Any]:
     """A dataclass's fields with their defaults; ``???`` where there is none."""
-    node: dict[str, Any] = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
+    node: dict[str, Any] = {}
     for field in fields(kind):
         if field.default is not MISSING:
             default: Any = field.default
             node[field.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
         else:
-            node[field.name] = "???" if field.default_factory is MISSING else field.default_factory()
+            node[field.name] = ABSENT if field.default_factory is MISSING else field.default_factory()
     return node

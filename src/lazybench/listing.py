@@ -130,12 +130,11 @@ def _methods() -> Iterator[str]:
 
     yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
     entries = catalogue()
-    by_target = {entry.target: entry for entry in entries.values()}
     for name, node in method_nodes().items():
-        entry = entries.get(name) or by_target.get(node["_target_"])
-        papers = f" [arXiv {', '.join(entry.papers)}]" if entry and entry.papers else ""
-        given = " ".join(f"{key}={_shown(value)}" for key, value in node.items() if key != "_target_")
-        yield _wrapped(f"  {name}", f"{entry.summary if entry else ''}{papers} {given}", 28)
+        entry = entries[node["method"]]
+        papers = f" [arXiv {', '.join(entry.papers)}]" if entry.papers else ""
+        given = " ".join(f"{key}={_shown(value)}" for key, value in node.items() if key != "method")
+        yield _wrapped(f"  {name}", f"{entry.summary}{papers} {given}", 28)
 
 
 def _pruning() -> Iterator[str]:

@@ -11,8 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lazybench.typed import build
+
+if TYPE_CHECKING:
+    from lazybench.contract import Method
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,17 @@ def catalogue() -> Mapping[str, Entry]:
     import lazybench.methods
 
     return _read(tuple(lazybench.methods.__path__))
+
+
+def build_method(name: str, params: Mapping[str, Any]) -> Method:
+    """A method of the catalogue with these parameters; imports torch.
+
+    Raises:
+        UserError: a parameter that it does not have, or a value that it does not take.
+    """
+    module, _, kind = catalogue()[name].target.rpartition(".")
+    method: Method = build(getattr(import_module(module), kind), params, name)
+    return method
 
 
 @cache

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lazybench.errors import UserError, check_whole_number
+from lazybench.typed import path_of
 
 if TYPE_CHECKING:  # settings are checked before torch is imported
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +42,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.path is not None:
-            object.__setattr__(self, "path", Path(self.path))  # configs give text
+            object.__setattr__(self, "path", path_of(self.path))
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.weights not in ("pretrained", "random"):
