@@ -97,8 +97,8 @@ def _forecast(config: RunConfig, lengths: list[int], new_tokens: int, generation
 
 
 def _shape(spec: ModelSpec) -> PretrainedConfig:
-    if spec.path is not None and spec.path.expanduser().is_dir():
-        found: PretrainedConfig = AutoConfig.from_pretrained(spec.path.expanduser())
+    if spec.path is not None and spec.path.is_dir():
+        found: PretrainedConfig = AutoConfig.from_pretrained(spec.path)
     elif spec.config:
         return true_shape(spec)
     elif spec.hub_id is not None:

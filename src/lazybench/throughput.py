@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from lazybench.entry import command
 from lazybench.errors import UserError, refuse
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 REPEATS = 3  # timed, after one that is not
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lazybench.throughput", description=__doc__)
@@ -43,8 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
         from lazybench.report.tables import markdown
 
         print(markdown(pandas.DataFrame(_rows(_config([*options.overrides, f"limit={max(sizes)}"]), sizes))))
-    except UserError as error:
-        return refuse(error)
     except (HydraException, OmegaConfBaseException) as error:
         from lazybench.hydra_errors import one_line
 

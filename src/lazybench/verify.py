@@ -17,12 +17,14 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lazybench.entry import command
 from lazybench.errors import UserError, refuse
 from lazybench.models.chat import postprocessor
 from lazybench.report.data_at_hand import measured_task
 from lazybench.store.reading import Run, find_runs, read_run
 from lazybench.store.record import Record
 from lazybench.tasks.base import Task
+from lazybench.typed import path_of
 
 if TYPE_CHECKING:
     import pandas
@@ -41,11 +43,14 @@ class Check:
     not_checked: list[str] = field(default_factory=list)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lazybench.verify", description="Computes runs' numbers again.")
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, or results with runs below")
-    parser.add_argument("--data-root", type=Path, help="folder of LongBench-schema JSONL files; default: as it was run")
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="a run, or results with runs below")
+    parser.add_argument(
+        "--data-root", type=path_of, help="folder of LongBench-schema JSONL files; default: as it was run"
+    )
     options = parser.parse_args(arguments)
     codes = []
     for folder in options.folders:

@@ -23,6 +23,7 @@ from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lazybench.errors import UserError
+from lazybench.typed import path_of
 
 MANIFEST = "complete.json"  # of a converted folder: its files and their sizes
 CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF format
@@ -53,7 +54,7 @@ PRE_TOKENIZERS: dict[str, Callable[[], Any]] = {
 def cache_root() -> Path:
     """``LAZYBENCH_CACHE``, or lazybench's folder under the user's cache folder."""
     if explicit := os.environ.get("LAZYBENCH_CACHE"):
-        return Path(explicit)
+        return path_of(explicit)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazybench"
 
 
