@@ -32,7 +32,8 @@ def prepare(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: a choice that does not exist.
     """
-    return [_prepare(override) for override in overrides]
+    unset = {f"{group}=null" for group in MAY_BE_NULL}  # the default, which Hydra knows in its own files alone
+    return [_prepare(override) for override in overrides if override not in unset]
 
 
 def _prepare(override: str) -> str:
@@ -51,8 +52,7 @@ def _prepare(override: str) -> str:
 
 
 def _choice(group: str, choice: str) -> str:
-    known = names(group)
-    if choice in known or (choice == "null" and group in MAY_BE_NULL):
+    if choice in (known := names(group)):
         return choice
     if group == "task" and choice.split("/")[0] == "lm_eval":
         return _lm_eval_task(choice)

@@ -32,9 +32,6 @@ def main() -> int:
     Returns:
         The exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from lazybench.choices import prepare, refuse_other_files
     from lazybench.listing import answer_help
 
@@ -52,10 +49,6 @@ def main() -> int:
             _end_of_sweep(arguments)
         if GPU in arguments:
             _page_of_gpu(arguments)
-    except (HydraException, OmegaConfBaseException) as error:
-        from lazybench.hydra_errors import one_line
-
-        return refuse(one_line(error))
     except KeyboardInterrupt:
         return 130
     return max(_jobs.values(), default=0)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lazybench.choices import model_node
 from lazybench.config_groups import node_of, pruning_node
-from lazybench.errors import UserError, check_whole_number, unknown_name
+from lazybench.errors import UserError, check_whole_number, naming_errors, unknown_name
 from lazybench.methods.catalogue import build_method
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PruningSchedule
@@ -125,10 +125,11 @@ class RunConfig:
                 raise UserError(f"methods names {' '.join(label).strip()!r} twice; each may stand once in a run")
 
 
-def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
+def run_config(config: DictConfig | Mapping[str, Any], sweep: bool = False) -> RunConfig:
     """Check and type a composed configuration.
 
     Args:
+        config: as Hydra composes it, or the same as plain data.
         sweep: this is one of several jobs, so ``tag`` names a folder of folders.
 
     Raises:
@@ -157,8 +158,10 @@ def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
         resolved=identity,
         **{name: typed(types[name], plain[name], name) for name in (*AS_THEY_ARE, *SWITCHES)},
     )
-    for name in [*checked.tune.models, *checked.tune.left_out] if checked.tune else []:
-        with_model(checked, name)
+    for key in ("models", "left_out") if checked.tune else ():
+        for name in getattr(checked.tune, key):
+            with naming_errors(f"tune.{key}"):
+                with_model(checked, name)
     for node in nodes:
         if "pruning" in node:
             build(PruningSchedule, node["pruning"], "pruning")
@@ -205,9 +208,10 @@ class _TaskNode:
             raise UserError("task.datasets=[] must be a list with at least one entry, as in 'task.datasets=[qasper]'")
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
+def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The composed configuration as plain data, with every key that a run has and no other."""
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    resolved = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    plain = cast(dict[str, Any], resolved)
     if unknown := plain.keys() - KEYS:
         raise unknown_name("key", min(map(str, unknown)), KEYS)
     if missing := KEYS - plain.keys():
@@ -279,6 +283,7 @@ def _method_node(entry: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     if name not in known:
         raise unknown_name("method", name, known)
     node = dict(typed(Mapping[str, Any], known[name], f"method.{name}"))
+    typed(str, node.get("method"), f"method.{name}.method")
     if isinstance(overrides.get("pruning"), str):  # a preset by its name
         node["pruning"] = pruning_node(overrides.pop("pruning"))
     parameters = [parameter for parameter in node if parameter != "method"]
@@ -290,7 +295,8 @@ def _method_node(entry: Any, known: Mapping[str, Any]) -> dict[str, Any]:
             f"{name}.pruning={node['pruning']} must be a preset's name, as in none, or its parts: {{keep: [0.7]}}"
         )
     if isinstance(node.get("draft"), str):  # a model, as ``model=`` names one
-        node["draft"] = model_node(node["draft"])
+        with naming_errors(f"{name}.draft={node['draft']}"):
+            node["draft"] = model_node(node["draft"])
     return node
 
 

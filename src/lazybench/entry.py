@@ -28,6 +28,12 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             return main(*args, **kwargs)
         except UserError as error:
             return refuse(error)
+        except Exception as error:
+            from lazybench.hydra_errors import is_hydras, one_line
+
+            if not is_hydras(error):
+                raise
+            return refuse(one_line(error))
 
     return run
 

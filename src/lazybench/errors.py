@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -31,6 +32,15 @@ def naming(what: str, error: Exception) -> UserError:
     """
     line = " ".join(str(error).split())
     return UserError(line if isinstance(error, UserError) and what in line else f"{what}: {line}")
+
+
+@contextmanager
+def naming_errors(what: str) -> Iterator[None]:
+    """Inside, a ``UserError`` says what it is about; see ``naming``."""
+    try:
+        yield
+    except UserError as error:
+        raise naming(what, error) from None
 
 
 def check_whole_number(name: str, value: object, least: int = 1) -> None:

@@ -14,11 +14,8 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from lazybench.entry import command
-from lazybench.errors import UserError, refuse
+from lazybench.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,19 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="model, task, methods, ... as for run.py")
     parser.add_argument("--batch", default="1,4", metavar="1,4", help="how many prompts are generated together")
     options = parser.parse_args(arguments)
-    try:
-        sizes = [int(part) for part in options.batch.split(",") if part.isdecimal() and int(part)]
-        if len(sizes) != len(options.batch.split(",")):
-            raise UserError(f"--batch {options.batch} must be whole numbers of at least 1, as in --batch 1,4")
-        import pandas
+    sizes = [int(part) for part in options.batch.split(",") if part.isdecimal() and int(part)]
+    if len(sizes) != len(options.batch.split(",")):
+        raise UserError(f"--batch {options.batch} must be whole numbers of at least 1, as in --batch 1,4")
+    import pandas
 
-        from lazybench.report.tables import markdown
+    from lazybench.report.tables import markdown
 
-        print(markdown(pandas.DataFrame(_rows(_config([*options.overrides, f"limit={max(sizes)}"]), sizes))))
-    except (HydraException, OmegaConfBaseException) as error:
-        from lazybench.hydra_errors import one_line
-
-        return refuse(one_line(error))
+    print(markdown(pandas.DataFrame(_rows(_config([*options.overrides, f"limit={max(sizes)}"]), sizes))))
     return 0
 
 

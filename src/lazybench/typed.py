@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 import yaml
 
-from lazybench.errors import UserError, naming, unknown_name
+from lazybench.errors import UserError, naming_errors, unknown_name
 
 T = TypeVar("T")
 ABSENT = "???"  # OmegaConf's mark of a value that must be given
@@ -40,10 +40,8 @@ def build(kind: type[T], values: object, name: str) -> T:
     for key, field in known.items():
         if key not in given and field.default is MISSING and field.default_factory is MISSING:
             raise UserError(f"{name}.{key} has no value; give one, as in {name}.{key}=VALUE")
-    try:
+    with naming_errors(name):
         return kind(**given)
-    except UserError as error:
-        raise naming(name, error) from None
 
 
 def typed(hint: Any, value: object, name: str) -> Any:

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lazybench.errors import unknown_name
 from lazybench.typed import build
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def build_method(name: str, params: Mapping[str, Any]) -> Method:
     Raises:
         UserError: a parameter that it does not have, or a value that it does not take.
     """
+    if name not in catalogue():
+        raise unknown_name("method", name, catalogue())
     module, _, kind = catalogue()[name].target.rpartition(".")
     method: Method = build(getattr(import_module(module), kind), params, name)
     return method

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from transformers import LlamaConfig, PreTrainedConfig
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError, check_whole_number, unknown_name
 from lazybench.methods.under_engine import PolicyMethod
 from lazybench.pruning.budgets import check_share
 from lazybench.pruning.policy import Policy
@@ -69,6 +69,7 @@ class Taper(PolicyMethod):
     def __post_init__(self) -> None:
         if self.last_share != 0:
             check_share("taper.last_share", self.last_share)
+        check_whole_number("taper.revive", self.revive, 0)
         for name in ("depths", "keep"):
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
