@@ -17,7 +17,6 @@ import torch
 import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from test_exactness import exact_model
 from test_exactness_policies import check_equal, prunes
 from tiny_requests import tiny_request
@@ -29,7 +28,7 @@ from lazybench.config_groups import config_folder, method_nodes, register
 from lazybench.contract import Method
 from lazybench.experiment import ARTEFACTS, SIZES
 from lazybench.listing import answer_help
-from lazybench.methods.catalogue import catalogue
+from lazybench.methods.catalogue import build_method, catalogue
 from lazybench.pruning.schedule import PruningSchedule
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/published/README.md", *ROOT.glob("docs/*.md")]
@@ -141,7 +140,8 @@ def documented(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Meth
     monkeypatch.setattr(lazybench.methods, "__path__", [*lazybench.methods.__path__, str(folder)])
     monkeypatch.delitem(sys.modules, f"lazybench.methods.{name}", raising=False)
     try:
-        method = instantiate(method_nodes()[name], _convert_="all")
+        node = method_nodes()[name]
+        method = build_method(node.pop("method"), node)
     finally:
         sys.modules.pop(f"lazybench.methods.{name}", None)
     assert isinstance(method, Method)
@@ -212,7 +212,7 @@ def test_every_method_is_described_with_its_defaults() -> None:
     for name, entry in entries.items():
         assert name == "baseline" or all(paper in sections[name] for paper in entry.papers), name
         for key, value in nodes[name].items():
-            if key not in ("_target_", "pruning"):
+            if key not in ("method", "pruning"):
                 shown = json.dumps(value).strip('"')
                 assert f"`{key}={shown}`" in sections[name], f"{name}: {key}={shown}"
 

@@ -7,8 +7,6 @@ import importlib
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from tiny_requests import tiny_request
 
 from lazybench.config_groups import method_nodes, pruning_node
@@ -18,7 +16,7 @@ from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure
 from lazybench.measure.work import shares_of
 from lazybench.methods.baseline import Baseline
-from lazybench.methods.catalogue import catalogue
+from lazybench.methods.catalogue import build_method, catalogue
 from lazybench.pruning.schedule import PruningSchedule
 
 NAMES = list(method_nodes())
@@ -27,10 +25,10 @@ WORDS = ("max", "query_max", "reference", "linear", "constant", "continue", "con
 
 
 def build(name: str) -> Method:
-    config = OmegaConf.create({"pruning": pruning_node("paper"), "it": method_nodes()[name]})
-    method = instantiate(config.it, _convert_="all")
-    assert isinstance(method, Method)
-    return method
+    node = method_nodes()[name]
+    if "pruning" in node:
+        node = {**node, "pruning": pruning_node("paper")}
+    return build_method(node["method"], {key: value for key, value in node.items() if key != "method"})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -39,8 +39,11 @@ def prepare(overrides: Sequence[str]) -> list[str]:
 def _prepare(override: str) -> str:
     # Hydra's own syntax (glob(*), choice(...), quotes) is left for it to read
     key, _, value = override.partition("=")
-    if key.startswith("hydra.") and value.startswith("~"):  # where a sweep writes
-        return f"{key}={path_of(value)}"
+    if value.startswith("~") and not _is_group(key):  # neither it nor what is not ASCII is in Hydra's syntax
+        value = ",".join(str(path_of(part)) for part in value.split(","))
+        override = f"{key}={value}"
+    if not value.isascii() and not _is_group(key) and not re.search(r"[\[\](){}'\"$,]", value):
+        return f'{key}="{value}"'
     if key == "hydra.searchpath":
         raise UserError(f"{override}: {NO_OTHER_FILES}")
     match = re.fullmatch(r"(?P<group>\+?\w+)=(?P<choices>[^\[\](){}'\"$]*)", override)
@@ -140,4 +143,4 @@ def _by_hub_id() -> dict[str, str]:
 
 def _plain(text: str) -> str:
     """Only characters that need no quotes on Hydra's command line."""
-    return re.sub(r"[^\w.\-]+", "_", text.removesuffix(".yaml")).strip("_")
+    return re.sub(r"[^\w.\-]+", "_", text.removesuffix(".yaml"), flags=re.ASCII).strip("_")
