@@ -17,7 +17,6 @@ import torch
 import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from test_exactness import exact_model
 from test_exactness_policies import check_equal, prunes
 from tiny_requests import tiny_request
@@ -141,7 +140,8 @@ def documented(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Meth
     monkeypatch.setattr(lazybench.methods, "__path__", [*lazybench.methods.__path__, str(folder)])
     monkeypatch.delitem(sys.modules, f"lazybench.methods.{name}", raising=False)
     try:
-        method = instantiate(method_nodes()[name], _convert_="all")
+        node = method_nodes()[name]
+        method = registry.build(node.pop("method"), node)
     finally:
         sys.modules.pop(f"lazybench.methods.{name}", None)
     assert isinstance(method, Method)

@@ -18,13 +18,13 @@ import pytest
 import sentencepiece
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import save_llama2
 from tiny_models import FAMILIES, shared_model
 from transformers import LlamaConfig
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.config import run_config
 from lazybench.config_groups import config_folder, register
 from lazybench.errors import UserError
 from lazybench.models import ModelSpec, load_model
@@ -252,7 +252,7 @@ def test_another_model_under_a_models_name_is_refused(name: str, tiny_checkpoint
     with initialize_config_dir(str(config_folder()), version_base=None):
         config = compose("config", [f"model={name}", f"model.path={tiny_checkpoint}", "model.tokenizer=null"])
     with pytest.raises(UserError, match=f"is not model={name}: .*load it with model=custom") as told:
-        load_model(instantiate(config.model, _convert_="all"))
+        load_model(run_config(config).model)
     assert "num_hidden_layers 4 in place of 32" in str(told.value)
     assert "\n" not in str(told.value)
 

@@ -3,6 +3,7 @@
 import sys
 
 from lazybench import __version__
+from lazybench.entry import command
 
 OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts
 
@@ -17,6 +18,7 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
   from lazybench import LazyLLM, PruningSchedule      with LazyLLM(model, schedule): model.generate(...)"""
 
 
+@command
 def main() -> int:
     """The overview, or the run that the arguments say."""
     if sys.argv[1:2] != ["run"]:

@@ -42,8 +42,6 @@ def answer_help(arguments: Sequence[str]) -> str | None:
     Raises:
         UserError: a list that does not exist.
     """
-    if "--version" in arguments:
-        return f"lazybench {__version__}"
     asked = next((place for place, text in enumerate(arguments) if text in ("-h", "--help")), None)
     if asked is None:
         return None

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from lazybench import pruning
-from lazybench.errors import Checked, UserError, differing, plain
+from lazybench.errors import UserError
+from lazybench.typed import Checked, differing, plain
 
 if TYPE_CHECKING:
     from torch import Tensor

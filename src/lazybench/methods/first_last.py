@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Share
 from lazybench.methods.base import Request, RerunMethod, Settings, register
+from lazybench.typed import Share
 
 if TYPE_CHECKING:
     from torch import Tensor

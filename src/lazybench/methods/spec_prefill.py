@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Share, UserError, check_odd
+from lazybench.errors import UserError, check_odd
 from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
 from lazybench.models.spec import ModelSpec
+from lazybench.typed import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

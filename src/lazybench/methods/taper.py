@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import Count, Number, Part, UserError, check_odd
+from lazybench.errors import UserError, check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
 from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.typed import Count, Number, Part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lazybench.errors import UserError, check_whole_number
+from lazybench.typed import path_of
 
 if TYPE_CHECKING:  # settings are checked before torch is imported
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +45,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.path is not None:
-            object.__setattr__(self, "path", Path(self.path).expanduser())  # configs give text
+            object.__setattr__(self, "path", path_of(self.path))  # configs give text
         if self.embedded is not None and (self.path or self.hub_id):  # the default, told to be another checkpoint
             other: dict[str, Any] = {"embedded": None, "config": {}, "name": self._checkpoint(None)}
             for name, value in other.items():

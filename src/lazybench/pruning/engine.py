@@ -67,6 +67,8 @@ class Pruned(AbstractContextManager):
 
     def __init__(self, model: PreTrainedModel, policy: Policy, watch: Watch | None = None) -> None:
         parts = parts_of(model)
+        if not isinstance(policy, Policy):
+            raise UserError(f"policy={policy!r} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
@@ -290,5 +292,7 @@ class LazyLLM(Pruned):
         parts_of(model)  # refuses what is no model before its config is asked for
         if isinstance(schedule, str):
             schedule = PruningSchedule.preset(schedule)
+        if not isinstance(schedule, PruningSchedule):
+            raise UserError(f"schedule={schedule!r} must be a PruningSchedule or a preset's name, as in 'paper'")
         self.schedule = schedule.resolved(model.config.get_text_config())
         super().__init__(model, self.schedule.policy())

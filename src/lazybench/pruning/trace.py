@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lazybench.errors import UserError
+
 
 @dataclass
 class StepTrace:
@@ -95,7 +97,15 @@ class Trace:
 
     @property
     def prompt_tokens_computed_by_stage(self) -> tuple[float, ...]:
-        """Share of the prompt tokens that each stage has computed by the end of the generation."""
+        """Share of the prompt tokens that each stage has computed by the end of the generation.
+
+        Raises:
+            UserError: nothing was generated yet.
+        """
+        if not self.steps:
+            raise UserError(
+                "nothing was generated inside the context yet: call model.generate first, then read the trace"
+            )
         return self.prompt_tokens_computed[-1]
 
     @property

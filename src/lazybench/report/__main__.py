@@ -7,26 +7,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.errors import UserError, refuse, unknown_name
+from lazybench.entry import command
+from lazybench.errors import UserError, unknown_name
 from lazybench.report import where as conditions
+from lazybench.typed import path_of
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lazybench.report", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RESULTS_FOLDER", help="holds runs, at any depth")
-    parser.add_argument("--out", type=Path, help="where to write; default: report/ in the first folder")
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="RESULTS_FOLDER", help="holds runs, at any depth")
+    parser.add_argument("--out", type=path_of, help="where to write; default: report/ in the first folder")
     parser.add_argument("--only", action="append", metavar="NAME", help="table1, fig5, ...; page and summary always")
     parser.add_argument(
         "--no-texts", action="store_true", help="leave prompt heads and answers out of the page (predictions stay)"
     )
-    parser.add_argument("--data-root", type=Path, help="LongBench-schema JSONL files, for prompts and answers")
+    parser.add_argument("--data-root", type=path_of, help="LongBench-schema JSONL files, for prompts and answers")
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=conditions.HELP)
     options = parser.parse_args(arguments)
-    try:
-        build(options.folders, options.out, options.only, not options.no_texts, options.data_root, options.where)
-    except UserError as error:
-        return refuse(error)
+    build(options.folders, options.out, options.only, not options.no_texts, options.data_root, options.where)
     return 0
 
 

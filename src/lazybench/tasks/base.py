@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lazybench.typed import path_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -44,6 +46,10 @@ class DataSettings:
     seed: int = 0
     shard: tuple[int, int] = (0, 1)  # (index from 0, count): this job takes samples index::count
     parameters: Mapping[str, Any] = field(default_factory=dict)  # the task's own (needle: depth, length)
+
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            object.__setattr__(self, "root", path_of(self.root))
 
 
 class Task(Protocol):

@@ -18,6 +18,7 @@ from typing import Any
 
 from lazybench.errors import UserError
 from lazybench.models.hub import TIMEOUT_S, unreachable
+from lazybench.typed import path_of
 
 PROMPTS: dict[str, str] = json.loads((Path(__file__).parent / "longbench" / "prompts.json").read_text(encoding="utf-8"))
 
@@ -49,7 +50,7 @@ def load_documents(
     """
     if root is not None:
         name = f"{dataset}.jsonl"
-        content = read_file(Path(root), name)
+        content = read_file(path_of(root), name)
         rows = list(json_lines(name, content))
         source = f"file {name}"
     else:

@@ -9,11 +9,11 @@ import numpy
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazybench.errors import filled
 from lazybench.pruning.schedule import PAPER, PruningSchedule
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.samples import settings_label
 from lazybench.store.record import Record
+from lazybench.typed import build
 
 PANELS = 6
 LINES_SHOWN = 6  # of a schedule with many stages: the first, the last, and others evenly between
@@ -37,7 +37,7 @@ def stage_names(params: str, stages: int, layers: int | None) -> list[str]:
         params: LazyLLM's, as a record's ``setting`` has them.
         layers: of the model.
     """
-    schedule = filled(PruningSchedule, json.loads(params).get("pruning", {}), "pruning", PAPER)
+    schedule = build(PruningSchedule, json.loads(params).get("pruning", {}), "pruning", PAPER)
     if layers and len(runs := schedule.stages(layers)) == stages:
         return [f"layers {run.start}-{run.stop - 1}" for run in runs]
     return [f"stage {index}" for index in range(stages)]
