@@ -167,8 +167,7 @@ def _check_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
 def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded:
     if spec.quantization is not None or spec.device_map is not None:
         raise UserError("model.weights=random goes with neither model.quantization nor model.device_map")
-    folder = Path(spec.path).expanduser() if spec.path is not None else None
-    config = AutoConfig.from_pretrained(local_checkpoint(spec)[0]) if folder is not None else true_shape(spec)
+    config = AutoConfig.from_pretrained(local_checkpoint(spec)[0]) if spec.path is not None else true_shape(spec)
     if spec.num_layers is not None:
         cut_depth(config, spec.num_layers)
     if spec.window_tokens is not None:
@@ -182,7 +181,7 @@ def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded
 def local_checkpoint(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
     """The folder of a checkpoint on this machine, and what the provenance says of it."""
     if spec.path is not None:
-        path = Path(spec.path).expanduser()
+        path = spec.path
         if path.suffix == ".gguf":
             folder, digest = converted(path)
             return folder, {"source": path.name, "sha256": digest}
