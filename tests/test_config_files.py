@@ -89,6 +89,8 @@ def test_hydras_options_for_other_files_are_refused(option: str) -> None:
     "override",
     [
         "hydra.searchpath=[file:///tmp]",
+        "++hydra.searchpath=[/tmp]",
+        "hydra={searchpath: [/tmp]}",
         'pruning="../../own"',
         'model="/tmp/own"',
         "hydra/launcher=../../own",

@@ -11,6 +11,7 @@ from tiny_models import REFUSED, SINGLE_ONLY, left_padded, random_prompt, shared
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench.pruning.engine import Pruned
 
 PRUNED = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.6))
 PROMPTS = [random_prompt(tokens, seed) for seed, tokens in enumerate((17, 11, 14))]
@@ -54,6 +55,24 @@ def test_calls_that_pruning_cannot_serve_are_refused_in_one_line(call, reason):
     model = shared_model("llama")
     with LazyLLM(model, PRUNED), pytest.raises(UserError, match=reason) as refused:
         call(model)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda model: LazyLLM(model, 0.5), "schedule=0.5 must be a PruningSchedule"),
+        (lambda model: LazyLLM(model, None), "schedule=None must be a PruningSchedule"),
+        (lambda model: Pruned(model, PRUNED), "must be a Policy; a schedule goes into LazyLLM"),
+        (lambda model: PruningSchedule.paper(model.config), "num_layers=.* must be a whole number"),
+        (lambda model: PruningSchedule.paper(8, keep=0.7), "pruning.keep=0.7 must be a list"),
+        (lambda model: LazyLLM(model, PRUNED).trace.prompt_tokens_computed_mean, "nothing was generated"),
+        (lambda model: LazyLLM(model, PRUNED).trace.prompt_tokens_computed_by_stage, "nothing was generated"),
+    ],
+)
+def test_what_is_no_schedule_and_a_trace_of_nothing_are_one_line(made, words):
+    with pytest.raises(UserError, match=words) as refused:
+        made(shared_model("llama"))
     assert "\n" not in str(refused.value)
 
 

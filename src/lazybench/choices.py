@@ -44,7 +44,7 @@ def _prepare(override: str) -> str:
         override = f"{key}={value}"
     if not value.isascii() and not _is_group(key) and not re.search(r"[\[\](){}'\"$,]", value):
         return f'{key}="{value}"'
-    if key == "hydra.searchpath":
+    if key.lstrip("+~") in ("hydra", "hydra.searchpath"):
         raise UserError(f"{override}: {NO_OTHER_FILES}")
     match = re.fullmatch(r"(?P<group>\+?\w+)=(?P<choices>[^\[\](){}'\"$]*)", override)
     if match is None or (group := match["group"].lstrip("+")) not in groups():

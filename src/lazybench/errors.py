@@ -39,6 +39,12 @@ def naming(what: str, error: Exception) -> UserError:
     return UserError(line if isinstance(error, UserError) and what in line else f"{what}: {line}")
 
 
+def shown(value: object) -> str:
+    """A value in one line of at most 80 characters, whatever it is."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 @contextmanager
 def naming_errors(what: str) -> Iterator[None]:
     """Inside, a ``UserError`` says what it is about; see ``naming``."""
@@ -55,7 +61,7 @@ def check_whole_number(name: str, value: object, least: int = 1) -> None:
         UserError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name}={value} must be a whole number of at least {least}")
+        raise UserError(f"{name}={shown(value)} must be a whole number of at least {least}")
 
 
 def check_share(name: str, share: object) -> None:

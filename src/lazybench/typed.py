@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 
 import yaml
 
-from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, unknown_name
+from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, shown, unknown_name
 
 T = TypeVar("T")
 ABSENT = "???"  # OmegaConf's mark of a value that must be given
@@ -218,8 +218,7 @@ def _words(hint: Any, name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """As it is typed: null, true, text in quotes; never over more than one line."""
+    """As it is typed: null, true, text in quotes."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shown(repr(value))

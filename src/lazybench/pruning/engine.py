@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, shown
 from lazybench.pruning import checks, flex, legacy, masks
 from lazybench.pruning.attach import Attachment, parts_of
 from lazybench.pruning.cache import LazyCache
@@ -68,7 +68,7 @@ class Pruned(AbstractContextManager):
     def __init__(self, model: PreTrainedModel, policy: Policy, watch: Watch | None = None) -> None:
         parts = parts_of(model)
         if not isinstance(policy, Policy):
-            raise UserError(f"policy={policy!r} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
+            raise UserError(f"policy={shown(policy)} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
@@ -293,6 +293,6 @@ class LazyLLM(Pruned):
         if isinstance(schedule, str):
             schedule = PruningSchedule.preset(schedule)
         if not isinstance(schedule, PruningSchedule):
-            raise UserError(f"schedule={schedule!r} must be a PruningSchedule or a preset's name, as in 'paper'")
+            raise UserError(f"schedule={shown(schedule)} must be a PruningSchedule or a preset's name, as in 'paper'")
         self.schedule = schedule.resolved(model.config.get_text_config())
         super().__init__(model, self.schedule.policy())
