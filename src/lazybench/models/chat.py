@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,6 +12,8 @@ XGEN_HEADER = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions.\n\n"
 )
+# the date of every prompt whose template asks for one: a sample has one prompt on all days. Llama's own default.
+CHAT_DATE = datetime(2024, 7, 26)
 NO_USER_TEXT = "\ue000"  # a private character: no prompt begins or ends with it
 
 
@@ -26,10 +29,19 @@ def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callab
     if chat_format == "tokenizer" and tokenizer.chat_template:
         return lambda prompt: str(
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": prompt}],
+                tokenize=False,
+                add_generation_prompt=True,
+                strftime_now=CHAT_DATE.strftime,  # in place of the clock's
             )
         )
     return _unchanged
+
+
+def pinned_date(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The date that stands in prompts whose template asks for today's; None: it does not ask."""
+    asks = chat_format == "tokenizer" and "strftime_now" in str(tokenizer.chat_template)
+    return CHAT_DATE.date().isoformat() if asks else None
 
 
 def wrap(wrap_chat: Callable[[str], str], prompt: str) -> tuple[str, range]:
