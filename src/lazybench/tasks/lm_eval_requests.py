@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from lazybench.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import TaskManager
 
 
 def requests_of(task: ConfigurableTask) -> list[Instance]:
@@ -47,11 +49,14 @@ def _not_timed(task: ConfigurableTask, why: str) -> UserError:
     return UserError(f"task=lm_eval/{task.task_name} {why}; only generation tasks of one prompt each can be timed")
 
 
-def load_task(name: str, metadata: dict[str, Any], **where: Any) -> tuple[ConfigurableTask, list[Instance]]:
+def load_task(
+    name: str, folder: str | None = None, metadata: dict[str, Any] | None = None
+) -> tuple[ConfigurableTask, list[Instance]]:
     """A task by lm-eval's name, and all its requests.
 
     Args:
-        metadata, where: for lm-eval's ``TaskManager``.
+        folder: of task files that come before those that lm-eval ships.
+        metadata: for the task files' own functions.
 
     Raises:
         UserError: there is no such task, it cannot be loaded, or ``requests_of`` refuses it.
@@ -59,9 +64,15 @@ def load_task(name: str, metadata: dict[str, Any], **where: Any) -> tuple[Config
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it reports every default it fills in
-    manager = TaskManager(metadata=metadata, **where)
+    manager, known = None, []
+    if folder is not None:
+        manager = TaskManager(metadata=metadata, include_path=folder, include_defaults=False)
+        known = manager.all_subtasks
+    if manager is None or name not in known:
+        manager = _shipped_tasks()
+        known = [*known, *manager.all_subtasks]
     if name not in manager.all_subtasks:
-        raise unknown_name("lm-eval task", name, difflib.get_close_matches(name, manager.all_subtasks, n=8, cutoff=0.4))
+        raise unknown_name("lm-eval task", name, difflib.get_close_matches(name, known, n=8, cutoff=0.4))
     try:
         with _lm_evals_seeds():
             task = manager.load(name)["tasks"][name]
@@ -73,6 +84,13 @@ def load_task(name: str, metadata: dict[str, Any], **where: Any) -> tuple[Config
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"lm-eval task {name} cannot be loaded ({type(error).__name__}: {reason})") from error
+
+
+@cache  # reading all of lm-eval's task files takes eight seconds
+def _shipped_tasks() -> TaskManager:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def longbench_task(name: str, settings: DataSettings) -> LongBenchTask:
     documents = load_documents(name, root, hub_id, revision)
     dataset = name.removesuffix("_e")
     metadata = {"data_root": root, "hub_id": hub_id, "revision": revision}
-    task, requests = load_task(f"lazybench_{name}", metadata, include_path=str(TASK_FILES), include_defaults=False)
+    task, requests = load_task(f"lazybench_{name}", str(TASK_FILES), metadata)
     return LongBenchTask(
         name=name,
         category=CATEGORIES[name],
@@ -158,6 +158,6 @@ def any_lm_eval_task(name: str, settings: DataSettings) -> LmEvalTask:
         UserError: lm-eval has no such task, it does not generate, or its data cannot be loaded.
     """
     own = settings.parameters.get("include_path")  # a folder of the user's own task files, beside lm-eval's
-    task, requests = load_task(name, {}, include_defaults=True, include_path=own)
+    task, requests = load_task(name, own)
     source = f"lm-eval {task.config.dataset_path} {task.config.dataset_name or ''}".strip()
     return LmEvalTask(f"lm_eval/{name}", "lm_eval", task, requests, settings, source)
