@@ -14,6 +14,12 @@ XGEN_HEADER = (
 )
 # the date of every prompt whose template asks for one: a sample has one prompt on all days. Llama's own default.
 CHAT_DATE = datetime(2024, 7, 26)
+_DIRECTIVES = [f"%{flag}{letter}" for letter in "aAbBcdfGHIjmMpSuUVwWxXyYzZ" for flag in ("", "-")]
+_PINNED_CLOCK = (  # transformers hands a template no functions, so the one that tells the time is written in Jinja
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f".replace({directive!r}, {CHAT_DATE.strftime(directive)!r})" for directive in _DIRECTIVES)
+    + " }}{%- endmacro +%}"
+)
 NO_USER_TEXT = "\ue000"  # a private character: no prompt begins or ends with it
 
 
@@ -27,12 +33,15 @@ def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callab
     if chat_format == "xgen":
         return lambda prompt: f"{XGEN_HEADER} ### Human: {prompt}\n###"
     if chat_format == "tokenizer" and tokenizer.chat_template:
+        template = tokenizer.get_chat_template()
+        if pinned_date(chat_format, tokenizer):
+            template = f"{_PINNED_CLOCK}{template}"
         return lambda prompt: str(
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}],
+                chat_template=template,
                 tokenize=False,
                 add_generation_prompt=True,
-                strftime_now=CHAT_DATE.strftime,  # in place of the clock's
             )
         )
     return _unchanged
@@ -40,8 +49,8 @@ def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callab
 
 def pinned_date(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The date that stands in prompts whose template asks for today's; None: it does not ask."""
-    asks = chat_format == "tokenizer" and "strftime_now" in str(tokenizer.chat_template)
-    return CHAT_DATE.date().isoformat() if asks else None
+    template = tokenizer.get_chat_template() if chat_format == "tokenizer" and tokenizer.chat_template else ""
+    return CHAT_DATE.date().isoformat() if "strftime_now" in template else None
 
 
 def wrap(wrap_chat: Callable[[str], str], prompt: str) -> tuple[str, range]:
