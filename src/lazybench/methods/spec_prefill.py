@@ -9,7 +9,7 @@ from typing import ClassVar
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lazybench.contract import Request, Response
-from lazybench.errors import SampleError, UserError, check_whole_number
+from lazybench.errors import UserError, check_whole_number
 from lazybench.methods.lookahead import attention_of_answer, load_draft, same_vocabulary
 from lazybench.methods.under_engine import PolicyMethod, answer_pruned
 from lazybench.models import ModelSpec
@@ -84,7 +84,7 @@ class SpecPrefill(PolicyMethod):
         prompt = request.prompt_ids.to(drafter.device)
         window = window_of(drafter.config.get_text_config())
         if self.draft is not None and window is not None and prompt.shape[1] > window:
-            raise SampleError(
+            raise UserError(
                 f"spec_prefill.draft={self.draft.name} has a window of {window} tokens, the prompt {prompt.shape[1]}; "
                 "choose a draft with a longer one, or model.prompt_limit_tokens="
             )
