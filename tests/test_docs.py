@@ -141,7 +141,7 @@ def documented(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Meth
     monkeypatch.delitem(sys.modules, f"lazybench.methods.{name}", raising=False)
     try:
         node = method_nodes()[name]
-        method = registry.build(node.pop("method"), node)
+        method = lazybench.methods.build(node.pop("method"), node)
     finally:
         sys.modules.pop(f"lazybench.methods.{name}", None)
     assert isinstance(method, Method)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import RunPy
+from longbench_rows import row, write
 from tiny_requests import byte_tokenizer, tiny_request
 
 from lazybench.errors import UserError
@@ -116,6 +120,25 @@ def test_a_separate_reader_with_another_tokenizer(tmp_path) -> None:
 def test_a_missing_reader_is_named(tmp_path) -> None:
     with pytest.raises(UserError, match=r"language_model=.*can't be loaded"):
         PromptCompression(0.5, "token", language_model=str(tmp_path / "none")).prepare(tiny_request().model)
+
+
+def test_an_empty_context_fails_alone_and_says_so(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    """The bad row stands first, then in the middle: the others are measured, by every method."""
+    for place in (0, 1):
+        rows = [row(number, context="" if number == place else "A line. " * 20) for number in range(3)]
+        out = tmp_path / f"run{place}"
+        done = run_py(
+            *(f"model.path={tiny_checkpoint}", "task=qasper", f"data.root={write(tmp_path, 'qasper', rows)}"),
+            *("methods=[baseline,prompt_compression]", "method.prompt_compression.unit=token", f"out={out}"),
+            *("max_new_tokens=2", "model.dtype=float32", "fidelity=false"),
+        )
+        assert done.returncode == 1, done.stderr
+        (named,) = (line for line in done.stderr.splitlines() if line.startswith("failed:"))
+        assert f"prompt_compression sample id{place}" in named
+        assert "this sample's context is empty" in named
+        records = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+        failed = {(record["method"], record["sample_id"]) for record in records if record["error"]}
+        assert (len(records), failed) == (6, {("prompt_compression", f"id{place}")})
 
 
 def test_unknown_unit() -> None:

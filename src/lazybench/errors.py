@@ -18,6 +18,10 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class SampleError(UserError):
+    """Bad input of one sample: it is recorded as failed, and the run goes on."""
+
+
 def refuse(error: Exception) -> int:
     """Say what is wrong on standard error, in one line; returns the exit code."""
     print(f"lazybench: {one_line(str(error))}", file=sys.stderr)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from lazybench.errors import UserError
+from lazybench.errors import SampleError, UserError
 from lazybench.methods.base import Request, Response, Work
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
@@ -41,7 +41,7 @@ def droppable(request: Request, part: Part) -> Tensor:
         (prompt_tokens,) bool, on the CPU.
 
     Raises:
-        UserError: the task does not tell its document from the rest.
+        UserError: the task does not tell its document from the rest, or this sample has none.
     """
     may_go = ~torch.isin(request.prompt_ids[0].cpu(), torch.tensor(request.tokenizer.all_special_ids, dtype=torch.long))
     if request.template is not None:
@@ -53,6 +53,8 @@ def droppable(request: Request, part: Part) -> Tensor:
             "prompt_compression.part=context: this task does not say which part of its prompt is the context; "
             "choose part=prompt"
         )
+    if not request.context.any():
+        raise SampleError("prompt_compression.part=context: this sample's context is empty, there is nothing to drop")
     return may_go & request.context
 
 

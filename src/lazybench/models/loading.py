@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from lazybench.errors import UserError
-from lazybench.models.chat import chat_wrapper, postprocessor
+from lazybench.models.chat import chat_wrapper, pinned_date, postprocessor
 from lazybench.models.fingerprint import fingerprint
 from lazybench.models.fit import check_fit
 from lazybench.models.gguf import converted, quantization_of
@@ -76,6 +76,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
             "layers": model.config.get_text_config().num_hidden_layers,
             "window_tokens": _window(model.config.get_text_config(), tokenizer),
             "chat_format": "none" if spec.chat_format == "tokenizer" and not has_template else spec.chat_format,
+            **({"chat_date": date} if (date := pinned_date(spec.chat_format, tokenizer)) else {}),
         },
     )
 

@@ -91,6 +91,6 @@ class Task(Protocol):
 
 
 def place_of(part: str, prompt: str) -> range | None:
-    """Which characters of the prompt are ``part``; None where it is empty or not found."""
-    start = prompt.find(part) if part else -1
+    """Which characters of the prompt are ``part``, none where it is empty; None where it is not found."""
+    start = prompt.find(part)
     return None if start < 0 else range(start, start + len(part))
