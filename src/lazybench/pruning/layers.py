@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch.nn import Module, ModuleList
 
 from lazybench.errors import UserError
 
+_CACHES = ("past_key_value", "past_key_values", "layer_past")
 _MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe")
 
 
@@ -15,13 +17,27 @@ def find_layers(model: Module) -> tuple[Module, ModuleList]:
     """The module that runs the decoder layers, and the layers.
 
     Raises:
-        UserError: there is no list of as many layers as the model's config says.
+        UserError: there is no list of as many layers as the model's config says, that are handed a KV cache.
     """
     depth = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
     for name, module in model.named_modules():
-        if isinstance(module, ModuleList) and len(module) == depth and "expert" not in name:
+        if isinstance(module, ModuleList) and len(module) == depth and all(map(_takes_a_cache, module)):
             return model.get_submodule(name.rpartition(".")[0]), module
-    raise UserError(f"no list of {depth} decoder layers found in {type(model).__name__}")
+    raise UserError(f"no list of {depth} decoder layers with a KV cache found in {type(model).__name__}")
+
+
+def _takes_a_cache(layer: Module) -> bool:
+    """Whether it is a decoder's layer: a vision tower can have as many, and so can a mixture have experts."""
+    return any(name in inspect.signature(layer.forward).parameters for name in _CACHES)
+
+
+def kind_of_keys(layer: Module) -> tuple[Any, ...]:
+    """Equal for layers whose keys and values have the same shapes: their attention has the same weights and heads.
+
+    Gemma 4 has wider heads in its full-attention layers.
+    """
+    shapes = tuple(tuple(weight.shape) for name, weight in layer.named_parameters() if "att" in name)
+    return shapes, tuple(width for module in layer.modules() if (width := getattr(module, "head_dim", None)))
 
 
 def find_mlp(layer: Module) -> Module | None:

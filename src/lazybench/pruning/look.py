@@ -42,11 +42,11 @@ class Look:
     Args:
         policy: whose scorer and retention look.
         watch: and who else does.
-        spared: layers whose cache no retention touches (those with a sliding window).
+        windowed: layers with a sliding window, whose cache no retention touches.
     """
 
-    def __init__(self, policy: Policy, watch: Watch | None, spared: Collection[int]) -> None:
-        self.policy, self.watch, self.spared = policy, watch, spared
+    def __init__(self, policy: Policy, watch: Watch | None, windowed: Collection[int]) -> None:
+        self.policy, self.watch, self.windowed = policy, watch, windowed
         self.scored = policy.placement.scored(policy.look_back)
 
     def wanted(self, cache: LazyCache) -> int:
@@ -105,7 +105,7 @@ class Look:
         return (
             retention is not None
             and step.start == 0
-            and step.layer not in self.spared
+            and step.layer not in self.windowed
             and not retention.spares(step.layer)
         )
 

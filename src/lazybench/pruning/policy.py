@@ -40,6 +40,7 @@ class Policy:
         before_mlp: tokens are dropped after the attention of the pruning layer, before its MLP, which is saved.
         revival: what comes back in decoding.
         retention: what of each layer's keys and values is kept after the prefill; None: all.
+        name: the method's, for errors.
 
     Raises:
         UserError: parts that contradict each other.
@@ -60,6 +61,7 @@ class Policy:
     before_mlp: bool = False
     revival: Revival = NEVER
     retention: Retention | None = None
+    name: str = field(default="token pruning", compare=False)
 
     def __post_init__(self) -> None:
         check_whole_number("first", self.first, 0)
