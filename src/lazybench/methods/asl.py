@@ -86,4 +86,5 @@ class ASL(PolicyMethod):
             self.scorer,
             Tokens(self.tokens) if self.keep is None else Ratio(self.keep),
             last=self.window,
+            name=self.title,
         )

@@ -86,4 +86,5 @@ class CLAA(PolicyMethod):
             look_back=self.layers,
             over_layers="max",
             retention=None if retained.keep == 1 else PerHead(by_head, retained, self.window, self.first_layers),
+            name=self.title,
         )

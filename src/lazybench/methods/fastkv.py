@@ -72,4 +72,5 @@ class FastKV(PolicyMethod):
             Ratio(self.propagate, of="context", rounding="down"),
             last=self.window,
             retention=None if self.retain == 1 else PerHead(self.scorer, kept, self.window),
+            name=self.title,
         )

@@ -64,7 +64,7 @@ class GemFilter(RerunMethod):
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Refuse a model that shows no products."""
-        Pruned(model, Policy.nothing_pruned(scorer=self.scorer))
+        Pruned(model, Policy.nothing_pruned(scorer=self.scorer, name=type(self).__name__))
 
     def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
         prompt = request.prompt_ids.shape[1]

@@ -32,4 +32,4 @@ class LazyLLMMethod(PolicyMethod):
         return self.pruning.label
 
     def policy(self, config: PreTrainedConfig) -> Policy:
-        return self.pruning.resolved(config).policy()
+        return self.pruning.resolved(config).policy(name=self.title)

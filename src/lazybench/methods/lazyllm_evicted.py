@@ -56,4 +56,4 @@ class LazyLLMEvicted(PolicyMethod):
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         retention = PerHead(self.scorer, Ratio(self.retain, of="context"), self.window)
-        return replace(self.pruning, revive=False).resolved(config).policy(retention=retention)
+        return replace(self.pruning, revive=False).resolved(config).policy(retention=retention, name=self.title)

@@ -64,7 +64,7 @@ class Oracle(PolicyMethod):
     def policy(self, config: PreTrainedConfig) -> Policy:
         """Where and how many; by what is known with the request."""
         layer = layers_run(self.depth, config.num_hidden_layers) - 1
-        return Policy(At((layer,)), budget=Ratio(self.keep, of="context"), last=self.last)
+        return Policy(At((layer,)), budget=Ratio(self.keep, of="context"), last=self.last, name=self.title)
 
     def run(self, request: Request) -> Response:
         model = request.model

@@ -70,4 +70,5 @@ class PyramidInfer(PolicyMethod):
             first=self.first,
             last=1,
             last_share=self.recent,
+            name=self.title,
         )

@@ -23,7 +23,7 @@ class RerunMethod(Method):
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Refuse a model whose attention can't be looked at, before anything is measured."""
-        Pruned(model, Policy.nothing_pruned())
+        Pruned(model, Policy.nothing_pruned(name=type(self).__name__))
 
     def run(self, request: Request) -> Response:
         positions, runs_before = self.positions(request)

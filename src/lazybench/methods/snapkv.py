@@ -59,4 +59,4 @@ class SnapKV(PolicyMethod):
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         budget = Ratio(self.keep, of="context") if self.tokens is None else Tokens(self.tokens)
-        return Policy.nothing_pruned(retention=PerHead(self.scorer, budget, self.window))
+        return Policy.nothing_pruned(retention=PerHead(self.scorer, budget, self.window), name=self.title)

@@ -71,7 +71,8 @@ class SpecPrefill(PolicyMethod):
 
     def policy(self, config: PreTrainedConfig) -> Policy:
         """Where and how many; by what is known with the request."""
-        return Policy(At((BEFORE_THE_FIRST,)), budget=Ratio(self.keep), last=0, chunk=self.chunk, chunk_score="mean")
+        first = At((BEFORE_THE_FIRST,))
+        return Policy(first, budget=Ratio(self.keep), last=0, chunk=self.chunk, chunk_score="mean", name=self.title)
 
     def prepare(self, model: PreTrainedModel) -> None:
         super().prepare(model)

@@ -61,8 +61,9 @@ class StaticPruning(PolicyMethod):
     def policy(self, config: PreTrainedConfig) -> Policy:
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":
-            return Policy.nothing_pruned()
-        return Policy(At((layers_run(self.depth, config.num_hidden_layers) - 1,)), budget=Ratio(self.keep))
+            return Policy.nothing_pruned(name=self.title)
+        layer = layers_run(self.depth, config.num_hidden_layers) - 1
+        return Policy(At((layer,)), budget=Ratio(self.keep), name=self.title)
 
     def run(self, request: Request) -> Response:
         return super().run(request) if self.variant == "continue" else self._rerun(request)

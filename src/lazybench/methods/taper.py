@@ -107,4 +107,4 @@ class Taper(PolicyMethod):
         scorer = AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
         schedule = self.schedule.resolved(config)
         options = {name: getattr(self, name) for name in names}
-        return schedule.policy(scorer=scorer, before_mlp=self.revive == 0, **options)
+        return schedule.policy(scorer=scorer, before_mlp=self.revive == 0, name=self.title, **options)

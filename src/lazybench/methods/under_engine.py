@@ -16,6 +16,11 @@ from lazybench.pruning.trace import Trace
 class PolicyMethod(Method):
     """A method that says how it chooses tokens, and leaves the rest to the engine."""
 
+    @property
+    def title(self) -> str:
+        """What the engine's errors call it."""
+        return type(self).__name__.removesuffix("Method")
+
     @abstractmethod
     def policy(self, config: PreTrainedConfig) -> Policy:
         """The policy for a model of this text config.

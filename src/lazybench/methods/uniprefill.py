@@ -76,4 +76,5 @@ class UniPrefill(PolicyMethod):
             chunk=self.block,
             whole_chunks=self.rule == "reference",
             before_mlp=True,
+            name=self.title,
         )

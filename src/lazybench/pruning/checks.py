@@ -94,10 +94,12 @@ def check_batch(policy: Policy, config: Any, batch: int, padding: Tensor | None)
     if batch > 1 and config.model_type == "mpt":
         raise UserError(f"mpt runs under {policy.name} one prompt at a time: its position bias has no batch axis")
     if batch > 1 and policy.placement.fixed is None:
-        raise UserError("where tokens are pruned is decided for each prompt by itself; give one prompt at a time")
+        raise UserError(f"{policy.name} decides for each prompt where to prune; give one prompt at a time")
     by_length = policy.last_share or getattr(policy.scorer, "window_share", 0.0)
     if padding is not None and by_length:
-        raise UserError("this policy's window is a share of the prompt; give prompts of equal length, or one at a time")
+        raise UserError(
+            f"{policy.name}'s window is a share of the prompt; give prompts of equal length, or one at a time"
+        )
 
 
 def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> None:
@@ -179,8 +181,8 @@ def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, An
     for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):
         if setting(name):
             raise UserError(
-                f"{name}= asks for assisted decoding, which needs logits that pruned tokens do not have under {method}; "
-                "generate without it"
+                f"{name}= asks for assisted decoding, which needs logits that pruned tokens do not have; "
+                f"generate without it under {method}"
             )
 
 
