@@ -143,7 +143,11 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
     torch.manual_seed(seed)
     fields = {**FAMILIES, **REFUSED}[family]
     config = AutoConfig.for_model(family.removesuffix("_alibi"), **{**fields, **overrides})
-    model = AutoModelForCausalLM.from_config(config).eval()
+    return give_character(AutoModelForCausalLM.from_config(config).eval()).to(dtype)
+
+
+def give_character(model: PreTrainedModel) -> PreTrainedModel:
+    """Random weights drawn large, as ``tiny_model`` has them, and a generation that no token ends."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2 and parameter.std() < 0.05:
@@ -154,7 +158,7 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
         model.get_input_embeddings().weight[PAD].normal_(0.0, 0.16)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
-    return model.to(dtype)
+    return model
 
 
 @cache

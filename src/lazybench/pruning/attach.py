@@ -57,7 +57,7 @@ def parts_of(model: PreTrainedModel, method: str) -> Parts:
     """
     if model not in _known:
         checks.check_model(model, method)
-        decoder, layers = find_layers(model)
+        decoder, layers = find_layers(model, method)
         found: dict[int, Any] = {id(c): c for module in model.modules() if (c := getattr(module, "config", None))}
         inputs = tuple(inspect.signature(model.forward).parameters)
         legacy = not model._can_set_attn_implementation()

@@ -41,7 +41,7 @@ def check_model(model: Module, method: str) -> None:
         raise UserError(f"{method} can't hook into a compiled model; leave model.compile() out")
     config = model.config.get_text_config()
     if why := _why_not(model, config):
-        raise UserError(f"{config.model_type} can't run under {method}: {why}")
+        raise UserError(f"{model.config.model_type} can't run under {method}: {why}")
     if not model.can_generate():
         raise UserError(f"{type(model).__name__} has no generate(); pass the model with its language-modelling head")
     check_mode(model, method)

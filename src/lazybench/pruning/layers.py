@@ -13,8 +13,11 @@ _CACHES = ("past_key_value", "past_key_values", "layer_past")
 _MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe")
 
 
-def find_layers(model: Module) -> tuple[Module, ModuleList]:
+def find_layers(model: Module, method: str = "pruning") -> tuple[Module, ModuleList]:
     """The module that runs the decoder layers, and the layers.
+
+    Args:
+        method: who asks, for the error.
 
     Raises:
         UserError: there is no list of as many layers as the model's config says, that are handed a KV cache.
@@ -23,7 +26,8 @@ def find_layers(model: Module) -> tuple[Module, ModuleList]:
     for name, module in model.named_modules():
         if isinstance(module, ModuleList) and len(module) == depth and all(map(_takes_a_cache, module)):
             return model.get_submodule(name.rpartition(".")[0]), module
-    raise UserError(f"no list of {depth} decoder layers with a KV cache found in {type(model).__name__}")
+    name = type(model).__name__
+    raise UserError(f"{name} can't run under {method}: it has no list of {depth} decoder layers with a KV cache")
 
 
 def _takes_a_cache(layer: Module) -> bool:
@@ -41,7 +45,12 @@ def kind_of_keys(layer: Module) -> tuple[Any, ...]:
 
 
 def find_mlp(layer: Module) -> Module | None:
-    """The part of a decoder layer that treats each token by itself; None where it is no module of its own."""
+    """The part of a decoder layer that treats each token by itself; None where it is no module of its own.
+
+    Nor where experts stand beside it, which would run for every token all the same (Gemma 4's mixture).
+    """
+    if hasattr(layer, "experts"):
+        return None
     return next((module for name in _MLP_NAMES if (module := getattr(layer, name, None)) is not None), None)
 
 
