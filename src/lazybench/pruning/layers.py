@@ -54,6 +54,12 @@ def find_mlp(layer: Module) -> Module | None:
     return next((module for name in _MLP_NAMES if (module := getattr(layer, name, None)) is not None), None)
 
 
+def configs_of_layers(config: Any) -> list[Any]:
+    """The text config as each layer has it: Gemma 4's layers differ in the width of their heads."""
+    per_layer = getattr(config, "per_layer_config", None)
+    return [config if per_layer is None else per_layer[layer] for layer in range(config.num_hidden_layers)]
+
+
 def full_attention_layers(config: Any) -> list[int]:
     """Indices of the layers without a sliding window."""
     depth = config.num_hidden_layers
