@@ -107,7 +107,7 @@ def _visited_experts(layer: Module, config: PretrainedConfig) -> dict[str, float
         routed = "Expert" in type(module).__name__ and len(inspect.signature(module.forward).parameters) > 1
         if not (in_a_list or routed) or any(path.startswith(known) for known in shares):  # DBRX nests them
             continue
-        experts = len(module) if in_a_list else getattr(module, "num_experts", None)  # type: ignore[arg-type]
+        experts = len(module) if in_a_list else getattr(module, "num_experts", None)
         block = layer.get_submodule(path.rpartition(".")[0])
         named = [vars(near).get(name) for near in (block, *block.children()) for name in _ACTIVE]
         named += [getattr(config, name, None) for name in _ACTIVE]
