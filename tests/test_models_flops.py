@@ -8,8 +8,9 @@ from test_families_sweep import build
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
-from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops
+from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops, projections_flops
 from lazybench.pruning.layers import find_layers
+from lazybench.pruning.probe import probe
 
 
 def llama2_7b() -> LlamaConfig:
@@ -130,6 +131,15 @@ def test_torch_counts_the_same_of_a_mixture(family: str) -> None:
     totals = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
     half = 2 * attention_width(model.config) * tokens**2 * len(layers)
     assert full_prefill_flops(model.config, tokens) == sum(totals[f"{prefix}{i}"] for i in range(len(layers))) - half
+
+
+@pytest.mark.parametrize("family", ["llama", "phi", "gpt2", "mixtral", "deepseek_v2", "jetmoe"])
+def test_torch_counts_the_same_of_a_probe(family: str) -> None:
+    """A first layer that ends with its queries, keys and values, and the row that the last query is scored by."""
+    tokens, model = 20, build(family).requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        _, rows = probe(model, torch.arange(3, tokens + 3)[None], [0])
+    assert counter.get_total_flops() == projections_flops(model.config, tokens) + rows
 
 
 def test_counting_leaves_the_random_state_alone() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazybench.contract import Request
-from lazybench.methods.rerun import RerunMethod, everything
+from lazybench.methods.rerun import Before, RerunMethod, everything
 from lazybench.pruning.budgets import check_share, share_of
 
 
@@ -38,8 +38,8 @@ class FirstLast(RerunMethod):
     def label(self) -> str:
         return f"keep={self.keep:g}" + self.others("keep")
 
-    def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
         positions = everything(request)
         kept = share_of(self.keep, len(positions))
         first = share_of(self.first, kept, "down")
-        return torch.cat([positions[:first], positions[len(positions) - (kept - first) :]]), ()
+        return torch.cat([positions[:first], positions[len(positions) - (kept - first) :]]), Before()

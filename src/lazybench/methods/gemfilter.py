@@ -10,12 +10,11 @@ from transformers import PreTrainedModel
 
 from lazybench.contract import Request
 from lazybench.errors import check_whole_number
-from lazybench.methods.rerun import RerunMethod, everything
+from lazybench.methods.rerun import Before, RerunMethod, everything, probed
 from lazybench.methods.shortening import best_positions
 from lazybench.pruning.budgets import check_share, share_of
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.probe import probe
 from lazybench.pruning.schedule import layers_run
 from lazybench.pruning.scorers import AttentionScorer
 
@@ -28,8 +27,8 @@ class GemFilter(RerunMethod):
     the query heads and averaged over 5 neighbours; the best ``tokens`` go on in the text's order, numbered anew. No
     token is forced, not even the last. The filter layer is 13 of 32 for Llama 3.1 8B (19 of 40 for Mistral Nemo).
 
-    Deviations: the first pass stops at the filter layer's attention, whose projections the FLOPs ratio leaves out; the
-    authors' code runs that layer to its end and the output embedding after it, which are not used.
+    Deviations: the first pass stops at the filter layer's attention; the authors' code runs that layer to its end and
+    the output embedding after it, which are not used.
 
     Args:
         tokens: how many go on (the authors report 1024, 2048 and 4096).
@@ -66,12 +65,12 @@ class GemFilter(RerunMethod):
         """Refuse a model that shows no products."""
         Pruned(model, Policy.nothing_pruned(scorer=self.scorer, name=type(self).__name__))
 
-    def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
         prompt = request.prompt_ids.shape[1]
         kept = self.tokens if self.keep is None else share_of(self.keep, prompt)
         if kept >= prompt:  # nothing to choose: no first pass
-            return everything(request), ()
+            return everything(request), Before()
         layers = request.model.config.get_text_config().num_hidden_layers
         layer = min(layers_run(self.depth, layers), layers - 1)
-        scores = probe(request.model, request.prompt_ids, [layer], self.scorer)
-        return best_positions(scores, kept), (prompt,) * layer
+        scores, before = probed(request, [layer], self.scorer)
+        return best_positions(scores, kept), before

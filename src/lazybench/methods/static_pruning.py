@@ -9,12 +9,12 @@ from transformers import PreTrainedConfig
 
 from lazybench.contract import Request, Response
 from lazybench.errors import UserError
+from lazybench.methods.rerun import probed
 from lazybench.methods.shortening import answer, best_positions
 from lazybench.methods.under_engine import PolicyMethod
 from lazybench.pruning.budgets import Ratio, check_share, share_of
 from lazybench.pruning.placement import At
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.probe import probe
 from lazybench.pruning.schedule import layers_run
 
 
@@ -33,7 +33,7 @@ class StaticPruning(PolicyMethod):
       in the later layers, and revive none. Importance is that of the last of the first layers, as in LazyLLM.
 
     Deviations: the paper gives neither the number of layers nor whether importance is averaged over them. To run
-    again, the last of the first layers stops at its attention, whose projections the FLOPs ratio leaves out.
+    again, the last of the first layers stops at its attention.
 
     Args:
         variant: ``"rerun"`` or ``"continue"``.
@@ -73,11 +73,12 @@ class StaticPruning(PolicyMethod):
         kept = share_of(self.keep, tokens)
         if kept == tokens:  # nothing to choose: no probe
             return answer(request, request.prompt_ids)
-        probed = layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
-        scores = probe(request.model, request.prompt_ids, range(probed)).mean(0, keepdim=True)
+        layers = layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
+        scores, before = probed(request, range(layers))
         return answer(
             request,
-            request.prompt_ids[:, best_positions(scores, kept, last=1)],
-            layer_runs_before=(tokens,) * (probed - 1),  # the last one ends with its attention's projections
+            request.prompt_ids[:, best_positions(scores.mean(0, keepdim=True), kept, last=1)],
+            layer_runs_before=before.layer_runs,
+            other_flops=before.flops,
             by_stage=(1.0 + kept / tokens, kept / tokens),
         )

@@ -51,6 +51,14 @@ def full_prefill_flops(config: PretrainedConfig, tokens: int) -> float:
     return prefill_flops(config, [tokens] * config.get_text_config().num_hidden_layers)
 
 
+def projections_flops(config: PretrainedConfig, tokens: int) -> float:
+    """FLOPs of one layer's queries, keys and values: a pass that looks at its attention needs no more of it."""
+    attention, _ = _weights_per_token(config.to_json_string(use_diff=False))
+    text = config.get_text_config()
+    output = text.hidden_size * fmean(_value_width(layer) for layer in configs_of_layers(text))
+    return 2 * (attention - output) * tokens
+
+
 def attention_width(config: PretrainedConfig) -> float:
     """Heads times their width: mean of the query's and the value's, which differ in multi-head latent attention.
 
@@ -60,9 +68,15 @@ def attention_width(config: PretrainedConfig) -> float:
 
 
 def _width(layer: PretrainedConfig) -> float:
-    heads = layer.num_attention_heads
     if (latent := getattr(layer, "qk_nope_head_dim", None)) is not None:
-        return heads * (latent + layer.qk_rope_head_dim + layer.v_head_dim) / 2
+        return (layer.num_attention_heads * (latent + layer.qk_rope_head_dim) + _value_width(layer)) / 2
+    return _value_width(layer)
+
+
+def _value_width(layer: PretrainedConfig) -> int:
+    heads: int = layer.num_attention_heads
+    if getattr(layer, "qk_nope_head_dim", None) is not None:
+        return heads * int(layer.v_head_dim)
     return heads * (getattr(layer, "head_dim", None) or layer.hidden_size // heads)
 
 

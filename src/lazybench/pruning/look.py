@@ -24,7 +24,7 @@ class Watch:
     Args:
         layers: 0-based indices.
         see: may raise ``EnoughSeen`` to end the forward pass there.
-        queries: how many of the newest queries it wants to see.
+        queries: how many of the newest queries it wants to see; their rows count as work.
     """
 
     layers: Collection[int]
@@ -86,7 +86,10 @@ class Look:
 
         most = min(step.new, plan.current.shape[1])
         if self.watch is not None and layer in self.watch.layers:
-            self.watch.see(seen(min(most, self.watch.queries)))
+            queries = min(most, self.watch.queries)
+            layer_shows = seen(queries)
+            cache.trace.steps[-1].scoring_flops += flops_of_rows(layer_shows, queries)
+            self.watch.see(layer_shows)
         if self._scores(step, layer):
             queries = min(most, self.policy.scorer.queries(cache.prompt_end))
             layer_shows = seen(max(1, queries))

@@ -22,7 +22,8 @@ class StepTrace:
         selected: tokens that the stage's layers attended to.
         revived: of the computed ones, those that came back from the Aux Cache.
         mlp_saved: the pruning layers' MLPs ran for the tokens that go on alone.
-        scoring_flops: of the query-key products that tokens were scored by, beside the attention itself.
+        scoring_flops: of the query-key products that tokens were scored by or a watcher was shown, beside the
+            attention itself.
         open: counts of stages that still lie on the device, 0 above until ``settle`` reads them.
     """
 
