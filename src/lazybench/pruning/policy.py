@@ -29,7 +29,7 @@ class Policy:
         budget: how many stay; one for all prunings, or one each.
         first: tokens at the beginning of the prompt that always stay (attention sinks).
         last: newest tokens that always stay. LazyLLM keeps the last alone, which asks.
-        last_share: and at least this share of the prompt beside them (PyramidInfer).
+        last_share: and so large a share of the prompt beside them, added to ``last`` (PyramidInfer).
         chunk: tokens that stay or go together.
         whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
