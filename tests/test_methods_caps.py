@@ -51,6 +51,11 @@ def rows(queries: int, keys: int, layers: int = 1) -> float:
     return layers * sum(2 * HIDDEN * (keys - newer) for newer in range(queries))
 
 
+def looked(queries: int, layers: int = 1) -> float:
+    """What a probe runs of its last layer, its queries, keys and values, and the rows of all that it looks at."""
+    return 2 * (HIDDEN**2 + 2 * HIDDEN * KV) * PROMPT + rows(queries, PROMPT, layers)
+
+
 def continued(after: int, kept: int, scoring: float) -> Callable[[Work], float]:
     return lambda work: after * c(PROMPT) + (LAYERS - after) * c(kept) + scoring
 
@@ -80,11 +85,12 @@ def pyramid(work: Work) -> float:
 def drafted(work: Work) -> float:
     """The draft's prefill and steps (the model's own here), then half of the chunks of 4 tokens."""
     steps = sum(c(PROMPT + step) - c(PROMPT + step - 1) for step in (1, 2, 3))
-    return LAYERS * (c(PROMPT) + steps + c(32))
+    read = sum(rows(1, PROMPT + step, LAYERS) for step in range(4))
+    return LAYERS * (c(PROMPT) + steps + c(32)) + read
 
 
 FORMULAS: dict[str, tuple[Method, Callable[[Work], float]]] = {
-    "gemfilter": (GemFilter(20), lambda _: 3 * c(PROMPT) + LAYERS * c(20)),
+    "gemfilter": (GemFilter(20), lambda _: 3 * c(PROMPT) + looked(1) + LAYERS * c(20)),
     "fastkv": (FastKV(), continued(4, 12, rows(8, PROMPT, 1 + 4) + rows(8, 12, 4))),  # to prune, and to evict
     "claa": (CLAA(0.4), continued(4, 24, rows(8, PROMPT, 4))),
     "asl": (ASL(20, depth=0.375, observed=0.25, below=1.0, window=4), where_ranks_settled),
@@ -95,7 +101,7 @@ FORMULAS: dict[str, tuple[Method, Callable[[Work], float]]] = {
     "h2o": (H2O(window=4), lambda _: LAYERS * c(PROMPT) + rows(PROMPT, PROMPT, LAYERS)),
     "oracle": (Oracle(0.25), continued(4, 15, 0)),
     "first_last": (FirstLast(0.4), lambda _: LAYERS * c(24)),
-    "static_pruning rerun": (StaticPruning("rerun"), lambda _: c(PROMPT) + LAYERS * c(30)),
+    "static_pruning rerun": (StaticPruning("rerun"), lambda _: c(PROMPT) + looked(1, 2) + LAYERS * c(30)),
     "static_pruning continue": (StaticPruning("continue"), continued(2, 30, rows(1, PROMPT))),
 }
 

@@ -44,8 +44,7 @@ def prune(model: PreTrainedModel, method: str = "lazyllm", **params: Any) -> Pru
     from lazybench.pruning.engine import Pruned
 
     chosen = build(method, params)
-    config = model.config.get_text_config()
     if not isinstance(chosen, PolicyMethod) or not chosen.only_prunes:
         policies = [name for name, kind in METHODS.items() if kind.run is PolicyMethod.run]
         raise UserError(f"{method} does more than prune inside the model; prune() takes one of {', '.join(policies)}")
-    return Pruned(model, chosen.policy(config))
+    return Pruned(model, chosen.for_model(model))

@@ -18,6 +18,7 @@ from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
 from lazybench.models.loading import device_of, dtype_of, quantized_as, shape_of
 from lazybench.models.random_weights import cut_depth, random_model
+from lazybench.pruning.layers import configs_of_layers
 from lazybench.tasks import build_task
 from lazybench.tune.search import searched_method
 
@@ -81,10 +82,13 @@ def _forecast(
         torch.set_num_threads(config.threads)
     seconds_per_flop, step_s = _speed(shape, dtype, device, config.model.attention, max(lengths))
     prefill_s = fmean(full_prefill_flops(shape, length) for length in lengths) * seconds_per_flop
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    rows = sum(
+        (getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
+        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+        for layer in configs_of_layers(text)
+    )
     longest = max(lengths) + new_tokens
-    cache = 2 * text.num_hidden_layers * heads * head_dim * longest * dtype.itemsize
+    cache = 2 * rows * longest * dtype.itemsize
     weights = weight_bytes(shape, dtype, config.model.quantization)
     print(
         f"forecast, from a few layers of the model's shape as fast as this {device.type} runs them now; good to "

@@ -127,7 +127,8 @@ def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task, _: i
     if path.exists():
         return
     layers = loaded.model.config.get_text_config().num_hidden_layers
-    scores = probe_layers(loaded.model, encode(config, loaded, task, sample).ids, range(layers)).float().cpu()
+    prompt = encode(config, loaded, task, sample).ids
+    scores = probe_layers(loaded.model, prompt, range(layers))[0].float().cpu()
     content = io.BytesIO()
     numpy.savez_compressed(content, scores=scores.numpy(), model=loaded.label, task=task.name)
     write_atomically(path, content.getvalue())

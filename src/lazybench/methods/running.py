@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from lazybench.errors import SampleError, UserError
-from lazybench.methods.base import Request, Response, Work
+from lazybench.methods.base import Before, Request, Response, Work
+from lazybench.models.flops import projections_flops
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
+from lazybench.pruning.probe import EQUATION_1, probe_layers
+from lazybench.pruning.scorers import Scorer
 from lazybench.pruning.selection import choose
 from lazybench.pruning.trace import Trace
 
@@ -155,3 +158,10 @@ def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True, read_b
 def everything(request: Request) -> Tensor:
     """(tokens,) every position of the prompt."""
     return torch.arange(request.prompt_ids.shape[1], device=request.prompt_ids.device)
+
+
+def probed(request: Request, layers: Sequence[int], scorer: Scorer = EQUATION_1) -> tuple[Tensor, Before]:
+    """``probe_layers`` on the request's prompt: (layers, prompt_tokens) scores, and what that ran."""
+    tokens = request.prompt_ids.shape[1]
+    scores, rows = probe_layers(request.model, request.prompt_ids, layers, scorer)
+    return scores, Before((tokens,) * layers[-1], rows + projections_flops(request.model.config, tokens))

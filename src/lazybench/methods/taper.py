@@ -44,7 +44,8 @@ class Taper(PolicyMethod):
         heads: how a score is reduced over heads, see ``AttentionScorer``.
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
-        first, last, last_share: oldest and newest tokens that always stay, and at least this share of the newest.
+        first, last, last_share: tokens that always stay: the oldest, the newest, and beside these so large a share of
+            the prompt, the newest too: ``last + int(last_share * prompt)``.
         look_back, over_layers: layers whose scores count, up to the pruning layer, and how they become one.
         revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does, so that
             what a layer drops need not run through its MLP.
