@@ -1,4 +1,4 @@
-"""A Llama-class model's arithmetic, one token and one head at a time: no tensor operation runs over tokens.
+"""The arithmetic of Llama-class models and of Gemma 4, one token and one head at a time, nothing over tokens.
 
 It takes the weights from the model's modules and shares no code with the engine.
 """
@@ -76,6 +76,13 @@ class PlainLayers:
 
     def _run(self, layer: int, token: int, visible: list[int]) -> None:
         block = self.model.model.layers[layer]
+        state = self.hidden[layer][token] + block.self_attn.o_proj(self._attended(layer, token, visible))
+        mlp, normed = block.mlp, block.post_attention_layernorm(state)
+        gate = mlp.gate_proj(normed)
+        self.hidden[layer + 1][token] = state + mlp.down_proj(gate * torch.sigmoid(gate) * mlp.up_proj(normed))
+
+    def _attended(self, layer: int, token: int, visible: list[int]) -> Tensor:
+        """(heads * head_dim,)"""
         if (window := self.window(layer)) is not None:
             visible = [other for other in visible if token - other < window]
         queries = self._query(layer, token)
@@ -87,41 +94,41 @@ class PlainLayers:
             for other, probability in zip(seen, self._probabilities(layer, head, query, seen), strict=True):
                 output = output + probability * self.values[layer][other][kv_head]
             outputs.append(output)
-        state = self.hidden[layer][token] + block.self_attn.o_proj(torch.cat(outputs))
-        mlp, normed = block.mlp, block.post_attention_layernorm(state)
-        gate = mlp.gate_proj(normed)
-        self.hidden[layer + 1][token] = state + mlp.down_proj(gate * torch.sigmoid(gate) * mlp.up_proj(normed))
+        return torch.cat(outputs)
 
     def _probabilities(self, layer: int, head: int, query: Tensor, tokens: list[int]) -> list[Tensor]:
         scores = []
         for token in tokens:
             key = self.keys[layer][token][head // self.group]
-            scores.append(torch.dot(query, key) / math.sqrt(len(key)))
+            scores.append(torch.dot(query, key) * self.scaling(key))
         highest = max(scores)
         exponentials = [torch.exp(score - highest) for score in scores]
         total = sum(exponentials)
         return [exponential / total for exponential in exponentials]
 
+    def scaling(self, key: Tensor) -> float:
+        return 1 / math.sqrt(len(key))
+
     def _make_key_and_value(self, layer: int, token: int) -> None:
         attention = self.model.model.layers[layer].self_attn
         normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
-        keys = self._heads(attention.k_proj(normed), getattr(attention, "k_norm", None))
-        self.keys[layer][token] = [self._rotated(key, token) for key in keys]
-        self.values[layer][token] = self._heads(attention.v_proj(normed), None)
+        keys = self._heads(attention, attention.k_proj(normed), "k_norm")
+        self.keys[layer][token] = [self._rotated(key, token, layer) for key in keys]
+        self.values[layer][token] = self._heads(attention, attention.v_proj(normed), "v_norm")
 
     def _query(self, layer: int, token: int) -> list[Tensor]:
         if token not in self.queries[layer]:
             attention = self.model.model.layers[layer].self_attn
             normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
-            queries = self._heads(attention.q_proj(normed), getattr(attention, "q_norm", None))
-            self.queries[layer][token] = [self._rotated(query, token) for query in queries]
+            queries = self._heads(attention, attention.q_proj(normed), "q_norm")
+            self.queries[layer][token] = [self._rotated(query, token, layer) for query in queries]
         return self.queries[layer][token]
 
-    def _heads(self, projected: Tensor, norm: torch.nn.Module | None) -> list[Tensor]:
-        heads = list(projected.split(self.model.model.layers[0].self_attn.head_dim))
+    def _heads(self, attention: torch.nn.Module, projected: Tensor, norm_name: str) -> list[Tensor]:
+        heads, norm = list(projected.split(attention.head_dim)), getattr(attention, norm_name, None)
         return heads if norm is None else [norm(head) for head in heads]
 
-    def _rotated(self, head: Tensor, position: int) -> Tensor:
+    def _rotated(self, head: Tensor, position: int, layer: int) -> Tensor:
         """Rotary embedding (arXiv 2104.09864): element i and i + half turn by position * 10000^(-2i / size)."""
         size = len(head)
         half = size // 2
@@ -131,3 +138,34 @@ class PlainLayers:
             turned[i] = head[i] * math.cos(angle) - head[i + half] * math.sin(angle)
             turned[i + half] = head[i + half] * math.cos(angle) + head[i] * math.sin(angle)
         return turned
+
+
+class Gemma4Layers(PlainLayers):
+    """Gemma 4: wider heads and another rotary embedding in some layers, four norms, and an input for each layer."""
+
+    def embed(self, token: int, token_id: int) -> None:
+        decoder, ids = self.model.model, torch.tensor([[token_id]])
+        state = decoder.embed_tokens(ids)  # scaled
+        self.hidden[0][token] = state[0, 0]
+        self.inputs = getattr(self, "inputs", {})
+        self.inputs[token] = decoder.project_per_layer_inputs(state, decoder.get_per_layer_inputs(ids, state))[0, 0]
+
+    def scaling(self, key: Tensor) -> float:
+        return 1.0
+
+    def _run(self, layer: int, token: int, visible: list[int]) -> None:
+        block, state = self.model.model.layers[layer], self.hidden[layer][token]
+        attended = block.self_attn.o_proj(self._attended(layer, token, visible))
+        state = state + block.post_attention_layernorm(attended)
+        mlp, normed = block.mlp, block.pre_feedforward_layernorm(state)
+        gate = torch.nn.functional.gelu(mlp.gate_proj(normed), approximate="tanh")
+        state = state + block.post_feedforward_layernorm(mlp.down_proj(gate * mlp.up_proj(normed)))
+        gate = torch.nn.functional.gelu(block.per_layer_input_gate(state), approximate="tanh")
+        own = block.per_layer_projection(gate * self.inputs[token][layer])
+        self.hidden[layer + 1][token] = (state + block.post_per_layer_input_norm(own)) * block.layer_scalar[0]
+
+    def _rotated(self, head: Tensor, position: int, layer: int) -> Tensor:
+        decoder = self.model.model
+        cos, sin = decoder.rotary_emb(head[None], torch.tensor([[position]]), self.model.config.layer_types[layer])
+        half = len(head) // 2
+        return head * cos[0, 0] + torch.cat([-head[half:], head[:half]]) * sin[0, 0]

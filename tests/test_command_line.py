@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_environment
 from hydra import compose, initialize_config_dir
 
+from lazybench import __version__
 from lazybench.choices import prepare
 from lazybench.config import run_config
 from lazybench.config_groups import config_folder, method_nodes, names, register
 from lazybench.errors import UserError
 from lazybench.listing import answer_help
-from lazybench.methods.catalogue import catalogue
+from lazybench.methods import METHODS
+from lazybench.models.fingerprint import cache_root
+from lazybench.report.__main__ import main as report_main
+from lazybench.report.board import main as leaderboard_main
+from lazybench.tasks import DataSettings
 
 WITHOUT_TORCH = (
     "import sys; sys.modules.update(torch=None, transformers=None)\nfrom lazybench.command_line import main\n"
@@ -78,9 +85,10 @@ def test_every_list_has_every_name() -> None:
         text = answer_help(["--help", topic]) or ""
         assert set(expected) <= set(text.replace(":", " ").replace(",", " ").split())
     methods = answer_help(["--help", "methods"]) or ""
-    for name, entry in catalogue().items():
+    for name, kind in METHODS.items():
         assert f"  {name} " in methods
-        assert all(paper in methods for paper in entry.papers)
+        source = (kind.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
+        assert all(paper in methods for paper in re.findall(r"\d{4}\.\d{5}", source))
     with pytest.raises(UserError, match="did you mean tasks"):
         answer_help(["--help", "taks"])
 
@@ -91,6 +99,11 @@ def test_a_model_in_one_word() -> None:
     # a hub id that a file of conf/model knows comes with its chat format and limit
     known = composed("model=meta-llama/Llama-2-7b-chat-hf").model
     assert (known.name, known.chat_format, known.prompt_limit_tokens) == ("llama2", "llama2", 3500)
+    # and one whose 4-bit file is embedded is still the hub's
+    hub = composed("model=HuggingFaceTB/SmolLM2-135M-Instruct").model
+    assert (hub.embedded, hub.hub_id) == (None, "HuggingFaceTB/SmolLM2-135M-Instruct")
+    told = composed("model.hub_id=nobody/Other").model  # beside the default, which is embedded
+    assert (told.embedded, told.hub_id, told.config) == (None, "nobody/Other", {})
     random = composed("model=nobody/Other", "model.weights=random").model
     assert random.weights == "random"
 
@@ -102,6 +115,8 @@ def test_a_folder_or_a_file_is_a_model(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "small.Q4_1.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
     assert composed("model=my model").model.path == folder
+    (tmp_path / "modèle").symlink_to(folder)
+    assert composed("model=modèle", f"data.root={tmp_path}/modèle").data.root == tmp_path / "modèle"
     spec = composed("model=./small.Q4_1.gguf").model
     assert (spec.name, spec.path) == ("small.Q4_1", tmp_path / "small.Q4_1.gguf")
     for missing in ("model=./nothing", "model=other.gguf", f"model={tmp_path}"):
@@ -122,7 +137,7 @@ def test_tasks_of_lm_eval_can_be_swept() -> None:
 
 def test_pruning_options_from_the_command_line(tmp_path: Path) -> None:
     (method,) = composed("methods=[lazyllm]", "pruning.revive=false", "pruning.generated=kept").methods
-    assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 generated=kept never revived"
+    assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 generated=kept revive=false"
     (tmp_path / "own.yaml").write_text("layers: [3, 9]\nkeep: [0.5, 0.5]\n", encoding="utf-8")
     (method,) = composed("methods=[lazyllm]", f"pruning={tmp_path}/own.yaml").methods
     assert method.label == "layers=3,9 keep=0.5,0.5"
@@ -161,3 +176,74 @@ def test_the_wheel_runs_from_any_folder(tiny_checkpoint: Path, tmp_path: Path) -
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (elsewhere / "results" / "runs" / "first" / "done").exists()
+
+
+def process(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], cwd=cwd, env={**run_environment(), **environment}, capture_output=True, text=True,
+        timeout=200,
+    )  # fmt: skip
+
+
+COMMANDS = ("", "run", "report", "leaderboard", "verify", "experiment", "throughput", "lm_eval")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_its_version(name: str, tmp_path: Path) -> None:
+    command = ["lazybench", "run"] if name == "run" else [f"lazybench.{name}".rstrip(".")]
+    done = process("-m", *command, "--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"lazybench {__version__}\n", "")
+
+
+def test_a_terminal_that_cannot_show_a_character_ends_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A run's table and progress, and every command on its folder, with a model's name that no such terminal shows."""
+    run = [
+        str(ROOT / "run.py"), "model=custom", f"model.path={tiny_checkpoint}", "model.name=modèle", "out=run",
+        "limit=1", "task=needle", "task.parameters.length=150", "max_new_tokens=4", "methods=[baseline,lazyllm]",
+    ]  # fmt: skip
+    commands = (["-m", f"lazybench.{name}", "run"] for name in ("report", "leaderboard", "verify"))
+    for command in (run, *commands, [str(ROOT / "run.py"), "--help", "tasks"], [*run, "limit=è"]):
+        done = process(*command, cwd=tmp_path, PYTHONIOENCODING="ascii")
+        assert done.returncode == (2 if "limit=è" in command else 0), done.stderr
+        assert "Traceback" not in done.stderr
+        assert "mod?le" in done.stdout or command is not run
+
+
+def test_every_path_option_expands_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("layers: [3]\nkeep: [0.5]\n", encoding="utf-8")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
+    run = composed(
+        "out=~/out", "references=~/references", "data.root=~/data", "model.path=~/model", "pruning=~/own.yaml",
+        "task=lm_eval/gsm8k", "task.parameters.include_path=~/tasks", "methods=[lazyllm]",
+    )  # fmt: skip
+    paths = [run.out, run.references, run.data.root, run.model.path, Path(run.data.parameters["include_path"])]
+    assert paths == [tmp_path / name for name in ("out", "references", "data", "model", "tasks")]
+    assert run.methods[0].label == "layers=3 keep=0.5"
+    assert composed("model=~/model").model.path == tmp_path / "model"
+    assert prepare(["hydra.sweep.dir=~/sweep"]) == [f"hydra.sweep.dir={tmp_path}/sweep"]
+    monkeypatch.setenv("LAZYBENCH_CACHE", "~/cache")
+    assert cache_root() == tmp_path / "cache"
+    assert DataSettings(root=Path("~/data")).root == tmp_path / "data"
+    assert report_main(["~/nothing"]) == 2
+    with pytest.raises(UserError, match="no such user"):
+        composed("out=~nobody_of_that_name/out")
+
+
+@pytest.mark.parametrize("command", [report_main, leaderboard_main])
+def test_a_report_goes_where_the_home_folder_is(
+    command: Callable[[list[str]], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "runs").symlink_to(ROOT / "results/published/questions/needle/run-300")
+    assert command(["~/runs", "--out", "~/made"]) == 0
+    assert (tmp_path / "made").is_dir()
+
+
+def test_a_sweep_for_slurm_without_slurm_is_one_line(tmp_path: Path) -> None:
+    sweep = ("-m", "hydra/launcher=slurm", "limit=1,2", "dry_run=true")
+    done = process(str(ROOT / "run.py"), *sweep, cwd=tmp_path, PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("lazybench: hydra/launcher=slurm: no sbatch here")
+    assert len(done.stderr.splitlines()) == 1

@@ -17,7 +17,6 @@ import torch
 import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from test_exactness import exact_model
 from test_exactness_policies import check_equal, prunes
 from tiny_requests import tiny_request
@@ -26,10 +25,10 @@ import lazybench.methods
 from lazybench.choices import prepare
 from lazybench.config import run_config
 from lazybench.config_groups import config_folder, method_nodes, register
-from lazybench.methods.base import Method
 from lazybench.experiment import ARTEFACTS, SIZES
 from lazybench.listing import answer_help
-from lazybench.methods.catalogue import catalogue
+from lazybench.methods import METHODS
+from lazybench.methods.base import Method
 from lazybench.pruning.schedule import PruningSchedule
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/published/README.md", *ROOT.glob("docs/*.md")]
@@ -141,7 +140,8 @@ def documented(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Meth
     monkeypatch.setattr(lazybench.methods, "__path__", [*lazybench.methods.__path__, str(folder)])
     monkeypatch.delitem(sys.modules, f"lazybench.methods.{name}", raising=False)
     try:
-        method = instantiate(method_nodes()[name], _convert_="all")
+        node = method_nodes()[name]
+        method = lazybench.methods.build(node.pop("method"), node)
     finally:
         sys.modules.pop(f"lazybench.methods.{name}", None)
     assert isinstance(method, Method)
@@ -194,25 +194,28 @@ def test_the_papers_layers_are_0_based() -> None:
     assert "after the layers 8, 18 and 27" in " ".join(text_of(ROOT / "README.md").split())
 
 
+def papers_of(method: type[Method]) -> list[str]:
+    return re.findall(r"\d{4}\.\d{5}", (method.__doc__ or "").partition("Source:")[2].split("\n\n")[0])
+
+
 def test_the_readme_lists_every_method_with_its_papers() -> None:
     table = text_of(ROOT / "README.md").partition("## What is compared")[2]
     rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|(.*)$", table, re.MULTILINE)}
-    entries = catalogue()
-    assert set(rows) == set(entries)
-    for name, entry in entries.items():
-        assert name == "baseline" or all(paper in rows[name] for paper in entry.papers), name
+    assert set(rows) == set(METHODS)
+    for name, kind in METHODS.items():
+        assert name == "baseline" or all(paper in rows[name] for paper in papers_of(kind)), name
 
 
 def test_every_method_is_described_with_its_defaults() -> None:
     text = text_of(ROOT / "docs/methods.md")
     table = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
-    entries, nodes = catalogue(), method_nodes()
-    assert sorted(table) == sorted(sections) == sorted(entries)
-    for name, entry in entries.items():
-        assert name == "baseline" or all(paper in sections[name] for paper in entry.papers), name
+    nodes = method_nodes()
+    assert sorted(table) == sorted(sections) == sorted(METHODS)
+    for name, kind in METHODS.items():
+        assert name == "baseline" or all(paper in sections[name] for paper in papers_of(kind)), name
         for key, value in nodes[name].items():
-            if key not in ("_target_", "pruning"):
+            if key != "pruning":
                 shown = json.dumps(value).strip('"')
                 assert f"`{key}={shown}`" in sections[name], f"{name}: {key}={shown}"
 

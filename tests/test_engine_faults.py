@@ -308,3 +308,29 @@ def test_generate_is_put_back_whoever_wrapped_it_before():
     with LazyLLM(model, PRUNED):
         assert vars(model)["generate"] is not mine
     assert vars(model)["generate"] is mine
+
+
+# ---- a cache that is dropped in the middle of a call
+
+
+def test_a_switch_of_rope_factors_in_mid_generation_loses_no_step():
+    """Phi-3's ``generate`` drops the cache where its prompt outgrows the short factors, and runs everything again."""
+
+    def run(longest: int) -> Trace:
+        factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": longest}
+        rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+        fields = {"rope_parameters": rope, "original_max_position_embeddings": longest, "sliding_window": None}
+        with LazyLLM(model := tiny_model("phi3", **fields), PRUNED) as lazy:
+            for _ in range(2):  # and the next call is a generation of its own
+                generate(model, PROMPT, 12)
+        return lazy.trace
+
+    switched, plain = run(26), run(200)
+    assert len(switched.steps) == len(plain.steps) == len(switched.kv_bytes) == 12
+    assert switched.steps[0] == plain.steps[0]
+    assert switched.prompt_tokens == plain.prompt_tokens == 20
+    (again,) = [step for step in switched.steps if step.again]
+    assert (again.new, again.again, again.computed) == (27, 26, (27, 19, 12, 9))
+    computed = switched.prompt_tokens_computed
+    at = switched.steps.index(again)
+    assert computed[at][0] == pytest.approx(1 + 26 / 20)  # all of it was computed twice in the first stage

@@ -75,6 +75,9 @@ def test_three_shapes_run_where_no_model_is_named():
     assert _shapes_of_gpu(["experiment=gpu", "-m"]) == [shapes, "experiment=gpu", "-m"]
     for arguments in (
         ["experiment=gpu", "model=llama2"],
+        ["experiment=gpu", "model.path=/checkpoints/mine"],  # one checkpoint is no three shapes
+        ["experiment=gpu", "model.hub_id=owner/mine"],
+        ["experiment=gpu", "+model.config={model_type: llama}"],
         ["experiment=latency"],
         [],
         ["experiment=gpu", "--cfg", "job"],

@@ -304,3 +304,13 @@ def test_a_dry_run_forecasts_layers_with_a_window(tiny_checkpoint: Path, run_py:
     result = run_py(f"model={windowed}", *long, "dry_run=true", "methods=[baseline]", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "GiB of weights" in result.stdout
+
+
+def test_a_dry_run_forecasts_the_depth_that_was_asked_for(run_py: RunPy, tmp_path: Path) -> None:
+    shape = "{model_type: llama, hidden_size: 1024, intermediate_size: 2752, vocab_size: 320, num_hidden_layers: 32}"
+    short = ("task=plain_text", "task.datasets=[plain_text_100]", "max_new_tokens=4", "limit=1", "methods=[baseline]")
+    drawn = ("model=custom", "model.name=wide", "model.weights=random", "model.num_layers=1", f"+model.config={shape}")
+    result = run_py(*drawn, *short, "dry_run=true", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "on random weights, wide's shape, 1 layer, into" in result.stdout
+    assert "0.05 GiB of weights" in result.stdout

@@ -15,10 +15,10 @@ from tiny_requests import tiny_request
 from torch import Tensor
 from transformers.generation import utils
 
-from lazybench.methods.base import Request, Response
 from lazybench.errors import UserError
 from lazybench.measure.clock import Clock
 from lazybench.measure.protocol import measure
+from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule

@@ -13,10 +13,10 @@ import pytest
 import torch
 from tiny_requests import tiny_request
 
-from lazybench.methods.base import Request, Response
-from lazybench.errors import UserError
+from lazybench.errors import SampleError, UserError
 from lazybench.measure.memory import CLEAR_REFS, PeakMemory
 from lazybench.measure.protocol import SHORT_TOKENS, WarmUp, attempt, measure, order_of_methods
+from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 
 
@@ -136,6 +136,12 @@ def test_a_failure_is_one_line_and_frees_what_it_held() -> None:
 
     with pytest.raises(UserError):
         attempt(refuse)
+    assert attempt(refuse, proven=True) == "bad input"  # the set-up has shown that it works
+
+    def refuse_one() -> None:
+        raise SampleError("bad sample")
+
+    assert attempt(refuse_one) == "bad sample"
 
 
 def test_garbage_collection_is_on_again_after_a_failure(request_: Request) -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_requests import tiny_request
 
-from lazybench.methods.base import Request, Response
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.reference_store import ReferenceStore
+from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
 

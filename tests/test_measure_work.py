@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from tiny_requests import tiny_request
 
-from lazybench.methods.base import Work
 from lazybench.measure.work import shares_of
+from lazybench.methods.base import Work
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 
 REQUEST = tiny_request(new_tokens=1)  # 60 tokens, 8 layers

@@ -15,9 +15,9 @@ import torch
 from tiny_requests import tiny_request
 from transformers import LlamaConfig
 
-from lazybench.methods.base import Method, Request, Work
 from lazybench.measure.work import shares_of
 from lazybench.methods.asl import ASL
+from lazybench.methods.base import Method, PolicyMethod, Request, Work
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
@@ -29,7 +29,6 @@ from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
-from lazybench.methods.base import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 from lazybench.pruning.budgets import Mass, per_boundary, share_of
@@ -50,6 +49,11 @@ def c(tokens: float, mlp_tokens: float | None = None) -> float:
 def rows(queries: int, keys: int, layers: int = 1) -> float:
     """The query-key products of the newest queries in so many layers, each with the keys up to itself."""
     return layers * sum(2 * HIDDEN * (keys - newer) for newer in range(queries))
+
+
+def looked(queries: int, layers: int = 1) -> float:
+    """What a probe runs of its last layer, its queries, keys and values, and the rows of all that it looks at."""
+    return 2 * (HIDDEN**2 + 2 * HIDDEN * KV) * PROMPT + rows(queries, PROMPT, layers)
 
 
 def continued(after: int, kept: int, scoring: float) -> Callable[[Work], float]:
@@ -81,11 +85,12 @@ def pyramid(work: Work) -> float:
 def drafted(work: Work) -> float:
     """The draft's prefill and steps (the model's own here), then half of the chunks of 4 tokens."""
     steps = sum(c(PROMPT + step) - c(PROMPT + step - 1) for step in (1, 2, 3))
-    return LAYERS * (c(PROMPT) + steps + c(32))
+    read = sum(rows(1, PROMPT + step, LAYERS) for step in range(4))
+    return LAYERS * (c(PROMPT) + steps + c(32)) + read
 
 
 FORMULAS: dict[str, tuple[Method, Callable[[Work], float]]] = {
-    "gemfilter": (GemFilter(20), lambda _: 3 * c(PROMPT) + LAYERS * c(20)),
+    "gemfilter": (GemFilter(20), lambda _: 3 * c(PROMPT) + looked(1) + LAYERS * c(20)),
     "fastkv": (FastKV(), continued(4, 12, rows(8, PROMPT, 1 + 4) + rows(8, 12, 4))),  # to prune, and to evict
     "claa": (CLAA(0.4), continued(4, 24, rows(8, PROMPT, 4))),
     "asl": (ASL(20, depth=0.375, observed=0.25, below=1.0, window=4), where_ranks_settled),
@@ -96,7 +101,7 @@ FORMULAS: dict[str, tuple[Method, Callable[[Work], float]]] = {
     "h2o": (H2O(window=4), lambda _: LAYERS * c(PROMPT) + rows(PROMPT, PROMPT, LAYERS)),
     "oracle": (Oracle(0.25), continued(4, 15, 0)),
     "first_last": (FirstLast(0.4), lambda _: LAYERS * c(24)),
-    "static_pruning rerun": (StaticPruning("rerun"), lambda _: c(PROMPT) + LAYERS * c(30)),
+    "static_pruning rerun": (StaticPruning("rerun"), lambda _: c(PROMPT) + looked(1, 2) + LAYERS * c(30)),
     "static_pruning continue": (StaticPruning("continue"), continued(2, 30, rows(1, PROMPT))),
 }
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from chat_models import FORMATS, chat_models
+from chat_models import FORMATS, chat_models, save_chat
 from test_methods_shortening import prompt_seen
 from test_tasks_longbench import task_like
 
-from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
+from lazybench.methods.base import Method, Request
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.random_drop import RandomDrop
-from lazybench.models import LoadedModel
+from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.tasks.base import Sample, place_of
 from lazybench.tasks.prompting import encode_prompt, generation_kwargs
 
@@ -97,3 +98,20 @@ def test_a_task_without_a_context_is_refused_in_one_line(requests: dict[str, Req
         PromptCompression(0.5, "token").run(request)
     assert "\n" not in str(told.value)
     PromptCompression(0.5, "token", part="prompt").run(request)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("strftime_now('%d %b %Y')", "26 Jul 2024"),
+        ("strftime_now('%A, %Y-%m-%d, %-d %B') if strftime_now is defined", "Friday, 2024-07-26, 26 July"),
+        ("strftime_now('%H' + ':%M')", "00:00"),
+        ("date_string if date_string is defined else 'no date'", "no date"),
+    ],
+)
+def test_a_template_that_asks_for_the_day_gets_the_same_on_all_days(asked: str, said: str, tmp_path: Path) -> None:
+    """Whatever the clock says: the date is pinned, and the provenance of those that ask holds it."""
+    template = f"Today is {{{{ {asked} }}}}: {{{{ messages[0]['content'] }}}}"
+    loaded = load_model(ModelSpec("tiny", path=save_chat(tmp_path, template)))
+    assert loaded.wrap_chat("Hello") == f"Today is {said}: Hello"
+    assert loaded.provenance.get("chat_date") == ("2024-07-26" if "strftime_now" in asked else None)

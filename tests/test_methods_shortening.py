@@ -11,9 +11,9 @@ from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lazybench.methods.base import Method, Request
 from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
+from lazybench.methods.base import Method, Request
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.running import best_positions, generate
@@ -95,7 +95,7 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
         layer.register_forward_pre_hook(lambda module, args, number=number: ran.append(number))
         for number, layer in enumerate(layers)
     ]
-    importance = probe_layers(model, request.prompt_ids, range(2))
+    importance, _ = probe_layers(model, request.prompt_ids, range(2))
     assert ran == [0, 1]
     for hook in hooks:
         hook.remove()
@@ -116,7 +116,7 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
 def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
     request = tiny_request(family)
     response = StaticPruning("rerun", keep=0.4).run(request)
-    scores = probe_layers(request.model, request.prompt_ids, range(2)).mean(0, keepdim=True)
+    scores = probe_layers(request.model, request.prompt_ids, range(2))[0].mean(0, keepdim=True)
     kept = best_positions(scores, 24, last=1)
     assert len(kept) == 24
     assert kept[-1] == 59

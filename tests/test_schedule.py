@@ -169,24 +169,6 @@ def test_depths_that_fall_on_one_layer_prune_there_for_all_of_them():
 def test_explicit_layers_win_over_the_depths_of_a_preset():
     spec = PruningSchedule(layers=(9, 19), depths=(0.3, 0.6, 0.9), keep=(0.5, 0.4))
     assert spec.build(32) == PruningSchedule((9, 19), (0.5, 0.4))
-    assert spec.label == "layers=9,19 keep=0.5,0.4"
-
-
-def test_labels_tell_specs_apart():
-    fields = [
-        {"layers": ()},
-        {"layers": (1,), "keep": (0.5,)},
-        {"layers": (1,), "keep": (0.5,), "ratio_of": "context"},
-        {"layers": (1,), "keep": (0.5,), "generated": "kept"},
-        {"layers": (1,), "keep": (0.5,), "sliding_window": "moved"},
-        {"depths": (0.1,), "keep": (0.5,)},
-        {"layers": (1, 2, 3, 4, 9), "keep": (0.5,) * 5},
-        {"layers": (1, 2, 3, 5, 9), "keep": (0.5,) * 5},
-        {"kind": "linear"},
-        {"kind": "linear", "r1": 0.1},
-        {"layers": (1,), "keep": (0.5,), "revive": False},
-    ]
-    assert len({PruningSchedule(**field).label for field in fields}) == len(fields)
 
 
 def preset(name: str) -> PruningSchedule:

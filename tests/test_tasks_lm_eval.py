@@ -20,6 +20,7 @@ from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES, DataSettings, build_task
 from lazybench.tasks.catalogue import TASKS, asks, samples_of
+from lazybench.tasks.lm_eval_requests import requests_of
 from lazybench.tasks.lm_eval_task import TASK_FILES, LmEvalTask
 from lazybench.tasks.long_context import CHOICES, INFINITEBENCH
 
@@ -172,7 +173,8 @@ def test_any_generation_task_with_stops_filters_and_examples() -> None:
         ],
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
-    task = LmEvalTask("lm_eval/sums", "lm_eval", ConfigurableTask(config=config), DataSettings(limit=2), "", "")
+    own = ConfigurableTask(config=config)
+    task = LmEvalTask("lm_eval/sums", "lm_eval", own, requests_of(own), DataSettings(limit=2), "")
     first, second = task.samples()
     assert first.prompt.count("Question:") == 2  # one example, then the question
     assert first.prompt.endswith("Question: 0 + 1?\nAnswer:")
@@ -239,7 +241,8 @@ def test_infinitebench_runs_by_lm_evals_own_files(name: str, prompt: str, good: 
         return {name: Dataset.from_list([{**row, "options": []}])}
 
     config = {**load_yaml(folder / f"infinitebench_{name}.yaml"), "custom_dataset": load}
-    task = LmEvalTask("lm_eval/infinitebench", "lm_eval", ConfigurableTask(config=config), DataSettings(), "", "")
+    own = ConfigurableTask(config=config)
+    task = LmEvalTask("lm_eval/infinitebench", "lm_eval", own, requests_of(own), DataSettings(), "")
     (sample,) = task.samples()
     assert sample.prompt == prompt
     assert task.score(good, sample) == 1.0

@@ -124,11 +124,12 @@ def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.write(tmp_path / "qasper.jsonl", "data/qasper.jsonl")
     name, content, read = _from_archive(tmp_path / "data.zip", "qasper")
-    assert (name, content, read) == ("data/qasper.jsonl", (tmp_path / "qasper.jsonl").read_bytes(), rows)
+    assert (name, content) == ("data/qasper.jsonl", (tmp_path / "qasper.jsonl").read_bytes())
+    assert read == [("data/qasper.jsonl line 1", rows[0]), ("data/qasper.jsonl line 2", rows[1])]
     with pytest.raises(UserError, match=r"holds no data/trec\.jsonl"):
         _from_archive(tmp_path / "data.zip", "trec")
     Dataset.from_list(rows).to_parquet(tmp_path / "part.parquet")
-    assert _from_parquet(tmp_path / "part.parquet", "qasper/part.parquet")[2] == rows
+    assert [read for _, read in _from_parquet(tmp_path / "part.parquet", "qasper/part.parquet")[2]] == rows
 
 
 def test_without_a_network_what_was_fetched_before_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

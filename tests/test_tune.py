@@ -20,8 +20,8 @@ from transformers import LlamaConfig
 
 from lazybench.config import TuneSettings, run_config, with_model
 from lazybench.config_groups import composed, config_folder, register
-from lazybench.methods.base import Method
 from lazybench.errors import UserError
+from lazybench.methods.base import Method
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.schedule import PruningSchedule
@@ -29,6 +29,7 @@ from lazybench.report.statistics import KL_FLOOR
 from lazybench.store.reading import read_records
 from lazybench.tune.outcome import Tried, best_at, write_best
 from lazybench.tune.space import CHOICES, DEEPEST, GAP, parameters_of, starting_points, suggest
+from lazybench.typed import build
 
 SEARCH = (
     "experiment=tune",
@@ -132,7 +133,7 @@ def test_what_was_found_is_what_methods_takes(tmp_path: Path) -> None:
 )
 def test_bad_settings_are_named(block: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words.replace(".", r"\.")):
-        TuneSettings.from_config(block)
+        build(TuneSettings, block, "tune")
 
 
 @pytest.fixture(scope="module")

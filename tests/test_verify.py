@@ -1,4 +1,4 @@
-"""python -m lazybench.verify, as a process, on honest runs and on ones that were tampered with."""
+"""python -m lazybench verify, as a process, on honest runs and on ones that were tampered with."""
 
 from __future__ import annotations
 

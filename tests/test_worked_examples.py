@@ -215,7 +215,7 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
         ({"depths": (0.5,), "keep": (0.5, 0.5)}, "taper.depths has 1 entries"),
         ({"depths": (0.5,), "keep": (1.5,)}, "keep ratio=1.5"),
         ({"preset": "fats"}, "did you mean fast"),
-        ({"preset": None}, "Known: balanced, fast, safe"),
+        ({"preset": None}, "one of safe, balanced, fast"),
         ({"heads": "min"}, "Known: max, mean, query_max"),
         ({"pool": 4}, "pool=4 must be odd"),
         ({"chunk": 0}, "chunk=0"),
@@ -234,7 +234,7 @@ def test_taper_refuses_what_no_model_can_take(settings, words):
 def test_taper_is_named_by_what_it_does():
     assert [Taper(preset=name).label for name in PRESETS] == ["preset=safe", "preset=balanced", "preset=fast"]
     assert Taper(depths=[0.2, 0.5], keep=[0.5, 0.7], window=8, revive=8).label == (
-        "depths=0.2,0.5 keep=0.5,0.7 window=8 revive=8"
+        "depths=0.2,0.5 keep=0.5,0.7 revive=8 window=8"
     )
     shallow = Taper("safe").policy(LlamaConfig(num_hidden_layers=2))  # several depths fall on one layer
     assert shallow.placement.fixed == (0,)

@@ -84,6 +84,23 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "first_k_dense_replace": 1,
         "n_shared_experts": 1,
     },
+    "gemma4_text": {  # from transformers 5.5 on
+        **LLAMA,
+        **WINDOW,
+        **HEAD_DIM,
+        "global_head_dim": 16,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCABULARY,
+    },
+    "llama4_text": {  # from 5.3 on
+        **LLAMA,
+        **HEAD_DIM,
+        "intermediate_size_mlp": 64,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "attention_chunk_size": 64,
+    },
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
     "codegen": {**GPT2, "rotary_dim": 4, "n_ctx": 256},
@@ -115,17 +132,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     },
     "xglm": {**SPECIAL, "d_model": 32, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
 }
-# runs from transformers 5.3 on
-LATER: dict[str, dict[str, Any]] = {
-    "llama4_text": {
-        **LLAMA,
-        **HEAD_DIM,
-        "intermediate_size_mlp": 64,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 1,
-        "attention_chunk_size": 64,
-    },
-}
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> PreTrainedModel:
@@ -135,9 +141,13 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
     norms and sinks are not the zeros and ones of a fresh model: what an engine forgets shows.
     """
     torch.manual_seed(seed)
-    fields = {**FAMILIES, **REFUSED, **LATER}[family]
+    fields = {**FAMILIES, **REFUSED}[family]
     config = AutoConfig.for_model(family.removesuffix("_alibi"), **{**fields, **overrides})
-    model = AutoModelForCausalLM.from_config(config).eval()
+    return give_character(AutoModelForCausalLM.from_config(config).eval()).to(dtype)
+
+
+def give_character(model: PreTrainedModel) -> PreTrainedModel:
+    """Random weights drawn large, as ``tiny_model`` has them, and a generation that no token ends."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2 and parameter.std() < 0.05:
@@ -148,7 +158,7 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
         model.get_input_embeddings().weight[PAD].normal_(0.0, 0.16)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
-    return model.to(dtype)
+    return model
 
 
 @cache

@@ -11,6 +11,7 @@ import functools
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import DictConfig
+
+from lazybench.errors import UserError
 
 LOST = 1  # exit code of a job that left no result: killed, cancelled, timed out too often
 POLL_S = 5.0
@@ -45,6 +48,10 @@ class LazybenchSlurmLauncher(SlurmLauncher):
         return super().checkpoint(*args, **kwargs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                "hydra/launcher=slurm: no sbatch here; start it where Slurm is, or take hydra/launcher=local"
+            )
         import submitit
 
         assert self.config is not None
@@ -62,7 +69,10 @@ class LazybenchSlurmLauncher(SlurmLauncher):
             (list(overrides), "hydra.sweep.dir", number, f"job_{number}", Singleton.get_state())
             for number, overrides in enumerate(job_overrides, start=initial_job_idx)
         ]
-        jobs = executor.map_array(self, *zip(*arguments, strict=True))
+        try:
+            jobs = executor.map_array(self, *zip(*arguments, strict=True))
+        except submitit.core.utils.FailedJobError as error:
+            raise UserError(f"Slurm takes no such job: {' '.join(str(error).split())[:300]}") from None
         print(
             f"Slurm array {jobs[0].job_id.split('_')[0]} of {len(jobs)} jobs; logs: {Path(folder).parent}", flush=True
         )

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from lazybench.errors import UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from lazybench.pruning.engine import LazyLLM as LazyLLM
+    from lazybench.pruning.engine import Pruned
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
 
 __version__ = "0.2.0"
-__all__ = ["LazyLLM", "PruningSchedule", "UserError"]
+__all__ = ["LazyLLM", "PruningSchedule", "UserError", "prune"]
 
 _HOMES = {"LazyLLM": "lazybench.pruning.engine", "PruningSchedule": "lazybench.pruning.schedule"}
 
@@ -25,3 +28,23 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def prune(model: PreTrainedModel, method: str = "lazyllm", **params: Any) -> Pruned:
+    """A context in which ``model.generate`` prunes by a method; leaving it restores the model.
+
+    Args:
+        method: any method that is a pruning policy, by its name on the command line: ``"taper"``, ``"fastkv"``, ...
+        params: its parameters, by the same names: ``preset="fast"``.
+
+    Raises:
+        UserError: no such method or parameter, a method that is no policy, or a model that can't run it.
+    """
+    from lazybench.methods import METHODS, PolicyMethod, build
+    from lazybench.pruning.engine import Pruned
+
+    chosen = build(method, params)
+    if not isinstance(chosen, PolicyMethod) or not chosen.only_prunes:
+        policies = [name for name, kind in METHODS.items() if kind.run is PolicyMethod.run]
+        raise UserError(f"{method} does more than prune inside the model; prune() takes one of {', '.join(policies)}")
+    return Pruned(model, chosen.for_model(model))

@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 from lazybench import __version__
+from lazybench.entry import command
 
 OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts
 
@@ -28,6 +29,7 @@ COMMANDS = {
 }
 
 
+@command
 def main() -> int:
     """The overview, or what the first argument names, with the others."""
     if sys.argv[1:2] == ["--version"]:

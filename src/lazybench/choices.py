@@ -16,7 +16,13 @@ from omegaconf import OmegaConf
 
 from lazybench.config_groups import add, config_folder, groups, names, node_of, pruning_fields
 from lazybench.errors import UserError, unknown_name
+from lazybench.typed import path_of
 
+MAY_BE_NULL = ("experiment", "size", "experiment_size")  # the other groups have one choice in every run
+NO_OTHER_FILES = (
+    "Hydra's way to other files is closed, for they could name code; a file of settings is pruning=FILE.yaml, "
+    "a model's model=FOLDER, everything else stands on the command line"
+)
 _local: dict[str, Path] = {}  # name in the group to the checkpoint it stands for
 
 
@@ -26,19 +32,30 @@ def prepare(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: a choice that does not exist.
     """
-    return [_prepare(override) for override in overrides]
+    unset = {f"{group}=null" for group in MAY_BE_NULL}  # the default, which Hydra knows in its own files alone
+    return [_prepare(override) for override in overrides if override not in unset]
 
 
 def _prepare(override: str) -> str:
     # Hydra's own syntax (glob(*), choice(...), quotes) is left for it to read
-    match = re.fullmatch(r"(?P<group>\+?\w+)=(?P<choices>[^\[\](){}'\"$]+)", override)
+    key, _, value = override.partition("=")
+    if value.startswith("~") and not _is_group(key):  # neither it nor what is not ASCII is in Hydra's syntax
+        value = ",".join(str(path_of(part)) for part in value.split(","))
+        override = f"{key}={value}"
+    if not value.isascii() and not _is_group(key) and not re.search(r"[\[\](){}'\"$,]", value):
+        return f'{key}="{value}"'
+    if key.lstrip("+~") in ("hydra", "hydra.searchpath"):
+        raise UserError(f"{override}: {NO_OTHER_FILES}")
+    match = re.fullmatch(r"(?P<group>\+?\w+)=(?P<choices>[^\[\](){}'\"$]*)", override)
     if match is None or (group := match["group"].lstrip("+")) not in groups():
+        if "." not in key and re.search(r"\.\.|(^|[^\w.\-])[/~]", f"{key} {value}") and _is_group(key):
+            raise UserError(f"{override}: {NO_OTHER_FILES}")
         return override
     return f"{match['group']}={','.join(_choice(group, choice) for choice in match['choices'].split(','))}"
 
 
 def _choice(group: str, choice: str) -> str:
-    if choice in ("null", "") or choice in (known := names(group)):
+    if choice in (known := names(group)):
         return choice
     if group == "task" and choice.split("/")[0] == "lm_eval":
         return _lm_eval_task(choice)
@@ -50,8 +67,28 @@ def _choice(group: str, choice: str) -> str:
     raise unknown_name(group, choice, known)
 
 
+def refuse_other_files(arguments: Sequence[str]) -> None:
+    """Hydra's options that read files of anybody's as if they were this program's: one even runs a pickle.
+
+    Raises:
+        UserError: one of them is there, written out or shortened.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    given = get_args_parser().parse_args(list(arguments))
+    for name in ("config_path", "config_name", "config_dir", "experimental_rerun"):
+        if (value := getattr(given, name)) is not None:
+            raise UserError(f"--{name.replace('_', '-')} {value}: {NO_OTHER_FILES}")
+
+
+def _is_group(key: str) -> bool:
+    """Whether Hydra might look for a file: ``hydra/launcher``, ``+method``, and not ``out``."""
+    name = key.lstrip("+~").partition("@")[0]
+    return "/" in name or name in (*groups(), "method")
+
+
 def model_node(choice: str) -> dict[str, Any]:
-    """Every field of the model that ``model=CHOICE`` stands for, to be instantiated.
+    """Every field of the model that ``model=CHOICE`` stands for.
 
     Raises:
         UserError: no such model.
@@ -76,7 +113,7 @@ def _lm_eval_task(choice: str) -> str:
 
 def _model(choice: str) -> str | None:
     """A checkpoint on this machine, or one on the hub; None: the name of neither."""
-    path = Path(choice).expanduser()
+    path = path_of(choice)
     if path.exists() or path.suffix == ".gguf" or choice.startswith(("/", "./", "../", "~")):
         if not (path.suffix == ".gguf" and path.is_file()) and not (path / "config.json").is_file():
             raise UserError(f"no checkpoint at {path}: model= needs a folder with config.json, or a .gguf file")
@@ -106,4 +143,4 @@ def _by_hub_id() -> dict[str, str]:
 
 def _plain(text: str) -> str:
     """Only characters that need no quotes on Hydra's command line."""
-    return re.sub(r"[^\w.\-]+", "_", text.removesuffix(".yaml")).strip("_")
+    return re.sub(r"[^\w.\-]+", "_", text.removesuffix(".yaml"), flags=re.ASCII).strip("_")

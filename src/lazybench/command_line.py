@@ -8,29 +8,31 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.config_groups import config_folder, register
+from lazybench.entry import command, show_any_character
 from lazybench.errors import UserError, refuse
 from lazybench.unused_settings import unused_settings
+
+if TYPE_CHECKING:
+    from lazybench.config import RunConfig
 
 GPU = "experiment=gpu"
 _jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
 
 
+@command
 def main() -> int:
     """``run.py`` and the command ``lazybench``: run what this process's arguments say.
 
     Returns:
         The exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from lazybench.choices import prepare
+    from lazybench.choices import prepare, refuse_other_files
     from lazybench.listing import answer_help
 
     arguments = sys.argv[1:] = _shapes_of_gpu(sys.argv[1:])
@@ -39,6 +41,7 @@ def main() -> int:
         if (text := answer_help(arguments)) is not None:
             print(text)
             return 0
+        refuse_other_files(arguments)
         register()
         sys.argv[1:] = prepare(arguments)
         _hydra_job()
@@ -46,12 +49,6 @@ def main() -> int:
             _end_of_sweep(arguments)
         if GPU in arguments:
             _page_of_gpu(arguments)
-    except UserError as error:
-        return refuse(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        from lazybench.hydra_errors import one_line
-
-        return refuse(one_line(error))
     except KeyboardInterrupt:
         return 130
     return max(_jobs.values(), default=0)
@@ -63,6 +60,7 @@ def _hydra_job(config: DictConfig) -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    show_any_character()  # a launcher's job is a process of its own
     settings = HydraConfig.get()
     sweep = settings.mode is RunMode.MULTIRUN
     try:
@@ -78,7 +76,8 @@ def _hydra_job(config: DictConfig) -> int:
 
 def _shapes_of_gpu(arguments: list[str]) -> list[str]:
     """``experiment=gpu`` runs three shapes, one after another, unless a model is named or a configuration asked for."""
-    named = any(argument.startswith("model=") for argument in arguments)
+    which = ("model=", "model.path=", "model.hub_id=", "model.config=")  # after a + too
+    named = any(argument.lstrip("+").startswith(which) for argument in arguments)
     if GPU not in arguments or named or {"--cfg", "-c"} & set(arguments):
         return arguments
     sweep = [] if {"--multirun", "-m"} & set(arguments) else ["--multirun"]
@@ -111,6 +110,7 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
         from lazybench.config import run_config
 
         checked = run_config(config, sweep)
+        _check_who_names_code(checked, overrides)
         if checked.dry_run:
             from lazybench.dry_run import dry_run
 
@@ -136,6 +136,14 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
         if sweep:
             raise  # ends the sweep, not only this job
         return 130
+
+
+def _check_who_names_code(checked: RunConfig, overrides: Sequence[str]) -> None:
+    """lm-eval's task files import Python: their folder is for the person at the command line to name, for no file."""
+    key = "task.parameters.include_path"
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if (folder := checked.data.parameters.get("include_path")) and not typed & {key, "task.parameters"}:
+        raise UserError(f"{key}={folder} stands in a file and names code; say it on the command line to run it")
 
 
 def _end_of_sweep(arguments: Sequence[str]) -> None:

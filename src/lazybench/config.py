@@ -9,26 +9,29 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lazybench import methods
 from lazybench.choices import model_node
 from lazybench.config_groups import node_of, pruning_fields
-from lazybench.errors import UserError, check_whole_number, naming, unknown_name
-from lazybench.errors import plain as as_data
-from lazybench.methods import Method, build, find
+from lazybench.errors import UserError, check_whole_number, naming_errors, unknown_name
+from lazybench.methods import Method
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.tasks import check_name
 from lazybench.tasks.base import DataSettings
+from lazybench.typed import build, typed
+from lazybench.typed import plain as as_data
 
 SWITCHES = ("fidelity", "scoring", "timing", "attention_map", "launches", "dry_run")
 HOW_A_MODEL_RUNS = ("dtype", "device", "device_map", "attention", "quantization", "prompt_limit_tokens")
-AS_THEY_ARE = ("repeats", "warmup", "max_new_tokens", "seed", "threads", "tracker")  # the others are typed on the way
+AS_THEY_ARE = ("repeats", "warmup", "max_new_tokens", "seed", "threads", "tracker", "references", "tune")
+PARTS = ("model", "data", "task", "method")  # keys with keys of their own
+KEYS = {*AS_THEY_ARE, *SWITCHES, *PARTS, "methods", "pruning", "limit", "shard", "tag", "out"}
 
 
 @dataclass(frozen=True)
@@ -60,35 +63,17 @@ class TuneSettings:
     job: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("held", "speedups", "models", "left_out"):
-            value = getattr(self, name)
-            if not isinstance(value, list | tuple):
-                raise UserError(f"tune.{name}={value} must be a list, as in 'tune.{name}=[{value}]'")
-            object.__setattr__(self, name, tuple(value))
         for name, number, least in (("trials", self.trials, 1), ("stages", self.stages, 1), ("job", self.job, 0)):
             check_whole_number(f"tune.{name}", number, least)
-        if not isinstance(self.least_keep, int | float) or not 0 < self.least_keep < 1:
+        if not 0 < self.least_keep < 1:
             raise UserError(f"tune.least_keep={self.least_keep} must be a share between 0 and 1, as in 0.1")
-        if not self.speedups or not all(isinstance(ratio, int | float) and ratio > 1 for ratio in self.speedups):
+        if not self.speedups or min(self.speedups) <= 1:
             raise UserError(f"tune.speedups={list(self.speedups)} must be FLOPs ratios above 1, as in [1.5,2,3]")
-        if self.timeout_s is not None and (not isinstance(self.timeout_s, int | float) or self.timeout_s <= 0):
+        if self.timeout_s is not None and self.timeout_s <= 0:
             raise UserError(f"tune.timeout_s={self.timeout_s} must be a number of seconds above 0, or null")
         named = [*self.models, *self.left_out]
         if twice := [name for name in named if named.count(name) > 1]:
             raise UserError(f"tune.models and tune.left_out name {twice[0]} twice")
-
-    @classmethod
-    def from_config(cls, block: Mapping[str, Any]) -> TuneSettings:
-        """Check the names too.
-
-        Raises:
-            UserError: a key or a value that is not allowed.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in block:
-            if name not in known:
-                raise unknown_name("key of tune", str(name), known)
-        return cls(**block)
 
 
 @dataclass(frozen=True)
@@ -128,9 +113,6 @@ class RunConfig:
         ):
             if value is not None:
                 check_whole_number(name, value, least)
-        for name in SWITCHES:
-            if not isinstance(switch := getattr(self, name), bool):
-                raise UserError(f"{name}={switch} must be true or false")
         if not self.timing and not self.fidelity:
             raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
         if self.tracker not in ("none", "wandb"):
@@ -141,40 +123,43 @@ class RunConfig:
                 raise UserError(f"methods names {twice!r} twice; each may stand once in a run")
 
 
-def run_config(config: DictConfig, sweep: bool = False) -> RunConfig:
+def run_config(config: DictConfig | Mapping[str, Any], sweep: bool = False) -> RunConfig:
     """Check and type a composed configuration.
 
     Args:
+        config: as Hydra composes it, or the same as plain data.
         sweep: this is one of several jobs, so ``tag`` names a folder of folders.
 
     Raises:
         UserError: any value that is not allowed, in one line.
     """
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    plain = _plain(config)
     chosen = _methods(plain)
     identity = _identity(plain, chosen)
-    root = plain["data"].get("root")
-    task = plain["task"]
+    task = build(_TaskNode, plain["task"], "task")
+    for name in task.datasets:
+        check_name(name)
+    types = get_type_hints(RunConfig, localns={"Method": object}) | get_type_hints(DataSettings)
     checked = RunConfig(
-        model=_build(config.model, "model"),
-        task_name=task["name"],
-        datasets=tuple(_listed(task["datasets"], "task.datasets", "qasper,lcc")),
+        model=build(ModelSpec, plain["model"], "model"),
+        task_name=task.name,
+        datasets=task.datasets,
         data=DataSettings(
-            root=Path(str(root)).expanduser() if root else None,
-            limit=plain["limit"],
-            seed=plain["seed"] if isinstance(plain["seed"], int) else 0,
+            root=build(_DataNode, plain["data"], "data").root,
+            limit=typed(types["limit"], plain["limit"], "limit"),
+            seed=typed(int, plain["seed"], "seed"),
             shard=_shard(plain["shard"]),
-            parameters=task.get("parameters") or {},
+            parameters=_parameters(task),
         ),
         methods=chosen,
         out=_folder(plain, identity, sweep),
-        references=Path(str(plain["references"])).expanduser() if plain["references"] else None,
         resolved=identity,
-        tune=None if plain["tune"] is None else TuneSettings.from_config(plain["tune"]),
-        **{name: plain[name] for name in (*AS_THEY_ARE, *SWITCHES)},
+        **{name: typed(types[name], plain[name], name) for name in (*AS_THEY_ARE, *SWITCHES)},
     )
-    for name in [*checked.tune.models, *checked.tune.left_out] if checked.tune else []:
-        with_model(checked, name)
+    for key in ("models", "left_out") if checked.tune else ():
+        for name in getattr(checked.tune, key):
+            with naming_errors(f"tune.{key}"):
+                with_model(checked, name)
     return checked
 
 
@@ -188,7 +173,7 @@ def with_model(config: RunConfig, name: str) -> RunConfig:
     """
     node, plain = model_node(name), node_of(ModelSpec)
     node |= {field: getattr(config.model, field) for field in HOW_A_MODEL_RUNS if node[field] == plain[field]}
-    return replace(config, model=_build(OmegaConf.create(node), "model"), resolved=config.resolved | {"model": node})
+    return replace(config, model=build(ModelSpec, node, "model"), resolved=config.resolved | {"model": node})
 
 
 def run_folder(config: DictConfig, sweep: bool = False) -> Path:
@@ -197,25 +182,63 @@ def run_folder(config: DictConfig, sweep: bool = False) -> Path:
     Raises:
         UserError: a tag that is no folder's name.
     """
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    plain = _plain(config)
     return _folder(plain, _identity(plain, _methods(plain)), sweep)
 
 
+@dataclass(frozen=True)
+class _DataNode:
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class _TaskNode:
+    name: str
+    datasets: tuple[str, ...]
+    parameters: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.datasets:
+            raise UserError("task.datasets=[] must be a list with at least one entry, as in 'task.datasets=[qasper]'")
+
+
+def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The composed configuration as plain data, with every key that a run has and no other."""
+    resolved = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    plain = cast(dict[str, Any], resolved)
+    if unknown := plain.keys() - KEYS:
+        raise unknown_name("key", min(map(str, unknown)), KEYS)
+    if missing := KEYS - plain.keys():
+        raise UserError(f"{min(missing)} was taken away; every run has it: leave out ~{min(missing)}")
+    for name in PARTS:
+        typed(Mapping[str, Any], plain[name], name)
+    return plain
+
+
+def _parameters(task: _TaskNode) -> Mapping[str, Any]:
+    """The task's own, with the one that is a path as the others are."""
+    parameters = dict(task.parameters or {})
+    if parameters.get("include_path") is not None:
+        parameters["include_path"] = str(typed(Path, parameters["include_path"], "task.parameters.include_path"))
+    return parameters
+
+
 def _folder(plain: Mapping[str, Any], identity: Mapping[str, Any], sweep: bool) -> Path:
-    tag = plain["tag"]
-    if plain["out"]:
+    tag, out = typed(str | None, plain["tag"], "tag"), typed(Path | None, plain["out"], "out")
+    if out is not None:
         if tag is not None:
-            raise UserError(f"tag={tag} and out={plain['out']} both name the run's folder; give one")
-        return Path(str(plain["out"]))
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]
+            raise UserError(f"tag={tag} and out={out} both name the run's folder; give one")
+        return cast(Path, out)
+    known = json.loads(json.dumps(identity, default=str))  # keys as text: others have no order among them
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.\-]+", "_", f"{identity['model']['name']}-{identity['task']['name']}")
     runs = Path("results/runs")
     if tag is None:
         return runs / f"{name}-{digest}"
-    if re.fullmatch(r"\w[\w.\-]*", str(tag)) is None:
+    if re.fullmatch(r"\w[\w.\-]*", tag) is None:
         raise UserError(f"tag={tag} must be letters, digits, '.', '_' or '-': it names a folder of {runs}")
     several = sweep or _shard(plain["shard"])[1] > 1
-    return runs / str(tag) / f"{name}-{digest}" if several else runs / str(tag)
+    return runs / tag / f"{name}-{digest}" if several else runs / tag
 
 
 def _identity(plain: Mapping[str, Any], methods: Sequence[Method]) -> dict[str, Any]:
@@ -223,7 +246,7 @@ def _identity(plain: Mapping[str, Any], methods: Sequence[Method]) -> dict[str, 
     no_part = ("out", "tag", "method", "tracker", "dry_run", "references")
     identity = {key: value for key, value in plain.items() if key not in no_part}
     identity["methods"] = [{"method": method.name, **method.params} for method in methods]
-    if plain["tune"] is not None:  # jobs that share a search share its folder
+    if isinstance(plain["tune"], Mapping):  # jobs that share a search share its folder
         identity["tune"] = {key: value for key, value in plain["tune"].items() if key != "job"}
     return identity
 
@@ -251,21 +274,21 @@ def _method(entry: Any, plain: Mapping[str, Any]) -> Method:
     name = own.pop("method", None)
     if not isinstance(name, str) or not name:
         raise UserError(f"methods={entry} names no method; its parameters stand beside it: {{method: lazyllm, ...}}")
-    params = {**plain["method"][find(name).name], **own}
+    known = typed(Mapping[str, Any], plain["method"].get(methods.find(name).name, {}), f"method.{name}")
+    params = _merged(known, own)
     if isinstance(pruning := own.get("pruning"), str):  # a preset by its name
         params["pruning"] = as_data(PruningSchedule(**pruning_fields(pruning)))
-    elif isinstance(pruning, dict):
-        params["pruning"] = {**plain["pruning"], **pruning}
-    if isinstance(params.get("pruning"), dict):
-        params["pruning"].pop("_target_", None)
     if isinstance(params.get("draft"), str):  # a model, as ``model=`` names one
-        params["draft"] = _build(OmegaConf.create(model_node(params["draft"])), "model")
-    return build(name, params)
+        with naming_errors(f"{name}.draft={params['draft']}"):
+            params["draft"] = build(ModelSpec, model_node(params["draft"]), "model")
+    return methods.build(name, params)
 
 
-def _build(node: DictConfig, what: str) -> Any:
-    try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise naming(what, cause) from (None if isinstance(cause, UserError) else error)
+def _merged(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The node with these of its values in place of its own, part by part."""
+    both_parts = {
+        key: _merged(node[key], new)
+        for key, new in changes.items()
+        if isinstance(new, dict) and isinstance(node.get(key), dict)
+    }
+    return {**node, **changes, **both_parts}

@@ -14,8 +14,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.errors import UserError, plain, unknown_name
+from lazybench.errors import UserError, unknown_name
 from lazybench.methods import METHODS, quality_methods
+from lazybench.typed import ABSENT, path_of, plain, read_settings
 
 SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
 FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
@@ -120,23 +121,17 @@ def pruning_fields(name: str) -> dict[str, Any]:
     if name in PRESETS:
         return dict(PRESETS[name])
     own = config_folder() / "pruning" / f"{name}.yaml"
-    path = Path(name).expanduser() if name.endswith(".yaml") else own
+    path = path_of(name) if name.endswith(".yaml") else own
     if path != own and not path.is_file():
         raise UserError(f"pruning={name}: no such file; give a preset's name, or a file with layers and keep")
     if not path.is_file():
         raise unknown_name("pruning", name, names("pruning"))
-    try:
-        chosen = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # whatever a file that is no YAML makes the parser raise
-        raise UserError(f"pruning={name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(chosen, dict):
-        raise UserError(f"pruning={name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
-    chosen.pop("_target_", None)
+    chosen = read_settings(path, f"pruning={name}")
     known = [field.name for field in fields(PruningSchedule)]
     for key in chosen:
         if key not in known:
-            raise unknown_name(f"key in pruning={name}", str(key), known)
-    return {str(key): value for key, value in chosen.items()}
+            raise unknown_name(f"key in pruning={name}", key, known)
+    return chosen
 
 
 def method_nodes() -> dict[str, dict[str, Any]]:
@@ -147,11 +142,11 @@ def method_nodes() -> dict[str, dict[str, Any]]:
 
 def node_of(kind: type[Any]) -> dict[str, Any]:
     """A dataclass's fields with their defaults; ``???`` where there is none."""
-    node: dict[str, Any] = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
+    node: dict[str, Any] = {}
     for field in fields(kind):
         if field.default is not MISSING:
             default: Any = field.default
             node[field.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
         else:
-            node[field.name] = "???" if field.default_factory is MISSING else field.default_factory()
+            node[field.name] = ABSENT if field.default_factory is MISSING else field.default_factory()
     return node

@@ -10,16 +10,15 @@ from math import ceil
 from statistics import fmean
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from lazybench.config import RunConfig
 from lazybench.methods.base import PolicyMethod
 from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
-from lazybench.models.hub import Repository
-from lazybench.models.loading import device_of, dtype_of, local_checkpoint
-from lazybench.models.random_weights import cut_depth, random_model, true_shape
-from lazybench.models.spec import ModelSpec
+from lazybench.models.loading import device_of, dtype_of, quantized_as, shape_of
+from lazybench.models.random_weights import cut_depth, random_model
+from lazybench.pruning.layers import configs_of_layers
 from lazybench.tasks import build_task
 from lazybench.tune.search import searched_method
 
@@ -34,7 +33,9 @@ def dry_run(config: RunConfig) -> int:
     Raises:
         UserError: data or shape out of reach; settings that this model or a search can't take.
     """
-    print(f"would run {config.task_name} on {config.model.name}, into {config.out}{_state(config)}")
+    shape = shape_of(config.model)
+    name = config.model.display_name(quantized_as(config.model, shape))
+    print(f"would run {config.task_name} on {name}, into {config.out}{_state(config)}")
     lengths: list[int] = []  # of the prompts, in tokens
     new_tokens = 0
     for name in config.datasets:
@@ -63,13 +64,14 @@ def dry_run(config: RunConfig) -> int:
         print(f"  a search: {config.tune.trials} trials on every other sample{of_each}")
     print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
     if lengths:
-        _forecast(config, lengths, new_tokens, generations)
+        _forecast(config, shape, lengths, new_tokens, generations)
     return 0
 
 
-def _forecast(config: RunConfig, lengths: list[int], new_tokens: int, generations: int) -> None:
+def _forecast(
+    config: RunConfig, shape: PretrainedConfig, lengths: list[int], new_tokens: int, generations: int
+) -> None:
     """Time and memory as if every method took as long as the plain model, on this device as fast as it is now."""
-    shape = _shape(config.model)
     text = shape.get_text_config()
     for method in config.methods:
         if isinstance(method, PolicyMethod):
@@ -80,10 +82,13 @@ def _forecast(config: RunConfig, lengths: list[int], new_tokens: int, generation
         torch.set_num_threads(config.threads)
     seconds_per_flop, step_s = _speed(shape, dtype, device, config.model.attention, max(lengths))
     prefill_s = fmean(full_prefill_flops(shape, length) for length in lengths) * seconds_per_flop
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    rows = sum(
+        (getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
+        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+        for layer in configs_of_layers(text)
+    )
     longest = max(lengths) + new_tokens
-    cache = 2 * text.num_hidden_layers * heads * head_dim * longest * dtype.itemsize
+    cache = 2 * rows * longest * dtype.itemsize
     weights = weight_bytes(shape, dtype, config.model.quantization)
     print(
         f"forecast, from a few layers of the model's shape as fast as this {device.type} runs them now; good to "
@@ -94,20 +99,6 @@ def _forecast(config: RunConfig, lengths: list[int], new_tokens: int, generation
         "the plain model and no answer ended early\n"
         f"  memory: {weights / GIB:.2f} GiB of weights, {cache / GIB:.2f} GiB of KV cache at {longest:,} tokens"
     )
-
-
-def _shape(spec: ModelSpec) -> PretrainedConfig:
-    if spec.path is not None and spec.path.expanduser().is_dir():
-        found: PretrainedConfig = AutoConfig.from_pretrained(spec.path.expanduser(), trust_remote_code=False)
-    elif spec.config:
-        return true_shape(spec)
-    elif spec.hub_id is not None:
-        found = AutoConfig.from_pretrained(
-            Repository.find(spec.hub_id, spec.revision).small_files(), trust_remote_code=False
-        )
-    else:
-        found = AutoConfig.from_pretrained(local_checkpoint(spec)[0], trust_remote_code=False)
-    return found
 
 
 def _speed(

@@ -11,13 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.errors import UserError, refuse, unknown_name
+from lazybench.entry import command
+from lazybench.errors import UserError, unknown_name
 
 ARTEFACTS = ("table1", "table2", "fig1", "fig2", "fig5", "fig6", "fig7")
 QUALITY = "quality"  # what it builds is the leaderboard
 SIZES = ("smoke", "mini", "full")
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an experiment at a size and build its artefact in results/artefacts/<experiment>-<size>.
 
@@ -31,10 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(given):
         print(f"{__doc__}\nexperiments: {' '.join((*ARTEFACTS, QUALITY))}; sizes: {' '.join(SIZES)}")
         return 0
-    try:
-        return _run(given)
-    except UserError as error:
-        return refuse(error)
+    return _run(given)
 
 
 def _run(arguments: list[str]) -> int:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+import traceback
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from lazybench.config_groups import composed, groups
 from lazybench.errors import UserError
 from lazybench.store.reading import flatten
+
+
+def is_hydras(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf refuses something: by an exception of theirs, or any raised in their own code."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+    return isinstance(error, HydraException | OmegaConfBaseException) or bool({"hydra", "omegaconf"} & {*raised_in})
 
 
 def one_line(error: Exception) -> UserError:

@@ -42,8 +42,6 @@ def answer_help(arguments: Sequence[str]) -> str | None:
     Raises:
         UserError: a list that does not exist.
     """
-    if "--version" in arguments:
-        return f"lazybench {__version__}"
     asked = next((place for place, text in enumerate(arguments) if text in ("-h", "--help")), None)
     if asked is None:
         return None
@@ -121,7 +119,11 @@ def _models() -> Iterator[str]:
     for path in sorted((config_folder() / "model").glob("*.yaml")):
         node = yaml.safe_load(path.read_text(encoding="utf-8"))
         limit = node.get("prompt_limit_tokens")
-        facts = ", ".join(filter(None, [node.get("hub_id"), f"prompts up to {limit:,} tokens" if limit else None]))
+        facts = ", ".join(
+            filter(
+                None, [node.get("hub_id") or node.get("embedded"), f"prompts up to {limit:,} tokens" if limit else None]
+            )
+        )
         yield _wrapped(f"  {path.stem}", f"{_first_comment(path).rstrip('.')}{facts and f': {facts}'}", 24)
     yield _wrapped("model.KEY:", " ".join(field.name for field in fields(ModelSpec) if field.name != "name"))
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import sys
 
+from lazybench.entry import command
 from lazybench.errors import UserError
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
 
+@command
 def main() -> int:
     """Run lm-eval on this process's arguments; bad input ends with one line and exit code 2."""
     from lm_eval.__main__ import cli_evaluate

@@ -12,6 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.config_groups import pruning_fields
 from lazybench.tasks.prompting import truncate_middle
+from lazybench.typed import build
 
 
 @register_model("lazyllm")
@@ -91,4 +92,4 @@ def schedule_of(pruning: str, num_layers: int) -> PruningSchedule:
         except ValueError:
             raise UserError(f"pruning={pruning!r} must be layers and keep ratios, as in 9:0.7+19:0.7+28:0.7") from None
         return PruningSchedule(tuple(layer for layer, _ in pairs), tuple(keep for _, keep in pairs))
-    return PruningSchedule(**pruning_fields(pruning)).build(num_layers)
+    return build(PruningSchedule, pruning_fields(pruning), "pruning").build(num_layers)

@@ -44,6 +44,7 @@ class Measuring:
         self.folder = folder
         self.tracker = tracker
         self.repeats = {method: max(config.repeats, method.repeats) for method in config.methods}
+        self.proven = {(record.method, record.setting) for record in folder.done.values() if record.error is None}
         self.warm_up = WarmUp(config.methods, config.warmup)
         self.store: ReferenceStore | None = None
         if config.references or not config.timing:
@@ -62,11 +63,13 @@ class Measuring:
         """
 
         @cache  # nothing to encode where everything is measured
-        def prompt() -> Prompt:
-            return encode(self.config, self.loaded, task, sample)
+        def prompt() -> Prompt | str:
+            return attempt(lambda: encode(self.config, self.loaded, task, sample), proven=True)
 
         def request(repeat: int) -> Request:
-            return request_for(self.config, self.loaded, task, prompt(), index, repeat)
+            encoded = prompt()
+            assert isinstance(encoded, Prompt)
+            return request_for(self.config, self.loaded, task, encoded, index, repeat)
 
         @cache  # recorded when the first method asks for it, and once
         def reference() -> Reference:
@@ -83,11 +86,18 @@ class Measuring:
                 record = self.folder.done.get(blank.key)
                 if record is None:
                     progress.show(task.name, method.name)
-                    blank = replace(blank, prompt_tokens=prompt().ids.shape[1], truncated_from=prompt().truncated_from)
-                    if self.config.timing:
-                        record = self._time(blank, method, request(repeat), task, sample)
+                    encoded = prompt()
+                    if isinstance(encoded, str):
+                        record = replace(blank, error=encoded)
                     else:
-                        record = self._judge(blank, method, request(repeat), reference, task, sample)
+                        size = encoded.ids.shape[1]
+                        blank = replace(blank, prompt_tokens=size, truncated_from=encoded.truncated_from)
+                        if self.config.timing:
+                            record = self._time(blank, method, request(repeat), task, sample)
+                        else:
+                            record = self._judge(blank, method, request(repeat), reference, task, sample)
+                    if record.error is None:
+                        self.proven.add((record.method, record.setting))
                     self.folder.append(record)
                     self._log(record)
                 group.append((method, record))
@@ -107,7 +117,7 @@ class Measuring:
 
     def _time(self, record: Record, method: Method, request: Request, task: Task, sample: Sample) -> Record:
         self.warm_up(request)
-        measured = attempt(lambda: measure(method, request))
+        measured = attempt(lambda: measure(method, request), proven=self._proven(method))
         if not isinstance(measured, Measurement):  # out of memory, say: this sample failed, the run goes on
             return replace(record, error=measured)
         record = replace(
@@ -120,7 +130,7 @@ class Measuring:
             added_memory_bytes=measured.added_memory_bytes,
         )
         if self.config.launches and not record.repeat:
-            counted = attempt(lambda: launches_and_waits(method, request))
+            counted = attempt(lambda: launches_and_waits(method, request), proven=True)
             told = counted if isinstance(counted, dict) else {"launches": counted}
             record = replace(record, details={**(record.details or {}), **told})
         record = self._with_answer(record, measured.response.new_tokens, task, sample)
@@ -142,17 +152,21 @@ class Measuring:
         None for the baseline where its reference was recorded just now.
         """
 
-        def judge() -> Quality:
-            own = reference().response if method.name == Baseline.name else None
-            return quality(method, request, reference()) if own is None else Quality(EXACT, own)
+        plain = attempt(reference)
+        if not isinstance(plain, Reference):
+            return replace(record, error=plain)
 
-        judged = attempt(judge)
+        def judge() -> Quality:
+            own = plain.response if method.name == Baseline.name else None
+            return quality(method, request, plain) if own is None else Quality(EXACT, own)
+
+        judged = attempt(judge, proven=self._proven(method))
         if not isinstance(judged, Quality):
             return replace(record, error=judged)
         record = _with_fidelity(self._with_work(record, judged.response, request, sample), judged.fidelity)
         if not self.config.scoring:
             return record
-        tokens = attempt(lambda: free_tokens(method, request, reference(), judged.fidelity))
+        tokens = attempt(lambda: free_tokens(method, request, plain, judged.fidelity), proven=True)
         if isinstance(tokens, str):
             return replace(record, error=tokens)
         return self._with_answer(record, tokens, task, sample)
@@ -183,8 +197,13 @@ class Measuring:
         prediction = str(self.loaded.tokenizer.decode(new_tokens, skip_special_tokens=True))
         record = replace(record, prediction=prediction, output_tokens=len(new_tokens))
         if self.config.scoring and self.loaded.scores_mean_something:
-            record = replace(record, score=task.score(self.loaded.postprocess(prediction), sample))
+            score = attempt(lambda: task.score(self.loaded.postprocess(prediction), sample), proven=True)
+            record = replace(record, **({"error": f"score: {score}"} if isinstance(score, str) else {"score": score}))
         return record
+
+    def _proven(self, method: Method) -> bool:
+        """It has measured a sample in this folder: what it refuses now is one sample, not the set-up."""
+        return (method.name, json.dumps(method.params, sort_keys=True)) in self.proven
 
     def _blank_record(self, task: Task, sample: Sample, method: Method, repeat: int, order: int) -> Record:
         return Record(
@@ -202,7 +221,8 @@ class Measuring:
 
 
 def _judged(record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
-    found = attempt(lambda: fidelity(method, request, reference()))
+    plain = attempt(reference)
+    found = plain if isinstance(plain, str) else attempt(lambda: fidelity(method, request, plain), proven=True)
     return replace(record, error=f"fidelity: {found}") if isinstance(found, str) else _with_fidelity(record, found)
 
 

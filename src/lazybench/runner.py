@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy
 import torch
 
 from lazybench.config import RunConfig
+from lazybench.measure.protocol import attempt
 from lazybench.measuring import Measuring
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.models.flops import layer_cost
@@ -47,9 +49,11 @@ def run(config: RunConfig) -> int:
     _warn_of_slow_precision(loaded)
     for method in config.methods:
         method.prepare(loaded.model)
-    for task in tasks:  # what does not fit the window is refused before anything is measured
+    for task in tasks:  # what fits no window, or scores no sample, is refused before anything is measured
         for sample in task.samples()[:1]:
-            encode(config, loaded, task, sample)
+            attempt(partial(encode, config, loaded, task, sample))
+            if config.scoring and loaded.scores_mean_something:
+                attempt(partial(task.score, "".join(sample.answers[:1]), sample))
     facts = provenance.collect(
         model=loaded.provenance,
         tasks={task.name: {"fingerprint": task.fingerprint, "source": task.source} for task in tasks},
@@ -64,9 +68,11 @@ def run(config: RunConfig) -> int:
         except KeyboardInterrupt:
             kept = len(read_records(config.out / "samples.jsonl"))  # the one being written may be among them
             raise KeyboardInterrupt(f"{kept} records are kept in {config.out}") from None
-        if config.attention_map and tasks[0].samples():
-            _keep_attention_map(config, loaded, tasks[0])
         failed = folder.failed()
+        without = {(record.task, record.sample_id) for record in failed}
+        sound = [entry for entry in samples if (entry[0].name, entry[2].sample_id) not in without]
+        if config.attention_map and sound:
+            _keep_attention_map(config, loaded, *sound[0])
         from lazybench.report import write_run_report
 
         write_run_report(config.out)
@@ -113,15 +119,14 @@ def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, 
     return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
 
 
-def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task) -> None:
-    """attention.npz: ``scores`` of the first prompt, (layers, prompt_tokens) float32; and what was run by name."""
+def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task, _: int, sample: Sample) -> None:
+    """attention.npz: ``scores`` of the sample's prompt, (layers, prompt_tokens) float32; and what was run by name."""
     path = config.out / "attention.npz"
     if path.exists():
         return
     layers = loaded.model.config.get_text_config().num_hidden_layers
-    scores = (
-        probe_layers(loaded.model, encode(config, loaded, task, task.samples()[0]).ids, range(layers)).float().cpu()
-    )
+    prompt = encode(config, loaded, task, sample).ids
+    scores = probe_layers(loaded.model, prompt, range(layers))[0].float().cpu()
     content = io.BytesIO()
     numpy.savez_compressed(content, scores=scores.numpy(), model=loaded.label, task=task.name)
     write_atomically(path, content.getvalue())

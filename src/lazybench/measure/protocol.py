@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from lazybench.errors import UserError
+from lazybench.errors import SampleError, UserError
 from lazybench.measure.clock import Clock, synchronizer
 from lazybench.measure.memory import PeakMemory
 from lazybench.methods.base import Method, Request, Response
@@ -81,20 +81,27 @@ class WarmUp:
             short = _first_tokens(short, SHORT_TOKENS)
         for _ in range(1 if self._longest else self._runs):
             for method in self._methods:
-                attempt(partial(method.run, short))  # what fails will fail again when it is timed, and be recorded
+                attempt(
+                    partial(method.run, short), proven=self._longest > 0
+                )  # what fails will fail again when it is timed, and be recorded
         self._longest = tokens
 
 
-def attempt(what: Callable[[], T]) -> T | str:
+def attempt(what: Callable[[], T], *, proven: bool = False) -> T | str:
     """What it returns; where it fails, one line on why, and what it held on the device is free.
 
+    Args:
+        proven: it has worked on another sample, so bad input is this sample's alone.
+
     Raises:
-        UserError: bad input is no failure of one sample.
+        UserError: bad input of every sample, as far as is known.
     """
     try:
         return what()
-    except UserError:
-        raise
+    except UserError as error:
+        if not (proven or isinstance(error, SampleError)):
+            raise
+        failure = " ".join(str(error).split())
     except Exception as error:
         failure = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     # the error is gone here, and with it the frames that held the tensors
@@ -106,6 +113,8 @@ def attempt(what: Callable[[], T]) -> T | str:
 
 def _first_tokens(request: Request, tokens: int) -> Request:
     template, context = (None if part is None else part[:tokens] for part in (request.template, request.context))
+    if context is not None and not context.any():  # the document begins later
+        context = torch.ones_like(context)
     return replace(request, prompt_ids=request.prompt_ids[:, :tokens], template=template, context=context)
 
 

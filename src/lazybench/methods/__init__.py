@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lazybench.errors import filled, unknown_name
+from lazybench.errors import unknown_name
 from lazybench.methods import (  # noqa: F401 - each registers itself
     asl,
     baseline,
@@ -28,6 +28,7 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
     uniprefill,
 )
 from lazybench.methods.base import METHODS, Method, PolicyMethod, flat, register, shown
+from lazybench.typed import build as build_settings
 
 __all__ = ["METHODS", "Method", "PolicyMethod", "build", "find", "label", "quality_methods", "register", "title"]
 
@@ -53,7 +54,7 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> Method:
         UserError: no such method or parameter, or a value that is not allowed.
     """
     kind = find(name)
-    return filled(kind, params or {}, name, kind())
+    return build_settings(kind, params or {}, name, kind())
 
 
 def label(name: str, params: Mapping[str, Any]) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from lazybench import pruning
-from lazybench.errors import Checked, UserError, differing, plain
+from lazybench.errors import UserError
+from lazybench.typed import Checked, differing, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,6 +156,11 @@ class Method(Checked, ABC):
 class PolicyMethod(Method):
     """A method that says how it chooses tokens, and leaves the rest to the engine."""
 
+    @property
+    def only_prunes(self) -> bool:
+        """Whether the policy is the whole method, so that it needs no clock, draft or second run around it."""
+        return type(self).run is PolicyMethod.run
+
     @abstractmethod
     def policy(self, config: PreTrainedConfig) -> Policy:
         """The policy for a model of this text config.
@@ -163,37 +169,54 @@ class PolicyMethod(Method):
             UserError: the parameters don't fit this model.
         """
 
+    def for_model(self, model: PreTrainedModel) -> Policy:
+        """The policy for a model, under the method's name in the engine's errors."""
+        return replace(self.policy(model.config.get_text_config()), name=self.title)
+
     def prepare(self, model: PreTrainedModel) -> None:
         """Refuse a model or parameters that can't run, before anything is measured."""
-        pruning.Pruned(model, self.policy(model.config.get_text_config()))
+        pruning.Pruned(model, self.for_model(model))
 
     def run(self, request: Request) -> Response:
         from lazybench.methods.running import answer_pruned
 
-        return answer_pruned(request, self.policy(request.model.config.get_text_config()))
+        return answer_pruned(request, self.for_model(request.model))
+
+
+@dataclass(frozen=True)
+class Before:
+    """What ran to find the tokens that stay.
+
+    Args:
+        layer_runs: tokens of each layer that ran whole.
+        flops: of what ran beside these.
+    """
+
+    layer_runs: tuple[int, ...] = ()
+    flops: float = 0.0
 
 
 class RerunMethod(Method):
     """A method that says which tokens the model sees; they stay in the text's order and are numbered anew."""
 
     @abstractmethod
-    def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
-        """(kept,) the tokens to keep, rising; and the tokens of each layer that was run to find them."""
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
+        """(kept,) the tokens to keep, rising; and what was run to find them."""
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Refuse a model whose attention can't be looked at, before anything is measured."""
-        pruning.Pruned(model, pruning.Policy.nothing_pruned())
+        pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
 
     def run(self, request: Request) -> Response:
         from lazybench.methods.running import answer
 
-        positions, runs_before = self.positions(request)
+        positions, before = self.positions(request)
         kept = request.prompt_ids[:, positions.to(request.prompt_ids.device)]
         tokens, layers = request.prompt_ids.shape[1], request.model.config.get_text_config().num_hidden_layers
         share = positions.shape[0] / tokens
-        probed = len(runs_before)
-        by_stage = (1.0 + share, share) if 0 < probed < layers else ()
-        return answer(request, kept, layer_runs_before=runs_before, by_stage=by_stage)
+        by_stage = (1.0 + share, share) if 0 < len(before.layer_runs) < layers else ()
+        runs = before.layer_runs
+        return answer(request, kept, layer_runs_before=runs, other_flops=before.flops, by_stage=by_stage)
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Number, Share, check_odd
+from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.typed import Count, Number, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import Count, Share, check_odd
+from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.typed import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -27,7 +28,9 @@ class FastKV(PolicyMethod):
     whole. Shares are truncated to whole tokens, the window included.
 
     Deviations: the first version's scripts pool by the mean, and so does this default; the newest code's is the
-    maximum, here ``pool_by=max``. The first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
+    maximum, here ``pool_by=max``. Every layer's cache keeps ``int(N * retain)`` of a prompt of ``N`` tokens; behind the
+    layer the authors' keeps ``int(int(N * propagate) * (retain / propagate))``, one token fewer at some lengths. The
+    first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
     Layers with a sliding window keep their cache.
 
     Args:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Share
-from lazybench.methods.base import Request, RerunMethod, Settings, register
+from lazybench.methods.base import Before, Request, RerunMethod, Settings, register
+from lazybench.typed import Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class FirstLast(RerunMethod):
     title: ClassVar[str] = "First and last"
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.75, 0.7, 0.45, 0.3)]
 
-    def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
         import torch
 
         from lazybench.methods.running import everything
@@ -41,4 +41,4 @@ class FirstLast(RerunMethod):
         positions = everything(request)
         kept = pruning.share_of(self.keep, len(positions))
         first = pruning.share_of(self.first, kept, "down")
-        return torch.cat([positions[:first], positions[len(positions) - (kept - first) :]]), ()
+        return torch.cat([positions[:first], positions[len(positions) - (kept - first) :]]), Before()

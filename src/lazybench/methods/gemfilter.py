@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Share, check_odd
-from lazybench.methods.base import Request, RerunMethod, Settings, register
+from lazybench.errors import check_odd
+from lazybench.methods.base import Before, Request, RerunMethod, Settings, register
+from lazybench.typed import Count, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +26,8 @@ class GemFilter(RerunMethod):
     the query heads and averaged over 5 neighbours; the best ``tokens`` go on in the text's order, numbered anew. No
     token is forced, not even the last. The filter layer is 13 of 32 for Llama 3.1 8B (19 of 40 for Mistral Nemo).
 
-    Deviations: the first pass stops at the filter layer's attention, whose projections the FLOPs ratio leaves out; the
-    authors' code runs that layer to its end and the output embedding after it, which are not used.
+    Deviations: the first pass stops at the filter layer's attention; the authors' code runs that layer to its end and
+    the output embedding after it, which are not used.
 
     Args:
         tokens: how many go on (the authors report 1024, 2048 and 4096).
@@ -64,16 +65,16 @@ class GemFilter(RerunMethod):
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Refuse a model that shows no products."""
-        pruning.Pruned(model, pruning.Policy.nothing_pruned(scorer=self.scorer))
+        pruning.Pruned(model, pruning.Policy.nothing_pruned(scorer=self.scorer, name=self.title))
 
-    def positions(self, request: Request) -> tuple[Tensor, tuple[int, ...]]:
-        from lazybench.methods.running import best_positions, everything
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
+        from lazybench.methods.running import best_positions, everything, probed
 
         prompt = request.prompt_ids.shape[1]
         kept = pruning.share_of(self.keep, prompt) if self.keep is not None else self.tokens or prompt
         if kept >= prompt:  # nothing to choose: no first pass
-            return everything(request), ()
+            return everything(request), Before()
         layers = request.model.config.get_text_config().num_hidden_layers
         layer = min(pruning.layers_run(self.depth, layers), layers - 1)
-        scores = pruning.probe_layers(request.model, request.prompt_ids, [layer], self.scorer)
-        return best_positions(scores, kept), (prompt,) * layer
+        scores, before = probed(request, [layer], self.scorer)
+        return best_positions(scores, kept), before

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count
 from lazybench.methods.base import register
 from lazybench.methods.snapkv import SnapKV
+from lazybench.typed import Count
 
 if TYPE_CHECKING:
     from lazybench.pruning.scorers import AttentionScorer

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Share, check_odd
+from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
 from lazybench.pruning.schedule import PAPER, PruningSchedule
+from lazybench.typed import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -19,7 +19,7 @@ from lazybench.pruning.scorers import Scorer, Seen
 @torch.no_grad()
 def attention_of_answer(
     model: PreTrainedModel, prompt_ids: Tensor, queries: int, scorer: Scorer, with_prompt: bool
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, float]:
     """Generate greedily with the plain model, and score the prompt's tokens by what each new token looks at.
 
     Per query the maximum over layers of the scorer's value, then the mean over queries. A query's attention is taken
@@ -32,7 +32,7 @@ def attention_of_answer(
         with_prompt: the prompt's last token is the first of these queries.
 
     Returns:
-        (1, prompt_tokens) scores, and the number of decoding steps that ran.
+        (1, prompt_tokens) scores, the number of decoding steps that ran, and the FLOPs of the attention rows.
     """
     prompt, layers = prompt_ids.shape[1], model.config.get_text_config().num_hidden_layers
     best: list[Tensor] = []  # of each forward pass: the maximum over the layers so far
@@ -46,12 +46,13 @@ def attention_of_answer(
         best[-1] = torch.maximum(best[-1], scores)
 
     steps = queries - 1 if with_prompt else queries
-    with Pruned(model, Policy.nothing_pruned(), Watch(range(layers), see)):
+    with Pruned(model, Policy.nothing_pruned(), Watch(range(layers), see)) as run:
         model.generate(  # type: ignore[operator]
             prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=steps + 1, do_sample=False
         )
     used = best if with_prompt or len(best) == 1 else best[1:]
-    return torch.stack(used).mean(0), len(best) - 1
+    rows = sum(step.scoring_flops for step in run.trace.steps)
+    return torch.stack(used).mean(0), len(best) - 1, rows
 
 
 _drafts: dict[str, LoadedModel] = {}

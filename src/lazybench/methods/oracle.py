@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Share, check_odd
+from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
+from lazybench.typed import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -68,6 +69,5 @@ class Oracle(PolicyMethod):
 
         model = request.model
         longest = min(self.answer_tokens, int(request.generate_kwargs.get("max_new_tokens") or self.answer_tokens))
-        scores, _ = attention_of_answer(model, request.prompt_ids, longest, self.scorer, with_prompt=False)
-        policy = self.policy(model.config.get_text_config())
-        return answer_pruned(request, policy.scored_by(pruning.Given(scores)))
+        scores, *_ = attention_of_answer(model, request.prompt_ids, longest, self.scorer, with_prompt=False)
+        return answer_pruned(request, self.for_model(model).scored_by(pruning.Given(scores)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import Share
 from lazybench.methods.base import Method, Request, Response, Settings, register
+from lazybench.typed import Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import Number, Share
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.typed import Number, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

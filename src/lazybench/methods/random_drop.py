@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Share
 from lazybench.methods.base import Method, Request, Response, Settings, register
+from lazybench.typed import Count, Share
 
 
 @register

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from lazybench.errors import UserError
-from lazybench.methods.base import Request, Response, Work
+from lazybench.errors import SampleError, UserError
+from lazybench.methods.base import Before, Request, Response, Work
+from lazybench.models.flops import projections_flops
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
+from lazybench.pruning.probe import EQUATION_1, probe_layers
+from lazybench.pruning.scorers import Scorer
 from lazybench.pruning.selection import choose
 from lazybench.pruning.trace import Trace
 
@@ -41,7 +44,7 @@ def droppable(request: Request, part: Part) -> Tensor:
         (prompt_tokens,) bool, on the CPU.
 
     Raises:
-        UserError: the task does not tell its document from the rest.
+        UserError: the task does not tell its document from the rest, or this sample has none.
     """
     may_go = ~torch.isin(request.prompt_ids[0].cpu(), torch.tensor(request.tokenizer.all_special_ids, dtype=torch.long))
     if request.template is not None:
@@ -53,6 +56,8 @@ def droppable(request: Request, part: Part) -> Tensor:
             "prompt_compression.part=context: this task does not say which part of its prompt is the context; "
             "choose part=prompt"
         )
+    if not request.context.any():
+        raise SampleError("prompt_compression.part=context: this sample's context is empty, there is nothing to drop")
     return may_go & request.context
 
 
@@ -153,3 +158,10 @@ def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True, read_b
 def everything(request: Request) -> Tensor:
     """(tokens,) every position of the prompt."""
     return torch.arange(request.prompt_ids.shape[1], device=request.prompt_ids.device)
+
+
+def probed(request: Request, layers: Sequence[int], scorer: Scorer = EQUATION_1) -> tuple[Tensor, Before]:
+    """``probe_layers`` on the request's prompt: (layers, prompt_tokens) scores, and what that ran."""
+    tokens = request.prompt_ids.shape[1]
+    scores, rows = probe_layers(request.model, request.prompt_ids, layers, scorer)
+    return scores, Before((tokens,) * layers[-1], rows + projections_flops(request.model.config, tokens))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Share, check_odd
+from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.typed import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import Count, Share, UserError, check_odd
+from lazybench.errors import UserError, check_odd
 from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
 from lazybench.models.spec import ModelSpec
+from lazybench.typed import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -58,7 +59,7 @@ class SpecPrefill(PolicyMethod):
 
     @property
     def params(self) -> dict[str, Any]:
-        draft = {} if self.draft is None else {"draft": self.draft.name}
+        draft = {} if self.draft is None else {"draft": self.draft.display_name(self.draft.quantization)}
         return {**super().params, **draft}
 
     @property
@@ -98,11 +99,11 @@ class SpecPrefill(PolicyMethod):
                 f"spec_prefill.draft={self.draft.name} has a window of {window} tokens, the prompt {prompt.shape[1]}; "
                 "choose a draft with a longer one, or model.prompt_limit_tokens="
             )
-        scores, steps = attention_of_answer(drafter, prompt, self.lookahead, self.scorer, with_prompt=True)
+        scores, steps, rows = attention_of_answer(drafter, prompt, self.lookahead, self.scorer, with_prompt=True)
         request.synchronize()
         overhead_s = time.perf_counter() - started
-        flops = full_prefill_flops(drafter.config, prompt.shape[1] + steps)  # causal: a step is one more token
-        policy = self.policy(request.model.config.get_text_config()).scored_by(pruning.Given(scores))
+        flops = rows + full_prefill_flops(drafter.config, prompt.shape[1] + steps)  # causal: a step is one more token
+        policy = self.for_model(request.model).scored_by(pruning.Given(scores))
         return answer_pruned(request, policy, flops, overhead_s, read_before=1.0 if self.draft is None else 0.0)
 
     def _drafter(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import Share
 from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
+from lazybench.typed import Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -31,7 +31,7 @@ class StaticPruning(PolicyMethod):
       in the later layers, and revive none. Importance is that of the last of the first layers, as in LazyLLM.
 
     Deviations: the paper gives neither the number of layers nor whether importance is averaged over them. To run
-    again, the last of the first layers stops at its attention, whose projections the FLOPs ratio leaves out.
+    again, the last of the first layers stops at its attention.
 
     Args:
         variant: ``"rerun"`` or ``"continue"``.
@@ -49,6 +49,10 @@ class StaticPruning(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("variant", "keep", "depth")
     settings: ClassVar[Settings] = [{"variant": "continue", "keep": keep} for keep in (0.7, 0.6, 0.3, 0.1)]
 
+    @property
+    def only_prunes(self) -> bool:
+        return self.variant == "continue"
+
     def policy(self, config: PreTrainedConfig) -> Policy:
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":
@@ -61,17 +65,18 @@ class StaticPruning(PolicyMethod):
         return super().run(request) if self.variant == "continue" else self._rerun(request)
 
     def _rerun(self, request: Request) -> Response:
-        from lazybench.methods.running import answer, best_positions
+        from lazybench.methods.running import answer, best_positions, probed
 
         tokens = request.prompt_ids.shape[1]
         kept = pruning.share_of(self.keep, tokens)
         if kept == tokens:  # nothing to choose: no probe
             return answer(request, request.prompt_ids)
-        probed = pruning.layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
-        scores = pruning.probe_layers(request.model, request.prompt_ids, range(probed)).mean(0, keepdim=True)
+        layers = pruning.layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
+        scores, before = probed(request, range(layers))
         return answer(
             request,
-            request.prompt_ids[:, best_positions(scores, kept, last=1)],
-            layer_runs_before=(tokens,) * (probed - 1),  # the last one ends with its attention's projections
+            request.prompt_ids[:, best_positions(scores.mean(0, keepdim=True), kept, last=1)],
+            layer_runs_before=before.layer_runs,
+            other_flops=before.flops,
             by_stage=(1.0 + kept / tokens, kept / tokens),
         )

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import Count, Number, Part, UserError, check_odd
+from lazybench.errors import UserError, check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
 from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.typed import Count, Number, Part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -43,7 +44,8 @@ class Taper(PolicyMethod):
         heads: how a score is reduced over heads, see ``AttentionScorer``.
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
-        first, last, last_share: oldest and newest tokens that always stay, and at least this share of the newest.
+        first, last, last_share: tokens that always stay: the oldest, the newest, and beside these so large a share of
+            the prompt, the newest too: ``last + int(last_share * prompt)``.
         look_back, over_layers: layers whose scores count, up to the pruning layer, and how they become one.
         revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does, so that
             what a layer drops need not run through its MLP.
@@ -63,7 +65,7 @@ class Taper(PolicyMethod):
     last_share: Part = 0.15
     look_back: Count = 4
     over_layers: Literal["mean", "max"] = "mean"
-    revive: Number = 0
+    revive: Number | None = 0
     every: Count = 8
 
     name: ClassVar[str] = "taper"
@@ -71,9 +73,9 @@ class Taper(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("preset",)
     amount: ClassVar[tuple[str, ...]] = ("preset", "keep", "last_share")
     settings: ClassVar[Settings] = [
-        {"preset": None, "depths": DEPTHS, "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
+        {"depths": DEPTHS, "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
         *({"preset": name} for name in ("safe", "balanced", "fast")),
-        {"preset": None, "depths": DEPTHS, "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
+        {"depths": DEPTHS, "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
     ]
 
     def __post_init__(self) -> None:
@@ -81,7 +83,9 @@ class Taper(PolicyMethod):
         check_odd("taper.pool", self.pool)
         if (self.depths is None) != (self.keep is None):
             raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
-        if self.depths is None and self.preset is None:
+        if self.depths is not None:
+            object.__setattr__(self, "preset", None)
+        elif self.preset is None:
             raise UserError(f"taper.preset=null needs taper.depths and taper.keep; or one of {', '.join(PRESETS)}")
         try:
             self.schedule  # noqa: B018 - refuses places and keep ratios that no model could take

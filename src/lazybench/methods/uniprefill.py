@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import Count, Number, Share
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.typed import Count, Number, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

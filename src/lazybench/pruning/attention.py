@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
 
+from lazybench.errors import UserError
 from lazybench.pruning import flex
 from lazybench.pruning.masks import MaskRule, Visibility
 
@@ -52,6 +53,11 @@ def lazy_attention(
         output = _masks_by_block(query, key, value, visibility, scaling)
     if attention_mask.window is not None:
         cache.forget(attention_mask.window)
+    elif cache.step.layer in cache.look.windowed:
+        raise UserError(
+            f"this model can't run under {cache.method}: its config gives layer {cache.step.layer} a sliding window, "
+            "by which transformers cuts its cache, and its mask has none"
+        )
     return output.transpose(1, 2).contiguous(), None
 
 

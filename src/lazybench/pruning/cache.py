@@ -50,16 +50,17 @@ class LazyCache(CacheAnswers):
 
     Args:
         policy: how tokens are chosen.
-        devices: of each layer, as far as they are known; layers of one stage and device share a buffer.
+        kinds: of each layer's keys and values, their device included; those of one stage and kind share a buffer.
         look: what is done with the queries and keys that a layer shows.
         trace: where the steps are noted.
         owner: a reference to the model, and the policy; no others can go on with this cache.
     """
 
     def __init__(
-        self, policy: Policy, devices: Sequence[Any], look: Look, trace: Trace, owner: tuple[Any, Policy]
+        self, policy: Policy, kinds: Sequence[Any], look: Look, trace: Trace, owner: tuple[Any, Policy]
     ) -> None:
         self.policy, self.look, self.trace, self.owner = policy, look, trace, owner
+        self.method = policy.name
         self.step: Step | None = None
         self.flex = False  # attention by FlexAttention
         self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
@@ -72,11 +73,11 @@ class LazyCache(CacheAnswers):
         self.inputs = TokenInputs(policy.revives)
         self.running_mean: dict[int, Tensor] = {}  # by pruning: (batch, tokens) scores over steps, NaN: never scored
         self._aux: dict[torch.device, Tensor] = {}  # a pruning layer reads what it wrote itself, on its own device
-        self._devices = devices
+        self._kinds = kinds
         self._stage_of_layer: dict[int, Stage] = {}
         self._arena_of_layer: dict[int, Arena] = {}
         fixed = policy.placement.fixed
-        edges = None if fixed is None else [0, *(layer + 1 for layer in fixed), len(devices)]
+        edges = None if fixed is None else [0, *(layer + 1 for layer in fixed), len(kinds)]
         # where each prompt decides, stages are opened on the way
         kind = PaddedStage if policy.revival.padded else Stage
         self.stages = [Stage()] if edges is None else [kind(range(*edges[i : i + 2])) for i in range(len(edges) - 1)]
@@ -157,9 +158,10 @@ class LazyCache(CacheAnswers):
         """Where the layer's keys and values lie."""
         if layer not in self._arena_of_layer:
             stage = self._stage_of_layer[layer]
-            shared = [other for other in stage.layers if self._devices[other] == self._devices[layer]]
-            arena = Arena(shared if self.policy.revives else [layer])
-            self._arena_of_layer.update(dict.fromkeys(shared if self.policy.revives else [layer], arena))
+            shared = [layer]
+            if self.policy.revives:
+                shared = [other for other in stage.layers if self._kinds[other] == self._kinds[layer]]
+            self._arena_of_layer.update(dict.fromkeys(shared, Arena(shared)))
         return self._arena_of_layer[layer]
 
     def visibility(self, rule: MaskRule) -> Visibility:
@@ -222,7 +224,7 @@ class LazyCache(CacheAnswers):
     def _running_step(self) -> Step:
         if self.step is None:
             raise UserError(
-                "past_key_values was filled under LazyLLM and only goes on inside that context; enter it again, "
+                f"past_key_values was filled under {self.method} and only goes on inside that context; enter it again, "
                 "or leave past_key_values out"
             )
         return self.step
@@ -232,7 +234,7 @@ class LazyCache(CacheAnswers):
         return len(self.candidates)
 
     def __len__(self) -> int:
-        return len(self._devices)
+        return len(self._kinds)
 
     def __repr__(self) -> str:
         return f"LazyCache(tokens={self.seen})"

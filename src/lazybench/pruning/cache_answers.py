@@ -14,6 +14,7 @@ class CacheAnswers(Cache):
 
     Attributes:
         seen: tokens so far, padding included.
+        method: whose cache it is, for errors.
     """
 
     layers: Any = ()
@@ -24,6 +25,7 @@ class CacheAnswers(Cache):
     is_croppable = False
 
     seen: int
+    method: str
 
     @property
     def is_sliding(self) -> list[bool]:
@@ -58,10 +60,10 @@ class CacheAnswers(Cache):
         return self.seen + new, 0
 
     def crop(self, *_: Any, **__: Any) -> None:
-        raise UserError("assisted decoding takes tokens back, which LazyLLM's caches can't; generate without it")
+        raise UserError(f"assisted decoding takes tokens back, which {self.method}'s cache can't; generate without it")
 
     def activate_past_recording(self) -> None:
         self.crop()
 
     def reset(self) -> None:
-        raise UserError("LazyLLM's cache can't be reset; leave past_key_values out to start a new one")
+        raise UserError(f"{self.method}'s cache can't be reset; leave past_key_values out to start a new one")

@@ -19,11 +19,15 @@ class GenerateCalls:
     Args:
         model: whose ``generate`` to watch.
         returned: called with the tokens (sequences, length) that a call returns.
+        method: whom to name in errors.
+
+    Attributes:
+        inside: a call is under way.
     """
 
-    def __init__(self, model: PreTrainedModel, returned: Callable[[Tensor], None]) -> None:
-        self.model, self.returned = model, returned
-        self._begins = False
+    def __init__(self, model: PreTrainedModel, returned: Callable[[Tensor], None], method: str) -> None:
+        self.model, self.returned, self.method = model, returned, method
+        self._begins = self.inside = False
 
     def begins(self) -> bool:
         """Whether this forward pass is the first of a call; to be asked once in each pass."""
@@ -41,12 +45,12 @@ class GenerateCalls:
 
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            checks.check_generate(self.model.generation_config, args, kwargs)
-            self._begins = True
+            checks.check_generate(self.model.generation_config, args, kwargs, self.method)
+            self._begins = self.inside = True
             try:
                 output = original(*args, **kwargs)
             finally:
-                self._begins = False
+                self._begins = self.inside = False
             tokens = getattr(output, "sequences", output)
             if isinstance(tokens, Tensor):
                 self.returned(tokens)

@@ -1,4 +1,4 @@
-"""What LazyLLM can't run rightly is refused, with one line that says why."""
+"""What pruning can't run rightly is refused, with one line that names the method and says why."""
 
 from __future__ import annotations
 
@@ -9,47 +9,57 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn import Module
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import Cache, DynamicCache
 
 from lazybench.errors import UserError
+from lazybench.pruning import legacy
 from lazybench.pruning.layers import full_attention_layers
 from lazybench.pruning.policy import Policy
 
 if TYPE_CHECKING:
     from lazybench.pruning.cache import LazyCache
 
-_UNSUPPORTED = {
-    "gpt_neo": "its local layers keep their own mask by index, which pruning would shift",
-    "xglm": "its layers check the size of a mask that pruning makes smaller",
-}
 _NO_EVICTION = {
     "kv_lora_rank": "it caches one latent state for all heads",
     "jetmoe": "it caches what its experts share",
     "diffllama": "its attention reads the same keys twice",
 }
+_INSIDE = {
+    "_orig_mod": "model._orig_mod, the module that was compiled",
+    "get_base_model": "model.get_base_model(), in which the adapters stay",
+    "module": "model.module",
+}
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def check_model(model: Module) -> None:
-    """Raises: UserError for a model that can't run under LazyLLM."""
+def check_model(model: Module, method: str) -> None:
+    """Raises: UserError for a model that can't run under ``method``."""
     if not isinstance(model, PreTrainedModel):
-        raise UserError(f"LazyLLM takes a transformers model, not {type(model).__name__}")
+        inside = next((f"; pass {way}" for name, way in _INSIDE.items() if hasattr(model, name)), "")
+        raise UserError(f"{method} takes a transformers model, not {type(model).__name__}{inside}")
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise UserError(f"{method} can't hook into a compiled model; leave model.compile() out")
     config = model.config.get_text_config()
-    family = config.model_type
-    if family in _UNSUPPORTED:
-        raise UserError(f"{family} can't run under LazyLLM: {_UNSUPPORTED[family]}")
-    if model.config.is_encoder_decoder:
-        raise UserError(f"{family} can't run under LazyLLM: it is an encoder-decoder model, not a decoder-only one")
+    if why := _why_not(model, config):
+        raise UserError(f"{model.config.model_type} can't run under {method}: {why}")
     if not model.can_generate():
         raise UserError(f"{type(model).__name__} has no generate(); pass the model with its language-modelling head")
+    check_mode(model, method)
+
+
+def _why_not(model: PreTrainedModel, config: Any) -> str:
     other = set(getattr(config, "layer_types", None) or ()) - _ATTENTION_LAYERS
     if other or getattr(model, "_is_stateful", False):
-        raise UserError(f"{family} can't run under LazyLLM: it has layers without a KV cache {sorted(other)}")
+        return f"it has layers that are no attention over a KV cache of their own {sorted(other)}"
+    if model.config.is_encoder_decoder:
+        return "it is an encoder-decoder model, not a decoder-only one"
+    if not model._can_set_attn_implementation() and config.model_type not in legacy.FAMILIES:
+        return "it computes attention in its own way, and not by transformers' attention interface"
     if getattr(config, "num_kv_shared_layers", 0):
-        raise UserError(f"{family} can't run under LazyLLM: its layers share keys and values across stages")
-    if family == "llama4_text" and "cache_position" in _attention_inputs(model):
-        raise UserError("llama4_text can't run under LazyLLM on this transformers: it scales by step, not by position")
-    check_mode(model)
+        return "its layers share keys and values across stages"
+    if config.model_type == "llama4_text" and "cache_position" in _attention_inputs(model):
+        return "on this transformers it scales by step, not by position"
+    return ""
 
 
 def _attention_inputs(model: Module) -> set[str]:
@@ -57,9 +67,9 @@ def _attention_inputs(model: Module) -> set[str]:
     return {name for module in attention for name in inspect.signature(module.forward).parameters}
 
 
-def check_mode(model: Module) -> None:
+def check_mode(model: Module, method: str) -> None:
     if model.training:
-        raise UserError("the model is in training mode; call model.eval() before LazyLLM")
+        raise UserError(f"the model is in training mode; call model.eval() before {method}")
 
 
 def check_policy(policy: Policy, config: Any, num_layers: int, legacy: bool) -> None:
@@ -82,12 +92,14 @@ def check_policy(policy: Policy, config: Any, num_layers: int, legacy: bool) -> 
 def check_batch(policy: Policy, config: Any, batch: int, padding: Tensor | None) -> None:
     """Refuse batches that a policy can't serve: what it decides per prompt must hold for all rows."""
     if batch > 1 and config.model_type == "mpt":
-        raise UserError("mpt runs under LazyLLM one prompt at a time: its position bias has no batch axis")
+        raise UserError(f"mpt runs under {policy.name} one prompt at a time: its position bias has no batch axis")
     if batch > 1 and policy.placement.fixed is None:
-        raise UserError("where tokens are pruned is decided for each prompt by itself; give one prompt at a time")
+        raise UserError(f"{policy.name} decides for each prompt where to prune; give one prompt at a time")
     by_length = policy.last_share or getattr(policy.scorer, "window_share", 0.0)
     if padding is not None and by_length:
-        raise UserError("this policy's window is a share of the prompt; give prompts of equal length, or one at a time")
+        raise UserError(
+            f"{policy.name}'s window is a share of the prompt; give prompts of equal length, or one at a time"
+        )
 
 
 def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> None:
@@ -110,46 +122,86 @@ def windowed_layers(config: Any) -> frozenset[int]:
     return frozenset(range(config.num_hidden_layers)) - frozenset(full_attention_layers(config))
 
 
-def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool) -> None:
-    """Refuse outputs that pruned tokens do not have.
+def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool, method: str) -> None:
+    """Refuse outputs that pruned tokens do not have: of all but the last token, whatever they are.
 
     Args:
         kwargs: of the model's forward.
+        config: the model's; it can ask for more outputs too, as ``config.output_router_logits`` does.
         only_last_logits: tokens are pruned, and the model can be asked for the last token's logits alone.
     """
-    for output in ("output_hidden_states", "output_attentions"):
-        if kwargs.get(output) or (output not in kwargs and getattr(config, output, False)):
-            raise UserError(f"{output}=True asks for states of pruned tokens, which LazyLLM does not compute")
+    for name in {**vars(config.get_text_config()), **vars(config), **kwargs}:
+        flag = name.removeprefix("_")
+        if flag.startswith("output_") and kwargs.get(flag, getattr(config.get_text_config(), name, False)) is True:
+            raise _of_pruned_tokens(f"{flag}=True", method)
     if kwargs.get("labels") is not None:
-        raise UserError("labels need the logits of every token, which LazyLLM does not compute; pass none")
+        raise _of_pruned_tokens("labels=", method)
     if not only_last_logits:
         return
     inputs = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
     if isinstance(inputs, Tensor) and inputs.shape[1] > 1:
         wanted = kwargs.get("logits_to_keep", 0)
         if isinstance(wanted, Tensor) or wanted != 1:
+            asked = f"logits_to_keep={wanted}" + ("" if "logits_to_keep" in kwargs else ", the default,")
             raise UserError(
-                f"logits_to_keep={wanted} asks for logits of pruned tokens (as assisted decoding does); "
-                "only the last token has them: pass logits_to_keep=1"
+                f"{asked} asks for logits of other tokens than the last, which pruned ones do not have under {method}; "
+                "call model.generate(), or pass logits_to_keep=1"
             )
 
 
-def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Refuse a ``generate`` call that runs its prompt in pieces.
+def check_outputs(output: Any, method: str) -> None:
+    """Refuse a forward's results beside the logits, which come first, and the cache, whatever asked for them."""
+    named = output.items() if isinstance(output, dict) else [(f"output {i}", value) for i, value in enumerate(output)]
+    for name, value in list(named)[1:]:
+        if value is not None and not isinstance(value, Cache):
+            raise _of_pruned_tokens(name, method)
+
+
+def _of_pruned_tokens(asked: str, method: str) -> UserError:
+    return UserError(
+        f"{asked} asks for results of every token, and {method} does not compute pruned ones; leave it out, "
+        "or run the plain model for it"
+    )
+
+
+def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, Any], method: str) -> None:
+    """Refuse a ``generate`` call that runs its prompt in pieces, or takes tokens back.
 
     Args:
         defaults: the model's own generation config.
         args: of ``generate``, with ``kwargs``.
     """
     configs = [defaults, kwargs.get("generation_config"), *args]
-    size = kwargs.get("prefill_chunk_size") or max(getattr(config, "prefill_chunk_size", 0) or 0 for config in configs)
-    if size:
-        raise UserError(f"LazyLLM prunes by the whole prompt's last token; leave prefill_chunk_size={size} out")
+
+    def setting(name: str) -> Any:
+        return kwargs.get(name) or next((value for config in configs if (value := getattr(config, name, None))), None)
+
+    if size := setting("prefill_chunk_size"):
+        raise UserError(f"{method} prunes by the whole prompt's last token; leave prefill_chunk_size={size} out")
+    for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):
+        if setting(name):
+            raise UserError(
+                f"{name}= asks for assisted decoding, which needs logits that pruned tokens do not have; "
+                f"generate without it under {method}"
+            )
 
 
 def window_of(config: Any) -> int | None:
-    """How many tokens a model of this text config can attend to; None: it doesn't say."""
-    return getattr(config, "max_position_embeddings", None)
+    """How many tokens a model of this text config can attend to; None: it doesn't say.
+
+    ``max_position_embeddings``, or what its rope scaling (yarn, dynamic, linear) makes of the length that it states
+    for the time before: one config states the window before scaling, another the one after.
+    """
+    stated = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layers = [part for part in rope.values() if isinstance(part, dict)] or [rope]  # one for each type of layer
+    return None if stated is None else max(stated, *(_scaled(part, stated) for part in of_layers))
+
+
+def _scaled(rope: dict[str, Any], stated: int) -> int:
+    kind, factor = rope.get("rope_type"), rope.get("factor") or 1.0
+    before = rope.get("original_max_position_embeddings") or (stated if kind == "dynamic" else 0)
+    return int(factor * before) if kind in ("yarn", "dynamic", "linear") else stated
 
 
 def check_prompt(config: Any, tokens: int) -> None:
@@ -159,15 +211,15 @@ def check_prompt(config: Any, tokens: int) -> None:
         raise UserError(f"the prompt has {tokens} tokens, the model's window {window}; shorten the prompt")
 
 
-def check_cache(cache: Any) -> None:
-    """Refuse a cache that LazyLLM can't stand in for. An empty ``DynamicCache`` is replaced."""
+def check_cache(cache: Any, method: str) -> None:
+    """Refuse a cache that pruning can't stand in for. An empty ``DynamicCache`` is replaced."""
     if cache is None:
         return
     if type(cache) is not DynamicCache or getattr(cache, "offloading", False):
-        raise UserError(f"LazyLLM brings its own KV cache and can't use a {type(cache).__name__}; leave it out")
+        raise UserError(f"{method} brings its own KV cache and can't use a {type(cache).__name__}; leave it out")
     if cache.get_seq_length():
         raise UserError(
-            f"past_key_values holds {cache.get_seq_length()} tokens computed without LazyLLM, whose Aux Cache "
+            f"past_key_values holds {cache.get_seq_length()} tokens computed without {method}, whose Aux Cache "
             "knows nothing of them; start from the prompt"
         )
 
@@ -176,8 +228,9 @@ def check_padding(mask: Tensor | None, start: int, new: int) -> None:
     """Refuse anything but a (batch, tokens) mask with padding on the left of the prompt."""
     if mask is None:
         return
-    if mask.dim() != 2 or mask.shape[1] != start + new:
-        raise UserError(f"attention_mask must be (batch, {start + new}), not {tuple(mask.shape)}")
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] != start + new:
+        given = tuple(mask.shape) if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise UserError(f"attention_mask must be (batch, {start + new}), not {given}")
     must_be_real = mask[:, start:] if start else mask[:, -1:]
     if not bool(must_be_real.all()):
         raise UserError("prompts of a batch must be padded on the left; set tokenizer.padding_side = 'left'")

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, shown
 from lazybench.pruning import checks, flex, legacy, masks
 from lazybench.pruning.attach import Attachment, parts_of
 from lazybench.pruning.cache import LazyCache
@@ -66,17 +66,22 @@ class Pruned(AbstractContextManager):
     """
 
     def __init__(self, model: PreTrainedModel, policy: Policy, watch: Watch | None = None) -> None:
-        parts = parts_of(model)
+        if not isinstance(policy, Policy):
+            raise UserError(f"policy={shown(policy)} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
+        self.method = policy.name
+        parts = parts_of(model, self.method)
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
-        self._devices = [next((weight.device for weight in layer.parameters()), None) for layer in self._layers]
+        devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
+        self._kinds = list(zip(devices, parts.kinds, strict=True))
         self._flex = self.config._attn_implementation == flex.NAME
         checks.check_policy(policy, self.config, len(self._layers), self._legacy)
         self._model_inputs = parts.inputs
-        self._look = Look(policy, watch, checks.windowed_layers(self.config) if policy.retention else ())
+        self._look = Look(policy, watch, checks.windowed_layers(self.config))
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
-        self._attachment, self._calls = Attachment(model, parts), GenerateCalls(model, self._generated)
+        self._attachment = Attachment(model, parts, self.method)
+        self._calls = GenerateCalls(model, self._generated, self.method)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
@@ -95,6 +100,7 @@ class Pruned(AbstractContextManager):
             self._calls.attach(undo)
             undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
             undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
+            undo.callback(self.model.register_forward_hook(self._after_model).remove)
             for index, layer in enumerate(self._layers):
                 self._attach(index, layer, undo)
             self._undo = undo.pop_all()
@@ -126,43 +132,62 @@ class Pruned(AbstractContextManager):
             cache.unseen = tokens[:, -1:]
 
     # ---- one forward pass
-    def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        checks.check_mode(module)
+    def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        checks.check_mode(module, self.method)
         self._attachment.keep_experts_grouped()
         named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
-        checks.check_call(named, self.model.config, "logits_to_keep" in self._model_inputs and bool(self._may_prune))
+        only_last_logits = "logits_to_keep" in self._model_inputs and bool(self._may_prune)
+        checks.check_call(named, self.model.config, only_last_logits, self.method)
+        return (), self._with_cache(named)
 
-    def _before_decoder(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def _after_model(self, module: Module, args: tuple, output: Any) -> None:
+        if self._cache is not None and self._cache.step is not None:
+            raise UserError(f"{self.config.model_type} can't run under {self.method}: its forward leaves layers out")
+        if self._may_prune:
+            checks.check_outputs(output, self.method)
+
+    def _before_decoder(
+        self, module: Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
+        """Where the model's own forward did not run before it."""
+        step = None if self._cache is None else self._cache.step
+        if step is not None and step.layer < 0 and kwargs.get("past_key_values") is self._cache:
+            return None
+        first = {"input_ids": args[0]} if args else {}
+        return args[1:], self._with_cache({**first, **kwargs})
+
+    def _with_cache(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments of a forward pass with the cache that it fills, which begins here."""
         if kwargs.get("use_cache") is False:
-            raise UserError("LazyLLM needs its KV cache; pass use_cache=True")
+            raise UserError(f"{self.method} needs its KV cache; pass use_cache=True")
         cache = kwargs.get("past_key_values")
-        if not isinstance(cache, LazyCache):
-            checks.check_cache(cache)
-            owner = (ref(self.model), self.policy)
-            cache = LazyCache(self.policy, self._devices, self._look, Trace(), owner)
-            cache.flex = self._flex
         self._stop_watching()
         if self._cache is not None:
             self._cache.abandon_step()
+        call_begins = self._calls.begins()
+        if not isinstance(cache, LazyCache):
+            checks.check_cache(cache, self.method)
+            # transformers can drop the cache in the middle of a call: what comes then is more of the same work
+            trace = self._trace if self._calls.inside and not call_begins else Trace()
+            cache = LazyCache(self.policy, self._kinds, self._look, trace, (ref(self.model), self.policy))
+            cache.flex = self._flex
         checks.check_owner(cache, self.model, self.policy)
         self._cache, self._trace = cache, cache.trace
         masks.running.set(ref(cache))
-        inputs = args[0] if args else kwargs.get("input_ids")
-        inputs = kwargs["inputs_embeds"] if inputs is None else inputs
-        self._begin(cache, inputs, kwargs.get("attention_mask"))
-        return args, {**kwargs, "past_key_values": cache, "use_cache": True}
+        inputs = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
+        self._begin(cache, inputs, kwargs.get("attention_mask"), call_begins)
+        return {**kwargs, "past_key_values": cache, "use_cache": True}
 
-    def _begin(self, cache: LazyCache, inputs: Tensor, attention_mask: Tensor | None) -> None:
+    def _begin(self, cache: LazyCache, inputs: Tensor, attention_mask: Tensor | None, call_begins: bool) -> None:
         """Every token is a candidate again; the new ones are computed by the first stage."""
         batch, new = inputs.shape[:2]
         start, tokens = cache.seen, cache.seen + new
-        call_begins = self._calls.begins()
         is_prompt = new > 1 or start == 0 or (call_begins and not cache.goes_on(inputs))
         cache.unseen = None
         if is_prompt:
             if start and not call_begins and cache.trace.steps[-1].is_prompt:
                 raise UserError(
-                    "LazyLLM prunes by the whole prompt's last token; pass the prompt at once, "
+                    f"{self.method} prunes by the whole prompt's last token; pass the prompt at once, "
                     "or go on with a conversation through generate()"
                 )
             checks.check_prompt(self.config, tokens)
@@ -178,7 +203,9 @@ class Pruned(AbstractContextManager):
         selects = start == 0 or self.policy.revives
         anew = cache.decoded == 0 or (cache.decoded - 1) % self.policy.revival.every == 0
         cache.step = Step(start, new, selects, anew, self.policy.placement.begin())
-        cache.trace.steps.append(StepTrace(sum(min(new, count) for count in cache.candidates), is_prompt))
+        again = start == 0 and bool(cache.trace.steps)
+        count = sum(min(new, count) for count in cache.candidates)
+        cache.trace.steps.append(StepTrace(count, is_prompt and not again, again=count - batch if again else 0))
         first = cache.stages[0].append(new, position, cache.real_tokens(tokens), cache.candidates)
         cache.enter(cache.stages[0], first)
         if selects and BEFORE_THE_FIRST in self._may_prune:
@@ -287,8 +314,10 @@ class LazyLLM(Pruned):
     """
 
     def __init__(self, model: PreTrainedModel, schedule: PruningSchedule | str) -> None:
-        parts_of(model)  # refuses what is no model before its config is asked for
+        parts_of(model, "LazyLLM")  # refuses what is no model before its config is asked for
         if isinstance(schedule, str):
             schedule = PruningSchedule.preset(schedule)
+        if not isinstance(schedule, PruningSchedule):
+            raise UserError(f"schedule={shown(schedule)} must be a PruningSchedule or a preset's name, as in 'paper'")
         self.schedule = schedule.resolved(model.config.get_text_config())
-        super().__init__(model, self.schedule.policy())
+        super().__init__(model, self.schedule.policy(name="LazyLLM"))

@@ -34,8 +34,8 @@ class TokenInputs:
     def cut(self, step: Step, name: tuple, value: Any) -> Any:
         """``value`` with the rows of the current tokens. Containers are walked; all else is returned as it is.
 
-        A tensor counts as one row per token if its second axis is as long as the step has new tokens, and its first
-        as long as the batch, or 1.
+        A tensor counts as one row per token if its second axis is as long as the step has new tokens (or its third,
+        behind one of length 1, as a factor of all heads has it), and its first as long as the batch, or 1.
 
         Args:
             name: where the layer got it, the same in every step.
@@ -45,8 +45,12 @@ class TokenInputs:
         if isinstance(value, dict):
             return {key: self.cut(step, (*name, key), item) for key, item in value.items()}
         batch = step.plan.current.shape[0]
-        per_token = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == step.new
-        if not per_token or value.shape[0] not in (1, batch):
+        if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[0] not in (1, batch):
+            return value
+        of_heads = (*name, "of heads")  # a single new token leaves open which axis is the tokens': as it was before
+        if of_heads in self._rows or (value.shape[1] != step.new and value.shape[1:3] == (1, step.new)):
+            return self.cut(step, of_heads, value.transpose(1, 2)).transpose(1, 2)
+        if value.shape[1] != step.new:
             return value
         known = step.inputs.get(id(value))
         if known is None:

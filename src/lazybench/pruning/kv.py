@@ -23,7 +23,7 @@ class Arena:
     their own buffer. The slot behind those in use is kept free for the fillers of a batch whose rows differ in number.
 
     Args:
-        layers: the layers that share it; all on one device, with keys of one shape.
+        layers: the layers that share it; all on one device, with keys of one shape, and values alike.
     """
 
     def __init__(self, layers: Sequence[int]) -> None:

@@ -18,6 +18,8 @@ from lazybench.pruning.step import Step
 if TYPE_CHECKING:
     from lazybench.pruning.cache import LazyCache
 
+# nemotron and the Japanese GPT-NeoX joined the interface later
+FAMILIES = ("bloom", "codegen", "falcon", "gpt_neox_japanese", "gptj", "mpt", "nemotron")
 KEY_INPUTS = ("attention_mask", "alibi", "position_bias")  # indexed by key: not one row per current token
 
 

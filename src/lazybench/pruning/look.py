@@ -24,7 +24,7 @@ class Watch:
     Args:
         layers: 0-based indices.
         see: may raise ``EnoughSeen`` to end the forward pass there.
-        queries: how many of the newest queries it wants to see.
+        queries: how many of the newest queries it wants to see; their rows count as work.
     """
 
     layers: Collection[int]
@@ -42,11 +42,11 @@ class Look:
     Args:
         policy: whose scorer and retention look.
         watch: and who else does.
-        spared: layers whose cache no retention touches (those with a sliding window).
+        windowed: layers with a sliding window, whose cache no retention touches.
     """
 
-    def __init__(self, policy: Policy, watch: Watch | None, spared: Collection[int]) -> None:
-        self.policy, self.watch, self.spared = policy, watch, spared
+    def __init__(self, policy: Policy, watch: Watch | None, windowed: Collection[int]) -> None:
+        self.policy, self.watch, self.windowed = policy, watch, windowed
         self.scored = policy.placement.scored(policy.look_back)
 
     def wanted(self, cache: LazyCache) -> int:
@@ -86,7 +86,10 @@ class Look:
 
         most = min(step.new, plan.current.shape[1])
         if self.watch is not None and layer in self.watch.layers:
-            self.watch.see(seen(min(most, self.watch.queries)))
+            queries = min(most, self.watch.queries)
+            layer_shows = seen(queries)
+            cache.trace.steps[-1].scoring_flops += flops_of_rows(layer_shows, queries)
+            self.watch.see(layer_shows)
         if self._scores(step, layer):
             queries = min(most, self.policy.scorer.queries(cache.prompt_end))
             layer_shows = seen(max(1, queries))
@@ -105,7 +108,7 @@ class Look:
         return (
             retention is not None
             and step.start == 0
-            and step.layer not in self.spared
+            and step.layer not in self.windowed
             and not retention.spares(step.layer)
         )
 

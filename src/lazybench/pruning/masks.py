@@ -18,13 +18,21 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import causal_mask_function
 
+from lazybench.errors import UserError
+
 # the cache of the forward pass that is building its masks; weakly, so that no cache outlives its generation
 running: ContextVar[ReferenceType[Any]] = ContextVar("running")
+
+
+class NoTensor(UserError, AttributeError):
+    """A rule was taken for a tensor; an ``AttributeError`` too, for who only asks whether it is one."""
 
 
 @dataclass(frozen=True)
 class MaskRule:
     """One layer type's mask: ``allowed(batch, head, query_position, key_position) -> bool``.
+
+    A family whose layers compute with their mask finds no tensor here: whatever it tries is refused in one line.
 
     ``window``: the length in tokens up to which the rule is plain causal; None where it isn't windowed.
     ``cache``: of the forward pass that it belongs to; the attention function finds everything else there.
@@ -40,6 +48,24 @@ class MaskRule:
     def contiguous(self) -> MaskRule:
         """``generate`` asks this of the mask that it prepares for a static cache, which is refused later."""
         return self
+
+    def __getattr__(self, name: str) -> Any:  # asked for what a rule does not have
+        raise self._is_no_tensor()
+
+    def __getitem__(self, _: Any) -> Any:
+        raise self._is_no_tensor()
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        given = (*args, *(kwargs or {}).values())
+        raise next((value for value in given if isinstance(value, cls)), CAUSAL)._is_no_tensor()
+
+    def _is_no_tensor(self) -> NoTensor:
+        method = "pruning" if self.__dict__.get("cache") is None else self.cache.method
+        return NoTensor(
+            f"this model can't run under {method}: its layers compute with their attention mask themselves, "
+            "which pruning replaces by a rule"
+        )
 
 
 CAUSAL = MaskRule()

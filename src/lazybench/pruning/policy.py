@@ -29,7 +29,7 @@ class Policy:
         budget: how many stay; one for all prunings, or one each.
         first: tokens at the beginning of the prompt that always stay (attention sinks).
         last: newest tokens that always stay. LazyLLM keeps the last alone, which asks.
-        last_share: and at least this share of the prompt beside them (PyramidInfer).
+        last_share: and so large a share of the prompt beside them, added to ``last`` (PyramidInfer).
         chunk: tokens that stay or go together.
         whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
@@ -40,6 +40,7 @@ class Policy:
         before_mlp: tokens are dropped after the attention of the pruning layer, before its MLP, which is saved.
         revival: what comes back in decoding.
         retention: what of each layer's keys and values is kept after the prefill; None: all.
+        name: the method's, for errors.
 
     Raises:
         UserError: parts that contradict each other.
@@ -60,6 +61,7 @@ class Policy:
     before_mlp: bool = False
     revival: Revival = NEVER
     retention: Retention | None = None
+    name: str = field(default="token pruning", compare=False)
 
     def __post_init__(self) -> None:
         check_whole_number("first", self.first, 0)

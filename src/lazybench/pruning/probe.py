@@ -20,7 +20,7 @@ EQUATION_1 = AttentionScorer()
 @torch.no_grad()
 def probe_layers(
     model: PreTrainedModel, prompt_ids: Tensor, layers: Sequence[int], scorer: Scorer = EQUATION_1
-) -> Tensor:
+) -> tuple[Tensor, float]:
     """Run a plain prefill up to the attention of the last of ``layers`` and no further, and score its tokens.
 
     Args:
@@ -29,7 +29,8 @@ def probe_layers(
         scorer: what the tokens are scored by in each of them; equation 1 of the paper as it is.
 
     Returns:
-        (layers, prompt_tokens) on the prompt's device.
+        (layers, prompt_tokens) scores on the prompt's device, and the FLOPs of the attention rows behind them. The
+        last layer ran up to its queries, keys and values.
 
     Raises:
         UserError: the model can't run under the engine.
@@ -42,6 +43,6 @@ def probe_layers(
             raise EnoughSeen
 
     watch = Watch(frozenset(layers), see, max(1, scorer.queries(prompt_ids.shape[1])))
-    with Pruned(model, Policy.nothing_pruned(), watch), suppress(EnoughSeen):
+    with Pruned(model, Policy.nothing_pruned(), watch) as run, suppress(EnoughSeen):
         model(prompt_ids)
-    return torch.stack(scores)
+    return torch.stack(scores), run.trace.steps[0].scoring_flops

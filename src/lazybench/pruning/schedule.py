@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from lazybench.errors import UserError, check_share, unknown_name
+from lazybench.errors import UserError, check_share, check_whole_number, unknown_name
 from lazybench.pruning.budgets import Budget, Mass, Ratio
 from lazybench.pruning.revival import NEVER, THE_PAPERS, Revival
 
@@ -128,6 +128,7 @@ class PruningSchedule:
 
         In a model so shallow that several depths fall on one layer, that layer prunes for all of them at once.
         """
+        check_whole_number("num_layers", num_layers)
         if self.kind == "linear":
             first, last = (layers_run(depth, num_layers) for depth in (self.start, self.end))
             layers = range(first - 1, last)
@@ -212,7 +213,7 @@ class PruningSchedule:
 
         Figure 7's stages of Llama 2 7B (1-9, 10-19, 20-28, 29-32) follow for 32 layers.
         """
-        return cls(depths=(0.3, 0.6, 0.9), keep=tuple(keep)).build(num_layers)
+        return cls(depths=(0.3, 0.6, 0.9), keep=_tuple("keep", keep) or ()).build(num_layers)
 
     @classmethod
     def preset(cls, name: str) -> PruningSchedule:

@@ -75,7 +75,7 @@ class AttentionScorer:
 
     Args:
         window: newest queries whose rows are summed (SnapKV, FastKV, CLAA: 8 to 64).
-        window_share: and at least this share of the prompt, as PyramidInfer has it.
+        window_share: and so large a share of the prompt beside them, added, as PyramidInfer has it.
         newest_weight: weights of the rows rise linearly from 1 for the oldest query to this.
         products: raw query-key products, unscaled and without softmax (GemFilter).
         own_columns: False: the window's own keys get no score and take no part in the pooling (FastKV, CLAA).

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lazybench.errors import UserError
+
 
 @dataclass
 class StepTrace:
@@ -16,11 +18,14 @@ class StepTrace:
     Attributes:
         new: tokens that came in with this pass.
         is_prompt: they are prompt tokens (a prefill), not generated ones.
+        again: of the new tokens, those that an earlier pass of the same call had computed: transformers dropped the
+            cache in the middle of it (Phi-3 does, where its longrope factors change).
         computed: tokens that went through the stage's layers.
         selected: tokens that the stage's layers attended to.
         revived: of the computed ones, those that came back from the Aux Cache.
         mlp_saved: the pruning layers' MLPs ran for the tokens that go on alone.
-        scoring_flops: of the query-key products that tokens were scored by, beside the attention itself.
+        scoring_flops: of the query-key products that tokens were scored by or a watcher was shown, beside the
+            attention itself.
         open: counts of stages that still lie on the device, 0 above until ``settle`` reads them.
     """
 
@@ -31,6 +36,7 @@ class StepTrace:
     revived: tuple[int, ...] = ()
     mlp_saved: bool = False
     scoring_flops: float = field(default=0.0, compare=False)  # steps of fixed shapes score their fillers too
+    again: int = 0
     open: list[tuple[Any, ...]] = field(default_factory=list, compare=False, repr=False)
 
     def add(self, computed: Sequence[int] | Tensor, selected: Sequence[int] | Tensor, revived: int | Tensor) -> None:
@@ -88,14 +94,22 @@ class Trace:
         shares = []
         for step in self.steps:
             # a generated token goes through every stage in its own step and is never revived
-            generated = 0 if step.is_prompt else step.new
+            generated = 0 if step.is_prompt else step.new - step.again
             totals = [total + computed - generated for total, computed in zip(totals, step.computed, strict=True)]
             shares.append(tuple(total / self.prompt_tokens for total in totals))
         return tuple(shares)
 
     @property
     def prompt_tokens_computed_by_stage(self) -> tuple[float, ...]:
-        """Share of the prompt tokens that each stage has computed by the end of the generation."""
+        """Share of the prompt tokens that each stage has computed by the end of the generation.
+
+        Raises:
+            UserError: nothing was generated yet.
+        """
+        if not self.steps:
+            raise UserError(
+                "nothing was generated inside the context yet: call model.generate first, then read the trace"
+            )
         return self.prompt_tokens_computed[-1]
 
     @property

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lazybench.entry import command
 from lazybench.errors import UserError, refuse, unknown_name
+from lazybench.typed import path_of
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     from lazybench.report.artefacts import CAPTIONS, add_options
@@ -18,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser, "report")
     parser.add_argument("--only", action="append", metavar="NAME", help=f"of {', '.join(CAPTIONS)}; page always")
     parser.add_argument("--no-texts", action="store_false", dest="texts", help="no prompts and answers in the page")
-    parser.add_argument("--data-root", type=Path, help="LongBench-schema JSONL files, for prompts and answers")
+    parser.add_argument("--data-root", type=path_of, help="LongBench-schema JSONL files, for prompts and answers")
     try:
         build(**vars(parser.parse_args(arguments)))
     except UserError as error:

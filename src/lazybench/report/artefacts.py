@@ -17,6 +17,7 @@ from lazybench.report.names import timed, with_setting
 from lazybench.report.paper import TITLE
 from lazybench.report.results import WHERE, Results
 from lazybench.store.files import write_atomically
+from lazybench.typed import path_of
 
 CAPTIONS = {
     "table1": "Table 1: score and TTFT speedup (x), ours beside the paper's",
@@ -68,10 +69,12 @@ def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str]]:
 
 def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     """What the report and the leaderboard both take."""
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="holds runs or campaigns, at any depth")
-    parser.add_argument("--out", type=Path, help=f"where to write; default: {folder}/ in the first folder")
+    parser.add_argument(
+        "folders", type=path_of, nargs="+", metavar="FOLDER", help="holds runs or campaigns, at any depth"
+    )
+    parser.add_argument("--out", type=path_of, help=f"where to write; default: {folder}/ in the first folder")
     parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=WHERE)
-    parser.add_argument("--exclude", type=Path, action="append", default=[], metavar="FOLDER", help="leave this out")
+    parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
     parser.add_argument("--by", action="append", default=[], metavar="NAME", help="splits rows too: seed, hardware.cpu")
     parser.add_argument("--formats", default="md,png", help=f"of {','.join(FORMATS)}; default: md,png")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas
 from matplotlib.figure import Figure
 
+from lazybench.entry import command
 from lazybench.errors import UserError, refuse
 from lazybench.report.artefacts import add_options, file_name, prepare, write_figure, write_text
 from lazybench.report.figures import front
@@ -96,6 +97,7 @@ def write_leaderboard(
     )
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)

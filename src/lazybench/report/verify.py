@@ -13,22 +13,30 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from lazybench.entry import command
 from lazybench.errors import UserError, one_line, refuse
 from lazybench.report.checks import OF_THE_MACHINE, Check, check_columns, check_records, check_summary, measured_columns
 from lazybench.store.reading import Run, find_runs, read_runs
+from lazybench.typed import path_of
 
 SHOWN = 10  # mismatches printed of each kind
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lazybench verify", description="Computes runs' numbers again.")
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="runs or campaign files, at any depth")
-    parser.add_argument("--data-root", type=Path, help="folder of LongBench-schema JSONL files; default: as it was run")
+    parser.add_argument(
+        "folders", type=path_of, nargs="+", metavar="FOLDER", help="runs or campaign files, at any depth"
+    )
+    parser.add_argument(
+        "--data-root", type=path_of, help="folder of LongBench-schema JSONL files; default: as it was run"
+    )
     parser.add_argument("--remeasure", type=int, default=0, metavar="N", help="measure N records anew, drawn by chance")
-    parser.add_argument("--model-path", type=Path, help="the weights for --remeasure; default: where the run had them")
+    parser.add_argument(
+        "--model-path", type=path_of, help="the weights for --remeasure; default: where the run had them"
+    )
     options = parser.parse_args(arguments)
     codes = []
     for folder in options.folders:

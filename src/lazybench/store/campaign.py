@@ -16,11 +16,13 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from lazybench.entry import command
 from lazybench.errors import UserError, refuse
 from lazybench.store.files import without_folders, write_atomically
 from lazybench.store.lines import to_line
 from lazybench.store.reading import JSON_TEXT, find_runs, read_runs
 from lazybench.store.record import Record
+from lazybench.typed import path_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -65,12 +67,13 @@ def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = ()) -> in
     return len(rows)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lazybench pack", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="finished runs, at any depth")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.parquet; NAME.json beside it")
-    parser.add_argument("--exclude", type=Path, action="append", default=[], metavar="FOLDER", help="leave this out")
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="finished runs, at any depth")
+    parser.add_argument("--out", type=path_of, required=True, metavar="FILE", help="NAME.parquet; NAME.json beside it")
+    parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
     options = parser.parse_args(arguments)
     try:
         count = pack(options.folders, options.out, options.exclude)

@@ -11,6 +11,18 @@ from lazybench.tasks.metrics import score
 
 __all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "score"]
 
+PLAIN_TEXT = r"plain_text_[1-9]\d{0,6}"
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no task has; of lm-eval's own, which take long to list, only whether there is a name.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name not in CATEGORIES and re.fullmatch(rf"lm_eval/.+|{PLAIN_TEXT}", name) is None:
+        raise unknown_name("task", name, [*CATEGORIES, "plain_text_3500"])
+
 
 def build_task(name: str, settings: DataSettings) -> Task:
     """The task of that name: a LongBench, LongBench v2 or RULER task, an embedded one, or ``lm_eval/<name>``.
@@ -18,6 +30,7 @@ def build_task(name: str, settings: DataSettings) -> Task:
     Raises:
         UserError: an unknown name, or data that is missing, malformed or out of reach.
     """
+    check_name(name)
     if name in (*LONGBENCH, *CHINESE, *EXTENDED):
         from lazybench.tasks.lm_eval_task import longbench_task
 
@@ -46,8 +59,6 @@ def build_task(name: str, settings: DataSettings) -> Task:
         from lazybench.tasks.longbench_v2 import LongBenchV2
 
         return LongBenchV2(name, settings)
-    if (length := re.fullmatch(r"plain_text_([1-9]\d{0,6})", name)) is not None:
-        from lazybench.tasks.plain_text import PlainText
+    from lazybench.tasks.plain_text import PlainText
 
-        return PlainText(settings, int(length[1]))
-    raise unknown_name("task", name, [*CATEGORIES, "plain_text_3500"])
+    return PlainText(settings, int(name.removeprefix("plain_text_")))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lazybench.typed import path_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -44,6 +46,10 @@ class DataSettings:
     seed: int = 0
     shard: tuple[int, int] = (0, 1)  # (index from 0, count): this job takes samples index::count
     parameters: Mapping[str, Any] = field(default_factory=dict)  # the task's own (needle: depth, length)
+
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            object.__setattr__(self, "root", path_of(self.root))
 
 
 class Task(Protocol):
@@ -85,6 +91,6 @@ class Task(Protocol):
 
 
 def place_of(part: str, prompt: str) -> range | None:
-    """Which characters of the prompt are ``part``; None where it is empty or not found."""
-    start = prompt.find(part) if part else -1
+    """Which characters of the prompt are ``part``, none where it is empty; None where it is not found."""
+    start = prompt.find(part)
     return None if start < 0 else range(start, start + len(part))

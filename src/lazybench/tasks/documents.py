@@ -1,4 +1,4 @@
-"""LongBench documents from a folder of JSONL files or from the hub, checked line by line.
+"""LongBench documents from a folder of JSONL files or from the hub, checked row by row.
 
 Two layouts are read and told apart by their fields: the benchmark's own (``input`` and ``context``), and the one
 of Xnhyacinth/LongBench, where the instructions already stand in ``context`` and ``question`` and the prompt's end
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +18,14 @@ from typing import Any
 
 from lazybench.errors import UserError
 from lazybench.models.hub import TIMEOUT_S, unreachable
+from lazybench.tasks.rows import Row, check_rows, read_rows
+from lazybench.typed import path_of
 
 PROMPTS: dict[str, str] = json.loads((Path(__file__).parent / "longbench" / "prompts.json").read_text(encoding="utf-8"))
 
 HUB_ID = "zai-org/LongBench"
 HUB_REVISION = "f72191f71cd6fcd0da8a54f0915078efda579449"
-FIELDS: dict[str, type] = {"context": str, "answers": list, "length": int, "_id": str}
+FIELDS: dict[str, type] = {"context": str, "answers": list, "_id": str}
 ORIGINAL_FIELDS: dict[str, type] = {"input": str}
 TEMPLATED_FIELDS: dict[str, type] = {"question": str, "answer_prefix": str}
 KINDS = {str: "a text", int: "a whole number", list: "a list of texts"}
@@ -33,7 +35,7 @@ KINDS = {str: "a text", int: "a whole number", list: "a list of texts"}
 class Documents:
     """A dataset's documents in the benchmark's own schema, and where they are from."""
 
-    rows: tuple[dict[str, Any], ...]  # _id, input, context, answers, all_classes, length
+    rows: tuple[dict[str, Any], ...]  # _id, input, context, answers, all_classes, length (None: not given)
     fingerprint: str  # sha256 of the file as it was read
     source: str
 
@@ -49,20 +51,16 @@ def load_documents(
     """
     if root is not None:
         name = f"{dataset}.jsonl"
-        content = read_file(Path(root), name)
-        rows = list(json_lines(name, content))
+        content = read_file(path_of(root), name)
+        rows = read_rows(name, content)
         source = f"file {name}"
     else:
         name, content, rows = _download(dataset, hub_id, revision)
         source = f"hub {hub_id}@{revision}"
     template = PROMPTS[dataset.removesuffix("_e")]
-    documents = tuple(_checked(name, number, row, template) for number, row in enumerate(rows, start=1))
+    documents = tuple(_checked(where, row, template) for where, row in rows)
     if not documents:
         raise UserError(f"{name} holds no documents; expected one JSON object a line in LongBench's schema")
-    seen: dict[str, int] = {}
-    for number, document in enumerate(documents, start=1):
-        if (first := seen.setdefault(document["_id"], number)) != number:
-            raise UserError(f"{name} line {number}: _id {document['_id']!r} stands on line {first} already")
     return Documents(documents, hashlib.sha256(content).hexdigest(), source)
 
 
@@ -83,55 +81,39 @@ def read_file(root: Path, name: str) -> bytes:
         raise UserError(f"{root / name} cannot be read: {error.strerror}") from None
 
 
-def json_lines(name: str, content: bytes) -> Iterable[Mapping[str, Any]]:
-    """One JSON object a line.
-
-    Raises:
-        UserError: a blank line, one that is not UTF-8, or one that holds no JSON object; the line is named.
-    """
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            if number <= content.count(b"\n"):
-                raise UserError(f"{name} line {number}: blank line; expected one JSON object a line")
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} line {number}: not UTF-8 (byte {error.start} of the line)") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{name} line {number}: not JSON: {error.msg} at column {error.colno}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{name} line {number}: expected a JSON object, found {type(row).__name__}")
-        yield row
-
-
-def _checked(name: str, number: int, row: Mapping[str, Any], template: str) -> dict[str, Any]:
+def _checked(where: str, row: Mapping[str, Any], template: str) -> dict[str, Any]:
     templated = "question" in row and "input" not in row
     for field, kind in {**FIELDS, **(TEMPLATED_FIELDS if templated else ORIGINAL_FIELDS)}.items():
         if field not in row:
-            raise UserError(f"{name} line {number}: field {field!r} is missing")
-        if not isinstance(row[field], kind) or isinstance(row[field], bool):
-            raise UserError(f"{name} line {number}: field {field!r} must be {KINDS[kind]}, not {_shown(row[field])}")
+            raise UserError(f"{where}: field {field!r} is missing")
+        _check_kind(where, row, field, kind)
+    if row.get("length") is not None:
+        _check_kind(where, row, "length", int)
     classes = row.get("all_classes") or []
     for field, values in (("answers", row["answers"]), ("all_classes", classes)):
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise UserError(f"{name} line {number}: field {field!r} must be a list of texts, not {_shown(values)}")
+            raise UserError(f"{where}: field {field!r} must be a list of texts, not {_shown(values)}")
     if not row["answers"]:
-        raise UserError(f"{name} line {number}: field 'answers' is empty")
+        raise UserError(f"{where}: field 'answers' is empty")
     context, question = row["context"], row.get("input", "")
     if templated:
         try:
             context, question = untemplated(template, context, row["question"], row["answer_prefix"])
         except ValueError as error:
-            raise UserError(f"{name} line {number}: {error}") from None
+            raise UserError(f"{where}: {error}") from None
     return {
         "_id": row["_id"],
         "input": question,
         "context": context,
         "answers": row["answers"],
         "all_classes": classes,
-        "length": row["length"],
+        "length": row.get("length"),
     }
+
+
+def _check_kind(where: str, row: Mapping[str, Any], field: str, kind: type) -> None:
+    if not isinstance(row[field], kind) or isinstance(row[field], bool):
+        raise UserError(f"{where}: field {field!r} must be {KINDS[kind]}, not {_shown(row[field])}")
 
 
 def untemplated(template: str, context: str, question: str, answer_prefix: str) -> tuple[str, str]:
@@ -157,7 +139,7 @@ def untemplated(template: str, context: str, question: str, answer_prefix: str) 
     raise ValueError("the columns context and question do not meet as in LongBench's prompt")
 
 
-def _download(dataset: str, hub_id: str, revision: str) -> tuple[str, bytes, list[Mapping[str, Any]]]:
+def _download(dataset: str, hub_id: str, revision: str) -> tuple[str, bytes, list[Row]]:
     """The dataset's file from the hub: the archive of the benchmark, or a parquet file of a copy."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -210,7 +192,7 @@ def hub_errors(hub_id: str, revision: str, instead: str) -> Iterator[None]:
         ) from None
 
 
-def _from_archive(path: Path, dataset: str) -> tuple[str, bytes, list[Mapping[str, Any]]]:
+def _from_archive(path: Path, dataset: str) -> tuple[str, bytes, list[Row]]:
     import zipfile
 
     name = f"data/{dataset}.jsonl"
@@ -218,13 +200,14 @@ def _from_archive(path: Path, dataset: str) -> tuple[str, bytes, list[Mapping[st
         if name not in archive.namelist():
             raise UserError(f"{path.name} of the hub holds no {name}")
         content = archive.read(name)
-    return name, content, list(json_lines(name, content))
+    return name, content, read_rows(name, content)
 
 
-def _from_parquet(path: Path, name: str) -> tuple[str, bytes, list[Mapping[str, Any]]]:
+def _from_parquet(path: Path, name: str) -> tuple[str, bytes, list[Row]]:
     from pyarrow import parquet
 
-    return name, path.read_bytes(), parquet.read_table(path).to_pylist()
+    rows = enumerate(parquet.read_table(path).to_pylist(), start=1)
+    return name, path.read_bytes(), check_rows((f"{name} row {number}", row) for number, row in rows)
 
 
 def _shown(value: Any) -> str:

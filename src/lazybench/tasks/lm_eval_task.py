@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError
 from lazybench.tasks.base import DataSettings, Sample, place_of
 from lazybench.tasks.categories import CATEGORIES, length_bucket
-from lazybench.tasks.documents import HUB_ID, HUB_REVISION, load_documents
+from lazybench.tasks.documents import HUB_ID, HUB_REVISION, Documents, load_documents
+from lazybench.tasks.lm_eval_requests import load_task
 from lazybench.tasks.prompting import OfficialPrompt
+from lazybench.tasks.rows import as_utf8
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from lm_eval.api.task import ConfigurableTask
 
 TASK_FILES = Path(__file__).parent / "longbench"
@@ -26,7 +27,7 @@ PLAIN_PROMPT = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")  # p
 
 @dataclass(frozen=True)
 class LmEvalTask(OfficialPrompt):
-    """Any generation task of lm-eval, one of ours for LongBench among them.
+    """Any generation task of lm-eval: its own requests, to the letter.
 
     A sample's score is the first metric of the task's list, after the first of its filters.
     """
@@ -34,16 +35,23 @@ class LmEvalTask(OfficialPrompt):
     name: str
     category: str
     task: ConfigurableTask
+    requests: Sequence[Instance]  # one a document, in the data's order
     settings: DataSettings
-    fingerprint: str
     source: str
     chat_format: bool = False
     stop_at_newline: bool = False
-    _docs: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of every document, answers among them, and of what is sent for it: prompt, stops and limits."""
+        digest = hashlib.sha256()
+        for request in self.requests:
+            digest.update(as_utf8(f"{self.name} document {request.doc_id}", [*request.args, request.doc]))
+        return digest.hexdigest()
 
     @property
     def max_new_tokens(self) -> int:
-        return int(self._generation.get("max_gen_toks", 256))  # lm-eval's default
+        return int(self._generation["max_gen_toks"])
 
     @property
     def min_new_tokens(self) -> int:
@@ -51,54 +59,73 @@ class LmEvalTask(OfficialPrompt):
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end the generation; none for LongBench."""
-        until = self._generation.get("until") or ()
-        return (until,) if isinstance(until, str) else tuple(until)
+        """Texts that end the generation; none for LongBench. An empty one stops nothing."""
+        return tuple(text for text in self._generation["until"] if text)
 
-    @property
+    @cached_property
     def _generation(self) -> dict[str, Any]:
-        return self.task.config.generation_kwargs or {}
+        from lm_eval.models.utils import normalize_gen_kwargs
+
+        return dict(normalize_gen_kwargs(self.requests[0].args[1] or {}))
+
+    @cached_property
+    def _by_id(self) -> dict[str, Instance]:
+        """By the documents' own ids where each has one that no other has, else by their places."""
+        own = [request.doc.get("_id") for request in self.requests]
+        unique = None not in own and len(set(map(str, own))) == len(own)
+        return {str(own[place] if unique else place): request for place, request in enumerate(self.requests)}
 
     @cached_property
     def _samples(self) -> list[Sample]:
         index, count = self.settings.shard
-        documents = list(enumerate(self.task.eval_docs))[: self.settings.limit][index::count]
-        return [self._sample(number, doc) for number, doc in documents]
+        chosen = list(self._by_id.items())[: self.settings.limit][index::count]
+        return [self._sample(sample_id, request) for sample_id, request in chosen]
 
     def samples(self) -> Sequence[Sample]:
         return self._samples
 
-    def _sample(self, number: int, doc: dict[str, Any]) -> Sample:
-        sample_id = str(doc["_id"]) if "_id" in doc else str(number)
-        self._docs[sample_id] = doc
-        prompt = self.task.fewshot_context(doc, num_fewshot=self.task.config.num_fewshot or 0)
-        if "dataset" in doc and "length" in doc:  # ours
-            details = {"length": doc["length"], "length_bucket": length_bucket(doc["length"])}
-            answers, classes = tuple(doc["answers"]), tuple(doc["all_classes"] or ())
-            return Sample(sample_id, prompt, answers, classes, details, place_of(doc["context"], prompt))
-        target = self.task.doc_to_target(doc)
-        return Sample(sample_id, prompt, tuple(map(str, target)) if isinstance(target, list) else (str(target),))
+    def _sample(self, sample_id: str, request: Instance) -> Sample:
+        target = self.task.doc_to_target(request.doc)
+        return Sample(sample_id, request.args[0], tuple(map(str, target if isinstance(target, list) else [target])))
 
     def score(self, prediction: str, sample: Sample) -> float:
-        from lm_eval.api.instance import Instance
+        from lm_eval.models.utils import postprocess_generated_text
 
-        for stop in self.stop_strings:  # as lm-eval does: the stop itself does not belong to the answer
-            prediction = prediction.split(stop)[0]
-        doc = self._docs[sample.sample_id]
-        instance = Instance(request_type="generate_until", doc=doc, arguments=(sample.prompt, {}), idx=0)
-        instance.resps = [prediction]
-        self.task._instances = [instance]
+        text = postprocess_generated_text(prediction, list(self.stop_strings), None)
+        answered = replace(self._by_id[sample.sample_id], resps=[text], filtered_resps={})
+        self.task._instances = [answered]
         self.task.apply_filters()
-        metrics = self.task.process_results(doc, [next(iter(instance.filtered_resps.values()))])
-        value = next(iter(metrics.values()))
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        metrics = self.task.process_results(answered.doc, [next(iter(answered.filtered_resps.values()))])
+        listed = (name for name in self.task._metric_fn_list if name in metrics)
+        value = metrics.get(next(listed, next(iter(metrics), None)))
+        try:
+            return float("a text" if isinstance(value, str) else value)
+        except (TypeError, ValueError):  # what the whole corpus's score is made of
             raise UserError(
                 f"task={self.name} scores a whole corpus, not a sample; run it with python -m lazybench.lm_eval"
-            )
-        return float(value)
+            ) from None
 
 
-def longbench_task(name: str, settings: DataSettings) -> LmEvalTask:
+@dataclass(frozen=True)
+class LongBenchTask(LmEvalTask):
+    """One of our LongBench task files, over documents that are checked row by row."""
+
+    documents: Documents | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        assert self.documents is not None
+        return self.documents.fingerprint
+
+    def _sample(self, sample_id: str, request: Instance) -> Sample:
+        doc, prompt = request.doc, request.args[0]
+        words = doc["length"]
+        details = {} if words is None else {"length": words, "length_bucket": length_bucket(words)}
+        answers, classes = tuple(doc["answers"]), tuple(doc["all_classes"] or ())
+        return Sample(sample_id, prompt, answers, classes, details, place_of(doc["context"], prompt))
+
+
+def longbench_task(name: str, settings: DataSettings) -> LongBenchTask:
     """One of our LongBench task files.
 
     Raises:
@@ -110,15 +137,17 @@ def longbench_task(name: str, settings: DataSettings) -> LmEvalTask:
     documents = load_documents(name, root, hub_id, revision)
     dataset = name.removesuffix("_e")
     metadata = {"data_root": root, "hub_id": hub_id, "revision": revision}
-    return LmEvalTask(
+    task, requests = load_task(f"lazybench_{name}", str(TASK_FILES), metadata)
+    return LongBenchTask(
         name=name,
         category=CATEGORIES[name],
-        task=_load(f"lazybench_{name}", metadata, include_path=str(TASK_FILES), include_defaults=False),
+        task=task,
+        requests=requests,
         settings=settings,
-        fingerprint=documents.fingerprint,
         source=documents.source,
         chat_format=dataset not in PLAIN_PROMPT,
         stop_at_newline=dataset == "samsum",
+        documents=documents,
     )
 
 
@@ -129,33 +158,6 @@ def any_lm_eval_task(name: str, settings: DataSettings) -> LmEvalTask:
         UserError: lm-eval has no such task, it does not generate, or its data cannot be loaded.
     """
     own = settings.parameters.get("include_path")  # a folder of the user's own task files, beside lm-eval's
-    task = _load(name, {}, include_defaults=True, include_path=own)
-    if task.OUTPUT_TYPE != "generate_until":
-        raise UserError(f"task=lm_eval/{name} asks for {task.OUTPUT_TYPE}; only generation tasks can be timed")
-    digest = hashlib.sha256()
-    for doc in task.eval_docs:
-        digest.update(json.dumps(doc, sort_keys=True, default=str).encode())
+    task, requests = load_task(name, own)
     source = f"lm-eval {task.config.dataset_path} {task.config.dataset_name or ''}".strip()
-    return LmEvalTask(f"lm_eval/{name}", "lm_eval", task, settings, digest.hexdigest(), source)
-
-
-def _load(name: str, metadata: dict[str, Any], **where: Any) -> ConfigurableTask:
-    from lm_eval.tasks import TaskManager
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it reports every default it fills in
-    manager = TaskManager(metadata=metadata, **where)
-    if name not in manager.all_subtasks:
-        raise unknown_name("lm-eval task", name, _close_only(name, manager.all_subtasks))
-    try:
-        return manager.load(name)["tasks"][name]
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"lm-eval task {name} cannot be loaded ({type(error).__name__}: {reason})") from error
-
-
-def _close_only(name: str, known: Sequence[str]) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(name, known, n=8, cutoff=0.4)
+    return LmEvalTask(f"lm_eval/{name}", "lm_eval", task, requests, settings, source)

@@ -7,7 +7,6 @@ docs/long_context_tasks.md.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,9 @@ from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel
 from lazybench.tasks.base import DataSettings, Prompt, Sample, place_of
 from lazybench.tasks.categories import CATEGORIES
-from lazybench.tasks.documents import hub_errors, hub_file, json_lines, read_file
+from lazybench.tasks.documents import hub_errors, hub_file, read_file
 from lazybench.tasks.prompting import encode_prompt
+from lazybench.tasks.rows import read_rows
 
 HUB_ID = "zai-org/LongBench-v2"
 HUB_REVISION = "2b48e494f2c7a2f0af81aae178e05c7e1dde0fe9"
@@ -38,7 +38,9 @@ DOMAINS = {
 }
 MOST_PROMPT_TOKENS = 120_000  # config/model2maxlen.json, for every model with open weights
 CHOICES = ("choice_A", "choice_B", "choice_C", "choice_D")
-FIELDS = ("_id", "domain", "sub_domain", "difficulty", "length", "question", *CHOICES, "answer", "context")
+FIELDS = ("_id", "domain", "question", *CHOICES, "answer", "context")
+# what only groups the results, and may be missing; a question's length is short, medium or long
+GROUPS = {"difficulty": "difficulty", "length": "length_bucket", "sub_domain": "sub_domain"}
 TEMPLATE = """Please read the following text and answer the question below.
 
 <text>
@@ -88,9 +90,10 @@ class LongBenchV2:
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        rows = _rows(self._content)
-        for number, row in enumerate(rows, start=1):
-            _check(number, row)
+        located = read_rows(FILE, self._content)
+        for where, row in located:
+            _check(where, row)
+        rows = [row for _, row in located]
         domain = DOMAINS.get(self.name)
         chosen = [row for row in rows if domain is None or row["domain"] == domain]
         if not chosen:
@@ -127,31 +130,17 @@ def extract_answer(response: str) -> str | None:
     return found[1] if found else None
 
 
-def _rows(content: bytes) -> list[Mapping[str, Any]]:
-    """One JSON object a line, or the hub's one list of them."""
-    if not content.lstrip().startswith(b"["):
-        return list(json_lines(FILE, content))
-    try:
-        return list(json.loads(content))
-    except ValueError as error:
-        raise UserError(f"{FILE} starts as a JSON list and is none: {' '.join(str(error).split())[:80]}") from None
-
-
-def _check(number: int, row: Mapping[str, Any]) -> None:
-    for field in FIELDS:
+def _check(where: str, row: Mapping[str, Any]) -> None:
+    for field in (*FIELDS, *(group for group in GROUPS if row.get(group) is not None)):
         if not isinstance(row.get(field), str):
-            raise UserError(f"{FILE} line {number}: field {field!r} must be a text, not {row.get(field)!r:.40}")
+            raise UserError(f"{where}: field {field!r} must be a text, not {row.get(field)!r:.40}")
     if row["answer"] not in ("A", "B", "C", "D"):
-        raise UserError(f"{FILE} line {number}: field 'answer' must be A, B, C or D, not {row['answer']!r:.40}")
+        raise UserError(f"{where}: field 'answer' must be A, B, C or D, not {row['answer']!r:.40}")
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
     prompt = TEMPLATE.format(**{field: row[field].strip() for field in ("context", "question", *CHOICES)})
-    details = {
-        "difficulty": row["difficulty"],
-        "length_bucket": row["length"],  # short, medium or long
-        "domain": row["domain"],
-        "sub_domain": row["sub_domain"],
-    }
+    groups = {name: row[field] for field, name in GROUPS.items() if row.get(field) is not None}
+    details = {"domain": row["domain"], **groups}
     context = place_of(row["context"].strip(), prompt)
     return Sample(row["_id"], prompt, (row["answer"],), details=details, context=context)

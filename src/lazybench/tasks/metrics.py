@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import SampleError, unknown_name
 
 CHINESE_PUNCTUATION = (  # the official set
     "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟"
@@ -165,5 +165,5 @@ def _cut_words(text: str) -> list[str]:
 def _paragraph_number(pattern: str, answer: str) -> str:
     match = re.search(pattern, answer)
     if match is None:
-        raise UserError(f"answer {answer!r} does not name a paragraph; expected the form {pattern!r}")
+        raise SampleError(f"answer {answer!r} does not name a paragraph; expected the form {pattern!r}")
     return match[1]

@@ -162,7 +162,7 @@ def encode_text(
 def _cut_middle(sample: Sample, first: str, last: str) -> tuple[str, range | None]:
     """The text that remains, and where the context stands then: counted from the start and from the end."""
     text, context = first + last, sample.context
-    if context is None or text == sample.prompt:
+    if not context or text == sample.prompt:  # nowhere, or nothing
         return text, context
     start = min(context.start, len(first))
     return text, range(start, max(start, len(text) - min(len(sample.prompt) - context.stop, len(last))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lazybench.store.files import write_atomically
 
@@ -20,6 +22,7 @@ from lazybench.store.files import write_atomically
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
+POWER = re.compile(r"\$\\mathdefault\{(?:-?\d+\\times\s?)?-?10\^\{-?\d+\}\}\$")  # a logarithmic axis' label
 Style = tuple[str, str]  # colour and marker
 # Paul Tol's muted colours, https://sronpersonalpages.nl/~pault/
 INDIGO, WINE, OLIVE, TEAL, ROSE, FOREST, BROWN = (
@@ -121,4 +124,15 @@ def save_to(figure: Figure, buffer: io.BytesIO, kind: str) -> None:
     """Write to memory: ``png``, ``pdf`` or ``svg``."""
     metadata: dict[str, Any] | None = {"CreationDate": None} if kind == "pdf" else None
     with styled():
+        _names_are_no_formulas(figure)
         figure.savefig(buffer, format=kind, metadata=metadata)
+
+
+def _names_are_no_formulas(figure: Figure) -> None:
+    """Only a logarithmic axis writes mathtext; a dollar sign in a name is a dollar sign."""
+    for axes in figure.axes:
+        axes.get_xticklabels(which="both")  # gives the ticks their texts
+        axes.get_yticklabels(which="both")
+    for text in figure.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text()):
+        if isinstance(text, Text) and not POWER.fullmatch(text.get_text()):
+            text.set_parse_math(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from random import Random
 from lazybench.errors import UserError
 from lazybench.tasks.documents import hub_errors, hub_file, read_file
 from lazybench.tasks.embedded import documentation, python_version
+from lazybench.tasks.rows import json_value
 from lazybench.tasks.ruler.texts import DOCUMENTATION, OR_EMBEDDED, sentences
 
 SQUAD = "squad.json"  # SQuAD 2.0's dev set, as RULER's download_qa_dataset.sh names it
@@ -49,7 +49,7 @@ def squad(root: Path | None) -> QuestionSet:
     if root is not None:
         articles: dict[str, list[tuple[str, str, list[str]]]] = {}
         with _well_formed(root, SQUAD):
-            for place, article in enumerate(json.loads(read_file(root, SQUAD))["data"]):
+            for place, article in enumerate(json_value(SQUAD, read_file(root, SQUAD))["data"]):
                 asked = articles.setdefault(f"{place} {article.get('title')}", [])
                 for paragraph in article["paragraphs"]:
                     for entry in paragraph["qas"]:
@@ -81,7 +81,7 @@ def hotpotqa(root: Path | None) -> QuestionSet:
     with _well_formed(root, HOTPOT):
         rows = [
             (row["question"], row["answer"], [f"{title}\n{''.join(lines)}" for title, lines in row["context"]])
-            for row in json.loads(content)
+            for row in json_value(HOTPOT, content)
         ]
     documents = sorted({document for _, _, shown in rows for document in shown})
     index = {document: place for place, document in enumerate(documents)}

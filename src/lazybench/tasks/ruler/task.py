@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 
-from lazybench.errors import UserError
+from lazybench.errors import SampleError, UserError
 from lazybench.models.spec import LoadedModel
 from lazybench.tasks.base import DataSettings, Prompt, Sample
 from lazybench.tasks.categories import CATEGORIES
@@ -162,7 +162,7 @@ class RulerTask:
         size = largest_size(lambda size: at(size).ids.shape[1], recipe.least, recipe.most, self.prompt_tokens)
         if size is None:
             needed = at(recipe.least).ids.shape[1] + self.max_new_tokens
-            raise UserError(
+            raise SampleError(
                 f"task.parameters.length={self.length} is too small for sample {sample.sample_id} of {self.name}, "
                 f"which needs {needed} tokens with its generation"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from lazybench.errors import UserError
 from lazybench.tasks.documents import hub_errors, hub_file, read_file
 from lazybench.tasks.embedded import documentation, python_version
+from lazybench.tasks.rows import json_value
 
 ESSAYS = "PaulGrahamEssays.json"  # as RULER's download_paulgraham_essay.py names and writes it
 ESSAYS_HUB_ID = "baber/paul_graham_essays"  # what lm-eval reads
@@ -73,7 +73,9 @@ def _word_list(part_of_speech: str) -> Sequence[str]:
 def _essays_of_file(root: Path) -> str:
     content = read_file(root, ESSAYS)
     try:
-        text = json.loads(content)["text"]
+        text = json_value(ESSAYS, content)["text"]
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError):
         text = None
     if not isinstance(text, str) or not text.strip():

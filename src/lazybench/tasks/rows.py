@@ -1,0 +1,91 @@
+"""What every file of rows must hold: UTF-8, JSON, whole characters and each ``_id`` once."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lazybench.errors import UserError
+
+Row = tuple[str, dict[str, Any]]  # where it stands ("qasper.jsonl line 3"), and its fields
+
+
+def read_rows(name: str, content: bytes) -> list[Row]:
+    """The rows of a file: one JSON object a line, or one JSON list of objects. A byte-order mark is passed over.
+
+    Raises:
+        UserError: a line that is blank, not UTF-8, no JSON object, or refused by ``check_rows``; file and line are
+            named.
+    """
+    content = content.removeprefix(codecs.BOM_UTF8)
+    parsed = _listed if content.lstrip().startswith(b"[") else _lines
+    return check_rows(parsed(name, content))
+
+
+def check_rows(rows: Iterable[tuple[str, Any]]) -> list[Row]:
+    """The rows as they are, each an object of whole characters, whose ``_id`` no other has.
+
+    Raises:
+        UserError: one is not; it is named.
+    """
+    checked, seen = [], dict[str, str]()
+    for where, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        as_utf8(where, row)
+        if "_id" in row and (first := seen.setdefault(repr(row["_id"]), where)) != where:
+            raise UserError(f"{where}: _id {row['_id']!r} stands on {' '.join(first.split()[-2:])} already")
+        checked.append((where, row))
+    return checked
+
+
+def json_value(name: str, content: bytes) -> Any:
+    """What a file that is one JSON value holds. A byte-order mark is passed over.
+
+    Raises:
+        ValueError: it is no JSON; a ``UserError`` where a text in it holds half a character.
+    """
+    value = json.loads(content)
+    as_utf8(name, value)
+    return value
+
+
+def as_utf8(where: str, value: Any) -> bytes:
+    """The value as UTF-8 JSON.
+
+    Raises:
+        UserError: a text in it holds half a character, as ``\\ud83d`` alone is: no tokenizer takes it.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.start + 1]
+        raise UserError(f"{where}: a text holds half a character ({half!a}); write it whole or leave it out") from None
+
+
+def _lines(name: str, content: bytes) -> Iterator[tuple[str, Any]]:
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        where = f"{name} line {number}"
+        if not line.strip():
+            if number < len(lines):
+                raise UserError(f"{where}: blank line; expected one JSON object a line")
+            continue
+        try:
+            yield where, json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: not UTF-8 (byte {error.start} of the line)") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 1,000 deep
+            raise UserError(f"{where}: not JSON: {' '.join(str(error).split())[:80]}") from None
+
+
+def _listed(name: str, content: bytes) -> Iterator[tuple[str, Any]]:
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} starts as a JSON list and is none: {' '.join(str(error).split())[:80]}") from None
+    yield from ((f"{name} row {number}", row) for number, row in enumerate(rows, start=1))

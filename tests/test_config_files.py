@@ -1,0 +1,131 @@
+"""A file of settings is data: nothing in it runs, imports or reads anything, whichever way it comes in."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from lazybench import command_line
+from lazybench.choices import prepare, refuse_other_files
+from lazybench.config import run_config
+from lazybench.config_groups import add, composed
+from lazybench.errors import UserError
+from lazybench.lm_eval_model import schedule_of
+
+
+class Touch:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+LAYERS = "layers: [3]\nkeep: [0.5]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (LAYERS + "r0: {_target_: pandas.read_pickle, _args_: [PICKLE]}", "r0._target_"),
+        (LAYERS + "_target_: lazybench.pruning.schedule.PruningSchedule", "_target_"),
+        (LAYERS + "revival: {memory: {_target_: pandas.read_pickle, _args_: [PICKLE]}}", "revival.memory._target_"),
+        ("layers: [3]\nkeep: [{_target_: pandas.read_pickle, _args_: [PICKLE]}]", r"keep[0]._target_"),
+        (LAYERS + "revival: {_partial_: true}", "revival._partial_"),
+        (LAYERS + "_recursive_: false", "_recursive_"),
+        (LAYERS + "revival: {_convert_: all}", "revival._convert_"),
+        (LAYERS + "generated: ${oc.env:HOME}", "generated"),
+        ("layers: [3]\nkeep: ['${oc.decode:${oc.env:KEEP}}']", "keep[0]"),
+        (LAYERS + "revival: {like: '${seed}'}", "revival.like"),
+        ("layers: !!python/object/apply:os.mkdir [TRACE]", "can't be read"),
+        ("layers: &a [3]\nkeep: *a", "repeats another part"),
+        (LAYERS + "include_path: folder", "include_path"),
+        ("- 1", "holds no settings"),
+        ("layers: [", "can't be read"),
+    ],
+)
+def test_a_schedules_file_runs_nothing(text: str, key: str, tmp_path: Path) -> None:
+    trace, stored, file = tmp_path / "trace", tmp_path / "stored.pickle", tmp_path / "own.yaml"
+    stored.write_bytes(pickle.dumps(Touch(trace)))
+    file.write_text(text.replace("PICKLE", str(stored)).replace("TRACE", str(trace)), encoding="utf-8")
+    ways = (
+        lambda: run_config(composed(prepare([f"pruning={file}", "dry_run=true"]))),
+        lambda: run_config(composed([f"methods=[{{method: lazyllm, pruning: '{file}'}}]"])),
+        lambda: schedule_of(str(file), 12),
+    )
+    for way in ways:
+        with pytest.raises(UserError) as told:
+            way()
+        line = str(told.value)
+        assert "own.yaml" in line
+        assert key in line
+        assert "\n" not in line
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--config-dir=D",
+        "--config-d=D",
+        "-cd=D",
+        "--config-path=D",
+        "-cp=D",
+        "--config-name=N",
+        "--experimental-rerun=P",
+    ],
+)
+def test_hydras_options_for_other_files_are_refused(option: str) -> None:
+    with pytest.raises(UserError, match="could name code"):
+        refuse_other_files([option, "limit=1"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.searchpath=[file:///tmp]",
+        "++hydra.searchpath=[/tmp]",
+        "hydra={searchpath: [/tmp]}",
+        'pruning="../../own"',
+        'model="/tmp/own"',
+        "hydra/launcher=../../own",
+        "+method=/tmp/own",
+        "hydra/sweeper=/tmp/own",
+        "model=choice(smollm2,../../own)",
+        "+hydra/callbacks=~/own",
+    ],
+)
+def test_hydras_groups_read_the_projects_own_files_alone(override: str) -> None:
+    with pytest.raises(UserError, match="could name code"):
+        prepare([override])
+
+
+def test_only_the_command_line_names_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A task's file that has lm-eval import a folder's Python is refused before anything is imported."""
+    parameters = {"include_path": str(tmp_path)}
+    add("task", "of_a_stranger", {"name": "own", "datasets": ["lm_eval/own"], "parameters": parameters})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", "task=of_a_stranger", "dry_run=true"])
+    assert command_line.main() == 2
+    assert "names code; say it on the command line" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model._target_=os.getcwd",
+        "pruning._target_=os.getcwd",
+        "method.lazyllm._target_=os.getcwd",
+        "data._target_=a.b",
+    ],
+)
+def test_a_class_is_no_setting(override: str) -> None:
+    with pytest.raises(UserError, match=r"unknown (key|parameter)"):
+        run_config(composed([f"+{override}"]))

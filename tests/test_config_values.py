@@ -1,0 +1,83 @@
+"""Whatever a key is set to, a run starts or one line names the key: all keys of the configuration are tried."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from lazybench.choices import prepare
+from lazybench.config import RunConfig, run_config
+from lazybench.config_groups import composed, groups
+from lazybench.errors import UserError
+from lazybench.hydra_errors import is_hydras, one_line
+from lazybench.tasks import build_task
+from lazybench.unused_settings import unused_settings
+
+VALUES: tuple[Any, ...] = (None, "text", -1, 1.5, [], {}, True)
+EXPERIMENTS = (
+    "size=null",
+    "experiment=tune",
+    "experiment=quality",
+    "task=ruler_embedded",
+    "task=tuning",
+    "pruning=authors_linear",
+)
+
+
+def plain(*overrides: str) -> dict[str, Any]:
+    config: Any = OmegaConf.to_container(composed(prepare(overrides)), resolve=True)
+    return config
+
+
+def keys(node: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key, with those of its parts: ``("model",)``, ``("model", "dtype")``."""
+    found = []
+    for name, value in node.items():
+        found += [(*above, name), *(keys(value, (*above, name)) if isinstance(value, dict) else ())]
+    return found
+
+
+def checked(config: dict[str, Any], key: str, value: Any) -> RunConfig:
+    assert isinstance(unused_settings([f"{key}={value}"], config), list)
+    return run_config(config)  # as Hydra would have composed it, a hundred times sooner
+
+
+@pytest.mark.parametrize("override", EXPERIMENTS)
+def test_every_key_takes_a_value_or_names_itself_in_one_line(override: str) -> None:
+    base = plain(override, "methods=[baseline,lazyllm]", "limit=1")
+    for path in keys(base):
+        if override != EXPERIMENTS[0] and path[0] not in override and path[0] != "methods":
+            continue  # the same as without it
+        for value in VALUES:
+            kept = [path[1]] if path[0] == "method" and len(path) > 1 else ["baseline", "lazyllm"]
+            config = copy.deepcopy({**base, "method": {name: base["method"][name] for name in kept}})
+            config["methods"] = kept if path[0] == "method" else config["methods"]
+            parent = config
+            for part in path[:-1]:
+                parent = parent[part]
+            parent[path[-1]] = value
+            try:
+                run = checked(config, ".".join(path), value)
+                if path[0] == "task":
+                    for name in run.datasets:
+                        build_task(name, run.data).samples()
+            except UserError as error:
+                line = str(error)
+                assert "\n" not in line
+                assert path[-1] in line, (path, value, line)
+
+
+@pytest.mark.parametrize("value", ["null", "text", "-1", "1.5", "[]", "{}", "true", "", "null,null"])
+def test_every_group_takes_a_choice_or_one_line(value: str) -> None:
+    for group in groups():
+        try:
+            run_config(composed(prepare([f"{group}={value}"])))
+        except Exception as error:
+            if not isinstance(error, UserError) and not is_hydras(error):
+                raise
+            line = str(error if isinstance(error, UserError) else one_line(error))
+            assert "\n" not in line
+            assert group in line

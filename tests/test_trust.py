@@ -1,0 +1,247 @@
+"""What is read is data: a run folder, a checkpoint or a cached reference from a stranger runs nothing.
+
+Each way in tries to write a file; it must not be there after any of the commands that people run on others' folders.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+import yaml
+from conftest import RunPy, save_tiny_checkpoint
+from datasets import Dataset
+from lm_eval.api.task import ConfigurableTask
+
+from lazybench.errors import UserError
+from lazybench.measure import reference_store
+from lazybench.models import ModelSpec, load_model
+from lazybench.report.__main__ import main as report
+from lazybench.report.board import main as leaderboard
+from lazybench.report.data_at_hand import check_scorer, measured_task
+from lazybench.report.verify import main as verify
+from lazybench.store.reading import read_run
+from lazybench.tasks import DataSettings
+from lazybench.tasks.lm_eval_task import LmEvalTask
+
+COMMANDS: dict[str, Callable[[Path], int]] = {
+    "report": lambda folder: report([str(folder), "--out", str(folder / "report")]),
+    "leaderboard": lambda folder: leaderboard([str(folder), "--out", str(folder / "board")]),
+    "verify": lambda folder: verify([str(folder)]),
+    "remeasure": lambda folder: verify([str(folder), "--remeasure", "1"]),
+}
+TASK_FILE = """\
+task: own_sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: !function evil.run
+doc_to_target: '{{{{answer}}}}'
+process_results: !function evil.run
+"""
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Unpickled, it writes the file."""
+
+    path: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory, run_py: RunPy) -> Path:
+    """An honest run's folder and its checkpoint, to be made a dishonest one."""
+    root = tmp_path_factory.mktemp("stranger")
+    save_tiny_checkpoint(root / "model")
+    settings = ("task=needle", "task.parameters.length=150", "limit=2", "max_new_tokens=3", "timing=false")
+    methods = "methods=[baseline,lazyllm]"
+    done = run_py("model=custom", f"model.path={root}/model", *settings, methods, f"out={root}/run")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config))
+
+
+def include_path(folder: Path, marker: Path) -> None:
+    """lm-eval's task files import what ``!function`` names."""
+    (folder / "evil.py").write_text(
+        f"from pathlib import Path\nrun = lambda *_: Path({str(marker)!r}).touch()\nrun()\n"
+    )
+    (folder / "own_sums.yaml").write_text(TASK_FILE.format(folder=folder))
+    (folder / "rows.jsonl").write_text('{"answer": "2"}\n')
+    task = {"name": "lm_eval/own_sums", "datasets": ["lm_eval/own_sums"], "parameters": {"include_path": str(folder)}}
+    _edit(folder / "config.yaml", lambda config: config.update(task=task))
+
+
+def target(folder: Path, marker: Path) -> None:
+    """Hydra's ``_target_``, wherever a configuration has parts."""
+    call = {"_target_": "pathlib.Path.touch", "_args_": [{"_target_": "pathlib.Path", "_args_": [str(marker)]}]}
+
+    def change(config: dict[str, Any]) -> None:
+        for part in (config, config["model"], config["task"], config["task"]["parameters"], *config["methods"]):
+            part.update(call, evil=call)
+        config["methods"][1] |= {"_target_": "lazybench.methods.lazyllm.LazyLLMMethod", "pruning": call}
+        config["model"]["config"] = call
+
+    _edit(folder / "config.yaml", change)
+
+
+def yaml_tag(folder: Path, marker: Path) -> None:
+    path = folder / "config.yaml"
+    path.write_text(f"{path.read_text()}evil: !!python/object/apply:os.system ['touch {marker}']\n")
+
+
+def pickles(folder: Path, marker: Path) -> None:
+    """In every file whose format allows one."""
+    numpy.savez(folder / "attention.npz", scores=numpy.array([Touch(marker)], dtype=object))
+    (folder / "references").mkdir(exist_ok=True)
+    for name in ("done", "summary.csv", "references/needle.pt"):
+        (folder / name).write_bytes(pickle.dumps(Touch(marker)))
+
+
+def checkpoint_code(folder: Path, marker: Path) -> None:
+    """A model whose files bring their own classes, a generation of their own and pickled weights."""
+    model = folder / "model"
+    shutil.copytree(folder.parent / "model", model)
+    code = f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
+    (model / "evil.py").write_text(code)
+    (model / "custom_generate").mkdir()
+    (model / "custom_generate" / "generate.py").write_text(f"{code}def generate(*_, **__): pass\n")
+    for name, classes in (
+        ("config.json", {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["evil.Tokenizer", None]}),
+    ):
+        settings = json.loads((model / name).read_text())
+        settings |= {"auto_map": classes, "model_type": "evil"} if name == "config.json" else {"auto_map": classes}
+        (model / name).write_text(json.dumps(settings))
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps({"model.norm.weight": Touch(marker)}))
+    _edit(folder / "config.yaml", lambda config: config["model"].update(path=str(model)))
+
+
+WAYS = (include_path, target, yaml_tag, pickles, checkpoint_code)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_strangers_folder_runs_nothing(
+    stranger: Path, tmp_path: Path, way: Callable[[Path, Path], None], command: str
+) -> None:
+    marker = tmp_path / "it-ran"
+    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
+    way(tmp_path / "run", marker)
+    code = COMMANDS[command](tmp_path / "run")
+    assert not marker.exists()
+    assert code in (0, 1, 2)
+
+
+def test_a_task_of_the_runs_own_code_is_said_to_be_unchecked(
+    stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
+    include_path(tmp_path / "run", tmp_path / "it-ran")
+    assert verify([str(tmp_path / "run")]) == 2
+    assert "its task's code was named on the command line of the run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scoring", "allowed"),
+    [
+        ({"metric_list": [{"metric": "exact_match", "aggregation": "mean"}]}, True),
+        ({"metric_list": [{"metric": "exact_match", "aggregation": "mean"}], "unsafe_code": True}, False),
+        (
+            {
+                "metric_list": [{"metric": "score", "aggregation": "mean"}],
+                "process_results": lambda _, found: {"score": eval(found[0])},
+            },
+            False,
+        ),
+    ],
+)
+def test_a_prediction_is_never_run_as_a_program(scoring: dict[str, Any], allowed: bool) -> None:
+    """Some of lm-eval's scorers do that; only those that compare texts are asked."""
+    config = {
+        "task": "own_sums", "test_split": "test", "output_type": "generate_until", "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}", **scoring,
+        "custom_dataset": lambda **_: {"test": Dataset.from_list([{"question": "1 + 1?", "answer": "2"}])},
+    }  # fmt: skip
+    task = LmEvalTask("lm_eval/own_sums", "lm_eval", ConfigurableTask(config=config), DataSettings(), "", "")
+    if allowed:
+        check_scorer(task)
+        return
+    with pytest.raises(UserError, match="might run a prediction"):
+        check_scorer(task)
+
+
+@pytest.mark.parametrize("name", ["../evil", "evil.py", pytest.param("lm_eval//tmp/evil", marks=pytest.mark.slow)])
+def test_a_dataset_is_one_of_the_known_names(stranger: Path, name: str) -> None:
+    with pytest.raises(UserError, match="unknown"):
+        measured_task(read_run(stranger / "run"), name, None)
+
+
+def test_a_checkpoint_brings_no_code_and_no_kernel(stranger: Path, tmp_path: Path) -> None:
+    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
+    checkpoint_code(tmp_path / "run", tmp_path / "it-ran")
+    with pytest.raises(UserError, match="can't load"):
+        load_model(ModelSpec("custom", path=tmp_path / "run" / "model"))
+    assert not (tmp_path / "it-ran").exists()
+    with pytest.raises(UserError, match=r"model\.attention='stranger/kernel'"):
+        ModelSpec("custom", attention="stranger/kernel")
+
+
+def test_a_cached_reference_is_tensors(tmp_path: Path) -> None:
+    torch.save({"tokens": Touch(tmp_path / "it-ran"), "log_probabilities": None}, tmp_path / "reference.pt")
+    with pytest.raises(UserError, match="can't be read"):
+        reference_store._read(tmp_path / "reference.pt")
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "{{ 7 * 191 }}", "$\\undefined{$", "</script><b>"])
+def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Path, text: str) -> None:
+    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
+    samples = tmp_path / "run" / "samples.jsonl"
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    for line in lines:
+        line |= {"model": f"m {text}", "prediction": text, "sample_id": line["sample_id"] + text}
+        line |= {"variant": f"v {text}"} if line["method"] != "baseline" else {}
+    lines[-1] |= {"error": text}
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _edit(tmp_path / "run" / "config.yaml", lambda config: config.update(note=text))
+    COMMANDS["report"](tmp_path / "run")
+    COMMANDS["leaderboard"](tmp_path / "run")
+    pages = sorted((tmp_path / "run").rglob("*.html"))
+    for path, scripts in zip(pages, (2, 3, 3), strict=True):
+        page = re.sub(r"data:image/png;base64,[^\"]*", "", path.read_text())
+        assert "1337" not in page
+        assert page.count("<script") == page.count("</script>") == scripts
+        assert "<b>" not in page
+    assert [path.name for path in pages] == ["leaderboard.html", "index.html", "index.html"]
+
+
+def test_what_a_folder_holds_does_not_steer_the_terminal(
+    stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
+    samples = tmp_path / "run" / "samples.jsonl"
+    samples.write_text(samples.read_text().replace('"sample_id": "', '"sample_id": "\\u001b]0;evil\\u0007\\n'))
+    assert verify([str(tmp_path / "run")]) == 1
+    said = capsys.readouterr()
+    assert "evil" in said.out
+    assert not {"\x1b", "\x07"} & set(said.out + said.err)
