@@ -9,8 +9,8 @@ from typing import Any
 import numpy
 import yaml
 
-from lazybench.store.lines import to_line
-from lazybench.store.record import Record
+from lazybench.run.lines import to_line
+from lazybench.run.record import Record
 from lazybench.tasks.categories import ENGLISH
 
 Params = dict[str, Any]

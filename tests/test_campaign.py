@@ -18,10 +18,10 @@ from lazybench.errors import UserError
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.report.verify import main as verify
-from lazybench.store.campaign import main, pack
-from lazybench.store.lines import from_line, to_line
-from lazybench.store.reading import find_runs, read_run, read_runs
-from lazybench.store.record import Record
+from lazybench.run.campaign import main, pack
+from lazybench.run.lines import from_line, to_line
+from lazybench.run.reading import find_runs, read_run, read_runs
+from lazybench.run.record import Record
 
 PLAIN = [record for record in made_up_records(2) if record.task == "qasper"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

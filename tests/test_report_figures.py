@@ -18,7 +18,7 @@ from lazybench.report.figures import fig2, fig6, fig7, style, tradeoff
 from lazybench.report.frame import records_frame
 from lazybench.report.results import load
 from lazybench.report.summary import summarise as summarise_frame
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 PAPER = json.dumps({})
 

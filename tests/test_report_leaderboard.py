@@ -18,7 +18,7 @@ from lazybench.report.board import main
 from lazybench.report.curves import between
 from lazybench.report.leaderboard import FLOPS, MEMORY, Section, matrix, measured_settings, readable, sections
 from lazybench.report.results import Results, load
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 SAMPLES = 24
 SLOPES = {"lazyllm": 1.0, "random_drop": 1.5}  # of log KL over log ratio

@@ -15,7 +15,7 @@ from lazybench.report.names import short_names
 from lazybench.report.statistics import Estimate
 from lazybench.report.summary import summarise as summarise_frame
 from lazybench.report.tables import format_estimate, run_table, sections, table1, table2
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 
 def summarise_runs(runs):

@@ -10,7 +10,7 @@ from synthetic_results import made_up_records, write_run
 from lazybench.errors import UserError
 from lazybench.report.__main__ import main
 from lazybench.report.results import chosen, load
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 RECORDS = made_up_records(2)
 

@@ -29,7 +29,7 @@ from lazybench.report.__main__ import main as report
 from lazybench.report.board import main as leaderboard
 from lazybench.report.data_at_hand import check_scorer, measured_task
 from lazybench.report.verify import main as verify
-from lazybench.store.reading import read_run
+from lazybench.run.reading import read_run
 from lazybench.tasks import DataSettings
 from lazybench.tasks.lm_eval_task import LmEvalTask
 

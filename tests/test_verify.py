@@ -20,8 +20,8 @@ from lazybench.models.flops import LayerCost
 from lazybench.report import write_run_report
 from lazybench.report.checks import EXACT, Check, look_for
 from lazybench.report.verify import main
-from lazybench.store.record import Record
-from lazybench.store.run_folder import RunFolder
+from lazybench.run.record import Record
+from lazybench.run.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
 

@@ -19,7 +19,7 @@ def write_run_report(folder: Path) -> None:
     from lazybench.report.names import with_setting
     from lazybench.report.page import write_page
     from lazybench.report.results import Results
-    from lazybench.store.reading import read_run
+    from lazybench.run.reading import read_run
 
     run = read_run(Path(folder))
     # written before the marker of its end, and for one shard alone: neither is a fault of this table

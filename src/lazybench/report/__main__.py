@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.entry import command
 from lazybench.errors import UserError, refuse, unknown_name
-from lazybench.typed import path_of
+from lazybench.pruning.settings import path_of
+from lazybench.run.entry import command
 
 
 @command

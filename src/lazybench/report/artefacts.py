@@ -10,14 +10,14 @@ import pandas
 from matplotlib.figure import Figure
 
 from lazybench.errors import UserError
+from lazybench.pruning.settings import path_of
 from lazybench.report import tables
 from lazybench.report.figures import fig1, fig2, fig6, fig7, tradeoff
 from lazybench.report.figures.style import save
 from lazybench.report.names import timed, with_setting
 from lazybench.report.paper import TITLE
 from lazybench.report.results import WHERE, Results
-from lazybench.store.files import write_atomically
-from lazybench.typed import path_of
+from lazybench.run.files import write_atomically
 
 CAPTIONS = {
     "table1": "Table 1: score and TTFT speedup (x), ours beside the paper's",

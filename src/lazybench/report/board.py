@@ -15,7 +15,6 @@ from pathlib import Path
 import pandas
 from matplotlib.figure import Figure
 
-from lazybench.entry import command
 from lazybench.errors import UserError, refuse
 from lazybench.report.artefacts import add_options, file_name, prepare, write_figure, write_text
 from lazybench.report.figures import front
@@ -24,6 +23,7 @@ from lazybench.report.page import inline, render
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.tables import markdown
+from lazybench.run.entry import command
 
 READING = (
     "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over samples; first: of "

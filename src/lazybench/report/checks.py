@@ -21,8 +21,8 @@ from lazybench.models.flops import LayerCost
 from lazybench.report.data_at_hand import check_scorer, measured_task
 from lazybench.report.frame import records_frame
 from lazybench.report.summary import summarise
-from lazybench.store.reading import Run
-from lazybench.store.record import Record
+from lazybench.run.reading import Run
+from lazybench.run.record import Record
 from lazybench.tasks.base import Task
 
 TOLERANCE = 1e-6  # relative; another version of a library may round the last digit otherwise

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import pandas
 
 from lazybench.methods import label
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 ROW = ["model", "setting", "task", "category", "method", "params"]
 SAMPLE = ["model", "setting", "task", "seed", "sample_id"]

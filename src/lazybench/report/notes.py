@@ -10,7 +10,7 @@ import pandas
 from lazybench.report.frame import superseded
 from lazybench.report.names import category_rows, task_title
 from lazybench.report.statistics import LEAST_SAMPLES
-from lazybench.store.reading import Run, missing_shards
+from lazybench.run.reading import Run, missing_shards
 
 READING = {  # by the column that it explains
     "n": f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",

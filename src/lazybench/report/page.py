@@ -25,8 +25,8 @@ from lazybench.report.figures.tradeoff import draw
 from lazybench.report.names import category_rows, method_title, settings_lines, short_names, with_setting
 from lazybench.report.notes import machine, reading, row_notes
 from lazybench.report.results import Results
-from lazybench.store.files import without_folders
-from lazybench.store.reading import Run
+from lazybench.run.files import without_folders
+from lazybench.run.reading import Run
 from lazybench.tasks.base import Sample
 
 HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands

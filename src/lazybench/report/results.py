@@ -16,9 +16,9 @@ from lazybench.report.notes import run_notes
 from lazybench.report.rows import settings
 from lazybench.report.summary import summarise
 from lazybench.report.tables import run_table
-from lazybench.store.files import write_atomically
-from lazybench.store.reading import Run, find_runs, read_runs
-from lazybench.store.record import Record
+from lazybench.run.files import write_atomically
+from lazybench.run.reading import Run, find_runs, read_runs
+from lazybench.run.record import Record
 
 ASKED = tuple(field.name for field in fields(Record) if "tuple" not in str(field.type) and field.name != "details")
 WHERE = "only these records, as in \"task == 'qasper' and prompt_tokens > 1000\"; the baseline of each stays"

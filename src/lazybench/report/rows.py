@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from lazybench.errors import UserError
-from lazybench.store.reading import Run, flatten
+from lazybench.run.reading import Run, flatten
 
 Part = tuple[int, str, str]  # a run's number, a model, a category
 OF_MODEL = ("dtype", "attention", "quantization", "chat_format", "prompt_limit_tokens", "revision", "fingerprint")

@@ -14,11 +14,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lazybench.entry import command
 from lazybench.errors import UserError, one_line, refuse
+from lazybench.pruning.settings import path_of
 from lazybench.report.checks import OF_THE_MACHINE, Check, check_columns, check_records, check_summary, measured_columns
-from lazybench.store.reading import Run, find_runs, read_runs
-from lazybench.typed import path_of
+from lazybench.run.entry import command
+from lazybench.run.reading import Run, find_runs, read_runs
 
 SHOWN = 10  # mismatches printed of each kind
 
@@ -67,7 +67,7 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
     """Check one run, say what was found, and give its exit code."""
     checks = [*check_records(run, options.data_root).items(), *check_columns(run).items(), *check_summary(run).items()]
     if options.remeasure > 0:
-        from lazybench.remeasuring import remeasured  # with torch and the model's library
+        from lazybench.report.remeasuring import remeasured  # with torch and the model's library
 
         try:
             checks += remeasured(run, options.remeasure, options.data_root, options.model_path).items()

@@ -14,7 +14,7 @@ from lazybench.methods import build
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.frame import settings_label
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 PANELS = 6  # a sweep has dozens: the first few, those with most stages
 LINES_SHOWN = 6  # of a schedule with many stages: the first, the last, and others evenly between

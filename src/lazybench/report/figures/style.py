@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lazybench.store.files import write_atomically
+from lazybench.run.files import write_atomically
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (

@@ -1,0 +1,101 @@
+"""``python -m lazybench pack FOLDER... --out FILE``: finished runs as one file of records and one of their origin.
+
+``NAME.parquet``  a row a record, its fields as columns (``params`` and ``details`` as JSON texts); ``run``: its number
+``NAME.json``     of each run its folder's name, configuration and provenance
+
+Reports, leaderboards and ``verify`` take a campaign file where they take a run folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from lazybench.errors import UserError, refuse
+from lazybench.pruning.settings import path_of
+from lazybench.run.entry import command
+from lazybench.run.files import without_folders, write_atomically
+from lazybench.run.lines import to_line
+from lazybench.run.reading import JSON_TEXT, find_runs, read_runs
+from lazybench.run.record import Record
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = ()) -> int:
+    """Write the campaign of all runs at or below the folders; paths of this machine are left out.
+
+    Returns:
+        the number of records.
+
+    Raises:
+        UserError: no run, one that is not finished or cannot be read, or a file that can't be written.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    if out.suffix != ".parquet":
+        raise UserError(f"--out {out} must end in .parquet")
+    runs = [run for path in find_runs(*folders, exclude=exclude) if path != out for run in read_runs(path)]
+    if unfinished := [str(run.path) for run in runs if not run.finished]:
+        raise UserError(f"{', '.join(unfinished)} is not finished: give its command again, or --exclude it")
+    rows = []
+    for number, run in enumerate(runs):
+        for record in run.records:
+            row = json.loads(to_line(record))
+            row.update({name: row[name] if row[name] is None else json.dumps(row[name]) for name in JSON_TEXT})
+            rows.append({"run": number, **row})
+    try:
+        table = pyarrow.Table.from_pylist(rows, _schema())
+    except pyarrow.ArrowException as error:
+        raise UserError(f"a record cannot be packed: {' '.join(str(error).split())}") from error
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer, compression="zstd", compression_level=19)
+    facts = [
+        {"name": run.path.name, "config": without_folders(run.config), "provenance": without_folders(run.provenance)}
+        for run in runs
+    ]
+    text = json.dumps({"runs": facts}, indent=1, default=str) + "\n"
+    write_atomically(out.with_suffix(".json"), text.encode())
+    write_atomically(out, buffer.getvalue())
+    return len(rows)
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lazybench pack", description=__doc__)
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="finished runs, at any depth")
+    parser.add_argument("--out", type=path_of, required=True, metavar="FILE", help="NAME.parquet; NAME.json beside it")
+    parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
+    options = parser.parse_args(arguments)
+    try:
+        count = pack(options.folders, options.out, options.exclude)
+    except UserError as error:
+        return refuse(error)
+    print(f"{count} records: {options.out}, {options.out.with_suffix('.json')}")
+    return 0
+
+
+def _schema() -> pyarrow.Schema:
+    """A record's fields by their annotations, JSON texts aside."""
+    import pyarrow
+
+    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
+
+    def kind_of(hint: Any) -> pyarrow.DataType:
+        if get_origin(hint) is UnionType:
+            return kind_of(next(one for one in get_args(hint) if one is not type(None)))
+        if get_origin(hint) is tuple:
+            return pyarrow.list_(kind_of(get_args(hint)[0]))
+        return kinds[hint]
+
+    columns = {name: hint for name, hint in get_type_hints(Record).items() if name not in JSON_TEXT}
+    columns |= dict.fromkeys(JSON_TEXT, str)
+    return pyarrow.schema([("run", pyarrow.int32()), *((name, kind_of(hint)) for name, hint in columns.items())])

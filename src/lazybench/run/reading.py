@@ -1,0 +1,200 @@
+"""Reading what runs left, run folders and campaign files alike: each gives ``Run`` objects.
+
+A campaign is one file of many runs' records (``NAME.parquet``, a row a record) with their configurations and provenance
+beside it (``NAME.json``); ``store/campaign.py`` writes both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lazybench.errors import UserError
+from lazybench.run.lines import from_line
+from lazybench.run.record import Record, RecordKey
+
+# what is read of a run's two files, and as what; a stranger's may hold anything
+CONFIG: dict[str, Any] = {
+    **dict.fromkeys(("", "model", "task"), dict),
+    "task.datasets": list,
+    "methods": list | None,
+    **dict.fromkeys(("task.parameters", "data"), dict | None),
+    **dict.fromkeys(("limit", "seed", "repeats", "max_new_tokens"), int | None),
+}
+PROVENANCE: dict[str, Any] = {"": dict, **dict.fromkeys(("model", "tasks", "hardware", "libraries"), dict | None)}
+JSON_TEXT = ("params", "details")  # columns of a campaign that hold JSON
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run folder holds, or one run of a campaign file."""
+
+    path: Path  # the folder; of a campaign's run the file and the folder's name in it
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    records: list[Record]
+    finished: bool  # the folder has its ``done`` marker
+
+    @property
+    def shard(self) -> str:
+        """``"0/4"``: which part of the datasets."""
+        return str(self.config.get("shard") or "0/1")
+
+    @property
+    def started(self) -> tuple[str, str]:
+        """Rises with the time of the run."""
+        return str(self.provenance.get("started_at") or ""), self.path.name
+
+
+def missing_shards(shards: Sequence[str]) -> tuple[str, ...]:
+    """The shards that none of these covers, in a division as fine as they need.
+
+    >>> missing_shards(["0/2", "1/4"])
+    ('3/4',)
+    """
+    parts = [(int(index), int(count)) for index, _, count in (shard.partition("/") for shard in shards)]
+    finest = math.lcm(*(count for _, count in parts))
+    return tuple(f"{n}/{finest}" for n in range(finest) if all(n % count != index for index, count in parts))
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"model": {"dtype": "auto"}}`` as ``{"model.dtype": "auto"}``."""
+    if isinstance(value, dict) and value:
+        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and value:
+        items = [(f"{prefix}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {key: found for name, item in items for key, found in flatten(item, name).items()}
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a samples.jsonl, in the order they were measured.
+
+    Of two lines with one key the later supersedes the earlier, in its place: times are written at once, and once more
+    together with the fidelity. A torn last line (a run that is going on, or was killed) is passed over: what it was to
+    hold will be measured again.
+
+    Raises:
+        UserError: no such file; a line that is no record.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    records: dict[RecordKey, Record] = {}
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            record = from_line(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{path} line {number} is no record ({reason}); run the same command again to measure its sample anew"
+            ) from error
+        records[record.key] = record
+    return list(records.values())
+
+
+def read_run(folder: Path) -> Run:
+    """One run folder.
+
+    Raises:
+        UserError: a file of it is missing or cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / "samples.jsonl").is_file():
+        raise UserError(f"{folder} is no run folder: it holds no samples.jsonl")
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} is no whole run folder: {' '.join(str(error).split())}") from error
+    for name, content, kinds in (("config.yaml", config, CONFIG), ("provenance.json", provenance, PROVENANCE)):
+        if (path := _misfit(content, kinds)) is not None:
+            raise UserError(f"{folder} is no whole run folder: {name} is not what a run wrote, at {path or 'its top'}")
+    records = read_records(folder / "samples.jsonl")
+    return Run(folder, config, provenance, records, (folder / "done").exists())
+
+
+def read_campaign(path: Path) -> list[Run]:
+    """The runs of a campaign file.
+
+    Raises:
+        UserError: it or the file beside it is missing, cannot be read, or is not what ``pack`` wrote.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
+        names = [field.name for field in fields(Record)]
+        rows = parquet.read_table(path, columns=["run", *names]).to_pylist()
+        records: list[list[Record]] = [[] for _ in known]
+        for row in rows:
+            row.update({name: row[name] and json.loads(row[name]) for name in JSON_TEXT})
+            records[row.pop("run")].append(from_line(json.dumps(row).encode()))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, ArrowException) as error:
+        raise UserError(f"{path} is no campaign file: {' '.join(str(error).split())}") from error
+    for run in known:
+        for name, kinds in (("config", CONFIG), ("provenance", PROVENANCE)):
+            if not isinstance(run, dict) or (at := _misfit(run.get(name), kinds)) is not None:
+                raise UserError(f"{path.with_suffix('.json')} is not what pack wrote, at {name} {at}")
+    return [
+        Run(path / str(run.get("name")), run["config"], run["provenance"], of_run, finished=True)
+        for run, of_run in zip(known, records, strict=True)
+    ]
+
+
+def find_runs(*roots: Path, exclude: Iterable[Path] = (), may_lack: bool = False) -> list[Path]:
+    """The run folders and campaign files at or below ``roots``, by name.
+
+    Args:
+        exclude: folders or files to leave out, with all that lies below.
+        may_lack: nothing found is no error.
+
+    Raises:
+        UserError: there is none, or something to leave out is not there.
+    """
+    found: set[Path] = set()
+    for root in map(Path, roots):
+        campaigns = [root] if root.suffix == ".parquet" else root.rglob("*.parquet")
+        found.update(path for path in campaigns if path == root or path.with_suffix(".json").exists())
+        found.update(path.parent for path in root.rglob("samples.jsonl"))
+    left_out = {Path(path).resolve() for path in exclude}
+    if absent := [path for path in left_out if not path.exists()]:
+        raise UserError(f"--exclude {absent[0]}: no such folder or file")
+    found = {path for path in found if not left_out & {path.resolve(), *path.resolve().parents}}
+    if not found and not may_lack:
+        raise UserError(
+            f"no run in {', '.join(map(str, roots))}: no folder at or below holds a samples.jsonl or a campaign"
+        )
+    return sorted(found)
+
+
+def read_runs(path: Path) -> list[Run]:
+    """A run folder's run, or those of a campaign file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return read_campaign(path) if path.suffix == ".parquet" and not path.is_dir() else [read_run(path)]
+
+
+def _misfit(content: Any, kinds: dict[str, Any]) -> str | None:
+    """The first place that holds something else than a run writes there."""
+    for path, kind in kinds.items():
+        found = content
+        for key in path.split(".") if path else ():
+            found = found.get(key)
+        if not isinstance(found, kind):
+            return path
+    return None
