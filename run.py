@@ -2,7 +2,7 @@
 
 import sys
 
-from lazybench.command_line import main
+from lazybench.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

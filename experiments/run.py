@@ -2,7 +2,7 @@
 
 import sys
 
-from lazybench.experiment import main
+from lazybench.cli.experiment import main
 
 if __name__ == "__main__":
     sys.exit(main())

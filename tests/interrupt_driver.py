@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch  # noqa: F401 - what every child would import, imported before the first is forked
 
-import lazybench.runner  # noqa: F401
+import lazybench.run.runner  # noqa: F401
 
 RUN_PY = Path(__file__).parent.parent / "run.py"
 KILLS = 20

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lazybench.errors import UserError
-from lazybench.store.record import Record
-from lazybench.store.run_folder import RunFolder
+from lazybench.run.record import Record
+from lazybench.run.run_folder import RunFolder
 
 
 def record(number: int, error: str | None = None) -> Record:

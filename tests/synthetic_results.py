@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy
 import yaml
 
-from lazybench.store.lines import to_line
-from lazybench.store.record import Record
+from lazybench.run.lines import to_line
+from lazybench.run.record import Record
 from lazybench.tasks.categories import ENGLISH
 
 FIGURE6 = [("lazyllm", f"depths={depth} keep={keep}") for depth in (0.1, 0.5, 0.9) for keep in (0.3, 0.7)]

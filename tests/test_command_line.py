@@ -15,20 +15,18 @@ from conftest import ROOT, run_environment
 from hydra import compose, initialize_config_dir
 
 from lazybench import __version__
-from lazybench.choices import prepare
-from lazybench.config import run_config
-from lazybench.config_groups import config_folder, method_nodes, names, register
+from lazybench.cli.choices import prepare
+from lazybench.cli.groups import config_folder, method_nodes, names, register
+from lazybench.cli.help import answer_help
 from lazybench.errors import UserError
-from lazybench.leaderboard import main as leaderboard_main
-from lazybench.listing import answer_help
 from lazybench.methods import METHODS
 from lazybench.models.fingerprint import cache_root
 from lazybench.report.__main__ import main as report_main
+from lazybench.report.leaderboard_command import main as leaderboard_main
+from lazybench.run.config import run_config
 from lazybench.tasks import DataSettings
 
-WITHOUT_TORCH = (
-    "import sys; sys.modules.update(torch=None, transformers=None)\nfrom lazybench.command_line import main\n"
-)
+WITHOUT_TORCH = "import sys; sys.modules.update(torch=None, transformers=None)\nfrom lazybench.cli.main import main\n"
 
 
 def composed(*overrides: str):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lazybench import command_line
-from lazybench.choices import prepare, refuse_other_files
-from lazybench.config import run_config
-from lazybench.config_groups import add, composed
+from lazybench.cli import main as command_line
+from lazybench.cli.choices import prepare, refuse_other_files
+from lazybench.cli.groups import add, composed
 from lazybench.errors import UserError
-from lazybench.lm_eval_model import schedule_of
+from lazybench.integrations.lm_eval_model import schedule_of
+from lazybench.run.config import run_config
 
 
 class Touch:

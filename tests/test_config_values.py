@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from lazybench.choices import prepare
-from lazybench.config import RunConfig, run_config
-from lazybench.config_groups import composed, groups
+from lazybench.cli.choices import prepare
+from lazybench.cli.groups import composed, groups
+from lazybench.cli.hydra_errors import is_hydras, one_line
+from lazybench.cli.unused import unused_settings
 from lazybench.errors import UserError
-from lazybench.hydra_errors import is_hydras, one_line
+from lazybench.run.config import RunConfig, run_config
 from lazybench.tasks import build_task
-from lazybench.unused_settings import unused_settings
 
 VALUES: tuple[Any, ...] = (None, "text", -1, 1.5, [], {}, True)
 EXPERIMENTS = (

@@ -15,7 +15,7 @@ from tiny_models import random_prompt, tiny_model
 from tiny_requests import tiny_request
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from lazybench.command_line import _shapes_of_gpu
+from lazybench.cli.main import _shapes_of_gpu
 from lazybench.measure.launches import launches_and_waits
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod

@@ -12,9 +12,9 @@ from typing import Any
 from conftest import ROOT, run_environment
 from test_main_job import QUICK
 
-from lazybench.store.lines import from_line
-from lazybench.store.reading import read_records
-from lazybench.store.record import Record, RecordKey
+from lazybench.run.lines import from_line
+from lazybench.run.reading import read_records
+from lazybench.run.record import Record, RecordKey
 
 METHODS = "methods=[baseline,static_pruning,lazyllm]"
 SAMPLES = 40

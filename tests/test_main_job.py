@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, RunPy, run_environment
 
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 METHODS = ("baseline", "static_pruning", "lazyllm")
 QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32")

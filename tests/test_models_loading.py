@@ -24,14 +24,14 @@ from tiny_models import FAMILIES, shared_model
 from transformers import LlamaConfig
 
 from lazybench import LazyLLM, PruningSchedule
-from lazybench.config import run_config
-from lazybench.config_groups import config_folder, register
+from lazybench.cli.groups import config_folder, register
 from lazybench.errors import UserError
 from lazybench.models import ModelSpec, load_model
 from lazybench.models.fingerprint import fingerprint
 from lazybench.models.loading import quantized_as, shape_of
 from lazybench.models.weights import load_whole
 from lazybench.pruning.checks import window_of
+from lazybench.run.config import run_config
 
 LLAMA = {
     "model_type": "llama",

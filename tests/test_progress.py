@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from store_driver import record
 
-from lazybench.progress import Progress
-from lazybench.store.record import Record
+from lazybench.run.progress import Progress
+from lazybench.run.record import Record
 
 
 def timed(method: str, sample: str, ttft_s: float, score: float | None = None, variant: str = "") -> Record:

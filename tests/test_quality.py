@@ -11,16 +11,16 @@ import pytest
 from conftest import RunPy, run_environment
 from transformers import GenerationMixin, PreTrainedModel
 
-from lazybench.config import run_config
-from lazybench.config_groups import composed
+from lazybench.cli.experiment import _shared_out
+from lazybench.cli.groups import composed
 from lazybench.errors import UserError
-from lazybench.experiment import _shared_out
 from lazybench.methods import METHODS, quality_methods
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
-from lazybench.runner import run
-from lazybench.store.reading import read_records
-from lazybench.verify import main as verify
+from lazybench.report.verify import main as verify
+from lazybench.run.config import run_config
+from lazybench.run.reading import read_records
+from lazybench.run.runner import run
 
 QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32", "limit=2")
 OF_METHODS = "methods=[baseline,{method: first_last, keep: 0.5},{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}]"
@@ -147,7 +147,7 @@ def test_shards_by_one_word() -> None:
 def test_one_command_judges_in_two_processes_and_builds_the_leaderboard(tiny_checkpoint: Path, tmp_path: Path) -> None:
     keeps = ",".join(f"{{method: first_last, keep: {keep}}}" for keep in (0.7, 0.5, 0.3))
     command = ["quality", "smoke", f"model.path={tiny_checkpoint}", "limit=2", f"methods=[baseline,{keeps}]"]
-    script = [sys.executable, "-m", "lazybench.experiment", *command]
+    script = [sys.executable, "-m", "lazybench.cli.experiment", *command]
     done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     board = tmp_path / "results" / "artefacts" / "quality-smoke"

@@ -13,10 +13,10 @@ from conftest import RunPy, save_tiny_checkpoint
 from lazybench.errors import UserError
 from lazybench.methods import METHODS as METHODS_KNOWN
 from lazybench.methods import build
-from lazybench.remeasuring import COLUMNS, rebuilt_method, remeasured
 from lazybench.report import write_run_report
-from lazybench.store.reading import read_run
-from lazybench.verify import main as verify
+from lazybench.report.remeasuring import COLUMNS, rebuilt_method, remeasured
+from lazybench.report.verify import main as verify
+from lazybench.run.reading import read_run
 
 METHODS = "methods=[baseline,{method: lazyllm, pruning: {layers: [1], keep: [0.4]}},taper,{method: random_drop}]"
 TINY = ("model=custom", "task=needle", "task.parameters.length=150", "limit=2", "max_new_tokens=4", "warmup=0")

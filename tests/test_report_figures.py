@@ -16,7 +16,7 @@ from lazybench.report.figures import fig2, fig5, fig6, fig7, style
 from lazybench.report.figures.tradeoff import tradeoff
 from lazybench.report.results import load
 from lazybench.report.summary import summarise
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 PAPER = "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"
 

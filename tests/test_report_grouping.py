@@ -13,7 +13,7 @@ from synthetic_results import made_up_records, write_run
 from lazybench.errors import UserError
 from lazybench.report.__main__ import build
 from lazybench.report.results import Results, load
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 METHODS = [("baseline", ""), ("lazyllm", "depths=0.3 keep=0.5")]
 PLAIN = [record for record in made_up_records(2, methods=METHODS) if record.task == "qasper"]

@@ -13,12 +13,12 @@ import pandas
 import pytest
 from synthetic_results import write_run
 
-from lazybench.leaderboard import main
 from lazybench.report import memory
 from lazybench.report.curves import between
 from lazybench.report.leaderboard import FLOPS, TTFT, Section, matrix, readable, sections
+from lazybench.report.leaderboard_command import main
 from lazybench.report.results import Results, load
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 SAMPLES = 24
 SLOPES = {"lazyllm": 1.0, "gemfilter": 1.5}  # of log KL over log ratio

@@ -12,7 +12,7 @@ from synthetic_results import made_up_records, write_run
 
 from lazybench.report import artefacts, lengths, overall
 from lazybench.report.results import load
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 
 @pytest.mark.parametrize(("ttft", "whole"), [(1.94, 1.01), (2.34, 1.56), (1.36, 1.34)])  # the paper's table 1 and 2

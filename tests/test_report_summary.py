@@ -15,7 +15,7 @@ from lazybench.report.names import category_titles
 from lazybench.report.samples import paired_samples
 from lazybench.report.summary import summarise, summarise_runs
 from lazybench.report.tables import readable, run_table, table1, table2
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 RECORDS = made_up_records(samples=3)
 SUMMARY = summarise(RECORDS)

@@ -11,7 +11,7 @@ from lazybench.errors import UserError
 from lazybench.report.__main__ import main
 from lazybench.report.results import load
 from lazybench.report.where import conditions
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 RECORDS = made_up_records(2)
 

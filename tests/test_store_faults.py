@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from store_driver import completed, record
 
-from lazybench.store.reading import read_records
+from lazybench.run.reading import read_records
 
 DRIVER = [sys.executable, str(Path(__file__).with_name("store_driver.py"))]
 

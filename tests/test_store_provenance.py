@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from lazybench.store import provenance
+from lazybench.run import provenance
 
 SOURCE = Path(provenance.__file__).resolve().parents[1]
 
 
 def collect_in(project: Path) -> dict:
     """Provenance as code that lies in ``project`` collects it."""
-    code = "import json; from lazybench.store.provenance import collect; print(json.dumps(collect({}, {}, 0)))"
+    code = "import json; from lazybench.run.provenance import collect; print(json.dumps(collect({}, {}, 0)))"
     environment = {**os.environ, "PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)

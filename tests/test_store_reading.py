@@ -11,9 +11,9 @@ from store_driver import record
 
 from lazybench.errors import UserError
 from lazybench.report.results import load
-from lazybench.store.lines import to_line
-from lazybench.store.reading import find_runs, read_records, read_run
-from lazybench.store.run_folder import RunFolder
+from lazybench.run.lines import to_line
+from lazybench.run.reading import find_runs, read_records, read_run
+from lazybench.run.run_folder import RunFolder
 
 
 def measure(

@@ -15,7 +15,7 @@ from lm_eval.api.task import ConfigurableTask
 from omegaconf import OmegaConf
 
 from lazybench.errors import UserError
-from lazybench.lm_eval import main as lm_eval_main
+from lazybench.integrations.lm_eval import main as lm_eval_main
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES, DataSettings, build_task
@@ -49,7 +49,7 @@ def documents(folder: Path) -> Path:
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lazybench.lm_eval", *arguments]
+    command = [sys.executable, "-m", "lazybench.integrations.lm_eval", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
 
 
@@ -85,7 +85,7 @@ def test_bad_model_arguments_are_one_line(tiny_checkpoint: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint: Path) -> Any:
-    from lazybench.lm_eval_model import LazyLLMModel
+    from lazybench.integrations.lm_eval_model import LazyLLMModel
 
     return LazyLLMModel(str(tiny_checkpoint), pruning="1:0.5+2:0.6", dtype="float32", device="cpu", batch_size=2)
 
@@ -136,7 +136,7 @@ def test_loglikelihood_is_refused_or_plain(model: Any, tiny_checkpoint: Path) ->
 
 
 def test_schedules_by_preset_and_by_layers() -> None:
-    from lazybench.lm_eval_model import schedule_of
+    from lazybench.integrations.lm_eval_model import schedule_of
 
     assert schedule_of("9:0.7+19:0.5", 32) == PruningSchedule((9, 19), (0.7, 0.5))
     assert schedule_of("paper", 32).layers == PruningSchedule.paper(32).layers
@@ -252,7 +252,15 @@ def test_infinitebench_runs_by_lm_evals_own_files(name: str, prompt: str, good: 
 
 @pytest.mark.slow
 def test_an_unknown_task_ends_lm_evals_command_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lazybench.lm_eval", "--model", "lazyllm", "--tasks", "lazybench_qaspr"]
+    command = [
+        sys.executable,
+        "-m",
+        "lazybench.integrations.lm_eval",
+        "--model",
+        "lazyllm",
+        "--tasks",
+        "lazybench_qaspr",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == "lazybench: Tasks not found: lazybench_qaspr"

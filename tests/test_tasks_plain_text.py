@@ -9,7 +9,7 @@ import yaml
 from conftest import RunPy
 
 from lazybench.errors import UserError
-from lazybench.store.reading import read_records
+from lazybench.run.reading import read_records
 from lazybench.tasks import DataSettings, build_task
 
 SHAPE = "+model.config={model_type: llama, vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2, max_position_embeddings: 64}"  # noqa: E501

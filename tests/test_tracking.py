@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from lazybench.errors import UserError
-from lazybench.tracking import build_tracker
+from lazybench.run.tracking import build_tracker
 
 RUN = """
 import sys
 from pathlib import Path
 from store_driver import record
-from lazybench.tracking import build_tracker
+from lazybench.run.tracking import build_tracker
 import matplotlib; matplotlib.use("Agg")
 import matplotlib.pyplot as plot
 tracker = build_tracker("wandb")
@@ -78,7 +78,7 @@ def test_wandb_without_a_network_or_told_so(tmp_path: Path, variables: dict[str,
 
 
 def test_none_imports_nothing() -> None:
-    code = "import sys; from lazybench.tracking import build_tracker; build_tracker('none').start({}, {})"
+    code = "import sys; from lazybench.run.tracking import build_tracker; build_tracker('none').start({}, {})"
     code += (
         "; print([name for name in sys.modules if name.split('.')[0] in ('wandb', 'torch', 'pandas', 'matplotlib')])"
     )

@@ -23,15 +23,15 @@ from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 
 from lazybench.errors import UserError
-from lazybench.leaderboard import main as leaderboard
 from lazybench.measure import reference_store
 from lazybench.models import ModelSpec, load_model
 from lazybench.report.__main__ import main as report
 from lazybench.report.data_at_hand import check_scorer, measured_task
-from lazybench.store.reading import read_run
+from lazybench.report.leaderboard_command import main as leaderboard
+from lazybench.report.verify import main as verify
+from lazybench.run.reading import read_run
 from lazybench.tasks import DataSettings
 from lazybench.tasks.lm_eval_task import LmEvalTask
-from lazybench.verify import main as verify
 
 COMMANDS: dict[str, Callable[[Path], int]] = {
     "report": lambda folder: report([str(folder), "--out", str(folder / "report")]),

@@ -18,18 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from lazybench.config import TuneSettings, run_config, with_model
-from lazybench.config_groups import composed, config_folder, register
+from lazybench.cli.groups import composed, config_folder, register
+from lazybench.cli.tune.outcome import Tried, best_at, write_best
+from lazybench.cli.tune.space import CHOICES, DEEPEST, GAP, parameters_of, starting_points, suggest
 from lazybench.errors import UserError
 from lazybench.methods.base import Method
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.settings import build
 from lazybench.report.statistics import KL_FLOOR
-from lazybench.store.reading import read_records
-from lazybench.tune.outcome import Tried, best_at, write_best
-from lazybench.tune.space import CHOICES, DEEPEST, GAP, parameters_of, starting_points, suggest
-from lazybench.typed import build
+from lazybench.run.config import TuneSettings, run_config, with_model
+from lazybench.run.reading import read_records
 
 SEARCH = (
     "experiment=tune",

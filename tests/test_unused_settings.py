@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lazybench.config_groups import config_folder, register
-from lazybench.unused_settings import unused_settings
+from lazybench.cli.groups import config_folder, register
+from lazybench.cli.unused import unused_settings
 
 
 def told(overrides: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""python -m lazybench.verify, as a process, on honest runs and on ones that were tampered with."""
+"""python -m lazybench.report.verify, as a process, on honest runs and on ones that were tampered with."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
 from lazybench.report import write_run_report
 from lazybench.report.checks import EXACT, Check, look_for
-from lazybench.store.record import Record
-from lazybench.store.run_folder import RunFolder
+from lazybench.report.verify import main
+from lazybench.run.record import Record
+from lazybench.run.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
-from lazybench.verify import main
 
 MATCH = (
     "samples.jsonl: 8 records of 8 expected: match\n"
@@ -128,7 +128,7 @@ def verify(capsys: pytest.CaptureFixture[str]) -> Verify:
 
 
 def test_the_command(folder: Path) -> None:
-    command = [sys.executable, "-m", "lazybench.verify", str(folder)]
+    command = [sys.executable, "-m", "lazybench.report.verify", str(folder)]
     done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert counted(done.stdout) == MATCH

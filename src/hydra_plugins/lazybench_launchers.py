@@ -92,7 +92,7 @@ class LazybenchLocalLauncher(JoblibLauncher):
 
 def _note(results: Sequence[JobReturn]) -> Sequence[JobReturn]:
     """The jobs ran in other processes: this one learns here how they ended."""
-    from lazybench.command_line import note_job
+    from lazybench.cli.main import note_job
 
     for result in results:
         note_job(result.overrides or [], result.return_value)

@@ -28,7 +28,7 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
     uniprefill,
 )
 from lazybench.methods.base import METHODS, Method, PolicyMethod, flat, register, shown
-from lazybench.typed import build as build_settings
+from lazybench.pruning.settings import build as build_settings
 
 __all__ = ["METHODS", "Method", "PolicyMethod", "build", "find", "label", "quality_methods", "register", "title"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from lazybench import pruning
 from lazybench.errors import UserError
-from lazybench.typed import Checked, differing, plain
+from lazybench.pruning.settings import Checked, differing, plain
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import Before, Request, RerunMethod, Settings, register
-from lazybench.typed import Share
+from lazybench.pruning.settings import Share
 
 if TYPE_CHECKING:
     from torch import Tensor

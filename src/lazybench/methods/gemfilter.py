@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lazybench import pruning
 from lazybench.errors import check_odd
 from lazybench.methods.base import Before, Request, RerunMethod, Settings, register
-from lazybench.typed import Count, Share
+from lazybench.pruning.settings import Count, Share
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lazybench import pruning
 from lazybench.methods.base import register
 from lazybench.methods.snapkv import SnapKV
-from lazybench.typed import Count
+from lazybench.pruning.settings import Count
 
 if TYPE_CHECKING:
     from lazybench.pruning.scorers import AttentionScorer

@@ -9,7 +9,7 @@ from lazybench import pruning
 from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
 from lazybench.pruning.schedule import PAPER, PruningSchedule
-from lazybench.typed import Count, Share
+from lazybench.pruning.settings import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

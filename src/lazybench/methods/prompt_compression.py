@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import Method, Request, Response, Settings, register
-from lazybench.typed import Share
+from lazybench.pruning.settings import Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

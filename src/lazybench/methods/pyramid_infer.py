@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.typed import Number, Share
+from lazybench.pruning.settings import Number, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import Method, Request, Response, Settings, register
-from lazybench.typed import Count, Share
+from lazybench.pruning.settings import Count, Share
 
 
 @register

@@ -10,7 +10,7 @@ from lazybench import pruning
 from lazybench.errors import UserError, check_odd
 from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
 from lazybench.models.spec import ModelSpec
-from lazybench.typed import Count, Share
+from lazybench.pruning.settings import Count, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

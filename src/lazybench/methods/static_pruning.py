@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
-from lazybench.typed import Share
+from lazybench.pruning.settings import Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

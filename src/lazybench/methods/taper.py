@@ -11,7 +11,7 @@ from lazybench.errors import UserError, check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
 from lazybench.pruning.revival import Revival
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.typed import Count, Number, Part
+from lazybench.pruning.settings import Count, Number, Part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

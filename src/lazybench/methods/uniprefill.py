@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.typed import Count, Number, Share
+from lazybench.pruning.settings import Count, Number, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lazybench.errors import UserError, check_whole_number
-from lazybench.typed import path_of
+from lazybench.pruning.settings import path_of
 
 if TYPE_CHECKING:  # settings are checked before torch is imported
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

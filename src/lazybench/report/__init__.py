@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lazybench.errors import UserError
-from lazybench.store.files import write_atomically
+from lazybench.run.files import write_atomically
 
 
 def write_run_report(folder: Path) -> list[str]:
@@ -26,7 +26,7 @@ def write_run_report(folder: Path) -> list[str]:
     from lazybench.report.results import Results
     from lazybench.report.tables import run_table
     from lazybench.report.words import plain_words
-    from lazybench.store.reading import read_run
+    from lazybench.run.reading import read_run
 
     folder = Path(folder)
     # written before the marker of its end, and for one shard alone: neither is a fault of this table

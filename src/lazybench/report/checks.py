@@ -17,8 +17,8 @@ from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
 from lazybench.report.data_at_hand import check_scorer, measured_task
-from lazybench.store.reading import Run
-from lazybench.store.record import Record
+from lazybench.run.reading import Run
+from lazybench.run.record import Record
 from lazybench.tasks.base import Task
 
 if TYPE_CHECKING:

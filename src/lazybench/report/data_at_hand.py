@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lazybench.errors import UserError
-from lazybench.store.reading import Run
+from lazybench.run.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings, Task
 from lazybench.tasks.long_context import INFINITEBENCH

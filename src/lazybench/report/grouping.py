@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lazybench.errors import UserError
-from lazybench.store.reading import Run, decisive_facts, flatten
+from lazybench.run.reading import Run, decisive_facts, flatten
 
 # how much is measured, where it is written, or (methods) what the records name themselves
 AMOUNTS = (

@@ -9,8 +9,8 @@ import pandas
 from lazybench.report.names import category_rows, task_title
 from lazybench.report.samples import baseline_drift, repeated_baselines
 from lazybench.report.statistics import LEAST_SAMPLES, RANGE
-from lazybench.store.reading import Run, missing_shards
-from lazybench.store.record import Record
+from lazybench.run.reading import Run, missing_shards
+from lazybench.run.record import Record
 
 DRIFT_WORTH_TELLING = 0.10
 CLAIMS = {"within 1%": "loses less than 1% of the score", "worse": "loses more than 1% of the score"}

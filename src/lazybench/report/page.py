@@ -30,8 +30,8 @@ from lazybench.report.notes import CLAIM_NOTE, reading_notes, row_notes
 from lazybench.report.results import Results
 from lazybench.report.tables import brief, readable, timed
 from lazybench.report.words import plain_words
-from lazybench.store.files import without_folders
-from lazybench.store.reading import Run
+from lazybench.run.files import without_folders
+from lazybench.run.reading import Run
 from lazybench.tasks.base import Sample
 
 HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands

@@ -15,8 +15,8 @@ from lazybench.report.notes import run_notes
 from lazybench.report.samples import paired_samples
 from lazybench.report.summary import summarise_runs
 from lazybench.report.where import conditions
-from lazybench.store.reading import Run, find_runs, merge_shards, read_run
-from lazybench.store.record import Record
+from lazybench.run.reading import Run, find_runs, merge_shards, read_run
+from lazybench.run.record import Record
 
 
 @dataclass(frozen=True)

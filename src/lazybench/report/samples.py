@@ -11,7 +11,7 @@ import pandas
 
 from lazybench.methods import label
 from lazybench.report.paper import CATEGORY_TITLES, METHOD_TITLES
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 ROW = ["model", "setting", "task", "category", "method", "params"]
 HELD = {"params": "setting"}  # a column to the record's field, where they differ

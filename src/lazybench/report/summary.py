@@ -13,7 +13,7 @@ import pandas
 from lazybench.report import statistics
 from lazybench.report.samples import ROW, failed_counts, method_order, natural, paired_records, row_order
 from lazybench.report.statistics import Estimate, Measured
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 # name -> numerator and denominator of a ratio that is taken record by record; its median leads
 RATIOS = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from lazybench.errors import UserError, unknown_name
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lazybench.typed import path_of
+from lazybench.pruning.settings import path_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,8 +18,8 @@ from typing import Any
 
 from lazybench.errors import UserError
 from lazybench.models.hub import TIMEOUT_S, unreachable
+from lazybench.pruning.settings import path_of
 from lazybench.tasks.rows import Row, check_rows, read_rows
-from lazybench.typed import path_of
 
 PROMPTS: dict[str, str] = json.loads((Path(__file__).parent / "longbench" / "prompts.json").read_text(encoding="utf-8"))
 

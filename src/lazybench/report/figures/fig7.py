@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lazybench.pruning.schedule import PAPER, PruningSchedule
+from lazybench.pruning.settings import build
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.samples import settings_label
-from lazybench.store.record import Record
-from lazybench.typed import build
+from lazybench.run.record import Record
 
 PANELS = 6
 LINES_SHOWN = 6  # of a schedule with many stages: the first, the last, and others evenly between

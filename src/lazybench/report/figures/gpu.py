@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lazybench.report.figures.style import LINES, new_figure, styled
 from lazybench.report.tables import method_title, number
-from lazybench.store.record import Record
+from lazybench.run.record import Record
 
 COUNTS = ("prefill_launches", "prefill_waits", "step_launches", "step_waits")
 RATIOS = {"ttft_s": "TTFT", "decode_step_s": "decoding step", "generation_s": "overall"}

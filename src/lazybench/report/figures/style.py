@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lazybench.store.files import write_atomically
+from lazybench.run.files import write_atomically
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (

@@ -1,0 +1,146 @@
+"""Names on the command line that no file of conf/ stands for: lm-eval's tasks, a model or a schedule by where it is.
+
+``task=lm_eval/gsm8k``, ``model=OWNER/NAME``, ``model=FOLDER_OR_GGUF`` and ``pruning=FILE.yaml`` are added to Hydra's
+groups before it composes, so that they work wherever a file's name does, in sweeps too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from lazybench.cli.groups import add, config_folder, groups, names, node_of, pruning_fields
+from lazybench.errors import UserError, unknown_name
+from lazybench.pruning.settings import path_of
+
+MAY_BE_NULL = ("experiment", "size", "experiment_size")  # the other groups have one choice in every run
+NO_OTHER_FILES = (
+    "Hydra's way to other files is closed, for they could name code; a file of settings is pruning=FILE.yaml, "
+    "a model's model=FOLDER, everything else stands on the command line"
+)
+_local: dict[str, Path] = {}  # name in the group to the checkpoint it stands for
+
+
+def prepare(overrides: Sequence[str]) -> list[str]:
+    """The overrides with every choice of a group checked, and what is new to Hydra made known to it.
+
+    Raises:
+        UserError: a choice that does not exist.
+    """
+    unset = {f"{group}=null" for group in MAY_BE_NULL}  # the default, which Hydra knows in its own files alone
+    return [_prepare(override) for override in overrides if override not in unset]
+
+
+def _prepare(override: str) -> str:
+    # Hydra's own syntax (glob(*), choice(...), quotes) is left for it to read
+    key, _, value = override.partition("=")
+    if value.startswith("~") and not _is_group(key):  # neither it nor what is not ASCII is in Hydra's syntax
+        value = ",".join(str(path_of(part)) for part in value.split(","))
+        override = f"{key}={value}"
+    if not value.isascii() and not _is_group(key) and not re.search(r"[\[\](){}'\"$,]", value):
+        return f'{key}="{value}"'
+    if key.lstrip("+~") in ("hydra", "hydra.searchpath"):
+        raise UserError(f"{override}: {NO_OTHER_FILES}")
+    match = re.fullmatch(r"(?P<group>\+?\w+)=(?P<choices>[^\[\](){}'\"$]*)", override)
+    if match is None or (group := match["group"].lstrip("+")) not in groups():
+        if "." not in key and re.search(r"\.\.|(^|[^\w.\-])[/~]", f"{key} {value}") and _is_group(key):
+            raise UserError(f"{override}: {NO_OTHER_FILES}")
+        return override
+    return f"{match['group']}={','.join(_choice(group, choice) for choice in match['choices'].split(','))}"
+
+
+def _choice(group: str, choice: str) -> str:
+    if choice in (known := names(group)):
+        return choice
+    if group == "task" and choice.split("/")[0] == "lm_eval":
+        return _lm_eval_task(choice)
+    if group == "model" and (found := _model(choice)) is not None:
+        return found
+    if group == "pruning" and choice.endswith(".yaml"):
+        add("pruning/file", name := _plain(choice), pruning_fields(choice))
+        return f"file/{name}"
+    raise unknown_name(group, choice, known)
+
+
+def refuse_other_files(arguments: Sequence[str]) -> None:
+    """Hydra's options that read files of anybody's as if they were this program's: one even runs a pickle.
+
+    Raises:
+        UserError: one of them is there, written out or shortened.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    given = get_args_parser().parse_args(list(arguments))
+    for name in ("config_path", "config_name", "config_dir", "experimental_rerun"):
+        if (value := getattr(given, name)) is not None:
+            raise UserError(f"--{name.replace('_', '-')} {value}: {NO_OTHER_FILES}")
+
+
+def _is_group(key: str) -> bool:
+    """Whether Hydra might look for a file: ``hydra/launcher``, ``+method``, and not ``out``."""
+    name = key.lstrip("+~").partition("@")[0]
+    return "/" in name or name in (*groups(), "method")
+
+
+def model_node(choice: str) -> dict[str, Any]:
+    """Every field of the model that ``model=CHOICE`` stands for.
+
+    Raises:
+        UserError: no such model.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    from lazybench.models.spec import ModelSpec
+
+    name = _choice("model", choice)
+    path = config_folder() / "model" / f"{name}.yaml"
+    chosen = OmegaConf.load(path) if path.is_file() else ConfigStore.instance().load(f"model/{name}.yaml").node
+    return node_of(ModelSpec) | cast(dict[str, Any], OmegaConf.to_container(chosen))
+
+
+def _lm_eval_task(choice: str) -> str:
+    name = choice.removeprefix("lm_eval").removeprefix("/")
+    if re.fullmatch(r"[\w.\-]+", name) is None:
+        raise UserError(f"task={choice} needs the name of one of lm-eval's generation tasks, as in task=lm_eval/gsm8k")
+    add("task/lm_eval", name, {"name": choice, "datasets": [choice], "parameters": {"include_path": None}})
+    return choice
+
+
+def _model(choice: str) -> str | None:
+    """A checkpoint on this machine, or one on the hub; None: the name of neither."""
+    path = path_of(choice)
+    if path.exists() or path.suffix == ".gguf" or choice.startswith(("/", "./", "../", "~")):
+        if not (path.suffix == ".gguf" and path.is_file()) and not (path / "config.json").is_file():
+            raise UserError(f"no checkpoint at {path}: model= needs a folder with config.json, or a .gguf file")
+        return _local_model(path.resolve())
+    if (match := re.fullmatch(r"(?P<owner>[\w.\-]+)/(?P<name>[\w.\-]+)", choice)) is None:
+        return None
+    if choice in _by_hub_id():  # with the limits and the chat format that are known for it
+        return _by_hub_id()[choice]
+    add(f"model/{match['owner']}", match["name"], {"name": match["name"], "hub_id": choice})
+    return choice
+
+
+def _local_model(path: Path) -> str:
+    name = path.name.removesuffix(".gguf")
+    key = _plain(name)
+    if _local.setdefault(key, path) != path:
+        raise UserError(f"two checkpoints named {name}: {_local[key]} and {path}; rename one, tables could not tell")
+    add("model/local", key, {"name": name, "path": str(path)})
+    return f"local/{key}"
+
+
+@cache
+def _by_hub_id() -> dict[str, str]:
+    models = {path.stem: OmegaConf.load(path) for path in (config_folder() / "model").glob("*.yaml")}
+    return {str(model.hub_id): name for name, model in models.items() if "hub_id" in model}
+
+
+def _plain(text: str) -> str:
+    """Only characters that need no quotes on Hydra's command line."""
+    return re.sub(r"[^\w.\-]+", "_", text.removesuffix(".yaml"), flags=re.ASCII).strip("_")

@@ -1,0 +1,152 @@
+"""What ``group=name`` can say: the files of conf/, and what follows from the code and so stands in no file.
+
+Derived are every key of a model, a schedule and a method with its default (their dataclasses' own), the LongBench
+tasks, the published schedules, and the experiments that are another one's runs or a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lazybench.errors import UserError, unknown_name
+from lazybench.methods import METHODS, quality_methods
+from lazybench.pruning.settings import ABSENT, path_of, plain, read_settings
+
+SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
+FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
+    "baseline",
+    *(
+        {"method": "lazyllm", "pruning": {"depths": [depth], "keep": [keep]}}
+        for depth in (0.1, 0.3, 0.5, 0.7, 0.9)
+        for keep in (0.1, 0.3, 0.5, 0.7, 0.9)
+    ),
+]
+
+
+@cache
+def config_folder() -> Path:
+    """conf/: in a checkout the top-level folder, in an installed package the copy inside it."""
+    packaged = Path(__file__).parents[1] / "conf"  # in a checkout a link to the former
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[3] / "conf"
+
+
+@cache
+def register() -> None:
+    """Put everything that is derived beside conf/'s files, for Hydra to compose."""
+    from lazybench.models.spec import ModelSpec
+    from lazybench.pruning.published import PRESETS
+    from lazybench.pruning.schedule import PruningSchedule
+    from lazybench.tasks.catalogue import TASKS
+    from lazybench.tasks.long_context import CHOICES
+
+    nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule), "method": method_nodes()}
+    add(None, "defaults_of_code", nodes)
+    for name, datasets in TASKS.items():
+        if not (config_folder() / "task" / f"{name}.yaml").is_file():  # one with parameters
+            add("task", name, {"name": name, "datasets": list(datasets), "parameters": {}})
+    for name, node in CHOICES.items():
+        add("task", name, node)
+    for name, preset in PRESETS.items():
+        add("pruning", name, preset)
+    for name in SAME_RUNS_AS_TABLE_1:  # what is measured already is not run again
+        add("experiment", name, {"defaults": ["table1"]}, package="_global_")
+    add(
+        "experiment",
+        "fig6",
+        {"defaults": [{"override /task": "longbench"}], "methods": FIGURE_6},
+        package="_global_",
+    )
+    # quality and speed apart: many samples without a clock, few prompts with one
+    quality = {"defaults": [{"override /task": "longbench"}], "methods": quality_methods(), "timing": False}
+    add("experiment", "quality", quality, package="_global_")
+    add("experiment", "speed", {"defaults": ["latency"], "methods": quality_methods()}, package="_global_")
+
+
+def add(group: str | None, name: str, node: Mapping[str, Any], package: str | None = None) -> None:
+    """Let ``group=name`` stand for ``node``."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(group=group, name=name, node=OmegaConf.create(dict(node)), package=package)
+
+
+def names(group: str) -> list[str]:
+    """What a group can be set to, hidden names left out."""
+    from hydra.core.config_store import ConfigStore
+
+    register()
+    found = {path.stem for path in (config_folder() / group).glob("*.yaml")}
+    level: Any = ConfigStore.instance().repo
+    for part in group.split("/"):
+        level = level.get(part, {}) if isinstance(level, dict) else {}
+    found |= {name.removesuffix(".yaml") for name in level if name.endswith(".yaml")}
+    return sorted(found)
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that these overrides make, outside of run.py's own.
+
+    Raises:
+        hydra.errors.HydraException: an unknown key or choice.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        return compose("config", list(overrides))
+
+
+def groups() -> list[str]:
+    """What ``group=name`` chooses from. All methods are composed, under their names, so ``method`` is none."""
+    folders = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    return sorted((folders | {"pruning"}) - {"method"})  # schedules have a folder only where someone keeps own ones
+
+
+def pruning_fields(name: str) -> dict[str, Any]:
+    """The fields of ``PruningSchedule`` that ``pruning=NAME`` or ``pruning=FILE.yaml`` sets.
+
+    Raises:
+        UserError: no such preset or file; a file that says something else.
+    """
+    from lazybench.pruning.published import PRESETS
+    from lazybench.pruning.schedule import PruningSchedule
+
+    if name in PRESETS:
+        return dict(PRESETS[name])
+    own = config_folder() / "pruning" / f"{name}.yaml"
+    path = path_of(name) if name.endswith(".yaml") else own
+    if path != own and not path.is_file():
+        raise UserError(f"pruning={name}: no such file; give a preset's name, or a file with layers and keep")
+    if not path.is_file():
+        raise unknown_name("pruning", name, names("pruning"))
+    chosen = read_settings(path, f"pruning={name}")
+    known = [field.name for field in fields(PruningSchedule)]
+    for key in chosen:
+        if key not in known:
+            raise unknown_name(f"key in pruning={name}", key, known)
+    return chosen
+
+
+def method_nodes() -> dict[str, dict[str, Any]]:
+    """Each method by its name: its parameters with their defaults; a schedule is the run's own."""
+    nodes = {name: plain(kind()) for name, kind in METHODS.items()}
+    return {name: {**node, **({"pruning": "${pruning}"} if "pruning" in node else {})} for name, node in nodes.items()}
+
+
+def node_of(kind: type[Any]) -> dict[str, Any]:
+    """A dataclass's fields with their defaults; ``???`` where there is none."""
+    node: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.default is not MISSING:
+            default: Any = field.default
+            node[field.name] = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
+        else:
+            node[field.name] = ABSENT if field.default_factory is MISSING else field.default_factory()
+    return node

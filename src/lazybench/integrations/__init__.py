@@ -1,0 +1,1 @@
+"""lazybench inside other harnesses."""

@@ -1,0 +1,44 @@
+"""lm-eval's own command line with our engine as a model and our tasks beside its own.
+
+::
+
+    python -m lazybench.integrations.lm_eval --model lazyllm --model_args pretrained=MODEL,pruning=paper \\
+        --tasks lazybench_qasper --metadata '{"data_root": "FOLDER"}' --batch_size 4
+
+Without ``data_root`` the documents come from the hub. Our task files are named ``lazybench_<dataset>``, the groups
+``lazybench_<category>``, ``lazybench_longbench``, ``lazybench_longbench_zh`` and ``lazybench_longbench_e``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from lazybench.errors import UserError
+from lazybench.run.entry import command
+from lazybench.tasks.lm_eval_task import TASK_FILES
+
+
+@command
+def main() -> int:
+    """Run lm-eval on this process's arguments; bad input ends with one line and exit code 2."""
+    from lm_eval.__main__ import cli_evaluate
+
+    import lazybench.integrations.lm_eval_model  # noqa: F401  registers the model
+
+    given = {argument.partition("=")[0] for argument in sys.argv}
+    if given & {"--tasks", "-t"} and "--include_path" not in given:
+        sys.argv += ["--include_path", str(TASK_FILES)]
+    try:
+        cli_evaluate()
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # lm-eval's for bad input; UserError is one
+        print(f"lazybench: {' '.join(str(error).split())[:400]}", file=sys.stderr)
+        return UserError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

