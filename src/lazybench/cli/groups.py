@@ -32,8 +32,8 @@ FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
 @cache
 def config_folder() -> Path:
     """conf/: in a checkout the top-level folder, in an installed package the copy inside it."""
-    packaged = Path(__file__).parent / "conf"  # in a checkout a link to the former
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+    packaged = Path(__file__).parents[1] / "conf"  # in a checkout a link to the former
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[3] / "conf"
 
 
 @cache
