@@ -1,13 +1,17 @@
-"""Putting the engine's attention and mask functions into a model's configs, and taking them out again."""
+"""What the engine puts into a model, and takes out again: attention and masks, its ``generate``, its MLPs."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+import torch
+from torch import Tensor
 from torch.nn import Module, ModuleList
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
@@ -15,9 +19,9 @@ from transformers.modeling_utils import AttentionInterface
 
 from lazybench.errors import UserError
 from lazybench.pruning import checks
-from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.attention import lazy_attention, mask_rule
+from lazybench.pruning.kv import take_rows
 from lazybench.pruning.layers import find_layers, kind_of_keys
-from lazybench.pruning.masks import mask_rule
 
 IMPLEMENTATION = "lazyllm"  # transformers matches implementation names by substring: avoid "sdpa", "flash", "flex"
 _active: WeakKeyDictionary[Module, str] = WeakKeyDictionary()  # the method that each runs under
@@ -113,3 +117,90 @@ def _unregister_when_last() -> None:
     if not _active:
         for interface in (AttentionInterface, AttentionMaskInterface):
             interface._global_mapping.pop(IMPLEMENTATION, None)
+
+
+class GenerateCalls:
+    """Where one ``generate`` call begins and ends: what a call brings is prompt, what it makes itself is not.
+
+    Args:
+        model: whose ``generate`` to watch.
+        returned: called with the tokens (sequences, length) that a call returns.
+        method: whom to name in errors.
+
+    Attributes:
+        inside: a call is under way.
+    """
+
+    def __init__(self, model: PreTrainedModel, returned: Callable[[Tensor], None], method: str) -> None:
+        self.model, self.returned, self.method = model, returned, method
+        self._begins = self.inside = False
+
+    def begins(self) -> bool:
+        """Whether this forward pass is the first of a call; to be asked once in each pass."""
+        begins, self._begins = self._begins, False
+        return begins
+
+    def attach(self, undo: ExitStack) -> None:
+        """Watch from now on; ``undo`` puts back what was there."""
+        attributes = vars(self.model)
+        original = cast(Callable[..., Any], self.model.generate)
+        if "generate" in attributes:
+            undo.callback(attributes.update, generate=original)
+        else:
+            undo.callback(attributes.pop, "generate")
+
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            checks.check_generate(self.model.generation_config, args, kwargs, self.method)
+            self._begins = self.inside = True
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                self._begins = self.inside = False
+            tokens = getattr(output, "sequences", output)
+            if isinstance(tokens, Tensor):
+                self.returned(tokens)
+            return output
+
+        attributes["generate"] = generate
+
+
+# called before a layer's MLP with its input: (batch, next current tokens) which rows go on; None: all of them
+RowsBeforeMlp = Callable[[Tensor], Tensor | None]
+
+
+class SavedMlp:
+    """Hooks around a pruning layer's MLP: it runs for the tokens that go on alone (UniPrefill drops them before it).
+
+    What it would have given the other tokens stays zero: they are dropped anyway.
+    """
+
+    def __init__(self, rows: RowsBeforeMlp) -> None:
+        self._rows = rows
+        self._running: tuple[Tensor, torch.Size] | None = None
+
+    def attach(self, mlp: Module, undo: ExitStack) -> None:
+        """From now on, until ``undo``."""
+        undo.callback(mlp.register_forward_pre_hook(self._before).remove)
+        undo.callback(mlp.register_forward_hook(self._after).remove)
+
+    def _before(self, module: Module, args: tuple) -> tuple | None:
+        shape, rows = args[0].shape, self._rows(args[0])
+        if rows is None:
+            self._running = None
+            return None
+        rows = rows.to(args[0].device)
+        self._running = rows, shape
+        # bloom's MLP gets the residual too, and adds it itself
+        per_token = [isinstance(arg, Tensor) and arg.shape[:2] == shape[:2] for arg in args]
+        return tuple(take_rows(arg, rows) if cut else arg for arg, cut in zip(args, per_token, strict=True))
+
+    def _after(self, module: Module, args: tuple, output: Any) -> Any:
+        if self._running is None:
+            return output
+        rows, shape = self._running
+        part = output if isinstance(output, Tensor) else output[0]
+        part = part.view(*rows.shape, -1)  # Llama 4's experts return theirs flat, (tokens, hidden)
+        whole = part.new_zeros(*shape[:2], part.shape[-1])
+        whole = whole.scatter(1, rows[..., None].expand_as(part), part)
+        return whole if isinstance(output, Tensor) else (whole, *output[1:])

@@ -3,11 +3,11 @@
 The way of one prompt through it:
 
 1. ``model.forward`` begins: the cache that ``generate`` made is replaced by a ``LazyCache`` (``_before_decoder``);
-2. it asks for a mask and gets a rule instead (``masks``), which it hands to its layers unread;
+2. it asks for a mask and gets a rule instead (``attention``), which it hands to its layers unread;
 3. a layer computes queries, keys and values of the tokens at hand; ``cache.update`` stores them and returns those of
    the selected tokens, which lie in front of the layer's buffer (``stage``, ``kv``);
-4. the attention function (``attention``) shows queries and keys to whoever looks at this layer (``look``): the
-   policy's scorer (``scorers``), its retention (``retention``), a watcher; then it runs SDPA;
+4. the attention function (``attention``) shows queries and keys to whoever looks at this layer (``choosing``): the
+   policy's scorer (``scorers``), its retention (``policy``), a watcher; then it runs SDPA;
 5. after a pruning layer (``choosing``) the budget says how many tokens stay (``budgets``) and ``choose`` which
    (``selection``); the hidden states handed on are those of the chosen tokens that the next layers lack;
 6. layers behind it get rotary embeddings and the like for these tokens only (``inputs``);
@@ -29,20 +29,16 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError, shown
-from lazybench.pruning import checks, flex, legacy, masks
-from lazybench.pruning.attach import Attachment, parts_of
+from lazybench.pruning import attention, checks, legacy
+from lazybench.pruning.attach import Attachment, GenerateCalls, SavedMlp, parts_of
 from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.calls import GenerateCalls
-from lazybench.pruning.choosing import choose_rows, enter_next_stage, prune
+from lazybench.pruning.choosing import Viewers, Watch, choose_rows, enter_next_stage, prune
+from lazybench.pruning.kv import take_rows
 from lazybench.pruning.layers import find_mlp
-from lazybench.pruning.look import Look, Watch
-from lazybench.pruning.placement import BEFORE_THE_FIRST
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.rows import take_rows
-from lazybench.pruning.saved_mlp import SavedMlp
+from lazybench.pruning.policy import BEFORE_THE_FIRST, Policy
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import Seen
-from lazybench.pruning.step import Step
+from lazybench.pruning.stage import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
 
@@ -74,10 +70,9 @@ class Pruned(AbstractContextManager):
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
         self._kinds = list(zip(devices, parts.kinds, strict=True))
-        self._flex = self.config._attn_implementation == flex.NAME
         checks.check_policy(policy, self.config, len(self._layers), self._legacy)
         self._model_inputs = parts.inputs
-        self._look = Look(policy, watch, checks.windowed_layers(self.config))
+        self._viewers = Viewers(policy, watch, checks.windowed_layers(self.config))
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
         self._attachment = Attachment(model, parts, self.method)
@@ -85,13 +80,7 @@ class Pruned(AbstractContextManager):
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
-        self._trace = Trace()
-
-    @property
-    def trace(self) -> Trace:
-        """What was computed, of the generation that ran last."""
-        self._trace.settle()
-        return self._trace
+        self.trace = Trace()  # what was computed, of the generation that ran last
 
     # ---- attaching and detaching
     def __enter__(self) -> Self:
@@ -168,12 +157,11 @@ class Pruned(AbstractContextManager):
         if not isinstance(cache, LazyCache):
             checks.check_cache(cache, self.method)
             # transformers can drop the cache in the middle of a call: what comes then is more of the same work
-            trace = self._trace if self._calls.inside and not call_begins else Trace()
-            cache = LazyCache(self.policy, self._kinds, self._look, trace, (ref(self.model), self.policy))
-            cache.flex = self._flex
+            trace = self.trace if self._calls.inside and not call_begins else Trace()
+            cache = LazyCache(self.policy, self._kinds, trace, (ref(self.model), self.policy))
         checks.check_owner(cache, self.model, self.policy)
-        self._cache, self._trace = cache, cache.trace
-        masks.running.set(ref(cache))
+        self._cache, self.trace = cache, cache.trace
+        attention.running.set((ref(cache), self._viewers))
         inputs = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
         self._begin(cache, inputs, kwargs.get("attention_mask"), call_begins)
         return {**kwargs, "past_key_values": cache, "use_cache": True}
@@ -222,7 +210,7 @@ class Pruned(AbstractContextManager):
         trace = cache.trace
         trace.stages = cache.stage_ranges
         trace.kv_bytes.append(cache.kv_bytes)
-        trace.aux_bytes.append(cache.aux_bytes)  # type: ignore[arg-type]  # on the device until `settle`
+        trace.aux_bytes.append(cache.aux_bytes)
         if step.new == 1:  # the revived came before it
             return hidden[:, -1:]
         if hidden.shape[1] == step.new:  # nothing was pruned
@@ -253,8 +241,8 @@ class Pruned(AbstractContextManager):
             if self._legacy:
                 cache.follow(index)
                 kwargs = legacy.adapt_inputs(kwargs, step, self.config.model_type == "mpt")
-                if cache.look.wanted(cache):
-                    self._attention_watch = legacy.AttentionWatch(cache)
+                if self._viewers.wanted(cache):
+                    self._attention_watch = legacy.AttentionWatch(cache, self._viewers)
                     self._attention_watch.__enter__()
             return args, kwargs
 

@@ -6,14 +6,11 @@ types as they are. The caller chooses the class. Nothing in the data can name on
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
-
-import yaml
 
 from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, shown, unknown_name
 
@@ -147,43 +144,6 @@ def path_of(text: str | Path | float) -> Path:
         raise UserError(
             f"{text}: no such user's home; write the folder out, or ./{text} where it is named so"
         ) from None
-
-
-def read_settings(path: Path, name: str) -> dict[str, Any]:
-    """A YAML file of settings that anybody may have written, as plain data.
-
-    Raises:
-        UserError: it can't be read, holds no settings, or holds what Hydra or OmegaConf would act on.
-    """
-    from omegaconf import OmegaConf
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        values = None if aliases else OmegaConf.to_container(OmegaConf.create(text) if text.strip() else {})
-    except Exception as error:  # whatever a file that is no YAML makes the parser raise
-        raise UserError(f"{name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if aliases:
-        raise UserError(f"{name}: *NAME, which repeats another part, is not read; write it out")
-    if not isinstance(values, dict):
-        raise UserError(f"{name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
-    _check_is_data(values, name, "")
-    return {str(key): value for key, value in values.items()}
-
-
-def _check_is_data(value: object, name: str, key: str) -> None:
-    """Refuse what would run or read something if it were acted on, at any depth: ``_target_``, ``${oc.env:HOME}``."""
-    if isinstance(value, Mapping):
-        for part, inner in value.items():
-            whole = f"{key}.{part}".lstrip(".")
-            if re.fullmatch(r"_\w+_", str(part)):
-                raise UserError(f"{name}: {whole} names code to run; a file is data, leave it out")
-            _check_is_data(inner, name, whole)
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            _check_is_data(inner, name, f"{key}[{place}]")
-    elif isinstance(value, str) and "${" in value:
-        raise UserError(f"{name}: {key}={value} reads another value; a file is data, write the value out")
 
 
 def _hints(kind: Any) -> dict[str, Any]:
