@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from lazybench.pruning.budgets import NEVER, Budget, FallingRatio, Mass, Ratio, Revival, Tokens
-from lazybench.pruning.policy import At, PerHead, Policy, WhereRanksSettle
+from lazybench.methods.asl import WhereRanksSettle
+from lazybench.methods.pyramid_infer import FallingRatio
+from lazybench.pruning.budgets import NEVER, Budget, Mass, Ratio, Revival, Tokens
+from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given, Scorer
 
 SHARES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0)

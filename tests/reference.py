@@ -26,7 +26,8 @@ from reference_layers import Gemma4Layers, PlainLayers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lazybench.pruning.policy import At, PerHead, Policy, WhereRanksSettle
+from lazybench.methods.asl import WhereRanksSettle
+from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from lazybench.pruning.budgets import Budget, FallingRatio, Mass, Ratio, Tokens
-from lazybench.pruning.policy import Policy, WhereRanksSettle
+from lazybench.methods.asl import WhereRanksSettle
+from lazybench.methods.pyramid_infer import FallingRatio
+from lazybench.pruning.budgets import Budget, Mass, Ratio, Tokens
+from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import AttentionScorer
 
 Scores = dict[int, float]  # by token

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazybench.errors import UserError
-from lazybench.pruning.budgets import FallingRatio, Mass, Ratio, Tokens, per_boundary, share_of
+from lazybench.methods.pyramid_infer import FallingRatio
+from lazybench.pruning.budgets import Mass, Ratio, Tokens, per_boundary, share_of
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)

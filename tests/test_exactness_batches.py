@@ -13,9 +13,10 @@ from test_exactness import KINDS, NUM_LAYERS, exact_model, replay
 from tiny_models import generate_logits, left_padded, random_prompt
 
 from lazybench.errors import UserError
+from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.budgets import Ratio, Tokens
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.policy import At, PerHead, Policy, WhereRanksSettle
+from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given
 
 NEW_TOKENS = 5

@@ -15,9 +15,11 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from lazybench.errors import UserError
+from lazybench.methods.asl import WhereRanksSettle, rank_variance
+from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.methods.taper import PRESETS, Taper
-from lazybench.pruning.budgets import FallingRatio, Mass, Ratio, Tokens
-from lazybench.pruning.policy import PerHead, WhereRanksSettle, rank_variance
+from lazybench.pruning.budgets import Mass, Ratio, Tokens
+from lazybench.pruning.policy import PerHead
 from lazybench.pruning.scorers import AttentionScorer, Seen, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lazybench.pruning.budgets import FallingRatio as FallingRatio
     from lazybench.pruning.budgets import Mass as Mass
     from lazybench.pruning.budgets import Ratio as Ratio
     from lazybench.pruning.budgets import Revival as Revival
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from lazybench.pruning.policy import At as At
     from lazybench.pruning.policy import PerHead as PerHead
     from lazybench.pruning.policy import Policy as Policy
-    from lazybench.pruning.policy import WhereRanksSettle as WhereRanksSettle
     from lazybench.pruning.probe import probe_layers as probe_layers
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
     from lazybench.pruning.schedule import layers_run as layers_run
@@ -29,9 +27,9 @@ if TYPE_CHECKING:
     from lazybench.pruning.scorers import Given as Given
 
 _HOMES = {
-    **dict.fromkeys(("FallingRatio", "Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
+    **dict.fromkeys(("Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
     **dict.fromkeys(("LazyLLM", "Pruned"), "engine"),
-    **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy", "WhereRanksSettle"), "policy"),
+    **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
     **dict.fromkeys(("PruningSchedule", "layers_run"), "schedule"),
     **dict.fromkeys(("AttentionScorer", "Given"), "scorers"),
     "probe_layers": "probe",

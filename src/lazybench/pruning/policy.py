@@ -7,7 +7,6 @@ None of these parts calls another; the engine asks each in turn.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lazybench.errors import UserError, check_share, check_whole_number
-from lazybench.pruning.budgets import NEVER, Budget, Mass, Revival, share_of
+from lazybench.pruning.budgets import NEVER, Budget, Mass, Revival
 from lazybench.pruning.scorers import AttentionScorer, Scorer, Seen
 
 BEFORE_THE_FIRST = -1  # a pruning layer of -1: the tokens are chosen before any layer runs
@@ -62,97 +61,11 @@ class At:
 
 
 @dataclass(frozen=True)
-class WhereRanksSettle:
-    """Once, at the first layer where the ranking of the best tokens has settled (ASL, arXiv 2601.07667).
-
-    The ranks of the latest ``observed`` layers are compared: over the union of their ``top`` best tokens, the mean
-    of the squared distance of a token's rank from its own mean over these layers. The value at layer ``first`` is
-    the reference; tokens are pruned after the first layer (``first`` included) whose value is below ``below`` of it.
-    If none is, nothing is pruned.
-
-    Args:
-        first: 0-based index of the earliest layer, at least ``observed - 1``.
-        observed: how many layers are compared.
-        top: how many of the best tokens of each count.
-        share: of the keys, less ``top`` of them, instead; None: ``top`` itself.
-        below: share of the reference, in (0, 1).
-        last: no layer after this one prunes (a model's last layer has nothing left to save).
-    """
-
-    first: int
-    observed: int
-    top: int
-    below: float
-    last: int
-    share: float | None = None
-
-    @property
-    def fixed(self) -> tuple[int, ...] | None:
-        return None
-
-    def scored(self, look_back: int) -> frozenset[int] | range:
-        return range(self.first - self.observed + 1, self.last + 1)
-
-    def begin(self) -> Decision:
-        ranks: deque[Tensor] = deque(maxlen=self.observed)
-        reference: list[float] = []
-
-        def decide(layer: int, scores: Tensor | None) -> bool:
-            if reference and reference[0] < 0:  # decided
-                return False
-            assert scores is not None
-            ranks.append(descending_ranks(scores[0]))
-            if layer < self.first:
-                return False
-            top = self.top if self.share is None else share_of(self.share, scores.shape[1]) - self.top
-            value = rank_variance(torch.stack(tuple(ranks)), max(1, top))
-            if not reference:
-                reference.append(value)
-            settled = value < self.below * reference[0]
-            if settled:
-                reference[0] = -1.0
-            return settled
-
-        return decide
-
-
-def descending_ranks(scores: Tensor) -> Tensor:
-    """(keys,) each token's place by falling score, 1 for the best."""
-    order = scores.argsort(descending=True)
-    ranks = torch.arange(1, len(scores) + 1, device=scores.device, dtype=torch.float64)
-    return torch.empty_like(ranks).scatter_(0, order, ranks)
-
-
-def rank_variance(ranks: Tensor, top: int) -> float:
-    """How much the ranks of the best tokens differ between layers.
-
-    Args:
-        ranks: (layers, keys), 1 for the best token of a layer.
-        top: how many of each layer's best tokens count.
-    """
-    union = (ranks <= top).any(dim=0)
-    among = ranks[:, union]  # (layers, tokens of the union)
-    return float(((among - among.mean(dim=0)) ** 2).mean())
-
-
-class Retention(Protocol):
-    """Asked once per full-attention layer, after the attention of the prefill."""
-
-    def queries(self, prompt_tokens: int) -> int:
-        """How many of the newest queries it wants to see."""
-
-    def spares(self, layer: int) -> bool:
-        """Whether this layer keeps all of its cache."""
-
-    def __call__(self, seen: Seen, prompt_tokens: int) -> Tensor | None:
-        """(batch, kv_heads, kept) slots to keep, rising; None: all."""
-
-
-@dataclass(frozen=True)
 class PerHead:
-    """The best-scored keys of each key-value head, and the newest.
+    """A retention: the best-scored keys of each key-value head, and the newest.
 
-    Prefill attention is over before anything is evicted, so this saves memory and decoding time, never TTFT.
+    Asked once per full-attention layer, after the attention of the prefill, so it saves memory and decoding time, never
+    TTFT.
 
     Args:
         scorer: scores by key-value head.
@@ -168,12 +81,15 @@ class PerHead:
     first_layers: int = 0
 
     def queries(self, prompt_tokens: int) -> int:
+        """How many of the newest queries it wants to see."""
         return self.scorer.queries(prompt_tokens)
 
     def spares(self, layer: int) -> bool:
+        """Whether this layer keeps all of its cache."""
         return self.budget is None or layer < self.first_layers
 
     def __call__(self, seen: Seen, prompt_tokens: int) -> Tensor | None:
+        """(batch, kv_heads, kept) slots to keep, rising; None: all."""
         keys = seen.position.shape[1]
         if self.budget is None:
             return None
@@ -223,7 +139,7 @@ class Policy:
     over_layers: Literal["max", "mean"] = "max"
     before_mlp: bool = False
     revival: Revival = NEVER
-    retention: Retention | None = None
+    retention: PerHead | None = None
     name: str = field(default="token pruning", compare=False)
 
     def __post_init__(self) -> None:
