@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lazybench.pruning.policy import At as At
     from lazybench.pruning.policy import PerHead as PerHead
     from lazybench.pruning.policy import Policy as Policy
-    from lazybench.pruning.probe import probe_layers as probe_layers
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
     from lazybench.pruning.schedule import layers_run as layers_run
     from lazybench.pruning.scorers import AttentionScorer as AttentionScorer
@@ -32,7 +31,6 @@ _HOMES = {
     **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
     **dict.fromkeys(("PruningSchedule", "layers_run"), "schedule"),
     **dict.fromkeys(("AttentionScorer", "Given"), "scorers"),
-    "probe_layers": "probe",
 }
 
 

@@ -168,13 +168,14 @@ def lazy_attention(
         shown = {"query": query[:, :, -wanted:], "key": key, "scaling": scaling, "softcap": softcap, "sinks": s_aux}
         viewers.show(cache, key.shape[1], **shown)
     visibility = cache.visibility(attention_mask)
-    if softcap or s_aux is not None:
-        output = _scores_by_block(query, key, value, visibility, scaling, softcap, s_aux)
+    if softcap or s_aux is not None:  # which SDPA does not know
+        options = {"scaling": scaling, "softcap": softcap, "sinks": s_aux}
+        output = _by_block(_SCORE_BLOCK, _softmax, query, key, value, visibility, **options)
     elif visibility.unmasked or query.shape[2] <= _MASK_BLOCK:
         mask = visibility.mask(query.device, query.dtype if query.shape[2] <= _FOLD_LIMIT else None)
         output = _attend(query, key, value, mask, visibility.is_causal, scaling)
-    else:
-        output = _masks_by_block(query, key, value, visibility, scaling)
+    else:  # a long prompt in a padded batch or beyond its sliding window
+        output = _by_block(_MASK_BLOCK, _attend, query, key, value, visibility, is_causal=False, scaling=scaling)
     if attention_mask.window is not None:
         if not viewers.watch:
             cache.forget(attention_mask.window)
@@ -186,12 +187,14 @@ def lazy_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def _masks_by_block(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility, scaling: float) -> Tensor:
-    """A long prompt in a padded batch or beyond its sliding window: a mask per block, only the keys it can see."""
+def _by_block(
+    size: int, attend: Any, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility, **options: Any
+) -> Tensor:
+    """``attend`` with a mask per block of queries, and only the keys that it can see."""
     outputs = []
-    for rows, keys in visibility.blocks(_MASK_BLOCK):
+    for rows, keys in visibility.blocks(size):
         allowed = visibility.allowed(rows, keys).to(query.device)
-        outputs.append(_attend(query[:, :, rows], key[:, :, keys], value[:, :, keys], allowed, False, scaling))
+        outputs.append(attend(query[:, :, rows], key[:, :, keys], value[:, :, keys], allowed, **options))
     return torch.cat(outputs, dim=2)
 
 
@@ -214,31 +217,23 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_c
     )
 
 
-def _scores_by_block(
+def _softmax(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    visibility: Visibility,
+    allowed: Tensor,
     scaling: float,
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Softcapped scores or attention sinks, which SDPA does not know."""
-    heads = query.shape[1]
-    groups = heads // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    outputs = []
-    for rows, keys in visibility.blocks(_SCORE_BLOCK):
-        # in float32, so that half precision can't overflow
-        precision = torch.promote_types(query.dtype, torch.float32)
-        scores = (query[:, :, rows].to(precision) * scaling) @ key[:, :, keys].to(precision).transpose(2, 3)
-        if softcap:
-            scores = torch.tanh(scores / softcap) * softcap
-        scores = scores.masked_fill(~visibility.allowed(rows, keys).to(scores.device), float("-inf"))
-        seen = scores.shape[-1]
-        if sinks is not None:
-            column = sinks.to(scores.dtype).view(1, heads, 1, 1).expand(*scores.shape[:3], 1)
-            scores = torch.cat([scores, column], dim=-1)
-        weights = scores.softmax(dim=-1)[..., :seen]
-        outputs.append(weights.to(value.dtype) @ value[:, :, keys])
-    return torch.cat(outputs, dim=2)
+    """Attention with softcapped scores or attention sinks; in float32, so that half precision can't overflow."""
+    heads, precision = query.shape[1], torch.promote_types(query.dtype, torch.float32)
+    key, value = (states.repeat_interleave(heads // key.shape[1], dim=1) for states in (key, value))
+    scores = (query.to(precision) * scaling) @ key.to(precision).transpose(2, 3)
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~allowed, float("-inf"))
+    if sinks is not None:
+        column = sinks.to(precision).view(1, heads, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    return scores.softmax(dim=-1)[..., : key.shape[2]].to(value.dtype) @ value

@@ -187,11 +187,9 @@ class Stage:
             rows.append(self._place(row, entering, leaving, sorted(missing)))
             revived += len(older)
         self.counts, self.end = [len(front) for front in self._front], max(map(len, self._tokens))
-        source, destination, current, slots_written, self.position, count = self._on_device(rows, device)
-        keys, in_a_stretch = self.position.shape[1], rows[0][3]
+        source, destination, current, written, self.position, count = self._on_device(rows, device)
+        keys = self.position.shape[1]
         valid = torch.arange(keys, device=device) < count if min(self.counts) < keys else None
-        stretch = slice(in_a_stretch[0], in_a_stretch[-1] + 1)
-        whole = len(rows) == 1 and stretch.stop - stretch.start == len(in_a_stretch)
         return Plan(
             current=current,
             selected=self.position,
@@ -199,7 +197,7 @@ class Stage:
             counts=self.counts,
             computed=[len(computed) for _, _, computed, _ in rows],
             revived=revived,
-            slots=stretch if whole else slots_written,
+            slots=written,
             moves=(source, destination) if source.shape[1] else None,
         )
 
