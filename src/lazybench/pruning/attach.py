@@ -53,11 +53,8 @@ _known: WeakKeyDictionary[Module, Parts] = WeakKeyDictionary()
 def parts_of(model: PreTrainedModel, method: str) -> Parts:
     """Found once for each model: a walk over its modules would be part of every TTFT.
 
-    Args:
-        method: who asks, for the error.
-
     Raises:
-        UserError: a model that can't run under the engine.
+        UserError: a model that can't run under ``method``, by the engine.
     """
     if model not in _known:
         checks.check_model(model, method)

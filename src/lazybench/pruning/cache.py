@@ -98,8 +98,8 @@ class LazyCache(Cache):
     @property
     def stage_ranges(self) -> tuple[range, ...]:
         """The layers of each stage that has been entered: ``(range(0, 9), range(9, 18), ...)``."""
-        layers = [[layer for layer, own in self._stage_of_layer.items() if own is stage] for stage in self.stages]
-        return tuple(range(min(own, default=0), max(own, default=-1) + 1) for own in layers)
+        stages = [[layer for layer, its in self._stage_of_layer.items() if its is stage] for stage in self.stages]
+        return tuple(range(min(layers, default=0), max(layers, default=-1) + 1) for layers in stages)
 
     def stage_after(self, prunings: int) -> Stage:
         """The stage that tokens enter with pruning number ``prunings``, from 1."""
@@ -131,10 +131,8 @@ class LazyCache(Cache):
             UserError: outside the context that this cache comes from.
         """
         step = self.follow(layer_idx)
-        keys, values = self.arena(layer_idx).write(layer_idx, key_states, value_states, step.plan, step.stage.end)
-        if step.plan.in_order:
-            return key_states, value_states
-        return keys, values
+        stored = self.arena(layer_idx).write(layer_idx, key_states, value_states, step.plan, step.stage.end)
+        return (key_states, value_states) if step.plan.in_order else stored
 
     def follow(self, layer: int) -> Step:
         """``layer`` runs now; the step, in the layer's stage."""
@@ -158,10 +156,8 @@ class LazyCache(Cache):
     def visibility(self, rule: MaskRule) -> Visibility:
         """What the current tokens see of the selected ones in the layer that runs."""
         step = self.running_step
-        if not step.start:
-            return step.visibility(rule)
-        arena = self.arena(step.layer)
-        return step.visibility(rule, arena.evicted, arena.forgotten)
+        arena = self.arena(step.layer) if step.start else None
+        return step.visibility(rule, arena.evicted, arena.forgotten) if arena else step.visibility(rule)
 
     def forget(self, window: int) -> None:
         """The layer that has just run sees ``window`` tokens back, itself included: what is older may go.
@@ -182,11 +178,7 @@ class LazyCache(Cache):
         put_rows(buffer, step.plan.current.to(device), hidden.detach())
 
     def fetch(self, device: torch.device) -> Tensor:
-        """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next.
-
-        Args:
-            device: where the pruning layer left them.
-        """
+        """Aux Cache: the hidden states (batch, current tokens, hidden) to go on with, where the layer left them."""
         return take_rows(self._aux[device], self.running_step.plan.current.to(device))
 
     @property

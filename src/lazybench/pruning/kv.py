@@ -31,7 +31,7 @@ class Arena:
 
     def __init__(self, layers: Sequence[int]) -> None:
         self._index = {layer: index for index, layer in enumerate(layers)}
-        self._buffers: list[Tensor] = []
+        self._buffers: list[Tensor] = []  # (keys and values, layers, batch, kv_heads, slots, head_dim)
         self._parts: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values, (batch, kv_heads, slots, head_dim)
         self.num_layers = len(layers)
         self.evicted = 0  # prompt tokens whose keys and values a retention left out, per head
@@ -132,11 +132,6 @@ class Arena:
         self._find_parts()
 
 
-def _spare(rows: int) -> int:
-    """Growth is amortised and costs little memory: an eighth of few rows, a sixteenth of many."""
-    return rows // 16 + min(rows // 16, 32) + 16
-
-
 def take_rows(buffer: Tensor, index: Tensor, dim: int = 1, batch: int = 0, fillers: bool = True) -> Tensor:
     """(batch, n, ...) the rows ``index`` (batch, n) of ``buffer``, whose rows lie along ``dim``.
 
@@ -167,17 +162,18 @@ def _expand(index: Tensor, buffer: Tensor, dim: int, batch: int, fillers: bool) 
 def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: float | None = None, dim: int = 1) -> Tensor:
     """``buffer`` with at least ``rows`` rows and the bin, grown with room to spare if it has fewer.
 
-    Made outside inference mode and without a graph, whatever mode the caller is in, so that a later step of another
-    mode may write into it.
+    Growth is amortised and costs little memory: an eighth of few rows, a sixteenth of many. A buffer is made outside
+    inference mode, whatever mode the caller is in, so that a later step of another mode may write into it.
 
     Args:
         like: gives the shape but for the rows, the type and the device of a new buffer.
-        fill: what unwritten rows hold. None: anything, where they are never read; on a CPU they then take no memory
-            before they are needed. Where a mask hides them they must be finite.
+        fill: what unwritten rows hold; finite where a mask hides them. None: anything, where they are never read; on a
+            CPU they then take no memory before they are needed.
     """
     if buffer is not None and buffer.shape[dim] > rows:
         return buffer
-    shape = [*like.shape[:dim], rows + _spare(rows), *like.shape[dim + 1 :]]
+    spare = rows // 16 + min(rows // 16, 32) + 16
+    shape = [*like.shape[:dim], rows + spare, *like.shape[dim + 1 :]]
     with torch.inference_mode(False):
         grown = like.new_empty(shape) if fill is None else like.new_full(shape, fill)
     if buffer is not None:

@@ -204,7 +204,9 @@ def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
             raise UserError("this family shows probabilities, not query-key products; score with softmax")
         yield seen.rows.to(torch.promote_types(seen.rows.dtype, torch.float32))
         return
-    query, key = _of(seen.query), _of(seen.key)
+    assert seen.query is not None
+    assert seen.key is not None
+    query, key = seen.query, seen.key
     batch, heads, queries, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     precision = torch.promote_types(query.dtype, torch.float32)
@@ -249,19 +251,11 @@ def flops_of_rows(seen: Seen, queries: int) -> float:
 
 def _hidden(seen: Seen, rows: slice, keys: int) -> Tensor | None:
     """(batch, 1, rows, keys) True where a query does not see a key of the first ``keys``; None when each sees all."""
-    newest_alone = seen.query_position.shape[1] == 1
-    if newest_alone and seen.valid is None:
-        return None
-    if newest_alone:
-        return ~_of(seen.valid)[:, None, None, :]
+    if seen.query_position.shape[1] == 1:
+        return None if seen.valid is None else ~seen.valid[:, None, None, :]
     own = seen.query_position[:, None, rows, None]
     hidden = seen.position[:, None, None, :keys] > own
     return hidden if seen.valid is None else hidden | (own < 0) | ~seen.valid[:, None, None, :keys]
-
-
-def _of(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None, "a layer shows its queries and keys, or its rows"
-    return tensor
 
 
 def pooled(
@@ -291,11 +285,7 @@ def pooled(
 
 
 def standardised(scores: Tensor, counted: Tensor | None = None) -> Tensor:
-    """``scores`` (batch, kv_heads, keys) less their mean, over their standard deviation plus 1e-8, along the text.
-
-    Args:
-        counted: (batch, keys) which keys count, the others get 0; None: all.
-    """
+    """``scores`` (batch, kv_heads, keys) as z-scores along the text; keys that are not ``counted`` get 0."""
     weights = torch.ones_like(scores[:, :1]) if counted is None else counted[:, None].to(scores.dtype)
     counts = weights.sum(dim=2, keepdim=True)
     mean = (scores * weights).sum(dim=2, keepdim=True) / counts.clamp(min=1)
@@ -306,15 +296,12 @@ def standardised(scores: Tensor, counted: Tensor | None = None) -> Tensor:
 def over_layers(
     rows: list[tuple[Tensor, Tensor]], position: Tensor, tokens: int, how: Literal["max", "mean"]
 ) -> Tensor:
-    """Scores of several layers reduced to one, for the keys at ``position``.
+    """Scores of several layers reduced to one, (batch, keys) for the keys at ``position``.
 
     Args:
         rows: each layer's scores and the positions of its keys, both (batch, keys of that layer).
-        position: (batch, keys) where the result is wanted; all were candidates in each of these layers.
+        position: (batch, keys), candidates in each of these layers.
         tokens: how many positions there are.
-
-    Returns:
-        (batch, keys).
     """
     aligned = []
     for scores, at in rows:  # fillers, at -1, share the last column

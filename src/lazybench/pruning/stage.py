@@ -90,10 +90,9 @@ class Stage:
         return [len(slots) for slots in self._slots] or self.counts
 
     def append(self, new: int, position: Tensor, valid: Tensor | None, counts: list[int]) -> Plan:
-        """The first stage: every token is computed and selected, slots are positions.
+        """The first stage: all ``new`` tokens are computed, every token is selected, slots are positions.
 
         Args:
-            new: tokens of this step.
             position: (batch, tokens) all positions so far, rising.
             valid: (batch, tokens) False for padding; None without padding.
             counts: candidates of each row of the batch.
@@ -323,10 +322,10 @@ class Step:
         self._visibilities: dict[tuple[MaskRule, int, int], Visibility] = {}
 
     def visibility(self, rule: MaskRule, evicted: int = 0, forgotten: int = 0) -> Visibility:
-        """Who sees whom under ``rule``, made once for all layers of the stage.
+        """Who sees whom under ``rule``, made once for all layers of the stage that lack the same keys.
 
         Args:
-            evicted: keys of the prompt that a retention left out of this layer's cache.
+            evicted: keys of the prompt that a retention left out of the layer's cache.
             forgotten: slots at the front that it lacks, older than its window.
         """
         key = (rule, evicted, forgotten)
