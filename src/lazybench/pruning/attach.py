@@ -68,46 +68,38 @@ def parts_of(model: PreTrainedModel, method: str) -> Parts:
     return _known[model]
 
 
-class Attachment:
-    """What makes a model's attention and masks the engine's, from ``enter`` until ``undo`` takes it back."""
+def attach(model: PreTrainedModel, parts: Parts, method: str, undo: ExitStack) -> list[Any]:
+    """Make a model's attention and masks the engine's, until ``undo`` takes it back.
 
-    def __init__(self, model: PreTrainedModel, parts: Parts, method: str) -> None:
-        self.model, self.parts, self.method = model, parts, method
-        self._grouped: list[PreTrainedConfig] = []  # configs whose experts run as a grouped product
+    Returns:
+        The configs whose experts run as a grouped product.
 
-    def enter(self, undo: ExitStack) -> None:
-        """Raises: UserError for a model, or a shared config, that runs under the engine already."""
-        if self.model in _active:
-            raise UserError(
-                f"{self.method} can't start: this model runs under {_active[self.model]} already; "
-                "leave that context before entering another"
-            )
-        undo.callback(_unregister_when_last)
-        _active[self.model] = self.method
-        undo.callback(_active.pop, self.model, None)
-        if self.parts.legacy:
-            return
-        configs: tuple[Any, ...] = self.parts.configs
-        if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
-            raise UserError(
-                f"{self.method} can't start: this model shares its config with one that is being pruned; "
-                "build each from its own copy"
-            )
-        self._grouped = [c for c in configs if getattr(c, "_experts_implementation_internal", None) == "grouped_mm"]
-        for config in configs:
-            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
-            config._attn_implementation_internal = IMPLEMENTATION
-        for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
-            if IMPLEMENTATION not in interface._global_mapping:
-                interface.register(IMPLEMENTATION, function)
-
-    def keep_experts_grouped(self) -> None:
-        """``generate`` decodes with "batched_mm" on a GPU, which copies a token's experts for each token.
-
-        That is too many here, where a step computes its revived tokens too.
-        """
-        for config in self._grouped:
-            config._experts_implementation_internal = "grouped_mm"
+    Raises:
+        UserError: a model, or a shared config, that runs under the engine already.
+    """
+    if model in _active:
+        raise UserError(
+            f"{method} can't start: this model runs under {_active[model]} already; "
+            "leave that context before entering another"
+        )
+    undo.callback(_unregister_when_last)
+    _active[model] = method
+    undo.callback(_active.pop, model, None)
+    if parts.legacy:
+        return []
+    configs: tuple[Any, ...] = parts.configs
+    if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
+        raise UserError(
+            f"{method} can't start: this model shares its config with one that is being pruned; "
+            "build each from its own copy"
+        )
+    for config in configs:
+        undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+        config._attn_implementation_internal = IMPLEMENTATION
+    for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
+        if IMPLEMENTATION not in interface._global_mapping:
+            interface.register(IMPLEMENTATION, function)
+    return [config for config in configs if getattr(config, "_experts_implementation_internal", None) == "grouped_mm"]
 
 
 def _unregister_when_last() -> None:
@@ -162,42 +154,35 @@ class GenerateCalls:
         attributes["generate"] = generate
 
 
-# called before a layer's MLP with its input: (batch, next current tokens) which rows go on; None: all of them
-RowsBeforeMlp = Callable[[Tensor], Tensor | None]
-
-
-class SavedMlp:
-    """Hooks around a pruning layer's MLP: it runs for the tokens that go on alone (UniPrefill drops them before it).
+def save_mlp(mlp: Module, rows_that_go_on: Callable[[Tensor], Tensor | None], undo: ExitStack) -> None:
+    """A pruning layer's MLP runs for the tokens that go on alone, until ``undo`` (UniPrefill drops them before it).
 
     What it would have given the other tokens stays zero: they are dropped anyway.
+
+    Args:
+        rows_that_go_on: called with the MLP's input; (batch, next current tokens) rows of it, None: all of them.
     """
+    running: list[tuple[Tensor, torch.Size]] = []
 
-    def __init__(self, rows: RowsBeforeMlp) -> None:
-        self._rows = rows
-        self._running: tuple[Tensor, torch.Size] | None = None
-
-    def attach(self, mlp: Module, undo: ExitStack) -> None:
-        """From now on, until ``undo``."""
-        undo.callback(mlp.register_forward_pre_hook(self._before).remove)
-        undo.callback(mlp.register_forward_hook(self._after).remove)
-
-    def _before(self, module: Module, args: tuple) -> tuple | None:
-        shape, rows = args[0].shape, self._rows(args[0])
+    def before(module: Module, args: tuple) -> tuple | None:
+        shape, rows = args[0].shape, rows_that_go_on(args[0])
+        running.clear()
         if rows is None:
-            self._running = None
             return None
         rows = rows.to(args[0].device)
-        self._running = rows, shape
+        running.append((rows, shape))
         # bloom's MLP gets the residual too, and adds it itself
         per_token = [isinstance(arg, Tensor) and arg.shape[:2] == shape[:2] for arg in args]
         return tuple(take_rows(arg, rows) if cut else arg for arg, cut in zip(args, per_token, strict=True))
 
-    def _after(self, module: Module, args: tuple, output: Any) -> Any:
-        if self._running is None:
+    def after(module: Module, args: tuple, output: Any) -> Any:
+        if not running:
             return output
-        rows, shape = self._running
+        rows, shape = running.pop()
         part = output if isinstance(output, Tensor) else output[0]
         part = part.view(*rows.shape, -1)  # Llama 4's experts return theirs flat, (tokens, hidden)
-        whole = part.new_zeros(*shape[:2], part.shape[-1])
-        whole = whole.scatter(1, rows[..., None].expand_as(part), part)
+        whole = part.new_zeros(*shape[:2], part.shape[-1]).scatter(1, rows[..., None].expand_as(part), part)
         return whole if isinstance(output, Tensor) else (whole, *output[1:])
+
+    undo.callback(mlp.register_forward_pre_hook(before).remove)
+    undo.callback(mlp.register_forward_hook(after).remove)

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from lazybench.errors import UserError, shown
 from lazybench.pruning import attention, checks, legacy
-from lazybench.pruning.attach import Attachment, GenerateCalls, SavedMlp, parts_of
+from lazybench.pruning.attach import GenerateCalls, attach, parts_of, save_mlp
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.choosing import Viewers, Watch, choose_rows, enter_next_stage, prune
 from lazybench.pruning.kv import take_rows
@@ -65,17 +65,16 @@ class Pruned(AbstractContextManager):
         if not isinstance(policy, Policy):
             raise UserError(f"policy={shown(policy)} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
         self.method = policy.name
-        parts = parts_of(model, self.method)
+        self._parts = parts = parts_of(model, self.method)
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
         self._kinds = list(zip(devices, parts.kinds, strict=True))
         checks.check_policy(policy, self.config, len(self._layers), self._legacy)
-        self._model_inputs = parts.inputs
         self._viewers = Viewers(policy, watch, checks.windowed_layers(self.config))
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
-        self._attachment = Attachment(model, parts, self.method)
+        self._grouped_experts: list[Any] = []  # configs
         self._calls = GenerateCalls(model, self._generated, self.method)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
@@ -85,7 +84,7 @@ class Pruned(AbstractContextManager):
     # ---- attaching and detaching
     def __enter__(self) -> Self:
         with ExitStack() as undo:  # whatever fails on the way in, what was attached until then is taken off
-            self._attachment.enter(undo)
+            self._grouped_experts = attach(self.model, self._parts, self.method, undo)
             self._calls.attach(undo)
             undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
             undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
@@ -103,7 +102,7 @@ class Pruned(AbstractContextManager):
         if index in self._may_prune or index == len(self._layers) - 1 or self._legacy:
             undo.callback(layer.register_forward_hook(self._after_layer(index)).remove)
         if self.policy.before_mlp and index in self._may_prune and (mlp := find_mlp(layer)) is not None:
-            SavedMlp(self._rows_before_mlp(index)).attach(mlp, undo)
+            save_mlp(mlp, self._rows_before_mlp(index), undo)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -123,9 +122,10 @@ class Pruned(AbstractContextManager):
     # ---- one forward pass
     def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         checks.check_mode(module, self.method)
-        self._attachment.keep_experts_grouped()
-        named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
-        only_last_logits = "logits_to_keep" in self._model_inputs and bool(self._may_prune)
+        for config in self._grouped_experts:  # "batched_mm", as generate decodes on a GPU, copies each token's experts:
+            config._experts_implementation_internal = "grouped_mm"  # too many, where revived tokens run too
+        named = {**dict(zip(self._parts.inputs, args, strict=False)), **kwargs}
+        only_last_logits = "logits_to_keep" in self._parts.inputs and bool(self._may_prune)
         checks.check_call(named, self.model.config, only_last_logits, self.method)
         return (), self._with_cache(named)
 

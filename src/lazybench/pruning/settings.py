@@ -20,6 +20,7 @@ Share = Annotated[float, "share"]  # above 0, at most 1
 Part = Annotated[float, "part"]  # from 0 to 1
 Count = Annotated[int, 1]  # a whole number of at least 1
 Number = Annotated[int, 0]  # a whole number of at least 0
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _known: dict[Any, dict[str, Any]] = {}  # a dataclass to its fields' annotations
 
 
@@ -73,14 +74,12 @@ def typed(hint: Any, value: object, name: str, default: Any = None) -> Any:
         UserError: it is of another type; the line names it ``name``.
     """
     options = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        if value is None and NoneType in options:
+    nullable = get_origin(hint) in (Union, UnionType)
+    if nullable:
+        if value is None:
             return None
-        (hint,) = (option for option in options if option is not NoneType)  # a type, or null
-        nullable = NoneType in options
+        (hint,) = (option for option in options if option is not NoneType)
         options = get_args(hint)
-    else:
-        nullable = False
     limit = None
     if get_origin(hint) is Annotated:
         hint, limit = get_args(hint)
@@ -158,15 +157,8 @@ def _is_number(value: object, kind: Any) -> bool:
 
 
 def _words(hint: Any, name: str) -> str:
-    words: dict[Any, str] = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        Path: "a path",
-    }
-    if hint in words:
-        return words[hint]
+    if hint in _WORDS:
+        return _WORDS[hint]
     if get_origin(hint) is Literal:
         return " or ".join(", ".join(map(str, get_args(hint))).rsplit(", ", 1))
     if get_origin(hint) is tuple:

@@ -174,8 +174,9 @@ class Stage:
         for row, (slots, front) in enumerate(zip(self._slots, self._front, strict=True)):
             picked: Collection[int] = new if wanted is None else wanted[row][: counts[row]]
             selected = set(picked)
-            leaving = set() if wanted is None or attend_to_all else front - selected
-            entering = selected - front
+            changed = front ^ selected
+            entering = changed & selected
+            leaving = set() if wanted is None or attend_to_all else changed - entering
             missing = {token for token in entering if token not in slots}
             older = {token for token in missing if token < start}
             if most is not None and len(older) > most:
@@ -227,7 +228,8 @@ class Stage:
         destination, written = homes + holes[: len(behind)], holes[len(behind) :]
         for token, slot in zip(moved + missing, destination + written, strict=True):
             tokens[slot], slots[token] = token, slot
-        self._front[row] = (front - leaving) | entering
+        front -= leaving
+        front |= entering
         return source, destination, missing, written
 
     def _read(self, chosen: Tensor | None) -> list[list[int]] | None:
