@@ -134,8 +134,8 @@ def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
     computed: list[list[int]] = []
     select = Stage.select
 
-    def noted(stage: Stage, *args: Any) -> Plan:
-        plan = select(stage, *args)
+    def noted(stage: Stage, *args: Any, **options: Any) -> Plan:
+        plan = select(stage, *args, **options)
         computed.append(plan.computed)
         return plan
 

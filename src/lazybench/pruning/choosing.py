@@ -155,8 +155,7 @@ def enter_next_stage(cache: LazyCache) -> None:
         cache.enter(stage, stage.begin(chosen, counts))
         return
     most = revival.most_in(step.prunings, cache.decoded, cache.prompt_end)
-    plan = stage.select(chosen, counts, step.start, step.tokens, step.plan.current, most, revival.attend == "computed")
-    cache.enter(stage, plan)
+    cache.enter(stage, stage.select(step, chosen, counts, most, attend_to_all=revival.attend == "computed"))
 
 
 def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:

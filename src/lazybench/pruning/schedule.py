@@ -101,20 +101,15 @@ class PruningSchedule(Checked):
         """
         from lazybench.pruning.policy import At, Policy  # imports torch, which takes seconds
 
-        pairs = zip(self.pruning_layers, self.keep, strict=True)
+        pairs = zip(self.layers or (), self.keep, strict=True)
         places = {layer: ratio for layer, ratio in pairs if ratio < 1.0 or prune_nothing}
         mass, of = self.ratio_of == "mass", "entered" if self.ratio_of == "mass" else self.ratio_of
         budget = tuple(Mass(ratio) if mass else Ratio(ratio, of) for ratio in places.values())
         return Policy(At(tuple(places)), budget=budget, revival=self.revival if self.revive else NEVER, **options)
 
-    @property
-    def pruning_layers(self) -> tuple[int, ...]:
-        """``layers``, of a schedule that has them."""
-        return self.layers or ()
-
     def stages(self, num_layers: int) -> tuple[range, ...]:
         """The runs of layers between prunings: ``(range(0, 9), range(9, 18), ...)``."""
-        edges = [0, *(layer + 1 for layer in self.build(num_layers).pruning_layers), num_layers]
+        edges = [0, *(layer + 1 for layer in self.build(num_layers).layers or ()), num_layers]
         return tuple(range(start, stop) for start, stop in pairwise(edges))
 
     @classmethod

@@ -141,14 +141,7 @@ class Stage:
 
     @torch.inference_mode(False)
     def select(
-        self,
-        chosen: Tensor | None,
-        counts: list[int],
-        start: int,
-        tokens: int,
-        current: Tensor,
-        most: int | None = None,
-        attend_to_all: bool = False,
+        self, step: Step, chosen: Tensor | None, counts: list[int], most: int | None, attend_to_all: bool
     ) -> Plan:
         """A later stage in a decoding step: find who has to be computed, make room in front, say where all goes.
 
@@ -156,20 +149,17 @@ class Stage:
             chosen: (batch, keys) positions, each row's best first and its fillers last. None: what the last step
                 selected, and the new tokens.
             counts: how many of them each row selects.
-            start: tokens before this step.
-            tokens: how many positions there are.
-            current: what the stage before computed, (batch, n) positions, the new tokens last.
             most: at most so many older tokens are revived, the best.
             attend_to_all: everything computed is selected; ``chosen`` only says what is revived.
         """
-        new, device = range(start, tokens), current.device
+        new, before = range(step.start, step.tokens), step.plan.current  # (batch, n), the new tokens last
         wanted = self._read(chosen)
         if wanted is None and attend_to_all and min(self.held) == self.end:  # the new tokens come behind, nothing moves
             for by_slot, slots, front in zip(self._tokens, self._slots, self._front, strict=True):
                 slots.update(zip(new, range(self.end, self.end + len(new)), strict=True))
                 by_slot.extend(new)
                 front.update(new)
-            return self.extend(current[:, -len(new) :])
+            return self.extend(before[:, -len(new) :])
         rows, revived = [], 0
         for row, (slots, front) in enumerate(zip(self._slots, self._front, strict=True)):
             picked: Collection[int] = new if wanted is None else wanted[row][: counts[row]]
@@ -178,7 +168,7 @@ class Stage:
             entering = changed & selected
             leaving = set() if wanted is None or attend_to_all else changed - entering
             missing = {token for token in entering if token not in slots}
-            older = {token for token in missing if token < start}
+            older = {token for token in missing if token < step.start}
             if most is not None and len(older) > most:
                 best = set([token for token in picked if token in older][:most])
                 entering, missing, older = entering - (older - best), missing - (older - best), best
@@ -187,9 +177,9 @@ class Stage:
             rows.append(self._place(row, entering, leaving, sorted(missing)))
             revived += len(older)
         self.counts, self.end = [len(front) for front in self._front], max(map(len, self._tokens))
-        source, destination, current, written, self.position, count = self._on_device(rows, device)
+        source, destination, current, written, self.position, count = self._on_device(rows, before.device)
         keys = self.position.shape[1]
-        valid = torch.arange(keys, device=device) < count if min(self.counts) < keys else None
+        valid = torch.arange(keys, device=count.device) < count if min(self.counts) < keys else None
         return Plan(
             current=current,
             selected=self.position,
@@ -246,7 +236,7 @@ class Stage:
         return wanted
 
     def _on_device(self, rows: Sequence[Sequence[Sequence[int]]], device: torch.device) -> Sequence[Tensor]:
-        """Of each row what ``_place`` says, filled up in front; its front's tokens and their number: in one copy."""
+        """What ``_place`` says of each row, filled up in front, its front's tokens and their number, in one copy."""
         fillers = (self.end, self.end, FILLER, self.end)  # a slot that no token uses
         longest = [max(map(len, parts)) for parts in zip(*rows, strict=True)]
         keys, packed = max(self.counts), array("q")
