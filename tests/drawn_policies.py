@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from lazybench.pruning.budgets import Budget, FallingRatio, Mass, Ratio, Tokens
-from lazybench.pruning.placement import At, WhereRanksSettle
-from lazybench.pruning.policy import NEVER, Policy, Revival
-from lazybench.pruning.retention import PerHead
+from lazybench.methods.asl import WhereRanksSettle
+from lazybench.methods.pyramid_infer import FallingRatio
+from lazybench.pruning.budgets import NEVER, Budget, Mass, Ratio, Revival, Tokens
+from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given, Scorer
 
 SHARES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0)
@@ -121,16 +121,4 @@ def revived(draw: st.DrawFn, prompt_tokens: int, layers: int) -> Policy:
     attend = draw(st.sampled_from(["selected", "computed"]))
     most = draw(st.sampled_from([None, 1, 2, 4]))
     fields = draw(parts(prompt_tokens, layers, decoding=True))
-    budgets = fields["budget"] if isinstance(fields["budget"], tuple) else (fields["budget"],)
-    together = fields["chunk"] > 1 or any(isinstance(budget, Mass) for budget in budgets)
-    return Policy(
-        **fields,
-        generated="pruned" if together else draw(st.sampled_from(["pruned", "kept"])),
-        revival=Revival(
-            most,
-            attend,
-            every=draw(often(1, 2, 3)),
-            memory=draw(often(0.0, 0.5, 0.9)),
-            padded=most is not None and attend == "computed" and draw(st.booleans()),
-        ),
-    )
+    return Policy(**fields, revival=Revival(most, attend, every=draw(often(1, 2, 3))))

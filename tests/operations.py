@@ -78,13 +78,13 @@ def _is_mask(index: Tensor | None) -> bool:
 def count_operations() -> Iterator[Operations]:
     """Counts what runs inside, on CPU tensors, as a GPU would have it to do."""
     counts = Operations()
-    from_numpy = torch.from_numpy
+    frombuffer = torch.frombuffer
 
-    def counted(array: Any) -> Tensor:
+    def counted(array: Any, **options: Any) -> Tensor:
         counts.copies += 1
-        return from_numpy(array)
+        return frombuffer(array, **options)
 
-    with _Dispatched(counts), _Called(counts), patch("torch.from_numpy", counted):
+    with _Dispatched(counts), _Called(counts), patch("torch.frombuffer", counted):
         yield counts
 
 

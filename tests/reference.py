@@ -26,9 +26,8 @@ from reference_layers import Gemma4Layers, PlainLayers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lazybench.pruning.placement import At, WhereRanksSettle
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
+from lazybench.methods.asl import WhereRanksSettle
+from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given
 
 
@@ -49,7 +48,6 @@ class Reference:
     decoded: int = 0
     selected: list[list[list[int]]] = field(default_factory=list)
     computed: list[list[list[int]]] = field(default_factory=list)
-    memory: dict[int, Scores] = field(default_factory=dict)  # by pruning layer: the running mean of the scores
     reference_variance: float | None = None
     prunings: int = 0
 
@@ -153,7 +151,7 @@ class Reference:
         """The tokens that the next layer uses."""
         if not self._prunes(layer):
             return using
-        score = self._given(using) if layer == -1 else self._remembered(layer, using)
+        score = self._given(using) if layer == -1 else self._over_layers(layer, using)
         budgets = self.policy.budget
         budget = budgets[self.prunings] if isinstance(budgets, Sequence) else budgets
         self.prunings += 1
@@ -168,14 +166,10 @@ class Reference:
             return sorted({*has, *revived, *(token for token in new if token in chosen)})
         return [token for token in chosen if token not in absent or token in revived]
 
-    def _remembered(self, layer: int, using: list[int]) -> Scores:
+    def _over_layers(self, layer: int, using: list[int]) -> Scores:
         earliest = max(0, layer - self.policy.look_back + 1)
         rows = [self.scored[at] for at in range(earliest, layer + 1) if at in self.scored]
-        score = over_layers(self.policy, rows, using)
-        past, weight = self.memory.setdefault(layer, {}), self.policy.revival.memory
-        for token in using:
-            past[token] = weight * past[token] + (1.0 - weight) * score[token] if token in past else score[token]
-        return {token: past[token] for token in using}
+        return over_layers(self.policy, rows, using)
 
     def _prunes(self, layer: int) -> bool:
         placement = self.policy.placement

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from lazybench.pruning.budgets import Budget, FallingRatio, Mass, Ratio, Tokens
-from lazybench.pruning.placement import WhereRanksSettle
+from lazybench.methods.asl import WhereRanksSettle
+from lazybench.methods.pyramid_infer import FallingRatio
+from lazybench.pruning.budgets import Budget, Mass, Ratio, Tokens
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import AttentionScorer
 
@@ -133,13 +134,12 @@ def choose(
         total: tokens so far, of which the first ``prompt_tokens`` are the prompt's.
     """
     recent = policy.last + (int(policy.last_share * total) if total == prompt_tokens else 0)
-    spared = [token for token in tokens if policy.generated == "kept" and token >= prompt_tokens]
-    always = {token for token in tokens if token < policy.first or token >= total - recent} | set(spared)
+    always = {token for token in tokens if token < policy.first or token >= total - recent}
     if policy.chunk > 1 or isinstance(budget, Mass):
         if policy.whole_chunks:
             always = set(_chunks_at_the_ends(policy, tokens))
         return sorted(always | set(_in_chunks(policy, budget, score, tokens, total, margin)))
-    count = count_of(budget, len(tokens) - len(spared), total - len(spared), recent) + len(spared)
+    count = count_of(budget, len(tokens), total, recent)
     count = min(max(count, 1, len(always)), len(tokens))
     rest = [token for token in tokens if token not in always]
     return sorted([*always, *best(score, rest, count - len(always), margin)])

@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.budgets import Ratio
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
+from lazybench.pruning.policy import At, Policy
 
 WINDOW = 32
 PROMPT = random_prompt(200, seed=1)

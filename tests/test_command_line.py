@@ -134,8 +134,8 @@ def test_tasks_of_lm_eval_can_be_swept() -> None:
 
 
 def test_pruning_options_from_the_command_line(tmp_path: Path) -> None:
-    (method,) = composed("methods=[lazyllm]", "pruning.revive=false", "pruning.generated=kept").methods
-    assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 generated=kept revive=false"
+    (method,) = composed("methods=[lazyllm]", "pruning.revive=false", "pruning.ratio_of=context").methods
+    assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 ratio_of=context revive=false"
     (tmp_path / "own.yaml").write_text("layers: [3, 9]\nkeep: [0.5, 0.5]\n", encoding="utf-8")
     (method,) = composed("methods=[lazyllm]", f"pruning={tmp_path}/own.yaml").methods
     assert method.label == "layers=3,9 keep=0.5,0.5"

@@ -32,9 +32,9 @@ LAYERS = "layers: [3]\nkeep: [0.5]\n"
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        (LAYERS + "r0: {_target_: pandas.read_pickle, _args_: [PICKLE]}", "r0._target_"),
+        (LAYERS + "depths: {_target_: pandas.read_pickle, _args_: [PICKLE]}", "depths._target_"),
         (LAYERS + "_target_: lazybench.pruning.schedule.PruningSchedule", "_target_"),
-        (LAYERS + "revival: {memory: {_target_: pandas.read_pickle, _args_: [PICKLE]}}", "revival.memory._target_"),
+        (LAYERS + "revival: {most: {_target_: pandas.read_pickle, _args_: [PICKLE]}}", "revival.most._target_"),
         ("layers: [3]\nkeep: [{_target_: pandas.read_pickle, _args_: [PICKLE]}]", r"keep[0]._target_"),
         (LAYERS + "revival: {_partial_: true}", "revival._partial_"),
         (LAYERS + "_recursive_: false", "_recursive_"),

@@ -189,7 +189,7 @@ def test_the_documented_rerun_sees_what_the_middle_layers_attend_to(
 def test_the_papers_layers_are_0_based() -> None:
     stated = re.findall(SCHEDULES, text_of(ROOT / "README.md")) + re.findall(SCHEDULES, answer_help(["--help"]) or "")
     assert len(stated) >= 2
-    paper = PruningSchedule.paper(32).pruning_layers
+    paper = PruningSchedule.paper(32).layers
     assert {tuple(map(int, layers.split(","))) for layers in stated} == {paper}
     assert "after the layers 8, 18 and 27" in " ".join(text_of(ROOT / "README.md").split())
 

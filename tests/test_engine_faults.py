@@ -13,15 +13,12 @@ from transformers import AutoModelForCausalLM, Cache, GenerationConfig, PreTrain
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.pruning import legacy
-from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.attention import MaskRule, lazy_attention
 from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.look import Look
-from lazybench.pruning.masks import MaskRule
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
+from lazybench.pruning.choosing import Viewers
+from lazybench.pruning.policy import At, Policy
 from lazybench.pruning.scorers import AttentionScorer, Seen
-from lazybench.pruning.stage import Plan, Stage
-from lazybench.pruning.step import Step
+from lazybench.pruning.stage import Plan, Stage, Step
 from lazybench.pruning.trace import StepTrace, Trace
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
@@ -71,7 +68,7 @@ def test_scores_beyond_float16_select_what_float32_selects(softcap, sink):
         outputs = []
         for dtype in (torch.float16, torch.float32):
             inputs = (states.to(dtype) for states in (query, key, value))
-            rule = MaskRule(cache=prefill_of(40))
+            rule = MaskRule(cache=prefill_of(40), viewers=Viewers(Policy.nothing_pruned(), None, ()))
             outputs.append(lazy_attention(torch.nn.Module(), *inputs, rule, scaling=0.25, softcap=softcap, s_aux=sinks))
         torch.testing.assert_close(outputs[0][0].float(), outputs[1][0], atol=2e-3, rtol=2e-3)
 
@@ -79,7 +76,7 @@ def test_scores_beyond_float16_select_what_float32_selects(softcap, sink):
 def prefill_of(tokens: int) -> LazyCache:
     """A cache whose first layer runs in the prefill of a policy that prunes nothing."""
     policy = Policy.nothing_pruned()
-    cache = LazyCache(policy, [torch.device("cpu")], Look(policy, None, ()), Trace(), (lambda: None, policy))
+    cache = LazyCache(policy, [torch.device("cpu")], Trace(), (lambda: None, policy))
     cache.start_batch(1, tokens, None)
     cache.step = Step(0, tokens, True, True, policy.placement.begin())
     cache.trace.steps.append(StepTrace(tokens, True))
@@ -137,8 +134,8 @@ def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
     computed: list[list[int]] = []
     select = Stage.select
 
-    def noted(stage: Stage, *args: Any) -> Plan:
-        plan = select(stage, *args)
+    def noted(stage: Stage, *args: Any, **options: Any) -> Plan:
+        plan = select(stage, *args, **options)
         computed.append(plan.computed)
         return plan
 
@@ -234,7 +231,7 @@ def test_a_conversation_goes_on_after_a_one_token_answer(turn):
 def test_a_one_token_turn_is_prompt_and_a_generation_taken_up_again_is_not():
     model = shared_model("llama")
     turn = random_prompt(1, seed=5)
-    kept = PruningSchedule((1,), (0.3,), generated="kept")
+    kept = PruningSchedule((1,), (0.3,))
     with LazyLLM(model, kept) as lazy:
         whole = generate(model, PROMPT, 6)
         expected = lazy.trace

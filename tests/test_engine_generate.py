@@ -84,13 +84,6 @@ def test_the_trace_adds_up(model):
     assert trace.prompt_tokens_computed_mean == pytest.approx(sum(shares[-1]) / 4)
 
 
-def test_generated_tokens_may_be_kept_out_of_the_percentile(model):
-    schedule = PruningSchedule((1,), (0.3,), generated="kept")
-    with LazyLLM(model, schedule) as lazy:
-        model.generate(PROMPT, max_new_tokens=6, do_sample=False)
-    assert [step.selected[1] for step in lazy.trace.steps] == [6, 7, 8, 9, 10, 11]
-
-
 def test_pruned_for_good_revives_nothing(model):
     schedule = PruningSchedule(PRUNED.layers, PRUNED.keep, revive=False)
     prompts, mask = left_padded([PROMPT, random_prompt(13, seed=4)])

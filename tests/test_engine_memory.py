@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 from weakref import ref
 
-import numpy
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
@@ -20,9 +19,8 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning import stage
+from lazybench.pruning.budgets import Revival
 from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.revival import Revival
-from lazybench.pruning.stage import Slots
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
 PROMPT = random_prompt(20, seed=3)
@@ -212,15 +210,17 @@ def test_every_buffer_lies_where_the_layer_that_uses_it_lies(family, schedule, p
 
     # fake tensors have no values to read: say how many tokens are padding, that the prefill kept the first tokens,
     # and that the decoding step chooses the newest
-    def kept_and_chosen(kept: Tensor, chosen: Tensor) -> list[Slots]:
-        first, newest = numpy.arange(kept.shape[1]), numpy.arange(21 - chosen.shape[1], 21)
+    def kept_and_chosen(kept: Tensor, chosen: Tensor) -> tuple[list[list[int]], list[list[int]]]:
         moved.append(chosen.shape[1] < 21)
-        return [numpy.tile(first, (3, 1)), numpy.tile(newest, (3, 1))]
+        return [list(range(kept.shape[1]))] * 3, [list(range(21 - chosen.shape[1], 21))] * 3
 
     moved: list[bool] = []
     if padded:
         monkeypatch.setattr(LazyCache, "start_batch", start_batch)
     monkeypatch.setattr(stage, "_on_the_host", kept_and_chosen)
+    monkeypatch.setattr(
+        torch, "frombuffer", lambda buffer, dtype: torch.tensor(list(buffer), dtype=dtype)
+    )  # a fake one
     config = tiny_model(family).config
     with FakeTensorMode(), torch.no_grad():
         model = spread_over_two_devices(AutoModelForCausalLM.from_config(config).eval())

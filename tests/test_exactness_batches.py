@@ -13,12 +13,10 @@ from test_exactness import KINDS, NUM_LAYERS, exact_model, replay
 from tiny_models import generate_logits, left_padded, random_prompt
 
 from lazybench.errors import UserError
+from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.budgets import Ratio, Tokens
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.placement import At, WhereRanksSettle
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
-from lazybench.pruning.revival import Revival
+from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given
 
 NEW_TOKENS = 5
@@ -56,12 +54,6 @@ def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone():
         check_batch(kind, policy, seed)
 
     check()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_tokens_that_a_row_of_a_batch_does_not_attend_to_leave_no_memory(seed):
-    budget = (Ratio(0.6), Ratio(0.6), Ratio(0.5))
-    check_batch("grouped queries", Policy(At((0, 1, 2)), budget=budget, revival=Revival(memory=0.9)), seed)
 
 
 def test_given_scores_of_a_padded_batch_go_by_position():

@@ -18,7 +18,7 @@ from lazybench.pruning.policy import Policy
 
 NEW_TOKENS = 6
 drawn = settings(
-    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=90, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -18,9 +18,7 @@ from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.checks import windowed_layers
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.layers import find_mlp
-from lazybench.pruning.placement import At
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
+from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer
 
 

@@ -20,7 +20,7 @@ from lazybench.measure.launches import launches_and_waits
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.plain import Plain
-from lazybench.pruning.revival import Revival
+from lazybench.pruning.budgets import Revival
 
 PAPER = PruningSchedule.preset("paper")
 LIKE_TEXT = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.7), revival=Revival(like="smollm2"))

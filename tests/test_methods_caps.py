@@ -32,7 +32,7 @@ from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 from lazybench.pruning.budgets import Mass, per_boundary, share_of
-from lazybench.pruning.placement import BEFORE_THE_FIRST
+from lazybench.pruning.policy import BEFORE_THE_FIRST
 from lazybench.pruning.schedule import PruningSchedule, layers_run
 
 PROMPT, LAYERS = 60, 8

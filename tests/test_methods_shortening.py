@@ -15,11 +15,11 @@ from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
 from lazybench.methods.base import Method, Request
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.probe import probe_layers
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.running import best_positions, generate
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.layers import full_attention_layers
-from lazybench.pruning.probe import probe_layers
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from test_families_sweep import build
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
+from lazybench.methods.probe import probe_layers
 from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops, projections_flops
 from lazybench.pruning.layers import find_layers
-from lazybench.pruning.probe import probe_layers
 
 
 def llama2_7b() -> LlamaConfig:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lazybench.pruning.placement import At, WhereRanksSettle, descending_ranks, rank_variance
+from lazybench.methods.asl import WhereRanksSettle, descending_ranks, rank_variance
+from lazybench.pruning.policy import At
 
 
 def test_given_layers_prune_whatever_the_prompt():

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from lazybench.errors import UserError
-from lazybench.pruning.budgets import Mass, Ratio
-from lazybench.pruning.placement import BEFORE_THE_FIRST, At, WhereRanksSettle
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.retention import PerHead
-from lazybench.pruning.revival import Revival
+from lazybench.methods.asl import WhereRanksSettle
+from lazybench.pruning.budgets import Mass, Ratio, Revival
+from lazybench.pruning.policy import BEFORE_THE_FIRST, At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer
 
 REVIVES = Revival(most=4)

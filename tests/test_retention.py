@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from seen import random_seen
 
 from lazybench.pruning.budgets import Ratio, Tokens
-from lazybench.pruning.retention import PerHead
+from lazybench.pruning.policy import PerHead
 from lazybench.pruning.scorers import AttentionScorer
 
 

@@ -10,8 +10,7 @@ from seen import padded, permuted, random_seen, seen_rows
 
 from lazybench.errors import UserError
 from lazybench.pruning import scorers
-from lazybench.pruning.reductions import over_layers, pooled, standardised
-from lazybench.pruning.scorers import AttentionScorer, Given, Seen, attention_rows
+from lazybench.pruning.scorers import AttentionScorer, Given, Seen, attention_rows, over_layers, pooled, standardised
 
 SCORERS = {
     "equation 1": AttentionScorer(),

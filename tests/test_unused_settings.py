@@ -51,7 +51,7 @@ def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> No
         ["method.random_drop.keep=0.7", "methods=[baseline,{method: random_drop, repeats: 2}]"],
         ["pruning=authors_linear"],
         ["pruning.layers=[3]", "pruning.keep=[0.5]"],  # the preset's own depths give way, as documented
-        ["pruning.generated=kept", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
+        ["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
         ["task=qasper", "data.root=/folder"],
         ["task=longbench", "data.root=/folder", "limit=3"],
         ["task=longbench_v2", "data.root=/folder"],

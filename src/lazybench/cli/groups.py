@@ -14,9 +14,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lazybench.cli.files import read_settings
 from lazybench.errors import UserError, unknown_name
 from lazybench.methods import METHODS, quality_methods
-from lazybench.pruning.settings import ABSENT, path_of, plain, read_settings
+from lazybench.pruning.settings import ABSENT, path_of, plain
 
 SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
 FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
@@ -40,8 +41,7 @@ def config_folder() -> Path:
 def register() -> None:
     """Put everything that is derived beside conf/'s files, for Hydra to compose."""
     from lazybench.models.spec import ModelSpec
-    from lazybench.pruning.published import PRESETS
-    from lazybench.pruning.schedule import PruningSchedule
+    from lazybench.pruning.schedule import PRESETS, PruningSchedule
     from lazybench.tasks.catalogue import TASKS
     from lazybench.tasks.long_context import CHOICES
 
@@ -115,8 +115,7 @@ def pruning_fields(name: str) -> dict[str, Any]:
     Raises:
         UserError: no such preset or file; a file that says something else.
     """
-    from lazybench.pruning.published import PRESETS
-    from lazybench.pruning.schedule import PruningSchedule
+    from lazybench.pruning.schedule import PRESETS, PruningSchedule
 
     if name in PRESETS:
         return dict(PRESETS[name])

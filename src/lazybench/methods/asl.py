@@ -2,19 +2,98 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
 from lazybench.errors import UserError, check_odd, check_whole_number
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.pruning.budgets import share_of
 from lazybench.pruning.settings import Count, Share
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedConfig
 
     from lazybench.pruning.policy import Policy
     from lazybench.pruning.scorers import AttentionScorer
+
+
+@dataclass(frozen=True)
+class WhereRanksSettle:
+    """A placement: once, at the first layer where the ranking of the best tokens has settled.
+
+    The ranks of the latest ``observed`` layers are compared: over the union of their ``top`` best tokens, the mean
+    of the squared distance of a token's rank from its own mean over these layers. The value at layer ``first`` is
+    the reference; tokens are pruned after the first layer (``first`` included) whose value is below ``below`` of it.
+    If none is, nothing is pruned.
+
+    Args:
+        first: 0-based index of the earliest layer, at least ``observed - 1``.
+        observed: how many layers are compared.
+        top: how many of the best tokens of each count.
+        share: of the keys, less ``top`` of them, instead; None: ``top`` itself.
+        below: share of the reference, in (0, 1).
+        last: no layer after this one prunes (a model's last layer has nothing left to save).
+    """
+
+    first: int
+    observed: int
+    top: int
+    below: float
+    last: int
+    share: float | None = None
+
+    @property
+    def fixed(self) -> tuple[int, ...] | None:
+        return None
+
+    def scored(self, look_back: int) -> frozenset[int] | range:
+        return range(self.first - self.observed + 1, self.last + 1)
+
+    def begin(self) -> Callable[[int, Tensor | None], bool]:
+        ranks: deque[Tensor] = deque(maxlen=self.observed)
+        reference: list[float] = []
+
+        def decide(layer: int, scores: Tensor | None) -> bool:
+            if reference and reference[0] < 0:  # decided
+                return False
+            assert scores is not None
+            ranks.append(descending_ranks(scores[0]))
+            if layer < self.first:
+                return False
+            top = self.top if self.share is None else share_of(self.share, scores.shape[1]) - self.top
+            value = rank_variance(tuple(ranks), max(1, top))
+            if not reference:
+                reference.append(value)
+            settled = value < self.below * reference[0]
+            if settled:
+                reference[0] = -1.0
+            return settled
+
+        return decide
+
+
+def descending_ranks(scores: Tensor) -> Tensor:
+    """(keys,) each token's place by falling score, 1 for the best."""
+    return scores.argsort(descending=True).argsort().double() + 1.0
+
+
+def rank_variance(ranks: Iterable[Tensor], top: int) -> float:
+    """How much the ranks of the best tokens differ between layers.
+
+    Args:
+        ranks: of each layer, (keys,), 1 for its best token.
+        top: how many of each layer's best tokens count.
+    """
+    layers = list(ranks)
+    union = reduce(lambda best, layer: best.minimum(layer), layers) <= top
+    mean = sum(layers) / len(layers)
+    squares = sum(((layer - mean) ** 2)[union].sum() for layer in layers)
+    return float(squares / (len(layers) * union.sum()))
 
 
 @register
@@ -84,7 +163,7 @@ class ASL(PolicyMethod):
             )
         top = self.window if self.tokens is None else self.tokens - self.window
         return pruning.Policy(
-            pruning.WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
+            WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
             self.scorer,
             pruning.Ratio(self.keep or 1.0) if self.tokens is None else pruning.Tokens(self.tokens),
             last=self.window,

@@ -245,6 +245,8 @@ def flat(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def shown(value: object) -> str:
     """A parameter's value for people: ``0.3,0.6`` of a list."""
+    if isinstance(value, list | tuple) and len(value) > 6:
+        return f"{shown(value[0])}..{shown(value[-1])}"
     if isinstance(value, list | tuple):
         return ",".join(shown(one) for one in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

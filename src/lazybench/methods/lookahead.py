@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.pruning.choosing import Watch
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.look import Watch
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import Scorer, Seen
 

@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import cos, pi
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lazybench import pruning
+from lazybench.errors import check_whole_number
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.pruning.settings import Number, Share
+from lazybench.pruning.budgets import share_of
+from lazybench.pruning.settings import Checked, Count, Number, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from lazybench.pruning.policy import Policy
+
+
+@dataclass(frozen=True)
+class FallingRatio(Checked):
+    """A budget: a share of the older tokens that falls from layer to layer.
+
+    Older are the tokens that entered the layer, less the recent ones, which all stay. Pruning at every layer, the
+    shares multiply. Nothing is pruned where ``least`` or fewer would be left, or where no older token is to go.
+
+    Args:
+        keep: the share that layer number ``layers`` would keep, in (0, 1].
+        layer: 0-based index of the pruning layer.
+        layers: layers of the model.
+        decay: from all in layer 0 to ``keep``, along half a ``"cosine"`` or in a ``"linear"`` way; ``"constant"``:
+            ``keep`` everywhere, which the published code does under the name linear.
+        least: older tokens below which a layer prunes nothing.
+
+    Raises:
+        UserError: a share outside (0, 1], a layer that is not there.
+    """
+
+    keep: Share
+    layer: Number
+    layers: Count
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    least: Number = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole_number("layers", self.layers, self.layer + 1)
+
+    def count(self, entered: int, context: int, recent: int) -> int:
+        depth = self.layer / self.layers
+        left = {"cosine": (cos(pi * depth) + 1.0) / 2.0, "linear": 1.0 - depth, "constant": 0.0}[self.decay]
+        stay = share_of((1.0 - self.keep) * left + self.keep, entered - recent, "down")
+        return entered if stay <= min(self.least, context - recent) else recent + stay
 
 
 @register
@@ -57,9 +96,7 @@ class PyramidInfer(PolicyMethod):
         return pruning.Policy(
             pruning.At(places),
             pruning.AttentionScorer(1, window_share=self.recent, newest_weight=self.newest_weight),
-            tuple(
-                pruning.FallingRatio(self.keep, layer, layers, least=self.least, decay=self.decay) for layer in places
-            ),
+            tuple(FallingRatio(self.keep, layer, layers, least=self.least, decay=self.decay) for layer in places),
             first=self.first,
             last=1,
             last_share=self.recent,

@@ -11,10 +11,10 @@ from transformers.cache_utils import Cache
 
 from lazybench.errors import SampleError, UserError
 from lazybench.methods.base import Before, Request, Response, Work
+from lazybench.methods.probe import EQUATION_1, probe_layers
 from lazybench.models.flops import projections_flops
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.probe import EQUATION_1, probe_layers
 from lazybench.pruning.scorers import Scorer
 from lazybench.pruning.selection import choose
 from lazybench.pruning.trace import Trace

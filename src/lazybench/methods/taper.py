@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from lazybench import pruning
 from lazybench.errors import UserError, check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.pruning.revival import Revival
+from lazybench.pruning.budgets import Revival
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.settings import Count, Number, Part
 

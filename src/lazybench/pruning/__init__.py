@@ -9,35 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lazybench.pruning.budgets import FallingRatio as FallingRatio
     from lazybench.pruning.budgets import Mass as Mass
     from lazybench.pruning.budgets import Ratio as Ratio
+    from lazybench.pruning.budgets import Revival as Revival
     from lazybench.pruning.budgets import Tokens as Tokens
     from lazybench.pruning.budgets import share_of as share_of
     from lazybench.pruning.engine import LazyLLM as LazyLLM
     from lazybench.pruning.engine import Pruned as Pruned
-    from lazybench.pruning.placement import BEFORE_THE_FIRST as BEFORE_THE_FIRST
-    from lazybench.pruning.placement import At as At
-    from lazybench.pruning.placement import WhereRanksSettle as WhereRanksSettle
+    from lazybench.pruning.policy import BEFORE_THE_FIRST as BEFORE_THE_FIRST
+    from lazybench.pruning.policy import At as At
+    from lazybench.pruning.policy import PerHead as PerHead
     from lazybench.pruning.policy import Policy as Policy
-    from lazybench.pruning.probe import probe_layers as probe_layers
-    from lazybench.pruning.retention import PerHead as PerHead
-    from lazybench.pruning.revival import Revival as Revival
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
     from lazybench.pruning.schedule import layers_run as layers_run
     from lazybench.pruning.scorers import AttentionScorer as AttentionScorer
     from lazybench.pruning.scorers import Given as Given
 
 _HOMES = {
-    **dict.fromkeys(("FallingRatio", "Mass", "Ratio", "Tokens", "share_of"), "budgets"),
+    **dict.fromkeys(("Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
     **dict.fromkeys(("LazyLLM", "Pruned"), "engine"),
-    **dict.fromkeys(("BEFORE_THE_FIRST", "At", "WhereRanksSettle"), "placement"),
+    **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
     **dict.fromkeys(("PruningSchedule", "layers_run"), "schedule"),
     **dict.fromkeys(("AttentionScorer", "Given"), "scorers"),
-    "Policy": "policy",
-    "probe_layers": "probe",
-    "PerHead": "retention",
-    "Revival": "revival",
 }
 
 

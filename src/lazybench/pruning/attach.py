@@ -1,13 +1,17 @@
-"""Putting the engine's attention and mask functions into a model's configs, and taking them out again."""
+"""What the engine puts into a model, and takes out again: attention and masks, its ``generate``, its MLPs."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+import torch
+from torch import Tensor
 from torch.nn import Module, ModuleList
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
@@ -15,9 +19,9 @@ from transformers.modeling_utils import AttentionInterface
 
 from lazybench.errors import UserError
 from lazybench.pruning import checks
-from lazybench.pruning.attention import lazy_attention
+from lazybench.pruning.attention import lazy_attention, mask_rule
+from lazybench.pruning.kv import take_rows
 from lazybench.pruning.layers import find_layers, kind_of_keys
-from lazybench.pruning.masks import mask_rule
 
 IMPLEMENTATION = "lazyllm"  # transformers matches implementation names by substring: avoid "sdpa", "flash", "flex"
 _active: WeakKeyDictionary[Module, str] = WeakKeyDictionary()  # the method that each runs under
@@ -49,11 +53,8 @@ _known: WeakKeyDictionary[Module, Parts] = WeakKeyDictionary()
 def parts_of(model: PreTrainedModel, method: str) -> Parts:
     """Found once for each model: a walk over its modules would be part of every TTFT.
 
-    Args:
-        method: who asks, for the error.
-
     Raises:
-        UserError: a model that can't run under the engine.
+        UserError: a model that can't run under ``method``, by the engine.
     """
     if model not in _known:
         checks.check_model(model, method)
@@ -67,49 +68,121 @@ def parts_of(model: PreTrainedModel, method: str) -> Parts:
     return _known[model]
 
 
-class Attachment:
-    """What makes a model's attention and masks the engine's, from ``enter`` until ``undo`` takes it back."""
+def attach(model: PreTrainedModel, parts: Parts, method: str, undo: ExitStack) -> list[Any]:
+    """Make a model's attention and masks the engine's, until ``undo`` takes it back.
 
-    def __init__(self, model: PreTrainedModel, parts: Parts, method: str) -> None:
-        self.model, self.parts, self.method = model, parts, method
-        self._grouped: list[PreTrainedConfig] = []  # configs whose experts run as a grouped product
+    Returns:
+        The configs whose experts run as a grouped product.
 
-    def enter(self, undo: ExitStack) -> None:
-        """Raises: UserError for a model, or a shared config, that runs under the engine already."""
-        if self.model in _active:
-            raise UserError(
-                f"{self.method} can't start: this model runs under {_active[self.model]} already; "
-                "leave that context before entering another"
-            )
-        undo.callback(_unregister_when_last)
-        _active[self.model] = self.method
-        undo.callback(_active.pop, self.model, None)
-        if self.parts.legacy:
-            return
-        configs: tuple[Any, ...] = self.parts.configs
-        if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
-            raise UserError(
-                f"{self.method} can't start: this model shares its config with one that is being pruned; "
-                "build each from its own copy"
-            )
-        self._grouped = [c for c in configs if getattr(c, "_experts_implementation_internal", None) == "grouped_mm"]
-        for config in configs:
-            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
-            config._attn_implementation_internal = IMPLEMENTATION
-        for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
-            if IMPLEMENTATION not in interface._global_mapping:
-                interface.register(IMPLEMENTATION, function)
-
-    def keep_experts_grouped(self) -> None:
-        """``generate`` decodes with "batched_mm" on a GPU, which copies a token's experts for each token.
-
-        That is too many here, where a step computes its revived tokens too.
-        """
-        for config in self._grouped:
-            config._experts_implementation_internal = "grouped_mm"
+    Raises:
+        UserError: a model, or a shared config, that runs under the engine already.
+    """
+    if model in _active:
+        raise UserError(
+            f"{method} can't start: this model runs under {_active[model]} already; "
+            "leave that context before entering another"
+        )
+    undo.callback(_unregister_when_last)
+    _active[model] = method
+    undo.callback(_active.pop, model, None)
+    if parts.legacy:
+        return []
+    configs: tuple[Any, ...] = parts.configs
+    if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
+        raise UserError(
+            f"{method} can't start: this model shares its config with one that is being pruned; "
+            "build each from its own copy"
+        )
+    for config in configs:
+        undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+        config._attn_implementation_internal = IMPLEMENTATION
+    for interface, function in ((AttentionInterface, lazy_attention), (AttentionMaskInterface, mask_rule)):
+        if IMPLEMENTATION not in interface._global_mapping:
+            interface.register(IMPLEMENTATION, function)
+    return [config for config in configs if getattr(config, "_experts_implementation_internal", None) == "grouped_mm"]
 
 
 def _unregister_when_last() -> None:
     if not _active:
         for interface in (AttentionInterface, AttentionMaskInterface):
             interface._global_mapping.pop(IMPLEMENTATION, None)
+
+
+class GenerateCalls:
+    """Where one ``generate`` call begins and ends: what a call brings is prompt, what it makes itself is not.
+
+    Args:
+        model: whose ``generate`` to watch.
+        returned: called with the tokens (sequences, length) that a call returns.
+        method: whom to name in errors.
+
+    Attributes:
+        inside: a call is under way.
+    """
+
+    def __init__(self, model: PreTrainedModel, returned: Callable[[Tensor], None], method: str) -> None:
+        self.model, self.returned, self.method = model, returned, method
+        self._begins = self.inside = False
+
+    def begins(self) -> bool:
+        """Whether this forward pass is the first of a call; to be asked once in each pass."""
+        begins, self._begins = self._begins, False
+        return begins
+
+    def attach(self, undo: ExitStack) -> None:
+        """Watch from now on; ``undo`` puts back what was there."""
+        attributes = vars(self.model)
+        original = cast(Callable[..., Any], self.model.generate)
+        if "generate" in attributes:
+            undo.callback(attributes.update, generate=original)
+        else:
+            undo.callback(attributes.pop, "generate")
+
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            checks.check_generate(self.model.generation_config, args, kwargs, self.method)
+            self._begins = self.inside = True
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                self._begins = self.inside = False
+            tokens = getattr(output, "sequences", output)
+            if isinstance(tokens, Tensor):
+                self.returned(tokens)
+            return output
+
+        attributes["generate"] = generate
+
+
+def save_mlp(mlp: Module, rows_that_go_on: Callable[[Tensor], Tensor | None], undo: ExitStack) -> None:
+    """A pruning layer's MLP runs for the tokens that go on alone, until ``undo`` (UniPrefill drops them before it).
+
+    What it would have given the other tokens stays zero: they are dropped anyway.
+
+    Args:
+        rows_that_go_on: called with the MLP's input; (batch, next current tokens) rows of it, None: all of them.
+    """
+    running: list[tuple[Tensor, torch.Size]] = []
+
+    def before(module: Module, args: tuple) -> tuple | None:
+        shape, rows = args[0].shape, rows_that_go_on(args[0])
+        running.clear()
+        if rows is None:
+            return None
+        rows = rows.to(args[0].device)
+        running.append((rows, shape))
+        # bloom's MLP gets the residual too, and adds it itself
+        per_token = [isinstance(arg, Tensor) and arg.shape[:2] == shape[:2] for arg in args]
+        return tuple(take_rows(arg, rows) if cut else arg for arg, cut in zip(args, per_token, strict=True))
+
+    def after(module: Module, args: tuple, output: Any) -> Any:
+        if not running:
+            return output
+        rows, shape = running.pop()
+        part = output if isinstance(output, Tensor) else output[0]
+        part = part.view(*rows.shape, -1)  # Llama 4's experts return theirs flat, (tokens, hidden)
+        whole = part.new_zeros(*shape[:2], part.shape[-1]).scatter(1, rows[..., None].expand_as(part), part)
+        return whole if isinstance(output, Tensor) else (whole, *output[1:])
+
+    undo.callback(mlp.register_forward_pre_hook(before).remove)
+    undo.callback(mlp.register_forward_hook(after).remove)

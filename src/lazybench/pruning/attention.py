@@ -1,22 +1,148 @@
-"""The attention function registered with transformers while a model runs under LazyLLM."""
+"""Attention and masks as registered with transformers: which token may attend to which, by original position.
+
+``model.forward`` builds one mask per layer type before its first layer, for all positions. Here it gets the
+*rule* in its place, an opaque object that it hands on to its layers unread. Each stage then evaluates the
+model's own rule (causal, sliding window, chunks) for the tokens it computes and the tokens it attends to, and
+only where a mask is needed at all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import ReferenceType
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.masking_utils import causal_mask_function
 
 from lazybench.errors import UserError
-from lazybench.pruning import flex
-from lazybench.pruning.masks import MaskRule, Visibility
 
 # queries per block, where scores or masks are materialised: no N x N matrix is ever built
 _SCORE_BLOCK = 256
 _MASK_BLOCK = 1024
 _FOLD_LIMIT = 256  # queries up to which a masked call folds the groups into the query axis off the CPU
+
+# of the forward pass that is building its masks: its cache, weakly, so that none outlives its generation, and viewers
+running: ContextVar[tuple[ReferenceType[Any], Any]] = ContextVar("running")
+
+
+class NoTensor(UserError, AttributeError):
+    """A rule was taken for a tensor; an ``AttributeError`` too, for who only asks whether it is one."""
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """One layer type's mask: ``allowed(batch, head, query_position, key_position) -> bool``.
+
+    A family whose layers compute with their mask finds no tensor here: whatever it tries is refused in one line.
+
+    ``window``: the length in tokens up to which the rule is plain causal; None where it isn't windowed.
+    ``cache``, ``viewers``: of the forward pass that it belongs to; the attention function finds everything else there.
+    """
+
+    allowed: Callable[..., Any] = causal_mask_function
+    window: int | None = None
+    cache: Any = field(default=None, compare=False, repr=False)
+    viewers: Any = field(default=None, compare=False, repr=False)
+
+    def is_causal(self, tokens: int) -> bool:
+        return self.allowed is causal_mask_function or (self.window is not None and tokens <= self.window)
+
+    def contiguous(self) -> MaskRule:
+        """``generate`` asks this of the mask that it prepares for a static cache, which is refused later."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:  # asked for what a rule does not have
+        raise self._is_no_tensor()
+
+    def __getitem__(self, _: Any) -> Any:
+        raise self._is_no_tensor()
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        given = (*args, *(kwargs or {}).values())
+        raise next((value for value in given if isinstance(value, cls)), CAUSAL)._is_no_tensor()
+
+    def _is_no_tensor(self) -> NoTensor:
+        method = "pruning" if self.__dict__.get("cache") is None else self.cache.method
+        return NoTensor(
+            f"this model can't run under {method}: its layers compute with their attention mask themselves, "
+            "which pruning replaces by a rule"
+        )
+
+
+CAUSAL = MaskRule()
+
+
+def mask_rule(
+    *, mask_function: Callable[..., Any] = causal_mask_function, local_size: int | None = None, **_: Any
+) -> MaskRule:
+    """The mask function registered with transformers: the rule instead of a tensor."""
+    cache, viewers = running.get()
+    return MaskRule(mask_function, local_size, cache(), viewers)
+
+
+class Visibility:
+    """What the current tokens of one stage see of the selected ones, under one rule; the same in all its layers.
+
+    Args:
+        current: (batch, queries) original positions, -1 for a filler of a ragged batch.
+        selected: (batch, keys) original positions in the order of the keys.
+        valid: (batch, keys) False for keys that are not selected; None when all are.
+        in_order: the current tokens are exactly the selected ones, in the same, rising order.
+        tokens: how many positions there are.
+    """
+
+    def __init__(
+        self, rule: MaskRule, current: Tensor, selected: Tensor, valid: Tensor | None, in_order: bool, tokens: int
+    ) -> None:
+        self.rule, self.current, self.selected, self.valid, self.in_order = rule, current, selected, valid, in_order
+        self.causal = rule.is_causal(tokens)
+        # a single query, and an ordered prefill: no mask tensor, at most is_causal=True
+        self.unmasked = valid is None and self.causal and (in_order or current.shape[1] == 1)
+        self.is_causal = self.unmasked and current.shape[1] > 1
+        self._masks: dict[tuple[torch.dtype | None, torch.device], Tensor] = {}
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, slice]]:
+        """Queries, ``size`` at a time, and the keys that they can see at most."""
+        for start in range(0, self.current.shape[1], size):
+            end = min(start + size, self.current.shape[1])
+            if self.in_order:  # query i is key i, and positions rise at least as fast as their places in the row
+                first = max(0, start - self.rule.window) if self.rule.window is not None else 0
+                yield slice(start, end), slice(first, end)
+            else:
+                yield slice(start, end), slice(None)
+
+    def allowed(self, rows: slice = slice(None), keys: slice = slice(None)) -> Tensor:
+        """(batch, 1, rows, keys) True where attention is allowed, never all False in a row."""
+        query, key = self.current[:, None, rows, None], self.selected[:, None, None, keys]
+        if self.causal:
+            allowed = key <= query
+        else:
+            batch = torch.arange(query.shape[0], device=query.device)[:, None, None, None]
+            allowed = self.rule.allowed(batch, torch.zeros_like(batch), query.clamp(min=0), key.clamp(min=0))
+        # give padding and filler queries a key to see, else softmax returns NaN; nothing sees them
+        if self.valid is not None:
+            allowed = (allowed & self.valid[:, None, None, keys]) | (query == key)
+        if query.shape[0] > 1:  # rows that revive different numbers fill up, also where all select as many
+            allowed = allowed | (query < 0)
+        return allowed
+
+    def mask(self, device: torch.device, dtype: torch.dtype | None = None) -> Tensor | None:
+        """The mask on ``device``: None, boolean (``dtype`` None), or additive in ``dtype``. Built once."""
+        if self.unmasked:
+            return None
+        if (dtype, device) not in self._masks:
+            allowed = self.allowed().to(device)
+            if dtype is not None:
+                allowed = allowed.log().to(dtype)  # of true: 0, of false: minus infinity
+            self._masks[dtype, device] = allowed
+        return self._masks[dtype, device]
 
 
 def lazy_attention(
@@ -36,24 +162,24 @@ def lazy_attention(
     Returns:
         (batch, current tokens, heads, head_dim), and None for the attention weights.
     """
-    cache = attention_mask.cache
+    cache, viewers = attention_mask.cache, attention_mask.viewers
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if wanted := cache.look.wanted(cache):
+    if wanted := viewers.wanted(cache):
         shown = {"query": query[:, :, -wanted:], "key": key, "scaling": scaling, "softcap": softcap, "sinks": s_aux}
-        cache.look(cache, key.shape[1], **shown)
+        viewers.show(cache, key.shape[1], **shown)
     visibility = cache.visibility(attention_mask)
-    if cache.flex and not (visibility.unmasked and not softcap and s_aux is None):
-        output = flex.attend(query, key, value, visibility, scaling, softcap, s_aux)
-    elif softcap or s_aux is not None:
-        output = _scores_by_block(query, key, value, visibility, scaling, softcap, s_aux)
+    if softcap or s_aux is not None:  # which SDPA does not know
+        options = {"scaling": scaling, "softcap": softcap, "sinks": s_aux}
+        output = _by_block(_SCORE_BLOCK, _softmax, query, key, value, visibility, **options)
     elif visibility.unmasked or query.shape[2] <= _MASK_BLOCK:
         mask = visibility.mask(query.device, query.dtype if query.shape[2] <= _FOLD_LIMIT else None)
         output = _attend(query, key, value, mask, visibility.is_causal, scaling)
-    else:
-        output = _masks_by_block(query, key, value, visibility, scaling)
+    else:  # a long prompt in a padded batch or beyond its sliding window
+        output = _by_block(_MASK_BLOCK, _attend, query, key, value, visibility, is_causal=False, scaling=scaling)
     if attention_mask.window is not None:
-        cache.forget(attention_mask.window)
-    elif cache.step.layer in cache.look.windowed:
+        if not viewers.watch:
+            cache.forget(attention_mask.window)
+    elif cache.step.layer in viewers.windowed:
         raise UserError(
             f"this model can't run under {cache.method}: its config gives layer {cache.step.layer} a sliding window, "
             "by which transformers cuts its cache, and its mask has none"
@@ -61,12 +187,14 @@ def lazy_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def _masks_by_block(query: Tensor, key: Tensor, value: Tensor, visibility: Visibility, scaling: float) -> Tensor:
-    """A long prompt in a padded batch or beyond its sliding window: a mask per block, only the keys it can see."""
+def _by_block(
+    size: int, attend: Any, query: Tensor, key: Tensor, value: Tensor, visibility: Visibility, **options: Any
+) -> Tensor:
+    """``attend`` with a mask per block of queries, and only the keys that it can see."""
     outputs = []
-    for rows, keys in visibility.blocks(_MASK_BLOCK):
+    for rows, keys in visibility.blocks(size):
         allowed = visibility.allowed(rows, keys).to(query.device)
-        outputs.append(_attend(query[:, :, rows], key[:, :, keys], value[:, :, keys], allowed, False, scaling))
+        outputs.append(attend(query[:, :, rows], key[:, :, keys], value[:, :, keys], allowed, **options))
     return torch.cat(outputs, dim=2)
 
 
@@ -89,31 +217,23 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_c
     )
 
 
-def _scores_by_block(
+def _softmax(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    visibility: Visibility,
+    allowed: Tensor,
     scaling: float,
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Softcapped scores or attention sinks, which SDPA does not know."""
-    heads = query.shape[1]
-    groups = heads // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    outputs = []
-    for rows, keys in visibility.blocks(_SCORE_BLOCK):
-        # in float32, so that half precision can't overflow
-        precision = torch.promote_types(query.dtype, torch.float32)
-        scores = (query[:, :, rows].to(precision) * scaling) @ key[:, :, keys].to(precision).transpose(2, 3)
-        if softcap:
-            scores = torch.tanh(scores / softcap) * softcap
-        scores = scores.masked_fill(~visibility.allowed(rows, keys).to(scores.device), float("-inf"))
-        seen = scores.shape[-1]
-        if sinks is not None:
-            column = sinks.to(scores.dtype).view(1, heads, 1, 1).expand(*scores.shape[:3], 1)
-            scores = torch.cat([scores, column], dim=-1)
-        weights = scores.softmax(dim=-1)[..., :seen]
-        outputs.append(weights.to(value.dtype) @ value[:, :, keys])
-    return torch.cat(outputs, dim=2)
+    """Attention with softcapped scores or attention sinks; in float32, so that half precision can't overflow."""
+    heads, precision = query.shape[1], torch.promote_types(query.dtype, torch.float32)
+    key, value = (states.repeat_interleave(heads // key.shape[1], dim=1) for states in (key, value))
+    scores = (query.to(precision) * scaling) @ key.to(precision).transpose(2, 3)
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~allowed, float("-inf"))
+    if sinks is not None:
+        column = sinks.to(precision).view(1, heads, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    return scores.softmax(dim=-1)[..., : key.shape[2]].to(value.dtype) @ value

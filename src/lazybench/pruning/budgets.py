@@ -1,13 +1,20 @@
-"""How many tokens stay: pure arithmetic on counts, or on the shares of the score that the tokens hold."""
+"""How many tokens stay in a pruning, and how many come back in decoding: arithmetic on counts, and on the score's mass.
+
+Needs no torch, so that settings are refused before it is there.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, cos, pi
-from typing import TYPE_CHECKING, Literal, Protocol
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from lazybench.errors import UserError, check_share, check_whole_number
+from lazybench.errors import UserError
+from lazybench.pruning.settings import Checked, Count, Number, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,11 +31,10 @@ class Budget(Protocol):
             context: units there are so far, pruned ones included.
             recent: newest tokens that always stay, the scorer's window among them.
         """
-        ...
 
 
 @dataclass(frozen=True)
-class Ratio:
+class Ratio(Checked):
     """A share of the tokens (paper, section 3.2: the top-k percentile).
 
     Args:
@@ -40,76 +46,30 @@ class Ratio:
         UserError: a keep ratio outside (0, 1].
     """
 
-    keep: float
+    keep: Share
     of: Literal["entered", "context"] = "entered"
     rounding: Literal["up", "down"] = "up"
-
-    def __post_init__(self) -> None:
-        check_share("keep", self.keep)
 
     def count(self, entered: int, context: int, recent: int) -> int:
         return share_of(self.keep, entered if self.of == "entered" else context, self.rounding)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Checked):
     """A fixed number of tokens, however long the prompt is (GemFilter, ASL).
 
     Raises:
         UserError: not a whole number of at least 1.
     """
 
-    number: int
-
-    def __post_init__(self) -> None:
-        check_whole_number("tokens", self.number)
+    number: Count
 
     def count(self, entered: int, context: int, recent: int) -> int:
         return self.number
 
 
 @dataclass(frozen=True)
-class FallingRatio:
-    """A share of the older tokens that falls from layer to layer (PyramidInfer, arXiv 2405.12532, and its code).
-
-    Older are the tokens that entered the layer, less the recent ones, which all stay. Pruning at every layer, the
-    shares multiply. Nothing is pruned where ``least`` or fewer would be left, or where no older token is to go.
-
-    Args:
-        keep: the share that layer number ``layers`` would keep, in (0, 1].
-        layer: 0-based index of the pruning layer.
-        layers: layers of the model.
-        decay: from all in layer 0 to ``keep``, along half a ``"cosine"`` or in a ``"linear"`` way; ``"constant"``:
-            ``keep`` everywhere, which the published code does under the name linear.
-        least: older tokens below which a layer prunes nothing.
-
-    Raises:
-        UserError: a share outside (0, 1], a layer that is not there.
-    """
-
-    keep: float
-    layer: int
-    layers: int
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
-    least: int = 64
-
-    def __post_init__(self) -> None:
-        check_share("keep", self.keep)
-        check_whole_number("layer", self.layer, 0)
-        check_whole_number("layers", self.layers, self.layer + 1)
-        check_whole_number("least", self.least, 0)
-        if self.decay not in ("cosine", "linear", "constant"):
-            raise UserError(f"decay={self.decay!r} is not one of cosine, linear, constant")
-
-    def count(self, entered: int, context: int, recent: int) -> int:
-        depth = self.layer / self.layers
-        left = {"cosine": (cos(pi * depth) + 1.0) / 2.0, "linear": 1.0 - depth, "constant": 0.0}[self.decay]
-        stay = share_of((1.0 - self.keep) * left + self.keep, entered - recent, "down")
-        return entered if stay <= min(self.least, context - recent) else recent + stay
-
-
-@dataclass(frozen=True)
-class Mass:
+class Mass(Checked):
     """As many of the best units as hold a share of the whole score (top-p; UniPrefill).
 
     How many that are depends on the prompt.
@@ -122,11 +82,8 @@ class Mass:
         UserError: a share outside (0, 1].
     """
 
-    share: float
+    share: Share
     crossing: bool = True
-
-    def __post_init__(self) -> None:
-        check_share("mass", self.share)
 
     def counts(self, ranked: Tensor) -> Tensor:
         """For each row of ``ranked`` (batch, units), scores that fall and are not negative: how many units stay.
@@ -150,12 +107,64 @@ def share_of(share: float, tokens: int, rounding: Literal["up", "down"] = "up") 
     return ceil(share * tokens - 1e-9) if rounding == "up" else int(share * tokens)
 
 
-def shares_of(share: float, tokens: Tensor, rounding: Literal["up", "down"] = "up") -> Tensor:
-    """``share_of`` for numbers that lie on a device, without a wait for it."""
-    product = share * tokens.double()
-    return (product - 1e-9).ceil().long() if rounding == "up" else product.long()
-
-
 def per_boundary(budget: Budget | Mass | Sequence[Budget | Mass], boundary: int) -> Budget | Mass:
     """The budget of pruning number ``boundary``: one for all of them, or one each."""
     return budget[boundary] if isinstance(budget, Sequence) else budget
+
+
+@dataclass(frozen=True)
+class Revival(Checked):
+    """What a decoding step, or a later turn's prompt, brings back from the Aux Cache.
+
+    Args:
+        most: at most so many tokens per stage and step, the best-scored of those that the budget selects and that
+            have no keys and values there; the others are left out of this step's selection. None: all of them (the
+            paper); 0: none, and the decoding goes on with what the prefill kept.
+        attend: ``"selected"``: a step attends to what the budget selects in it (the paper). ``"computed"``: to
+            all that has keys and values; the budget only says what is revived.
+        every: the first decoding step after a prompt selects anew, and every n-th from there on; between them each
+            stage attends to what it attended to last and the new token.
+        like: ``"smollm2"``: as many tokens per stage and step as SmolLM2 revived on real text under the paper's
+            schedule (``revived_smollm2.csv``), by the prompt's length. For random weights, which would revive
+            nearly all; a measurement with it says nothing of which tokens.
+
+    Raises:
+        UserError: a value out of range, ``like`` with ``most``.
+    """
+
+    name: ClassVar[str] = "revival"
+
+    most: Number | None = None
+    attend: Literal["selected", "computed"] = "selected"
+    every: Count = 1
+    like: Literal["smollm2"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.like and self.most is not None:
+            raise UserError("revival.like says how many tokens come back; leave revival.most out")
+
+    @property
+    def capped(self) -> bool:
+        """Only the best of the tokens that the budget wants back may come."""
+        return self.most is not None or self.like is not None
+
+    def most_in(self, stage: int, step: int, prompt_tokens: int) -> int | None:
+        """How many may come back to a stage in a decoding step, both from 1; None: all."""
+        if self.like is None or not step:
+            return self.most
+        shares = _shares(self.like)
+        row = shares[min(step, len(shares)) - 1]
+        return round(row[min(stage, len(row)) - 1] * prompt_tokens)
+
+
+@cache
+def _shares(name: str) -> list[list[float]]:
+    """(steps, stages) tokens revived, as shares of the prompt."""
+    with (Path(__file__).parent / f"revived_{name}.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return [[float(value) for name, value in row.items() if name.startswith("stage")] for row in rows]
+
+
+THE_PAPERS = Revival()
+NEVER = Revival(most=0)

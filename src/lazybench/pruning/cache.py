@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers.cache_utils import Cache
 
 from lazybench.errors import UserError
-from lazybench.pruning.cache_answers import CacheAnswers
+from lazybench.pruning.attention import MaskRule, Visibility
 from lazybench.pruning.inputs import TokenInputs
-from lazybench.pruning.kv import Arena
-from lazybench.pruning.look import Look
-from lazybench.pruning.masks import MaskRule, Visibility
+from lazybench.pruning.kv import Arena, pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
-from lazybench.pruning.stage import Plan, Stage
-from lazybench.pruning.stage_padded import PaddedStage
-from lazybench.pruning.step import Step
+from lazybench.pruning.stage import Plan, Stage, Step
 from lazybench.pruning.trace import Trace
 
 
-class LazyCache(CacheAnswers):
+class LazyCache(Cache):
     """The KV cache and the Aux Cache of one ``generate`` call (paper, section 3.3).
 
     Each token has a *frontier*: the stages it has gone through. It has keys and values in all layers of those
@@ -51,18 +48,14 @@ class LazyCache(CacheAnswers):
     Args:
         policy: how tokens are chosen.
         kinds: of each layer's keys and values, their device included; those of one stage and kind share a buffer.
-        look: what is done with the queries and keys that a layer shows.
         trace: where the steps are noted.
         owner: a reference to the model, and the policy; no others can go on with this cache.
     """
 
-    def __init__(
-        self, policy: Policy, kinds: Sequence[Any], look: Look, trace: Trace, owner: tuple[Any, Policy]
-    ) -> None:
-        self.policy, self.look, self.trace, self.owner = policy, look, trace, owner
+    def __init__(self, policy: Policy, kinds: Sequence[Any], trace: Trace, owner: tuple[Any, Policy]) -> None:
+        self.policy, self.trace, self.owner = policy, trace, owner
         self.method = policy.name
         self.step: Step | None = None
-        self.flex = False  # attention by FlexAttention
         self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
         self.unseen: Tensor | None = None  # (batch, 1) the last token that was generated, which no pass has read yet
         self.seen = 0  # tokens so far, padding included
@@ -71,7 +64,6 @@ class LazyCache(CacheAnswers):
         self.candidates: list[int] = []  # tokens so far of each row of the batch, padding left out
         self.padding: Tensor | None = None  # (batch, prompt tokens) False for left padding; None without
         self.inputs = TokenInputs(policy.revives)
-        self.running_mean: dict[int, Tensor] = {}  # by pruning: (batch, tokens) scores over steps, NaN: never scored
         self._aux: dict[torch.device, Tensor] = {}  # a pruning layer reads what it wrote itself, on its own device
         self._kinds = kinds
         self._stage_of_layer: dict[int, Stage] = {}
@@ -79,8 +71,7 @@ class LazyCache(CacheAnswers):
         fixed = policy.placement.fixed
         edges = None if fixed is None else [0, *(layer + 1 for layer in fixed), len(kinds)]
         # where each prompt decides, stages are opened on the way
-        kind = PaddedStage if policy.revival.padded else Stage
-        self.stages = [Stage()] if edges is None else [kind(range(*edges[i : i + 2])) for i in range(len(edges) - 1)]
+        self.stages = [Stage()] if edges is None else [Stage(range(*edge)) for edge in pairwise(edges)]
 
     def abandon_step(self) -> None:
         """No forward pass is under way any more; one that was has failed."""
@@ -107,8 +98,8 @@ class LazyCache(CacheAnswers):
     @property
     def stage_ranges(self) -> tuple[range, ...]:
         """The layers of each stage that has been entered: ``(range(0, 9), range(9, 18), ...)``."""
-        layers = [[layer for layer, own in self._stage_of_layer.items() if own is stage] for stage in self.stages]
-        return tuple(range(min(own, default=0), max(own, default=-1) + 1) for own in layers)
+        stages = [[layer for layer, its in self._stage_of_layer.items() if its is stage] for stage in self.stages]
+        return tuple(range(min(layers, default=0), max(layers, default=-1) + 1) for layers in stages)
 
     def stage_after(self, prunings: int) -> Stage:
         """The stage that tokens enter with pruning number ``prunings``, from 1."""
@@ -118,7 +109,7 @@ class LazyCache(CacheAnswers):
 
     def enter(self, stage: Stage, plan: Plan) -> None:
         """The step goes on to ``stage``: rows that change sides move, in all its layers at once."""
-        step = self._running_step()
+        step = self.running_step
         if plan.moves is not None:
             for arena in {id(arena): arena for arena in map(self._arena_of_layer.get, stage.layers) if arena}.values():
                 arena.move(*plan.moves, stage.end)
@@ -140,14 +131,12 @@ class LazyCache(CacheAnswers):
             UserError: outside the context that this cache comes from.
         """
         step = self.follow(layer_idx)
-        keys, values = self.arena(layer_idx).write(layer_idx, key_states, value_states, step.plan, step.stage.end)
-        if step.plan.in_order:
-            return key_states, value_states
-        return keys, values
+        stored = self.arena(layer_idx).write(layer_idx, key_states, value_states, step.plan, step.stage.end)
+        return (key_states, value_states) if step.plan.in_order else stored
 
     def follow(self, layer: int) -> Step:
         """``layer`` runs now; the step, in the layer's stage."""
-        step = self._running_step()
+        step = self.running_step
         step.layer = layer
         stage = self._stage_of_layer.setdefault(layer, step.stage)
         if stage is not step.stage:  # a policy that revives nothing: every stage takes the new tokens
@@ -166,40 +155,31 @@ class LazyCache(CacheAnswers):
 
     def visibility(self, rule: MaskRule) -> Visibility:
         """What the current tokens see of the selected ones in the layer that runs."""
-        step = self._running_step()
-        if not step.start:
-            return step.visibility(rule)
-        arena = self.arena(step.layer)
-        return step.visibility(rule, arena.evicted, arena.forgotten)
+        step = self.running_step
+        arena = self.arena(step.layer) if step.start else None
+        return step.visibility(rule, arena.evicted, arena.forgotten) if arena else step.visibility(rule)
 
     def forget(self, window: int) -> None:
         """The layer that has just run sees ``window`` tokens back, itself included: what is older may go.
 
-        Not where tokens come back, which look back from where they stand; nor where somebody watches the attention.
+        Not where tokens come back, which look back from where they stand.
         """
-        step = self._running_step()
+        step = self.running_step
         arena = self.arena(step.layer)
-        if not (self.policy.revives or self.look.watch or arena.evicted):
+        if not (self.policy.revives or arena.evicted):
             # slots rise with positions, so whatever was pruned, the newest slots hold all that the window does
             arena.forget(window - 1, step.stage.end)
 
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
-        step, device = self._running_step(), hidden.device
+        step, device = self.running_step, hidden.device
         fill = None if hidden.shape[0] == 1 else 0
         buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, fill)
-        index = step.plan.current
-        if step.plan.at is not None:  # fillers go to the bin
-            index = index.remainder(buffer.shape[1])
-        put_rows(buffer, index.to(device), hidden.detach())
+        put_rows(buffer, step.plan.current.to(device), hidden.detach())
 
     def fetch(self, device: torch.device) -> Tensor:
-        """Aux Cache: the hidden states (batch, current tokens, hidden) of the tokens to compute next.
-
-        Args:
-            device: where the pruning layer left them.
-        """
-        return take_rows(self._aux[device], self._running_step().plan.reads.to(device))
+        """Aux Cache: the hidden states (batch, current tokens, hidden) to go on with, where the layer left them."""
+        return take_rows(self._aux[device], self.running_step.plan.current.to(device))
 
     @property
     def kv_bytes(self) -> int:
@@ -213,31 +193,27 @@ class LazyCache(CacheAnswers):
         return total
 
     @property
-    def aux_bytes(self) -> int | Tensor:
+    def aux_bytes(self) -> int:
         """Bytes of the hidden states that wait in the Aux Cache: one of each token that a later stage lacks."""
         if not self._aux:
             return 0
         row = next(iter(self._aux.values()))
-        waiting = sum(self.candidates) - self.stages[-1].tokens_held()
+        waiting = sum(self.candidates) - sum(self.stages[-1].held)
         return waiting * row.shape[-1] * row.element_size()
 
-    def _running_step(self) -> Step:
+    @property
+    def running_step(self) -> Step:
+        """The forward pass that is under way.
+
+        Raises:
+            UserError: none is, outside the context that this cache comes from.
+        """
         if self.step is None:
             raise UserError(
                 f"past_key_values was filled under {self.method} and only goes on inside that context; enter it again, "
                 "or leave past_key_values out"
             )
         return self.step
-
-    @property
-    def batch_size(self) -> int:
-        return len(self.candidates)
-
-    def __len__(self) -> int:
-        return len(self._kinds)
-
-    def __repr__(self) -> str:
-        return f"LazyCache(tokens={self.seen})"
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows of the batch by ``beam_idx`` (batch,), as beam search asks for it."""
@@ -247,7 +223,6 @@ class LazyCache(CacheAnswers):
             stage.reorder(beam_idx)
         self.inputs.reorder(beam_idx)
         self._aux = {device: pick_batch(buffer, beam_idx) for device, buffer in self._aux.items()}
-        self.running_mean = {number: pick_batch(mean, beam_idx) for number, mean in self.running_mean.items()}
         if self.padding is not None:
             self.padding = pick_batch(self.padding, beam_idx)
         self.candidates = [self.candidates[row] for row in beam_idx.tolist()]
@@ -257,3 +232,49 @@ class LazyCache(CacheAnswers):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))
+
+    # ---- what transformers asks of any cache, versions 5.2 to 5.23
+    layers: Any = ()
+    layer_class_to_replicate = None
+    offloading = is_compileable = is_croppable = False
+    is_initialized = True
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.candidates)
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        return [False] * len(self)
+
+    is_linear = is_dummy = is_sliding
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"LazyCache(tokens={self.seen})"
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.seen
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    get_query_offset, get_max_cache_shape = get_seq_length, get_max_length
+
+    def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
+        """(keys, offset) for ``query_length`` new tokens; version 5.2 passes their positions instead."""
+        new = query_length if isinstance(query_length, int) else query_length.shape[0]
+        return self.seen + new, 0
+
+    def crop(self, *_: Any, **__: Any) -> None:
+        raise UserError(f"assisted decoding takes tokens back, which {self.method}'s cache can't; generate without it")
+
+    activate_past_recording = crop
+
+    def reset(self) -> None:
+        raise UserError(f"{self.method}'s cache can't be reset; leave past_key_values out to start a new one")

@@ -73,12 +73,7 @@ def check_mode(model: Module, method: str) -> None:
 
 
 def check_policy(policy: Policy, config: Any, num_layers: int, legacy: bool) -> None:
-    """Refuse what this model can't do.
-
-    Args:
-        config: the model's text config.
-        legacy: the family computes attention itself and shows probabilities alone.
-    """
+    """Refuse what a model of this text config can't do; a ``legacy`` family shows probabilities alone."""
     policy.check_depth(num_layers)
     shared = "kv_lora_rank" if getattr(config, "kv_lora_rank", None) else config.model_type
     if policy.retention is not None and (why := _NO_EVICTION.get(shared)):
@@ -126,8 +121,7 @@ def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool, meth
     """Refuse outputs that pruned tokens do not have: of all but the last token, whatever they are.
 
     Args:
-        kwargs: of the model's forward.
-        config: the model's; it can ask for more outputs too, as ``config.output_router_logits`` does.
+        kwargs: of the model's forward; its config can ask for outputs too, as ``output_router_logits`` does.
         only_last_logits: tokens are pruned, and the model can be asked for the last token's logits alone.
     """
     for name in {**vars(config.get_text_config()), **vars(config), **kwargs}:
@@ -165,12 +159,7 @@ def _of_pruned_tokens(asked: str, method: str) -> UserError:
 
 
 def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, Any], method: str) -> None:
-    """Refuse a ``generate`` call that runs its prompt in pieces, or takes tokens back.
-
-    Args:
-        defaults: the model's own generation config.
-        args: of ``generate``, with ``kwargs``.
-    """
+    """Refuse a ``generate`` call, by its arguments and the model's defaults: a prompt in pieces, tokens taken back."""
     configs = [defaults, kwargs.get("generation_config"), *args]
 
     def setting(name: str) -> Any:

@@ -1,19 +1,114 @@
-"""One pruning (paper, sections 3.2 and 3.3): the one place where policy, cache and step meet."""
+"""One pruning (paper, sections 3.2 and 3.3): who looks at a layer's attention, and who goes on from it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lazybench.pruning.budgets import Budget, Mass, Ratio, Tokens, per_boundary, shares_of
-from lazybench.pruning.reductions import over_layers
-from lazybench.pruning.rows import room_for, take_rows
+from lazybench.errors import UserError
+from lazybench.pruning.budgets import Mass, per_boundary
+from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.kv import take_rows
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.scorers import Seen, flops_of_rows, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
-if TYPE_CHECKING:
-    from lazybench.pruning.cache import LazyCache
+
+@dataclass(frozen=True)
+class Watch:
+    """A watcher of attention: ``see`` is called with what each of ``layers`` shows, in every forward pass.
+
+    Args:
+        layers: 0-based indices.
+        see: may raise ``EnoughSeen`` to end the forward pass there.
+        queries: how many of the newest queries it wants to see; their rows count as work.
+    """
+
+    layers: Collection[int]
+    see: Callable[[Seen], None]
+    queries: int = 1
+
+
+class EnoughSeen(Exception):
+    """Raised by a watcher to end a forward pass."""
+
+
+class Viewers:
+    """Who looks at the queries and keys of a layer: the policy's scorer, its retention, a watcher.
+
+    Args:
+        policy: whose scorer and retention look.
+        watch: and who else does.
+        windowed: layers with a sliding window, whose cache no retention touches.
+    """
+
+    def __init__(self, policy: Policy, watch: Watch | None, windowed: Collection[int]) -> None:
+        self.policy, self.watch, self.windowed = policy, watch, windowed
+        self.scored = policy.placement.scored(policy.look_back)
+
+    def wanted(self, cache: LazyCache) -> int:
+        """How many of the newest queries anybody wants to see in the layer that runs; 0: nobody looks."""
+        return max((max(1, queries) for queries in self._queries(cache).values()), default=0)
+
+    def show(self, cache: LazyCache, kv_heads: int, **shown: Any) -> None:
+        """Show what the layer shows to everybody who wants it.
+
+        Args:
+            shown: ``query`` and ``key``, or ``rows``, and what else ``Seen`` holds, with ``wanted`` queries.
+        """
+        step = cache.running_step
+        plan, trace = step.plan, cache.trace.steps[-1]
+        device = shown["rows" if "rows" in shown else "key"].device
+        for viewer, queries in self._queries(cache).items():
+            newest = max(1, queries)
+            cut = {name: value[:, :, -newest:] for name, value in shown.items() if name in ("query", "rows")}
+            seen = Seen(
+                layer=step.layer,
+                position=plan.selected.to(device),
+                query_position=plan.current[:, -newest:].to(device),
+                valid=None if plan.valid is None else plan.valid.to(device),
+                in_order=plan.in_order,
+                kv_heads=kv_heads,
+                **{"query": None, "key": None, **shown, **cut},
+            )
+            if viewer == "retention" and not self._evict(cache, seen):
+                continue
+            trace.scoring_flops += flops_of_rows(seen, queries)
+            if viewer == "scorer":
+                step.scores[step.layer] = self.policy.scorer(seen), plan.selected
+            elif viewer == "watch" and self.watch is not None:
+                self.watch.see(seen)
+
+    def _queries(self, cache: LazyCache) -> dict[str, int]:
+        """Who looks, and how many of the newest queries each wants to see."""
+        step, policy, prompt = cache.running_step, self.policy, cache.prompt_end
+        wanted = {}
+        if self.watch is not None and step.layer in self.watch.layers:
+            wanted["watch"] = self.watch.queries
+        decided = policy.placement.fixed is None and step.prunings > 0  # it prunes once, wherever that is
+        if step.scores_anew and step.layer in self.scored and not decided:
+            wanted["scorer"] = policy.scorer.queries(prompt)
+        spared = step.start or step.layer in self.windowed
+        if policy.retention is not None and not (spared or policy.retention.spares(step.layer)):
+            wanted["retention"] = policy.retention.queries(prompt)
+        most = min(step.new, step.plan.current.shape[1])
+        return {viewer: min(queries, most) for viewer, queries in wanted.items()}
+
+    def _evict(self, cache: LazyCache, seen: Seen) -> bool:
+        """Whether the retention leaves out any of the layer's keys and values."""
+        assert self.policy.retention is not None
+        if seen.valid is not None:
+            raise UserError(
+                "keys are evicted alike in all rows of a batch: give prompts of equal length, or one at a time"
+            )
+        kept = self.policy.retention(seen, cache.prompt_end)
+        if kept is not None:
+            cache.arena(seen.layer).keep(kept, cache.running_step.stage.end)
+        return kept is not None
 
 
 def prune(cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
@@ -25,8 +120,7 @@ def prune(cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
     Returns:
         (batch, next current tokens, hidden): the kept and the revived, at their original positions.
     """
-    step = cache.step
-    assert step is not None
+    step = cache.running_step
     rows, step.rows_that_go_on = step.rows_that_go_on, None  # chosen before the layer's MLP
     if rows is None:
         scores = step.scores[layer][0] if layer in step.scores else None
@@ -45,36 +139,32 @@ def prune(cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
 
 def choose_rows(cache: LazyCache) -> Tensor:
     """Enter the next stage; (batch, next current tokens) which rows of the current tokens go on."""
-    assert cache.step is not None
-    entered = cache.step.plan.current
+    entered = cache.running_step.plan.current
     enter_next_stage(cache)
-    return torch.searchsorted(entered.contiguous(), cache.step.plan.current.contiguous())
+    return torch.searchsorted(entered.contiguous(), cache.running_step.plan.current.contiguous())
 
 
 def enter_next_stage(cache: LazyCache) -> None:
     """Choose who goes on, and let the step go on with them."""
-    step, revival = cache.step, cache.policy.revival
-    assert step is not None
+    step, revival = cache.running_step, cache.policy.revival
     step.prunings += 1
     stage = cache.stage_after(step.prunings)
     chosen, counts = chosen_tokens(cache) if step.scores_anew else (None, [])
     if step.start == 0:
+        assert chosen is not None
         cache.enter(stage, stage.begin(chosen, counts))
         return
-    like, to_all = step.plan.current, revival.attend == "computed"
     most = revival.most_in(step.prunings, cache.decoded, cache.prompt_end)
-    plan = stage.select(chosen, counts, step.start, step.tokens, most, to_all, like)
-    cache.enter(stage, plan)
+    cache.enter(stage, stage.select(step, chosen, counts, most, attend_to_all=revival.attend == "computed"))
 
 
-def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int] | Tensor]:
+def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
     """Who goes on from the pruning layer that has just run.
 
     Returns:
         (batch, keys) positions, fillers where a row keeps fewer than another; and each row's number.
     """
-    step, policy = cache.step, cache.policy
-    assert step is not None
+    step, policy = cache.running_step, cache.policy
     plan, tokens = step.plan, step.tokens
     position, valid = plan.selected, plan.valid
     if policy.look_back == 1:
@@ -82,13 +172,9 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int] | Tensor]:
     else:
         rows = [(scores.to(position.device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
         score = over_layers(rows, position, tokens, policy.over_layers)
-    if policy.revival.memory:
-        score = _over_steps(cache, score)
-
     last = policy.recent(cache.prompt_end) if tokens == cache.prompt_end else policy.last
-    spared = tokens - cache.prompt_end if policy.generated == "kept" else 0  # stand outside the budget
     padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
-    always = ends(position, policy.first, max(last, spared), tokens, padding)
+    always = ends(position, policy.first, last, tokens, padding)
     budget = per_boundary(policy.budget, step.prunings - 1)
     if policy.chunk > 1 or isinstance(budget, Mass):
         whole = (0, 0)
@@ -98,38 +184,9 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int] | Tensor]:
         return choose_chunks(
             score, position, always, budget, policy.chunk, policy.chunk_score, valid, cache.candidates, whole
         )
-    least = max(1, policy.first + max(last, spared))
-    counts: list[int] | Tensor
-    if isinstance(plan.counts, Tensor):
-        contexts = [context - spared for context in cache.candidates]
-        kept_of = _count_on_device(budget, plan.counts - spared if spared else plan.counts, contexts, last)
-        counts = (kept_of + spared if spared else kept_of).clamp(min=least).minimum(plan.counts)
-    else:
-        counts = []
-        for entered, context in zip(plan.counts, cache.candidates, strict=True):
-            kept = budget.count(entered - spared, context - spared, last) + spared
-            counts.append(min(entered, max(least, kept)))
+    least = max(1, policy.first + last)
+    counts = [
+        min(entered, max(least, budget.count(entered, context, last)))
+        for entered, context in zip(plan.counts, cache.candidates, strict=True)
+    ]
     return choose(score, position, always, counts, valid, best_first=policy.revival.capped), counts
-
-
-def _count_on_device(budget: Budget, entered: Tensor, contexts: list[int], last: int) -> Tensor:
-    """``budget.count`` of each row, where what entered is known on the device alone, (batch,)."""
-    if isinstance(budget, Ratio) and budget.of == "entered":
-        return shares_of(budget.keep, entered, budget.rounding)
-    needed = contexts if isinstance(budget, Tokens | Ratio) else entered.tolist()  # these two do not ask what entered
-    kept = [budget.count(count, context, last) for count, context in zip(needed, contexts, strict=True)]
-    return torch.full_like(entered, kept[0]) if len(set(kept)) == 1 else entered.new_tensor(kept)
-
-
-def _over_steps(cache: LazyCache, score: Tensor) -> Tensor:
-    """The running mean of the scores over steps; a token's first score stands by itself."""
-    step, memory = cache.step, cache.policy.revival.memory
-    assert step is not None
-    mean = room_for(cache.running_mean.get(step.prunings), step.tokens, score, fill=torch.nan)
-    cache.running_mean[step.prunings] = mean  # its last column is the fillers'
-    at = step.plan.selected.remainder(mean.shape[1])
-    before = mean.gather(1, at)
-    score = torch.where(before.isnan(), score, memory * before + (1 - memory) * score)
-    valid = step.plan.valid
-    mean.scatter_(1, at, score if valid is None else torch.where(valid, score, before))
-    return score

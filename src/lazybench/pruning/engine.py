@@ -3,11 +3,11 @@
 The way of one prompt through it:
 
 1. ``model.forward`` begins: the cache that ``generate`` made is replaced by a ``LazyCache`` (``_before_decoder``);
-2. it asks for a mask and gets a rule instead (``masks``), which it hands to its layers unread;
+2. it asks for a mask and gets a rule instead (``attention``), which it hands to its layers unread;
 3. a layer computes queries, keys and values of the tokens at hand; ``cache.update`` stores them and returns those of
    the selected tokens, which lie in front of the layer's buffer (``stage``, ``kv``);
-4. the attention function (``attention``) shows queries and keys to whoever looks at this layer (``look``): the
-   policy's scorer (``scorers``), its retention (``retention``), a watcher; then it runs SDPA;
+4. the attention function (``attention``) shows queries and keys to whoever looks at this layer (``choosing``): the
+   policy's scorer (``scorers``), its retention (``policy``), a watcher; then it runs SDPA;
 5. after a pruning layer (``choosing``) the budget says how many tokens stay (``budgets``) and ``choose`` which
    (``selection``); the hidden states handed on are those of the chosen tokens that the next layers lack;
 6. layers behind it get rotary embeddings and the like for these tokens only (``inputs``);
@@ -29,20 +29,16 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError, shown
-from lazybench.pruning import checks, flex, legacy, masks
-from lazybench.pruning.attach import Attachment, parts_of
+from lazybench.pruning import attention, checks, legacy
+from lazybench.pruning.attach import GenerateCalls, attach, parts_of, save_mlp
 from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.calls import GenerateCalls
-from lazybench.pruning.choosing import choose_rows, enter_next_stage, prune
+from lazybench.pruning.choosing import Viewers, Watch, choose_rows, enter_next_stage, prune
+from lazybench.pruning.kv import take_rows
 from lazybench.pruning.layers import find_mlp
-from lazybench.pruning.look import Look, Watch
-from lazybench.pruning.placement import BEFORE_THE_FIRST
-from lazybench.pruning.policy import Policy
-from lazybench.pruning.rows import take_rows
-from lazybench.pruning.saved_mlp import SavedMlp
+from lazybench.pruning.policy import BEFORE_THE_FIRST, Policy
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import Seen
-from lazybench.pruning.step import Step
+from lazybench.pruning.stage import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
 
@@ -69,34 +65,26 @@ class Pruned(AbstractContextManager):
         if not isinstance(policy, Policy):
             raise UserError(f"policy={shown(policy)} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
         self.method = policy.name
-        parts = parts_of(model, self.method)
+        self._parts = parts = parts_of(model, self.method)
         self.model, self.policy, self.config = model, policy, model.config.get_text_config()
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
         self._kinds = list(zip(devices, parts.kinds, strict=True))
-        self._flex = self.config._attn_implementation == flex.NAME
         checks.check_policy(policy, self.config, len(self._layers), self._legacy)
-        self._model_inputs = parts.inputs
-        self._look = Look(policy, watch, checks.windowed_layers(self.config))
+        self._viewers = Viewers(policy, watch, checks.windowed_layers(self.config))
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
-        self._attachment = Attachment(model, parts, self.method)
+        self._grouped_experts: list[Any] = []  # configs
         self._calls = GenerateCalls(model, self._generated, self.method)
         self._undo = ExitStack()
         self._cache: LazyCache | None = None
         self._attention_watch: legacy.AttentionWatch | None = None
-        self._trace = Trace()
-
-    @property
-    def trace(self) -> Trace:
-        """What was computed, of the generation that ran last."""
-        self._trace.settle()
-        return self._trace
+        self.trace = Trace()  # what was computed, of the generation that ran last
 
     # ---- attaching and detaching
     def __enter__(self) -> Self:
         with ExitStack() as undo:  # whatever fails on the way in, what was attached until then is taken off
-            self._attachment.enter(undo)
+            self._grouped_experts = attach(self.model, self._parts, self.method, undo)
             self._calls.attach(undo)
             undo.callback(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True).remove)
             undo.callback(self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True).remove)
@@ -114,7 +102,7 @@ class Pruned(AbstractContextManager):
         if index in self._may_prune or index == len(self._layers) - 1 or self._legacy:
             undo.callback(layer.register_forward_hook(self._after_layer(index)).remove)
         if self.policy.before_mlp and index in self._may_prune and (mlp := find_mlp(layer)) is not None:
-            SavedMlp(self._rows_before_mlp(index)).attach(mlp, undo)
+            save_mlp(mlp, self._rows_before_mlp(index), undo)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -134,9 +122,10 @@ class Pruned(AbstractContextManager):
     # ---- one forward pass
     def _before_model(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         checks.check_mode(module, self.method)
-        self._attachment.keep_experts_grouped()
-        named = {**dict(zip(self._model_inputs, args, strict=False)), **kwargs}
-        only_last_logits = "logits_to_keep" in self._model_inputs and bool(self._may_prune)
+        for config in self._grouped_experts:  # "batched_mm", as generate decodes on a GPU, copies each token's experts:
+            config._experts_implementation_internal = "grouped_mm"  # too many, where revived tokens run too
+        named = {**dict(zip(self._parts.inputs, args, strict=False)), **kwargs}
+        only_last_logits = "logits_to_keep" in self._parts.inputs and bool(self._may_prune)
         checks.check_call(named, self.model.config, only_last_logits, self.method)
         return (), self._with_cache(named)
 
@@ -168,12 +157,11 @@ class Pruned(AbstractContextManager):
         if not isinstance(cache, LazyCache):
             checks.check_cache(cache, self.method)
             # transformers can drop the cache in the middle of a call: what comes then is more of the same work
-            trace = self._trace if self._calls.inside and not call_begins else Trace()
-            cache = LazyCache(self.policy, self._kinds, self._look, trace, (ref(self.model), self.policy))
-            cache.flex = self._flex
+            trace = self.trace if self._calls.inside and not call_begins else Trace()
+            cache = LazyCache(self.policy, self._kinds, trace, (ref(self.model), self.policy))
         checks.check_owner(cache, self.model, self.policy)
-        self._cache, self._trace = cache, cache.trace
-        masks.running.set(ref(cache))
+        self._cache, self.trace = cache, cache.trace
+        attention.running.set((ref(cache), self._viewers))
         inputs = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
         self._begin(cache, inputs, kwargs.get("attention_mask"), call_begins)
         return {**kwargs, "past_key_values": cache, "use_cache": True}
@@ -222,7 +210,7 @@ class Pruned(AbstractContextManager):
         trace = cache.trace
         trace.stages = cache.stage_ranges
         trace.kv_bytes.append(cache.kv_bytes)
-        trace.aux_bytes.append(cache.aux_bytes)  # type: ignore[arg-type]  # on the device until `settle`
+        trace.aux_bytes.append(cache.aux_bytes)
         if step.new == 1:  # the revived came before it
             return hidden[:, -1:]
         if hidden.shape[1] == step.new:  # nothing was pruned
@@ -253,8 +241,8 @@ class Pruned(AbstractContextManager):
             if self._legacy:
                 cache.follow(index)
                 kwargs = legacy.adapt_inputs(kwargs, step, self.config.model_type == "mpt")
-                if cache.look.wanted(cache):
-                    self._attention_watch = legacy.AttentionWatch(cache)
+                if self._viewers.wanted(cache):
+                    self._attention_watch = legacy.AttentionWatch(cache, self._viewers)
                     self._attention_watch.__enter__()
             return args, kwargs
 

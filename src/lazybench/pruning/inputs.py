@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lazybench.pruning.rows import pick_batch, room_for, take_rows
-from lazybench.pruning.step import Step
+from lazybench.pruning.kv import pick_batch, room_for, take_rows
+from lazybench.pruning.stage import Step
 
 
 class TokenInputs:
@@ -63,7 +63,7 @@ class TokenInputs:
         source = known[0]
         if source not in step.gathered:
             rows = self._rows[source] if self._kept else value.expand(batch, *value.shape[1:])
-            step.gathered[source] = take_rows(rows, step.plan.reads.to(rows.device))
+            step.gathered[source] = take_rows(rows, step.plan.current.to(rows.device))
         return step.gathered[source]
 
     def _store(self, step: Step, name: tuple, rows: Tensor) -> None:

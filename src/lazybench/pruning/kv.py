@@ -1,4 +1,8 @@
-"""Keys and values of layers, by slot."""
+"""Keys and values of layers, by slot; and reading and writing rows of (batch, ..., rows, ...) buffers by index.
+
+An index of -1 stands for the buffer's last row, which is kept free as a bin: a batch whose rows need different
+numbers of entries fills up with -1, and whatever is written there is never read.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lazybench.errors import UserError
-from lazybench.pruning.rows import pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.stage import Plan
 
 _BATCH, _HEADS, _SLOTS = 2, 3, 4  # axes of (keys and values, layers, batch, kv_heads, slots, head_dim)
@@ -28,7 +31,7 @@ class Arena:
 
     def __init__(self, layers: Sequence[int]) -> None:
         self._index = {layer: index for index, layer in enumerate(layers)}
-        self._buffers: list[Tensor] = []
+        self._buffers: list[Tensor] = []  # (keys and values, layers, batch, kv_heads, slots, head_dim)
         self._parts: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values, (batch, kv_heads, slots, head_dim)
         self.num_layers = len(layers)
         self.evicted = 0  # prompt tokens whose keys and values a retention left out, per head
@@ -70,7 +73,7 @@ class Arena:
         ]
         self._find_parts()
 
-    @torch.inference_mode(False)  # see rows.room_for
+    @torch.inference_mode(False)  # see room_for
     def _find_parts(self) -> None:
         """Views of the buffers by layer: making them anew in each write took a third of its time on the host."""
         self._parts = {}
@@ -127,3 +130,59 @@ class Arena:
         """Rows of the batch by ``index`` (beam search)."""
         self._buffers = [pick_batch(buffer, index, _BATCH) for buffer in self._buffers]
         self._find_parts()
+
+
+def take_rows(buffer: Tensor, index: Tensor, dim: int = 1, batch: int = 0, fillers: bool = True) -> Tensor:
+    """(batch, n, ...) the rows ``index`` (batch, n) of ``buffer``, whose rows lie along ``dim``.
+
+    Args:
+        fillers: the index of a batch may hold -1.
+    """
+    if buffer.shape[batch] == 1:
+        return buffer.index_select(dim, index[0])
+    return buffer.gather(dim, _expand(index, buffer, dim, batch, fillers))
+
+
+def put_rows(buffer: Tensor, index: Tensor, rows: Tensor, dim: int = 1, batch: int = 0, fillers: bool = True) -> None:
+    """Write ``rows`` (batch, n, ...) at ``index`` (batch, n) of ``buffer``, in place; see ``take_rows``."""
+    if buffer.shape[batch] == 1:
+        buffer.index_copy_(dim, index[0], rows)
+    else:
+        buffer.scatter_(dim, _expand(index, buffer, dim, batch, fillers), rows)
+
+
+def _expand(index: Tensor, buffer: Tensor, dim: int, batch: int, fillers: bool) -> Tensor:
+    """``index`` (batch, n) for every element of the rows it names."""
+    shape = list(buffer.shape)
+    shape[dim] = index.shape[1]
+    flat = [size if axis in (batch, dim) else 1 for axis, size in enumerate(shape)]
+    return (index.remainder(buffer.shape[dim]) if fillers else index).view(flat).expand(shape)
+
+
+def room_for(buffer: Tensor | None, rows: int, like: Tensor, fill: float | None = None, dim: int = 1) -> Tensor:
+    """``buffer`` with at least ``rows`` rows and the bin, grown with room to spare if it has fewer.
+
+    Growth is amortised and costs little memory: an eighth of few rows, a sixteenth of many. A buffer is made outside
+    inference mode, whatever mode the caller is in, so that a later step of another mode may write into it.
+
+    Args:
+        like: gives the shape but for the rows, the type and the device of a new buffer.
+        fill: what unwritten rows hold; finite where a mask hides them. None: anything, where they are never read; on a
+            CPU they then take no memory before they are needed.
+    """
+    if buffer is not None and buffer.shape[dim] > rows:
+        return buffer
+    spare = rows // 16 + min(rows // 16, 32) + 16
+    shape = [*like.shape[:dim], rows + spare, *like.shape[dim + 1 :]]
+    with torch.inference_mode(False):
+        grown = like.new_empty(shape) if fill is None else like.new_full(shape, fill)
+    if buffer is not None:
+        kept = buffer.shape[dim] - 1
+        grown.narrow(dim, 0, kept).copy_(buffer.narrow(dim, 0, kept))
+    return grown
+
+
+@torch.inference_mode(False)  # see room_for
+def pick_batch(buffer: Tensor, rows: Tensor, batch: int = 0) -> Tensor:
+    """``buffer`` with the ``rows`` (new batch,) of its axis ``batch``, in that order."""
+    return buffer.index_select(batch, rows.to(buffer.device))

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lazybench.pruning.masks import CAUSAL
-from lazybench.pruning.step import Step
+from lazybench.pruning.attention import CAUSAL
+from lazybench.pruning.stage import Step
 
 if TYPE_CHECKING:
     from lazybench.pruning.cache import LazyCache
+    from lazybench.pruning.choosing import Viewers
 
 # nemotron and the Japanese GPT-NeoX joined the interface later
 FAMILIES = ("bloom", "codegen", "falcon", "gpt_neox_japanese", "gptj", "mpt", "nemotron")
@@ -68,9 +69,9 @@ def _by_key(values: Tensor, selected: Tensor) -> Tensor:
 class AttentionWatch(TorchFunctionMode):
     """Sees the layer's own softmax or SDPA call and shows the newest queries' rows to whoever looks."""
 
-    def __init__(self, cache: LazyCache) -> None:
+    def __init__(self, cache: LazyCache, viewers: Viewers) -> None:
         super().__init__()
-        self.cache, self.wanted = cache, cache.look.wanted(cache)
+        self.cache, self.viewers, self.wanted = cache, viewers, viewers.wanted(cache)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -91,7 +92,7 @@ class AttentionWatch(TorchFunctionMode):
 
     def _show(self, rows: Tensor) -> None:
         with torch._C.DisableTorchFunction():
-            self.cache.look(self.cache, rows.shape[1], rows=rows)
+            self.viewers.show(self.cache, rows.shape[1], rows=rows)
 
 
 def _rows(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:

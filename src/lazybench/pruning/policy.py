@@ -7,16 +7,98 @@ None of these parts calls another; the engine asks each in turn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
 
 from lazybench.errors import UserError, check_share, check_whole_number
-from lazybench.pruning.budgets import Budget, Mass
-from lazybench.pruning.placement import BEFORE_THE_FIRST, At, Placement
-from lazybench.pruning.retention import Retention
-from lazybench.pruning.revival import NEVER, Revival
-from lazybench.pruning.scorers import AttentionScorer, Scorer
+from lazybench.pruning.budgets import NEVER, Budget, Mass, Revival
+from lazybench.pruning.scorers import AttentionScorer, Scorer, Seen
+
+BEFORE_THE_FIRST = -1  # a pruning layer of -1: the tokens are chosen before any layer runs
+
+# asked after each layer that may prune, with its scores (batch, keys) if it has any: are tokens pruned here?
+Decision = Callable[[int, Tensor | None], bool]
+
+
+class Placement(Protocol):
+    """Where a policy prunes."""
+
+    @property
+    def fixed(self) -> tuple[int, ...] | None:
+        """The pruning layers, where they are known beforehand."""
+
+    def scored(self, look_back: int) -> frozenset[int] | range:
+        """The layers whose attention is scored, when a pruning layer looks back on ``look_back`` of them."""
+
+    def begin(self) -> Decision:
+        """The decision for one prefill."""
+
+
+@dataclass(frozen=True)
+class At:
+    """After these layers, whatever the prompt.
+
+    Args:
+        layers: 0-based indices, strictly rising; -1: before the first layer.
+    """
+
+    layers: tuple[int, ...]
+
+    @property
+    def fixed(self) -> tuple[int, ...] | None:
+        return self.layers
+
+    def scored(self, look_back: int) -> frozenset[int] | range:
+        """With ``look_back`` layers each, the pruning layer itself included."""
+        return frozenset(layer for last in self.layers for layer in range(max(0, last - look_back + 1), last + 1))
+
+    def begin(self) -> Decision:
+        return lambda layer, _: layer in self.layers
+
+
+@dataclass(frozen=True)
+class PerHead:
+    """A retention: the best-scored keys of each key-value head, and the newest.
+
+    Asked once per full-attention layer, after the attention of the prefill, so it saves memory and decoding time, never
+    TTFT.
+
+    Args:
+        scorer: scores by key-value head.
+        budget: keys that each head keeps, ``last`` included: of the prompt with ``of="context"``, of the keys
+            that the layer computed with ``of="entered"``.
+        last: newest keys that always stay.
+        first_layers: layers from the first that keep everything (CLAA: 4).
+    """
+
+    scorer: AttentionScorer = field(default_factory=AttentionScorer)
+    budget: Budget | None = None
+    last: int = 1
+    first_layers: int = 0
+
+    def queries(self, prompt_tokens: int) -> int:
+        """How many of the newest queries it wants to see."""
+        return self.scorer.queries(prompt_tokens)
+
+    def spares(self, layer: int) -> bool:
+        """Whether this layer keeps all of its cache."""
+        return self.budget is None or layer < self.first_layers
+
+    def __call__(self, seen: Seen, prompt_tokens: int) -> Tensor | None:
+        """(batch, kv_heads, kept) slots to keep, rising; None: all."""
+        keys = seen.position.shape[1]
+        if self.budget is None:
+            return None
+        kept = max(self.last, self.budget.count(keys, prompt_tokens, self.last))
+        if kept >= keys:
+            return None
+        scores = self.scorer.by_kv_head(seen).clone()  # (batch, kv_heads, keys), in the text's order
+        scores[:, :, keys - self.last :] = torch.inf
+        return scores.topk(kept, dim=2).indices.sort(dim=2).values
 
 
 @dataclass(frozen=True)
@@ -28,15 +110,13 @@ class Policy:
         scorer: what they are ranked by.
         budget: how many stay; one for all prunings, or one each.
         first: tokens at the beginning of the prompt that always stay (attention sinks).
-        last: newest tokens that always stay. LazyLLM keeps the last alone, which asks.
+        last: newest tokens that always stay. 1 (LazyLLM): the query token.
         last_share: and so large a share of the prompt beside them, added to ``last`` (PyramidInfer).
         chunk: tokens that stay or go together.
         whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
         look_back: how many layers' scores a pruning layer considers, its own included.
         over_layers: how they are reduced.
-        generated: whether generated tokens are ranked like the prompt's (``"pruned"``), or every one of them is
-            kept and the budget counts prompt tokens alone (``"kept"``).
         before_mlp: tokens are dropped after the attention of the pruning layer, before its MLP, which is saved.
         revival: what comes back in decoding.
         retention: what of each layer's keys and values is kept after the prefill; None: all.
@@ -57,19 +137,16 @@ class Policy:
     whole_chunks: bool = False
     look_back: int = 1
     over_layers: Literal["max", "mean"] = "max"
-    generated: Literal["pruned", "kept"] = "pruned"
     before_mlp: bool = False
     revival: Revival = NEVER
-    retention: Retention | None = None
+    retention: PerHead | None = None
     name: str = field(default="token pruning", compare=False)
 
     def __post_init__(self) -> None:
-        check_whole_number("first", self.first, 0)
-        check_whole_number("last", self.last, 0)
+        for name, least in (("first", 0), ("last", 0), ("chunk", 1), ("look_back", 1)):
+            check_whole_number(name, getattr(self, name), least)
         if self.last_share != 0:
             check_share("last_share", self.last_share)
-        check_whole_number("chunk", self.chunk)
-        check_whole_number("look_back", self.look_back)
         layers = self.placement.fixed
         if layers is not None and isinstance(self.budget, Sequence) and len(self.budget) != len(layers):
             raise UserError(f"{len(layers)} pruning layers need as many budgets, not {len(self.budget)}")
@@ -77,11 +154,6 @@ class Policy:
         by_mass = any(isinstance(one, Mass) for one in budgets)
         if by_mass and isinstance(self.scorer, AttentionScorer) and self.scorer.signed:
             raise UserError("a share of the score's mass needs scores above 0; products and z-scores fall below")
-        if self.generated == "kept" and (by_mass or self.chunk > 1):
-            raise UserError(
-                "generated=kept counts prompt tokens alone, which chunks and shares of the mass don't; "
-                "set generated=pruned"
-            )
         if self.revives and (self.retention or self.before_mlp or not self.last):
             raise UserError(
                 "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "

@@ -12,9 +12,10 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d, max_pool1d
 
-from lazybench.errors import UserError, check_odd, check_whole_number
-from lazybench.pruning.reductions import pooled, standardised
+from lazybench.errors import UserError, check_odd
+from lazybench.pruning.settings import Checked, Count, Part
 
 # Probabilities made at once, a long window of queries being scored in blocks.
 _ELEMENTS_AT_ONCE = 2**25
@@ -59,15 +60,13 @@ class Scorer(Protocol):
 
     def queries(self, prompt_tokens: int) -> int:
         """How many of the newest queries it wants to see in a prefill of ``prompt_tokens``."""
-        ...
 
     def __call__(self, seen: Seen) -> Tensor:
         """(batch, keys) float32 (float64 for a float64 model)."""
-        ...
 
 
 @dataclass(frozen=True)
-class AttentionScorer:
+class AttentionScorer(Checked):
     """The attention that the newest queries pay to each key. The defaults are LazyLLM's equation 1.
 
     ``s_i = (1/H) sum_h A[h, N, i]`` (arXiv 2407.14057, section 3.2): only row N of A is computed, so the cost is
@@ -89,19 +88,18 @@ class AttentionScorer:
         UserError: a window or pool below 1, an even pool.
     """
 
-    window: int = 1
-    window_share: float = 0.0
+    window: Count = 1
+    window_share: Part = 0.0
     newest_weight: float = 1.0
     products: bool = False
     own_columns: bool = True
-    pool: int = 1
+    pool: Count = 1
     pool_by: Literal["mean", "max"] = "mean"
     heads: Literal["mean", "max", "query_max"] = "mean"
     standardise: bool = False
 
     def __post_init__(self) -> None:
-        check_whole_number("window", self.window)
-        check_whole_number("pool", self.pool)
+        super().__post_init__()
         check_odd("pool", self.pool)
 
     @property
@@ -206,7 +204,9 @@ def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
             raise UserError("this family shows probabilities, not query-key products; score with softmax")
         yield seen.rows.to(torch.promote_types(seen.rows.dtype, torch.float32))
         return
-    query, key = _of(seen.query), _of(seen.key)
+    assert seen.query is not None
+    assert seen.key is not None
+    query, key = seen.query, seen.key
     batch, heads, queries, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     precision = torch.promote_types(query.dtype, torch.float32)
@@ -251,16 +251,61 @@ def flops_of_rows(seen: Seen, queries: int) -> float:
 
 def _hidden(seen: Seen, rows: slice, keys: int) -> Tensor | None:
     """(batch, 1, rows, keys) True where a query does not see a key of the first ``keys``; None when each sees all."""
-    newest_alone = seen.query_position.shape[1] == 1
-    if newest_alone and seen.valid is None:
-        return None
-    if newest_alone:
-        return ~_of(seen.valid)[:, None, None, :]
+    if seen.query_position.shape[1] == 1:
+        return None if seen.valid is None else ~seen.valid[:, None, None, :]
     own = seen.query_position[:, None, rows, None]
     hidden = seen.position[:, None, None, :keys] > own
     return hidden if seen.valid is None else hidden | (own < 0) | ~seen.valid[:, None, None, :keys]
 
 
-def _of(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None, "a layer shows its queries and keys, or its rows"
-    return tensor
+def pooled(
+    scores: Tensor,
+    length: int,
+    by: Literal["mean", "max"],
+    position: Tensor | None = None,
+    counted: Tensor | None = None,
+) -> Tensor:
+    """``scores`` (batch, heads, keys) pooled over ``length`` neighbours in the text.
+
+    Args:
+        by: ``"mean"`` divides by ``length`` everywhere, with zeros beyond the ends; ``"max"`` looks at what is there.
+        position: (batch, keys) original positions where the keys do not lie in the text's order.
+        counted: (batch, keys) False for keys that count as lying beyond the ends; None: all count.
+    """
+    if counted is not None:
+        scores = scores.masked_fill(~counted[:, None], 0.0 if by == "mean" else -torch.inf)
+        position = None if position is None else position.masked_fill(~counted, -1)  # nobody's neighbours
+    order = None
+    if position is not None:
+        order = position.argsort(dim=1)[:, None].expand_as(scores)
+        scores = scores.gather(2, order)
+    pool = avg_pool1d if by == "mean" else max_pool1d
+    scores = pool(scores, length, stride=1, padding=length // 2)
+    return scores if order is None else torch.zeros_like(scores).scatter(2, order, scores)
+
+
+def standardised(scores: Tensor, counted: Tensor | None = None) -> Tensor:
+    """``scores`` (batch, kv_heads, keys) as z-scores along the text; keys that are not ``counted`` get 0."""
+    weights = torch.ones_like(scores[:, :1]) if counted is None else counted[:, None].to(scores.dtype)
+    counts = weights.sum(dim=2, keepdim=True)
+    mean = (scores * weights).sum(dim=2, keepdim=True) / counts.clamp(min=1)
+    variance = ((scores - mean) ** 2 * weights).sum(dim=2, keepdim=True) / (counts - 1).clamp(min=1)
+    return (scores - mean) / (variance.sqrt() + 1e-8) * weights
+
+
+def over_layers(
+    rows: list[tuple[Tensor, Tensor]], position: Tensor, tokens: int, how: Literal["max", "mean"]
+) -> Tensor:
+    """Scores of several layers reduced to one, (batch, keys) for the keys at ``position``.
+
+    Args:
+        rows: each layer's scores and the positions of its keys, both (batch, keys of that layer).
+        position: (batch, keys), candidates in each of these layers.
+        tokens: how many positions there are.
+    """
+    aligned = []
+    for scores, at in rows:  # fillers, at -1, share the last column
+        by_position = scores.new_zeros(scores.shape[0], tokens + 1).scatter_(1, at.remainder(tokens + 1), scores)
+        aligned.append(by_position.gather(1, position.remainder(tokens + 1)))
+    stacked = torch.stack(aligned)
+    return stacked.amax(dim=0) if how == "max" else stacked.mean(dim=0)

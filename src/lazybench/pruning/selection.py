@@ -15,7 +15,7 @@ def choose(
     score: Tensor,
     position: Tensor,
     always: Tensor,
-    counts: list[int] | Tensor,
+    counts: list[int],
     valid: Tensor | None = None,
     best_first: bool = False,
 ) -> Tensor:
@@ -25,19 +25,16 @@ def choose(
         score: (batch, keys).
         position: (batch, keys) original positions.
         always: (batch, keys) True for tokens that stay whatever their score.
-        counts: how many stay in each row, those of ``always`` included; (batch,) where they lie on the device.
+        counts: how many stay in each row, those of ``always`` included.
         valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
 
     Returns:
         (batch, max(counts)) positions, the best first if asked, else in no particular order; -1 where a row keeps
-        fewer than another. As many as keys, the best first, where the counts lie on the device.
+        fewer than another.
     """
     ranked = score.masked_fill(always, torch.inf)
     if valid is not None:
         ranked = ranked.masked_fill(~valid, -torch.inf)
-    if isinstance(counts, Tensor):
-        best = position.gather(1, ranked.argsort(dim=1, descending=True))
-        return best.masked_fill(torch.arange(best.shape[1], device=best.device) >= counts[:, None], -1)
     keys = max(counts)
     chosen = position.gather(1, ranked.topk(keys, dim=1, sorted=best_first or min(counts) < keys).indices)
     if min(counts) < keys:

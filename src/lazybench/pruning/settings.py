@@ -6,14 +6,11 @@ types as they are. The caller chooses the class. Nothing in the data can name on
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
-
-import yaml
 
 from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, shown, unknown_name
 
@@ -23,6 +20,7 @@ Share = Annotated[float, "share"]  # above 0, at most 1
 Part = Annotated[float, "part"]  # from 0 to 1
 Count = Annotated[int, 1]  # a whole number of at least 1
 Number = Annotated[int, 0]  # a whole number of at least 0
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _known: dict[Any, dict[str, Any]] = {}  # a dataclass to its fields' annotations
 
 
@@ -76,14 +74,12 @@ def typed(hint: Any, value: object, name: str, default: Any = None) -> Any:
         UserError: it is of another type; the line names it ``name``.
     """
     options = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        if value is None and NoneType in options:
+    nullable = get_origin(hint) in (Union, UnionType)
+    if nullable:
+        if value is None:
             return None
-        (hint,) = (option for option in options if option is not NoneType)  # a type, or null
-        nullable = NoneType in options
+        (hint,) = (option for option in options if option is not NoneType)
         options = get_args(hint)
-    else:
-        nullable = False
     limit = None
     if get_origin(hint) is Annotated:
         hint, limit = get_args(hint)
@@ -149,43 +145,6 @@ def path_of(text: str | Path | float) -> Path:
         ) from None
 
 
-def read_settings(path: Path, name: str) -> dict[str, Any]:
-    """A YAML file of settings that anybody may have written, as plain data.
-
-    Raises:
-        UserError: it can't be read, holds no settings, or holds what Hydra or OmegaConf would act on.
-    """
-    from omegaconf import OmegaConf
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        values = None if aliases else OmegaConf.to_container(OmegaConf.create(text) if text.strip() else {})
-    except Exception as error:  # whatever a file that is no YAML makes the parser raise
-        raise UserError(f"{name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if aliases:
-        raise UserError(f"{name}: *NAME, which repeats another part, is not read; write it out")
-    if not isinstance(values, dict):
-        raise UserError(f"{name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
-    _check_is_data(values, name, "")
-    return {str(key): value for key, value in values.items()}
-
-
-def _check_is_data(value: object, name: str, key: str) -> None:
-    """Refuse what would run or read something if it were acted on, at any depth: ``_target_``, ``${oc.env:HOME}``."""
-    if isinstance(value, Mapping):
-        for part, inner in value.items():
-            whole = f"{key}.{part}".lstrip(".")
-            if re.fullmatch(r"_\w+_", str(part)):
-                raise UserError(f"{name}: {whole} names code to run; a file is data, leave it out")
-            _check_is_data(inner, name, whole)
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            _check_is_data(inner, name, f"{key}[{place}]")
-    elif isinstance(value, str) and "${" in value:
-        raise UserError(f"{name}: {key}={value} reads another value; a file is data, write the value out")
-
-
 def _hints(kind: Any) -> dict[str, Any]:
     if kind not in _known:
         found = get_type_hints(kind, include_extras=True)
@@ -198,15 +157,8 @@ def _is_number(value: object, kind: Any) -> bool:
 
 
 def _words(hint: Any, name: str) -> str:
-    words: dict[Any, str] = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        Path: "a path",
-    }
-    if hint in words:
-        return words[hint]
+    if hint in _WORDS:
+        return _WORDS[hint]
     if get_origin(hint) is Literal:
         return " or ".join(", ".join(map(str, get_args(hint))).rsplit(", ", 1))
     if get_origin(hint) is tuple:

@@ -1,19 +1,22 @@
-"""Which tokens a stage's layers have computed, and in which slot of their key and value buffers each lies.
+"""Which tokens a stage's layers have computed, in which slot of their buffers each lies, and one forward pass.
 
 A *stage* is the run of layers between two prunings: all of them compute the same tokens, so one table serves them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
-import numpy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Slots = NDArray[numpy.int64]
+from lazybench.pruning.attention import MaskRule, Visibility
+from lazybench.pruning.policy import Decision
+
 FILLER = -1  # a position, slot or token that is not there: it fills up the shorter rows of a batch
 
 
@@ -31,26 +34,17 @@ class Plan:
         moves: (source, destination) slots, each (batch, n), of rows to move before the stage's first layer runs.
         in_order: ``current`` and ``selected`` are the same tokens in the same, rising order.
         revived: of the tokens to compute, those of earlier steps, summed over the batch.
-        at: the positions whose states are read for ``current``, where these may be fillers though there is one row.
-
-    Counts that the host does not know are tensors (batch,) on the device.
     """
 
     current: Tensor
     selected: Tensor
     valid: Tensor | None
-    counts: list[int] | Tensor
-    computed: list[int] | Tensor
+    counts: list[int]
+    computed: list[int]
     slots: slice | Tensor
     moves: tuple[Tensor, Tensor] | None = None
     in_order: bool = False
-    revived: int | Tensor = 0
-    at: Tensor | None = None
-
-    @property
-    def reads(self) -> Tensor:
-        """(batch, queries) positions whose states are those of ``current``; any for a filler."""
-        return self.current if self.at is None else self.at
+    revived: int = 0
 
 
 class Stage:
@@ -83,22 +77,28 @@ class Stage:
     def __init__(self, layers: Sequence[int] = ()) -> None:
         self.layers = layers
         self.end = 0  # slots in use, of the longest row of the batch
-        self.held: list[int] = []  # tokens with keys and values here, of each row
         self.counts: list[int] = []  # tokens of each row that the latest step attended to
         self.position: Tensor | None = None  # (batch, selected) of the latest step, in slot order, on the device
-        self._table: tuple[Slots, Slots] | None = None  # (batch, slots) position, (batch, positions) slot
+        # of each row, once a step has selected anew; on the host
+        self._tokens: list[array[int]] = []  # by slot
+        self._slots: list[dict[int, int]] = []  # by token
+        self._front: list[set[int]] = []  # tokens that the latest step attended to
+
+    @property
+    def held(self) -> list[int]:
+        """Tokens with keys and values here, of each row."""
+        return [len(slots) for slots in self._slots] or self.counts
 
     def append(self, new: int, position: Tensor, valid: Tensor | None, counts: list[int]) -> Plan:
-        """The first stage: every token is computed and selected, slots are positions.
+        """The first stage: all ``new`` tokens are computed, every token is selected, slots are positions.
 
         Args:
-            new: tokens of this step.
             position: (batch, tokens) all positions so far, rising.
             valid: (batch, tokens) False for padding; None without padding.
             counts: candidates of each row of the batch.
         """
         tokens = position.shape[1]
-        self.end, self.counts, self.held = tokens, counts, counts
+        self.end, self.counts = tokens, counts
         return Plan(
             current=position[:, tokens - new :],
             selected=position,
@@ -109,19 +109,17 @@ class Stage:
             in_order=tokens == new,
         )
 
-    @torch.inference_mode(False)  # see rows.room_for
-    def begin(self, chosen: Tensor | None, counts: list[int] | Tensor) -> Plan:
+    @torch.inference_mode(False)  # see kv.room_for
+    def begin(self, chosen: Tensor, counts: list[int]) -> Plan:
         """A later stage in the prefill: the chosen tokens take the first slots in the text's order.
 
         Args:
             chosen: (batch, keys) positions in any order; fillers where a row has fewer.
             counts: how many each row has.
         """
-        assert chosen is not None
-        assert isinstance(counts, list)
         current = chosen.sort(dim=1).values
         keys = current.shape[1]
-        self.end, self.counts, self.held, self.position = keys, counts, list(counts), current
+        self.end, self.counts, self.position = keys, counts, current
         ragged = min(counts) < keys
         return Plan(current, current, current >= 0 if ragged else None, counts, counts, slice(0, keys), in_order=True)
 
@@ -132,7 +130,6 @@ class Stage:
         self.position = torch.cat([self.position, new], dim=1)
         self.end, count = self.position.shape[1], new.shape[1]
         self.counts = [number + count for number in self.counts]
-        self.held = [number + count for number in self.held]
         return Plan(
             current=new,
             selected=self.position,
@@ -144,14 +141,7 @@ class Stage:
 
     @torch.inference_mode(False)
     def select(
-        self,
-        chosen: Tensor | None,
-        counts: list[int] | Tensor,
-        start: int,
-        tokens: int,
-        most: int | None = None,
-        attend_to_all: bool = False,
-        like: Tensor | None = None,
+        self, step: Step, chosen: Tensor | None, counts: list[int], most: int | None, attend_to_all: bool
     ) -> Plan:
         """A later stage in a decoding step: find who has to be computed, make room in front, say where all goes.
 
@@ -159,101 +149,105 @@ class Stage:
             chosen: (batch, keys) positions, each row's best first and its fillers last. None: what the last step
                 selected, and the new tokens.
             counts: how many of them each row selects.
-            start: tokens before this step.
-            tokens: how many positions there are.
             most: at most so many older tokens are revived, the best.
             attend_to_all: everything computed is selected; ``chosen`` only says what is revived.
-            like: a tensor on the device of the plan's tensors.
         """
-        device = (chosen if chosen is not None else like).device  # type: ignore[union-attr]
-        (position, slot), wanted = self._tables(tokens, chosen)
-        new = numpy.arange(start, tokens)
+        new, before = range(step.start, step.tokens), step.plan.current  # (batch, n), the new tokens last
+        wanted = self._read(chosen)
         if wanted is None and attend_to_all and min(self.held) == self.end:  # the new tokens come behind, nothing moves
-            assert like is not None
-            behind = numpy.arange(self.end, self.end + len(new))
-            position[:, behind], slot[:, new] = new, behind
-            return self.extend(like[:, -len(new) :])
-        moves, written, selected = [], [], []
-        for row, latest in enumerate(self.counts):
-            picked = numpy.append(position[row, :latest], new) if wanted is None else wanted[row, : counts[row]]
-            missing = picked[slot[row, picked] < 0]
-            revived = missing[missing < start][:most]
-            missing = numpy.sort(numpy.concatenate([revived, missing[missing >= start]]))
-            here = position[row][position[row] >= 0] if attend_to_all else picked[slot[row, picked] >= 0]
-            moves.append(self._place(row, here, missing, position, slot))
-            written.append((missing, slot[row, missing], len(revived)))
-            selected.append(len(here) + len(missing))
-        self.counts = selected
-        keys = max(self.counts)
-        arrays = [
-            _filled_up([source for source, _ in moves], self.end),  # a slot that no token uses
-            _filled_up([destination for _, destination in moves], self.end),
-            _filled_up([current for current, _, _ in written], FILLER),
-            _filled_up([slots for _, slots, _ in written], self.end),
-            position[:, :keys],
-            numpy.array(self.counts)[:, None],
-        ]
-        packed = torch.from_numpy(numpy.concatenate(arrays, axis=1)).to(device, non_blocking=True)
-        sizes = [array.shape[1] for array in arrays]
-        source, destination, current, slots, self.position, count = packed.split(sizes, dim=1)
-        valid = torch.arange(keys, device=device) < count if min(self.counts) < keys else None
-        _, first, _ = written[0]
-        in_a_stretch = len(written) == 1 and first[-1] - first[0] == len(first) - 1
+            for by_slot, slots, front in zip(self._tokens, self._slots, self._front, strict=True):
+                slots.update(zip(new, range(self.end, self.end + len(new)), strict=True))
+                by_slot.extend(new)
+                front.update(new)
+            return self.extend(before[:, -len(new) :])
+        rows, revived = [], 0
+        for row, (slots, front) in enumerate(zip(self._slots, self._front, strict=True)):
+            picked: Collection[int] = new if wanted is None else wanted[row][: counts[row]]
+            selected = set(picked)
+            changed = front ^ selected
+            entering = changed & selected
+            leaving = set() if wanted is None or attend_to_all else changed - entering
+            missing = {token for token in entering if token not in slots}
+            older = {token for token in missing if token < step.start}
+            if most is not None and len(older) > most:
+                best = set([token for token in picked if token in older][:most])
+                entering, missing, older = entering - (older - best), missing - (older - best), best
+            if attend_to_all:
+                entering = missing | (slots.keys() - front)
+            rows.append(self._place(row, entering, leaving, sorted(missing)))
+            revived += len(older)
+        self.counts, self.end = [len(front) for front in self._front], max(map(len, self._tokens))
+        source, destination, current, written, self.position, count = self._on_device(rows, before.device)
+        keys = self.position.shape[1]
+        valid = torch.arange(keys, device=count.device) < count if min(self.counts) < keys else None
         return Plan(
             current=current,
             selected=self.position,
             valid=valid,
             counts=self.counts,
-            computed=[len(current) for current, _, _ in written],
-            revived=sum(count for _, _, count in written),
-            slots=slice(int(first[0]), int(first[-1]) + 1) if in_a_stretch else slots,
+            computed=[len(computed) for _, _, computed, _ in rows],
+            revived=revived,
+            slots=written,
             moves=(source, destination) if source.shape[1] else None,
         )
 
-    def _place(self, row: int, here: Slots, missing: Slots, position: Slots, slot: Slots) -> tuple[Slots, Slots]:
-        """Bring the tokens ``here`` and the ``missing`` ones to the front of a row: what has to move, and where to."""
-        front = len(here) + len(missing)
-        at = slot[row, here]
-        taken = numpy.zeros(front, dtype=bool)
-        taken[at[at < front]] = True
-        holes = numpy.flatnonzero(~taken)
-        behind = at[at >= front]  # selected, but not in front: as many holes are theirs, the others the missing ones'
-        residents = holes[position[row, holes] >= 0]
-        source = numpy.concatenate([residents, behind])
-        moved = position[row, source]
-        position[row, source] = FILLER
-        homes = front + numpy.flatnonzero(position[row, front:] < 0)[: len(residents)]
-        destination = numpy.concatenate([homes, holes[: len(behind)]])
-        position[row, destination], slot[row, moved] = moved, destination
-        position[row, holes[len(behind) :]], slot[row, missing] = missing, holes[len(behind) :]
-        self.end = max(self.end, front, *(homes + 1))
-        self.held[row] += len(missing)
-        return source, destination
+    def _place(
+        self, row: int, entering: set[int], leaving: set[int], missing: list[int]
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Bring who enters the front of a row there, and who leaves it behind.
 
-    def _tables(self, tokens: int, chosen: Tensor | None) -> tuple[tuple[Slots, Slots], Slots | None]:
-        """The table on the host, with room for every position, and ``chosen``."""
-        if self._table is not None:
-            wanted = None if chosen is None else _on_the_host(chosen)[0]
-        else:  # the first step, which always chooses
-            assert self.position is not None
-            assert chosen is not None
-            kept, wanted = _on_the_host(self.position, chosen)  # (batch, kept), fillers in front
-            slot = numpy.full((len(kept), tokens), FILLER)
-            for row, positions in enumerate(kept):
-                at = numpy.flatnonzero(positions >= 0)
-                slot[row, positions[at]] = at
-            room = ((0, 0), (0, tokens - kept.shape[1]))
-            self._table = numpy.pad(kept, room, constant_values=FILLER), slot
-        position, slot = self._table
-        if slot.shape[1] < tokens:
-            room = ((0, 0), (0, tokens + tokens // 8 - slot.shape[1]))
-            position, slot = (numpy.pad(table, room, constant_values=FILLER) for table in self._table)
-            self._table = position, slot
-        return self._table, wanted
+        Returns:
+            Slots to move from and to; the ``missing`` tokens, and the slots that they get.
+        """
+        tokens, slots, front = self._tokens[row], self._slots[row], self._front[row]
+        before, size = len(front), len(front) - len(leaving) + len(entering)
+        tokens.extend([FILLER] * (len(slots) + len(missing) - len(tokens)))
+        taken = {slots[token] for token in entering if token in slots}
+        left = {slots[token] for token in leaving}
+        holes = sorted(slot for slot in (left | {*range(before, size)}) - taken if slot < size)
+        residents = [slot for slot in holes if tokens[slot] != FILLER]
+        behind = sorted(slot for slot in (taken | {*range(size, before)}) - left if slot >= size)
+        source = residents + behind
+        moved = [tokens[slot] for slot in source]
+        for slot in source:
+            tokens[slot] = FILLER
+        homes, home = [], size - 1
+        for _ in residents:
+            home = tokens.index(FILLER, home + 1)
+            homes.append(home)
+        destination, written = homes + holes[: len(behind)], holes[len(behind) :]
+        for token, slot in zip(moved + missing, destination + written, strict=True):
+            tokens[slot], slots[token] = token, slot
+        front -= leaving
+        front |= entering
+        return source, destination, missing, written
 
-    def tokens_held(self) -> int | Tensor:
-        """Tokens with keys and values here, of the whole batch."""
-        return sum(self.held)
+    def _read(self, chosen: Tensor | None) -> list[list[int]] | None:
+        """``chosen`` on the host; the first step, which always chooses, reads the prefill's table too."""
+        if self._slots:
+            return None if chosen is None else chosen.tolist()
+        assert self.position is not None
+        assert chosen is not None
+        kept, wanted = _on_the_host(self.position, chosen)
+        for positions in kept:  # fillers in front
+            self._tokens.append(array("q", positions))
+            self._slots.append({token: slot for slot, token in enumerate(positions) if token != FILLER})
+            self._front.append(set())
+        return wanted
+
+    def _on_device(self, rows: Sequence[Sequence[Sequence[int]]], device: torch.device) -> Sequence[Tensor]:
+        """What ``_place`` says of each row, filled up in front, its front's tokens and their number, in one copy."""
+        fillers = (self.end, self.end, FILLER, self.end)  # a slot that no token uses
+        longest = [max(map(len, parts)) for parts in zip(*rows, strict=True)]
+        keys, packed = max(self.counts), array("q")
+        for row, parts in enumerate(rows):
+            for part, length, filler in zip(parts, longest, fillers, strict=True):
+                packed.extend(chain([filler] * (length - len(part)), part))
+            packed.extend(self._tokens[row][:keys])
+            packed.extend([FILLER] * (keys - len(self._tokens[row])))
+            packed.append(self.counts[row])
+        together = torch.frombuffer(packed, dtype=torch.int64).view(len(rows), -1).to(device, non_blocking=True)
+        return together.split([*longest, keys, 1], dim=1)
 
     @torch.inference_mode(False)
     def reorder(self, index: Tensor) -> None:
@@ -261,22 +255,78 @@ class Stage:
         rows = index.tolist()
         if self.position is not None:
             self.position = self.position.index_select(0, index.to(self.position.device))
-        if self._table is not None:
-            self._table = self._table[0][rows], self._table[1][rows]
-        self.counts, self.held = [self.counts[row] for row in rows], [self.held[row] for row in rows]
+        if self._slots:
+            self._tokens = [self._tokens[row][:] for row in rows]
+            self._slots = [dict(self._slots[row]) for row in rows]
+            self._front = [set(self._front[row]) for row in rows]
+        self.counts = [self.counts[row] for row in rows]
 
 
-def _on_the_host(*tensors: Tensor) -> list[Slots]:
-    """Tensors (batch, n) of one device, in one copy: the step's one wait."""
-    together = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
-    sizes = [tensor.shape[1] for tensor in tensors]
-    return numpy.split(together.cpu().numpy(), numpy.cumsum(sizes[:-1]), axis=1)
+def _on_the_host(kept: Tensor, chosen: Tensor) -> tuple[list[list[int]], list[list[int]]]:
+    """Two tensors (batch, n) of one device, in one copy: the step's one wait."""
+    rows = torch.cat([kept, chosen], dim=1).tolist()
+    return [row[: kept.shape[1]] for row in rows], [row[kept.shape[1] :] for row in rows]
 
 
-def _filled_up(rows: list[Slots], filler: int) -> Slots:
-    """Rows of different lengths as one array, filled up in front."""
-    longest = max(len(row) for row in rows)
-    padded = [
-        row if len(row) == longest else numpy.pad(row, (longest - len(row), 0), constant_values=filler) for row in rows
-    ]
-    return numpy.stack(padded)
+class Step:
+    """State of one forward pass between its first and its last layer.
+
+    Attributes:
+        start: tokens before this step.
+        new: tokens of this step.
+        selects: tokens go on stage by stage in this step. A policy that revives nothing does so in the prefill only;
+            its later steps go on with what they have.
+        scores_anew: and they are scored for it; if not, each stage takes its last selection and the new tokens.
+        decide: whether tokens are pruned after a layer, given its scores.
+        stage, plan: the current stage, and what it computes and attends to.
+        layer: the layer that brought its keys last.
+        prunings: how many prunings this step has passed.
+        scores: by scored layer, its scores and the positions of its keys, both (batch, keys).
+    """
+
+    def __init__(self, start: int, new: int, selects: bool, scores_anew: bool, decide: Decision) -> None:
+        self.start, self.new, self.decide = start, new, decide
+        self.selects, self.scores_anew = selects, selects and scores_anew
+        self.stage: Stage
+        self.plan: Plan
+        self.layer = -1
+        self.prunings = 0
+        self.scores: dict[int, tuple[Tensor, Tensor]] = {}
+        self.stages_entered = 0
+        self.rows_that_go_on: Tensor | None = None  # chosen before the pruning layer's MLP, to be used after it
+        # by id: what layers share, with the tensor itself so that its id stays its own
+        self.inputs: dict[int, tuple[tuple, Tensor]] = {}
+
+    @property
+    def tokens(self) -> int:
+        return self.start + self.new
+
+    @property
+    def is_first_stage(self) -> bool:
+        return self.stages_entered == 1
+
+    def enter(self, stage: Stage, plan: Plan) -> None:
+        """Go on to the next stage: everything made for the last one is void."""
+        self.stage, self.plan = stage, plan
+        self.stages_entered += 1
+        self.gathered: dict[tuple, Tensor] = {}
+        self.cut: dict[tuple, tuple[dict[str, Any], dict[str, Any]]] = {}  # what layers got, and what they get
+        self._visibilities: dict[tuple[MaskRule, int, int], Visibility] = {}
+
+    def visibility(self, rule: MaskRule, evicted: int = 0, forgotten: int = 0) -> Visibility:
+        """Who sees whom under ``rule``, made once for all layers of the stage that lack the same keys.
+
+        Args:
+            evicted: keys of the prompt that a retention left out of the layer's cache.
+            forgotten: slots at the front that it lacks, older than its window.
+        """
+        key = (rule, evicted, forgotten)
+        if key not in self._visibilities:
+            plan = self.plan
+            selected, valid = plan.selected[:, forgotten:], plan.valid
+            if valid is not None and forgotten:
+                valid = valid[:, forgotten:]
+            if evicted:  # which ones depends on the head; all that are left are older than every query
+                selected = selected[:, evicted:].masked_fill(selected[:, evicted:] < self.start, 0)
+            self._visibilities[key] = Visibility(rule, plan.current, selected, valid, plan.in_order, self.tokens)
+        return self._visibilities[key]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import Tensor
 
 from lazybench.errors import UserError
 
@@ -26,7 +23,6 @@ class StepTrace:
         mlp_saved: the pruning layers' MLPs ran for the tokens that go on alone.
         scoring_flops: of the query-key products that tokens were scored by or a watcher was shown, beside the
             attention itself.
-        open: counts of stages that still lie on the device, 0 above until ``settle`` reads them.
     """
 
     new: int
@@ -35,28 +31,14 @@ class StepTrace:
     selected: tuple[int, ...] = ()
     revived: tuple[int, ...] = ()
     mlp_saved: bool = False
-    scoring_flops: float = field(default=0.0, compare=False)  # steps of fixed shapes score their fillers too
+    scoring_flops: float = 0.0
     again: int = 0
-    open: list[tuple[Any, ...]] = field(default_factory=list, compare=False, repr=False)
 
-    def add(self, computed: Sequence[int] | Tensor, selected: Sequence[int] | Tensor, revived: int | Tensor) -> None:
-        """Append the counts of one more stage, those of each row of the batch; tensors wait for ``Trace.settle``."""
-        if isinstance(computed, Tensor) or isinstance(selected, Tensor):
-            self.open.append((len(self.computed), computed, selected, revived))
-            computed, selected, revived = (), (), 0
-        assert isinstance(revived, int)
+    def add(self, computed: Sequence[int], selected: Sequence[int], revived: int) -> None:
+        """Append the counts of one more stage, those of each row of the batch."""
         self.computed += (sum(computed),)
         self.selected += (sum(selected),)
         self.revived += (revived,)
-
-    def settle(self) -> None:
-        """Read the counts that lie on a device."""
-        for stage, *counts in self.open:
-            for name, count in zip(("computed", "selected", "revived"), counts, strict=True):
-                known = list(getattr(self, name))
-                known[stage] = count if isinstance(count, int) else int(sum(count))
-                setattr(self, name, tuple(known))
-        self.open.clear()
 
 
 @dataclass
@@ -75,12 +57,6 @@ class Trace:
     kv_bytes: list[int] = field(default_factory=list)
     aux_bytes: list[int] = field(default_factory=list)
     steps: list[StepTrace] = field(default_factory=list)
-
-    def settle(self) -> None:
-        """Read what still lies on the device: steps of fixed shapes note it there, so as not to wait."""
-        self.aux_bytes = [int(count) for count in self.aux_bytes]
-        for step in self.steps:
-            step.settle()
 
     @property
     def prompt_tokens(self) -> int:

@@ -69,9 +69,7 @@ def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str]]:
 
 def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     """What the report and the leaderboard both take."""
-    parser.add_argument(
-        "folders", type=path_of, nargs="+", metavar="FOLDER", help="runs or campaigns, at any depth"
-    )
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="runs or campaigns, at any depth")
     parser.add_argument("--out", type=path_of, help=f"where to write; default: {folder}/ in the first folder")
     parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=WHERE)
     parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")

@@ -11,9 +11,9 @@ import numpy
 import torch
 
 from lazybench.measure.protocol import attempt
+from lazybench.methods.probe import probe_layers
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.models.flops import layer_cost
-from lazybench.pruning.probe import probe_layers
 from lazybench.run import provenance
 from lazybench.run.config import RunConfig
 from lazybench.run.files import write_atomically

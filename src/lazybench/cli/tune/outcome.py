@@ -25,8 +25,7 @@ from lazybench.errors import UserError
 from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
-from lazybench.pruning.published import DEPTHS
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.schedule import DEPTHS, PruningSchedule
 from lazybench.report.curves import curves_of
 from lazybench.report.frame import settings_label
 from lazybench.report.results import load

@@ -14,7 +14,7 @@ from lazybench.errors import UserError
 from lazybench.methods.base import Method
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import PRESETS, Taper
-from lazybench.pruning.published import DEPTHS
+from lazybench.pruning.schedule import DEPTHS
 from lazybench.run.config import TuneSettings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def with_places(method: Method, depths: Sequence[float], keep: Sequence[float], 
     """``method`` pruning there; what is not searched stays as the configuration has it."""
     places: dict[str, Any] = {"depths": tuple(depths), "keep": tuple(keep)}
     if isinstance(method, LazyLLMMethod):
-        return replace(method, pruning=replace(method.pruning, kind="steps", layers=None, **places))
+        return replace(method, pruning=replace(method.pruning, layers=None, **places))
     assert isinstance(method, Taper)
     return replace(method, preset=None, **places, **chosen)
 

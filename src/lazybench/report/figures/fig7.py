@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import cast
+from contextlib import suppress
 
 import numpy
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazybench.methods import build
-from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.errors import UserError
+from lazybench.pruning.schedule import PAPER, PruningSchedule
+from lazybench.pruning.settings import build
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.frame import settings_label
 from lazybench.run.record import Record
@@ -38,9 +39,10 @@ def stage_names(params: str, stages: int, layers: int | None) -> list[str]:
         params: LazyLLM's, as a record's ``setting`` has them.
         layers: of the model.
     """
-    schedule = cast(LazyLLMMethod, build("lazyllm", json.loads(params))).pruning
-    if layers and len(runs := schedule.stages(layers)) == stages:
-        return [f"layers {run.start}-{run.stop - 1}" for run in runs]
+    with suppress(UserError):  # an earlier version's record can name options that are gone
+        schedule = build(PruningSchedule, json.loads(params).get("pruning", {}), "pruning", PAPER)
+        if layers and len(runs := schedule.stages(layers)) == stages:
+            return [f"layers {run.start}-{run.stop - 1}" for run in runs]
     return [f"stage {index}" for index in range(stages)]
 
 

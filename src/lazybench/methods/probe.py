@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lazybench.pruning.choosing import EnoughSeen, Watch
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.look import EnoughSeen, Watch
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import AttentionScorer, Scorer, Seen
 
