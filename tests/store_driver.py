@@ -15,8 +15,9 @@ from lazybench.run.run_folder import RunFolder
 
 def record(number: int, error: str | None = None) -> Record:
     return Record(
-        *("tiny", "qasper", "single_doc_qa", "lazyllm", "layers=1 keep=0.5", f"s{number}"), repeat=number % 2,
-        prompt_tokens=100 + number, ttft_s=0.125, score=0.5, prediction="an answer, é世界 \n" * (number % 40),
+        *("tiny", "qasper", "single_doc_qa", "lazyllm", {"pruning": {"layers": [1], "keep": [0.5]}}, f"s{number}"),
+        repeat=number % 2, prompt_tokens=100 + number, ttft_s=0.125, score=0.5,
+        prediction="an answer, é世界 \n" * (number % 40),
         prompt_tokens_computed_by_step=((0.5, 0.25),) * 3, error=error,
     )  # fmt: skip
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy
 import yaml
 
-from lazybench.run.lines import to_line
-from lazybench.run.record import Record
+from lazybench.run.record import Record, to_line
 from lazybench.tasks.categories import ENGLISH
 
 FIGURE6 = [("lazyllm", f"depths={depth} keep={keep}") for depth in (0.1, 0.5, 0.9) for keep in (0.3, 0.7)]

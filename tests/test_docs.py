@@ -22,14 +22,13 @@ from test_exactness_policies import check_equal, prunes
 from tiny_requests import tiny_request
 
 import lazybench.methods
-from lazybench.cli.choices import prepare
+from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.experiment import ARTEFACTS, SIZES
 from lazybench.cli.groups import config_folder, method_nodes, register
 from lazybench.cli.help import answer_help
 from lazybench.methods import METHODS
 from lazybench.methods.base import Method
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.run.config import run_config
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/published/README.md", *ROOT.glob("docs/*.md")]
 PROGRAMS = ("python ", "lazybench ", "make ", "pip ")

@@ -14,7 +14,7 @@ from lazybench.run.record import Record
 
 
 def timed(method: str, sample: str, ttft_s: float, score: float | None = None, variant: str = "") -> Record:
-    return replace(record(0), method=method, variant=variant, sample_id=sample, ttft_s=ttft_s, score=score)
+    return replace(record(0), method=method, params=variant, sample_id=sample, ttft_s=ttft_s, score=score)
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from store_driver import completed, record
 
 from lazybench.errors import UserError
-from lazybench.run.lines import from_line, to_line
 from lazybench.run.reading import read_records
-from lazybench.run.record import Record
+from lazybench.run.record import Record, from_line, to_line
 from lazybench.run.run_folder import RunFolder
 
 CONFIG = {"model": {"name": "tiny", "dtype": "auto"}, "methods": [{"keep": [0.7, 0.5]}], "rate": 1e-5, "limit": None}

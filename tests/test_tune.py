@@ -16,11 +16,11 @@ from conftest import ROOT, RunPy, run_environment
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lazybench.cli.tune.outcome import Tried, best_at, write_best
+from lazybench.cli.tune.space import CHOICES, DEEPEST, GAP, parameters_of, starting_points, suggest
 from transformers import LlamaConfig
 
 from lazybench.cli.groups import composed, config_folder, register
-from lazybench.cli.tune.outcome import Tried, best_at, write_best
-from lazybench.cli.tune.space import CHOICES, DEEPEST, GAP, parameters_of, starting_points, suggest
 from lazybench.errors import UserError
 from lazybench.methods.base import Method
 from lazybench.methods.lazyllm import LazyLLMMethod

@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from transformers import PretrainedConfig
 
-from lazybench.cli.tune.search import searched_method
+from lazybench.cli.tune import searched_method
 from lazybench.methods.base import PolicyMethod
 from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
@@ -35,7 +35,7 @@ def dry_run(config: RunConfig) -> int:
     """
     shape = shape_of(config.model)
     name = config.model.display_name(quantized_as(config.model, shape))
-    print(f"would run {config.task_name} on {name}, into {config.out}{_state(config)}")
+    print(f"would run {config.task_name} on {name}, into {config.out}")
     lengths: list[int] = []  # of the prompts, in tokens
     new_tokens = 0
     for name in config.datasets:
@@ -43,8 +43,8 @@ def dry_run(config: RunConfig) -> int:
         samples = task.samples()
         limit = config.model.prompt_limit_tokens
         exact = getattr(task, "prompt_tokens", None)  # tasks of a fixed length
-        found = [exact or len(sample.prompt) // CHARACTERS_PER_TOKEN for sample in samples]
-        lengths += [min(tokens, limit) if limit and not exact else tokens for tokens in found]
+        about = [exact or len(sample.prompt) // CHARACTERS_PER_TOKEN for sample in samples]
+        lengths += [min(tokens, limit) if limit and not exact else tokens for tokens in about]
         new_tokens = max(new_tokens, config.max_new_tokens or task.max_new_tokens)
         print(f"  {name}: {len(samples)} samples")
     timed = 0
@@ -58,10 +58,8 @@ def dry_run(config: RunConfig) -> int:
     generations = passes * len(lengths) + config.warmup * len(config.methods) * config.timing
     if config.tune is not None:
         searched_method(config)
-        models = len(config.tune.models) or 1
-        generations = config.tune.trials * ceil(len(lengths) / 2) * models
-        of_each = f" of each of {models} models" if models > 1 else ""
-        print(f"  a search: {config.tune.trials} trials on every other sample{of_each}")
+        generations = config.tune.trials * ceil(len(lengths) / 2)
+        print(f"  a search: {config.tune.trials} trials on every other sample")
     print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
     if lengths:
         _forecast(config, shape, lengths, new_tokens, generations)
@@ -112,31 +110,23 @@ def _speed(
         model = random_model(cut, dtype, device, attention).eval()
         with torch.inference_mode():
             ids = torch.zeros(1, PROBE_TOKENS, dtype=torch.long, device=device)
-            prefill_s = min(_seconds(lambda: model(ids, logits_to_keep=1).logits[0, 0, 0].item()) for _ in range(2))  # noqa: B023
+            prefill_s = min(_seconds(functools.partial(model, ids, logits_to_keep=1)) for _ in range(2))
             cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
             for layer in cache.layers:  # only its length counts; one with a window keeps no more than that
                 times = -(-max(0, context - PROBE_TOKENS) // layer.keys.shape[2])
                 layer.update(layer.keys.repeat(1, 1, times, 1), layer.values.repeat(1, 1, times, 1))
             step = functools.partial(model, ids[:, :1], past_key_values=cache, use_cache=True)
-            steps.append(min(_seconds(lambda: step().logits[0, 0, 0].item()) for _ in range(4)))  # noqa: B023
+            steps.append(min(_seconds(step) for _ in range(4)))
     of_layer = max(0.0, steps[1] - steps[0]) / (PROBED[1] - PROBED[0])
     whole_step = steps[0] + of_layer * (shape.get_text_config().num_hidden_layers - PROBED[0])
     return prefill_s / full_prefill_flops(cut, PROBE_TOKENS), whole_step
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """Of a function that ends by handing a number to the host: the device has finished then."""
+def _seconds(forward: Callable[[], object]) -> float:
+    """Of a forward pass, to a number on the host: the device has finished then."""
     started = time.perf_counter()
-    work()
+    forward().logits[0, 0, 0].item()  # type: ignore[attr-defined]
     return time.perf_counter() - started
-
-
-def _state(config: RunConfig) -> str:
-    if (config.out / "done").exists():
-        return ", which is finished: nothing would be measured again"
-    path = config.out / "samples.jsonl"
-    kept = path.read_bytes().count(b"\n") if path.exists() else 0
-    return f", which holds {kept} records of it already" if kept else ""
 
 
 def _duration(seconds: float) -> str:

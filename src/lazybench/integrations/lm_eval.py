@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from lazybench.errors import UserError
-from lazybench.run.entry import command
+from lazybench.errors import UserError, command
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
 

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError, command, unknown_name
 from lazybench.pruning.settings import path_of
 from lazybench.report import where as conditions
-from lazybench.run.entry import command
 
 
 @command

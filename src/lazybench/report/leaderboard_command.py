@@ -6,9 +6,9 @@ import argparse
 import shlex
 import sys
 
+from lazybench.errors import command
 from lazybench.pruning.settings import path_of
 from lazybench.report.where import HELP
-from lazybench.run.entry import command
 
 JOIN = (
     "runs that differ in this stand in the same rows: code,hardware for shards of one experiment from different nodes, "

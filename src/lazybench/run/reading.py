@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from lazybench.errors import UserError
-from lazybench.run.lines import from_line
-from lazybench.run.record import Record, RecordKey
+from lazybench.run.record import Record, RecordKey, from_line
 
 LIBRARIES = ("python", "torch", "transformers", "tokenizers", "accelerate", "bitsandbytes")  # that numbers depend on
 HARDWARE = ("platform", "cpu", "cpus_usable", "torch_threads", "gpus", "cuda", "driver")

@@ -22,9 +22,8 @@ import yaml
 
 from lazybench.errors import UserError
 from lazybench.run.files import FolderLock, append_whole, write_atomically, write_error
-from lazybench.run.lines import from_line, to_line
 from lazybench.run.reading import flatten
-from lazybench.run.record import Record, RecordKey
+from lazybench.run.record import Record, RecordKey, from_line, to_line
 
 # what a run may not change halfway, beside its configuration: other weights or documents under the same name
 FIXED_FACTS = ("model", "tasks")

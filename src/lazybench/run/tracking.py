@@ -1,4 +1,7 @@
-"""``tracker=wandb``: https://docs.wandb.ai. Offline by itself where there is no account or no network."""
+"""Where a run can be watched from outside; results/ is complete without any of it.
+
+``tracker=wandb`` is https://docs.wandb.ai, offline by itself where there is no account or no network.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,29 @@ LIVE_METRICS = (
 )
 
 
-class WeightsAndBiases:
+class Tracker:
+    """What a run tells while it goes on. This one, ``tracker=none``, passes nothing on."""
+
+    def start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Called once, before the first sample."""
+
+    def log(self, record: Record) -> None:
+        """Called for every record, after it is on disk and outside every timed stretch."""
+
+    def finish(self, summary_csv: Path, plot_path: Path) -> None:
+        """Called once, when the tables and the plot are written."""
+
+
+def build_tracker(name: str) -> Tracker:
+    """The tracker of that name, ``none`` or ``wandb``; only the chosen one's package is imported.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    return WeightsAndBiases() if name == "wandb" else Tracker()
+
+
+class WeightsAndBiases(Tracker):
     """Config, live metrics, the summary table, the plot, and an artifact with what a sceptic needs."""
 
     def __init__(self) -> None:
