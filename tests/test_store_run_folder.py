@@ -250,7 +250,9 @@ def test_not_a_number_becomes_null_and_is_named() -> None:
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 records = st.builds(
     Record,
-    *(st.text() for _ in range(6)),
+    *(st.text() for _ in range(4)),
+    st.dictionaries(st.text(), st.none() | st.booleans() | numbers | st.text()),
+    st.text(),
     repeat=st.integers(0, 2**40),
     prompt_tokens=st.integers(0, 2**40),
     ttft_s=st.none() | numbers,

@@ -138,8 +138,9 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
     try:
         OmegaConf.resolve(config)
         _check_who_names_code(config, overrides)
-        load_plugins(typed(tuple[str, ...], OmegaConf.to_container(config).get("plugins"), "plugins"))
-        unused = unused_settings(overrides, cast(dict[str, Any], OmegaConf.to_container(config)))
+        given = cast(dict[str, Any], OmegaConf.to_container(config))
+        load_plugins(typed(tuple[str, ...], given.get("plugins"), "plugins"))
+        unused = unused_settings(overrides, given)
         if unused and not sweep:
             raise UserError("; ".join(unused) + "; leave it out")
         for line in unused:  # another job of the sweep may read it

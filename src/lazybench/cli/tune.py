@@ -94,7 +94,7 @@ def tune(config: RunConfig) -> int:
     table = study.trials_dataframe(("number", "values", "params")).to_csv(index=False, float_format="%.6g")
     write_atomically(config.out / "trials.csv", table.encode())
     done = study.get_trials(states=COMPLETE)
-    tried = [Tried(trial.number, *trial.values, suggest(trial, method, settings)) for trial in done]
+    tried = [Tried(trial.number, trial.values[0], trial.values[1], suggest(trial, method, settings)) for trial in done]
     best = best_at(settings.speedups, tried)
     write_atomically(config.out / "best.yaml", in_words(best).encode())
     return _confirm(config, best)
@@ -196,7 +196,8 @@ def _prompts(config: RunConfig) -> list[Judged]:
     loaded = load_model(config.model)
     if not loaded.scores_mean_something:
         raise UserError("a search needs real weights; leave model.weights=random out")
-    store, prompts = reference_store(config, loaded), []
+    store = reference_store(config, loaded)
+    prompts: list[Judged] = []
     for task in (build_task(name, replace(config.data, shard=TUNING)) for name in config.datasets):
         for index, sample in enumerate(task.samples()):
             request = request_for(config, loaded, task, encode(config, loaded, task, sample), index)
@@ -223,8 +224,10 @@ def _open_study(config: RunConfig, settings: TuneSettings, method: Method) -> op
     same = {key: value for key, value in config.resolved.items() if key != "tune"}
     same["space"] = [settings.stages, settings.least_keep, CHOICES[method.name]]
     digest = hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    name, directions = f"settings of {method.name}", ["minimize", "maximize"]
-    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    name = f"settings of {method.name}"
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=["minimize", "maximize"], load_if_exists=True
+    )
     # moved on by every trial that stands: a resumed search must not draw its first settings again
     seed = (config.seed * 1_000 + settings.job) * 1_000 + len(study.get_trials(deepcopy=False))
     study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True)

@@ -210,17 +210,13 @@ class RunFolder:
         (self.path / "done").unlink(missing_ok=True)
         facts_path = self.path / "provenance.json"
         first = _read(facts_path)
-        entry = {name: value for name, value in self._resume.items() if value != first.get(name)}
-        entry = {"after_records": len(self.done), "commit": self._resume.get("commit"), **entry}
+        other = {name: value for name, value in self._resume.items() if value != first.get(name)}
+        entry = {"after_records": len(self.done), "commit": self._resume.get("commit"), **other}
         first.setdefault("resumed", []).append(entry)
         write_atomically(facts_path, _json(first))
-        for name, what in (
-            ("commit", "other code"),
-            ("libraries", "other libraries"),
-            ("hardware", "other hardware"),
-        ):
-            if name in entry:
-                _notice(f"{self.path} goes on with {what}; provenance.json says from which record on")
+        for name in other.keys() & {"commit", "plugins", "libraries", "hardware"}:
+            what = "code" if name == "commit" else name
+            _notice(f"{self.path} goes on with other {what}; provenance.json says from which record on")
         self._resume = None
 
 

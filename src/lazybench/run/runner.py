@@ -31,7 +31,7 @@ from lazybench.tasks.base import Sample, Task
 from lazybench.tasks.plain_text import PlainText
 
 
-def run(config: RunConfig, write_report: Callable[[Path], None]) -> int:
+def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
     """Measure everything that the configuration asks for and that its folder does not hold yet.
 
     Args:
