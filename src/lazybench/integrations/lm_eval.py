@@ -2,7 +2,7 @@
 
 ::
 
-    python -m lazybench.integrations.lm_eval --model lazyllm --model_args pretrained=MODEL,pruning=paper \\
+    lazybench lm-eval --model lazyllm --model_args pretrained=MODEL,pruning=paper \\
         --tasks lazybench_qasper --metadata '{"data_root": "FOLDER"}' --batch_size 4
 
 Without ``data_root`` the documents come from the hub. Our task files are named ``lazybench_<dataset>``, the groups
