@@ -66,9 +66,8 @@ class LazybenchSlurmLauncher(SlurmLauncher):
             cluster="slurm", folder=folder, slurm_max_num_timeout=options.pop("max_num_timeout")
         )
         shared = BaseQueueConf.__dataclass_fields__
-        executor.update_parameters(
-            **{name if name in shared else f"slurm_{name}": value for name, value in options.items()}
-        )
+        named = {name if name in shared else f"slurm_{name}": value for name, value in options.items()}
+        executor.update_parameters(**named)
         arguments = [
             (list(overrides), "hydra.sweep.dir", number, f"job_{number}", Singleton.get_state())
             for number, overrides in enumerate(job_overrides, start=initial_job_idx)

@@ -202,17 +202,11 @@ def one_line(error: Exception) -> UserError:
         )
     if (match := re.search(r"Could not override '([^']+)'|override '\+?([\w.@/]+)", text)) is not None:
         key = match[1] or match[2]
-        known = [*_keys(), *groups()]
-        close = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
-        if not close:  # the last part alone, wherever it stands
-            ends = {name.split(".")[-1]: name for name in known}
-            close = [ends[end] for end in difflib.get_close_matches(key.split(".")[-1], ends, n=1, cutoff=0.7)]
-        hint = f"did you mean {' or '.join(close)}? " if close and close[0] != key else ""
+        chosen = [text for text in sys.argv[1:] if text.partition("=")[0] in groups() and "," not in text]
+        keys = [key.partition("[")[0] for key in flatten(OmegaConf.to_container(composed(chosen)))]
+        ends = {name.split(".")[-1]: name for name in keys}  # the last part alone, wherever it stands
+        close = difflib.get_close_matches(key, [*keys, *groups()], n=3, cutoff=0.7)
+        close = close or [ends[end] for end in difflib.get_close_matches(key.split(".")[-1], ends, n=1, cutoff=0.7)]
+        hint = f"did you mean {' or '.join(dict.fromkeys(close))}? " if close and close[0] != key else ""
         return UserError(f"unknown key {key!r}; {hint}`python run.py --help` lists the keys")
     return UserError(re.sub(r"\s*See https?://\S+.*", "", text))
-
-
-def _keys() -> list[str]:
-    """Every key of the configuration that was chosen, as it is typed: ``task.parameters.length``."""
-    chosen = [text for text in sys.argv[1:] if text.partition("=")[0] in groups() and "," not in text]
-    return list(dict.fromkeys(key.partition("[")[0] for key in flatten(OmegaConf.to_container(composed(chosen)))))

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -35,13 +36,11 @@ def run_folders(overrides: Sequence[str]) -> list[Path]:
     sweep = any(option in ("-m", "--multirun") for option in overrides)
     texts = prepare([text for text in overrides if not text.startswith("-")])
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(texts), max_batch_size=None)
-    folders: dict[Path, None] = {}
+    folders = []
     for job in jobs:
-        try:
-            folders[run_config(composed(job), sweep).out] = None
-        except UserError:
-            continue
-    return list(folders)
+        with suppress(UserError):
+            folders.append(run_config(composed(job), sweep).out)
+    return list(dict.fromkeys(folders))
 
 
 def print_end(arguments: Sequence[str]) -> None:

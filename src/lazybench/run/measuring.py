@@ -36,6 +36,9 @@ from lazybench.tasks.prompting import generation_kwargs
 
 # a draw of its own for every sample and repeat, the same in every process
 SEED_STRIDE = 1_000
+# a record's fields that a measurement and a method's work call the same
+MEASURED = ("ttft_s", "generation_s", "decode_step_s", "peak_memory_bytes", "added_memory_bytes")
+HELD = ("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end", "tokens_of_layer_runs", "other_flops")
 
 
 def encode(config: RunConfig, loaded: LoadedModel, task: Task, sample: Sample) -> Prompt:
@@ -152,12 +155,8 @@ class Measuring:
             return replace(record, error=measured)
         record = replace(
             self._with_work(record, measured.response, request, sample),
-            ttft_s=measured.ttft_s,
-            generation_s=measured.generation_s,
-            decode_step_s=measured.decode_step_s,
             overhead_s=measured.response.overhead_s,
-            peak_memory_bytes=measured.peak_memory_bytes,
-            added_memory_bytes=measured.added_memory_bytes,
+            **{name: getattr(measured, name) for name in MEASURED},
         )
         if self.config.launches and not record.repeat:
             counted = attempt(lambda: launches_and_waits(method, request), proven=True)
@@ -212,15 +211,10 @@ class Measuring:
             prompt_tokens_computed=shares.prompt_tokens_computed,
             prompt_tokens_computed_by_stage=shares.by_stage,
             prompt_tokens_computed_by_step=shares.by_step,
-            tokens_of_layer_runs=work.tokens_of_layer_runs,
             mlp_tokens_of_layer_runs=work.mlp_tokens_of_layer_runs or (),
-            other_flops=work.other_flops,
             flops_ratio=shares.flops_ratio,
-            kv_bytes_prefill=work.kv_bytes_prefill,
-            kv_bytes_end=work.kv_bytes_end,
-            aux_bytes_prefill=work.aux_bytes_prefill,
-            aux_bytes_end=work.aux_bytes_end,
             details=details or None,
+            **{name: getattr(work, name) for name in HELD},
         )
 
     def _with_answer(self, record: Record, new_tokens: Tensor, task: Task, sample: Sample) -> Record:
@@ -251,16 +245,10 @@ class Measuring:
 
 
 def _judged(record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
-    plain = attempt(reference)
-    found = plain if isinstance(plain, str) else attempt(lambda: fidelity(method, request, plain), proven=True)
-    return replace(record, error=f"fidelity: {found}") if isinstance(found, str) else _with_fidelity(record, found)
+    judged = attempt(lambda: fidelity(method, request, reference()), proven=True)
+    return replace(record, error=f"fidelity: {judged}") if isinstance(judged, str) else _with_fidelity(record, judged)
 
 
-def _with_fidelity(record: Record, found: Fidelity) -> Record:
-    return replace(
-        record,
-        fidelity_top1=found.top1,
-        fidelity_kl=found.kl,
-        fidelity_first_top1=found.first_top1,
-        fidelity_first_kl=found.first_kl,
-    )
+def _with_fidelity(record: Record, judged: Fidelity) -> Record:
+    names = ("top1", "kl", "first_top1", "first_kl")
+    return replace(record, **{f"fidelity_{name}": getattr(judged, name) for name in names})

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,8 @@ def _code() -> dict[str, Any]:
 
 
 def _libraries() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {package.name: package.version for package in distributions()}
+    return {name: installed[name] for name in LIBRARIES if name in installed}
 
 
 def _hardware() -> dict[str, Any]:

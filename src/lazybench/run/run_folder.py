@@ -129,9 +129,8 @@ class RunFolder:
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
     def _start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
-        samples, config_path, facts_path = (
-            self.path / name for name in ("samples.jsonl", "config.yaml", "provenance.json")
-        )
+        names = ("samples.jsonl", "config.yaml", "provenance.json")
+        samples, config_path, facts_path = (self.path / name for name in names)
         measured = samples.exists() and samples.stat().st_size > 0
         if config_path.exists():
             _same(_read(config_path), config, f"{config_path.parent} was measured with another configuration")

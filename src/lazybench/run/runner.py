@@ -53,7 +53,6 @@ def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
         shard = "/".join(str(number) for number in config.data.shard)
         print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
     loaded = load_model(_with_room_for(tasks, config))
-    _warn_of_slow_precision(loaded)
     for method in config.methods:
         method.prepare(loaded.model)
     for task in tasks:  # what fits no window, or scores no sample, is refused before anything is measured
@@ -96,27 +95,11 @@ def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
 
 def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
     """Random weights take prompts of any length; pretrained ones have the window that they were trained on."""
-    lengths = [
-        task.prompt_tokens + (config.max_new_tokens or task.max_new_tokens)
-        for task in tasks
-        if isinstance(task, PlainText)
-    ]
+    exact = [task for task in tasks if isinstance(task, PlainText)]
+    lengths = [task.prompt_tokens + (config.max_new_tokens or task.max_new_tokens) for task in exact]
     if config.model.weights != "random" or not lengths:
         return config.model
     return replace(config.model, window_tokens=max(lengths))
-
-
-def _warn_of_slow_precision(loaded: LoadedModel) -> None:
-    """Half precision halves the hours on some CPUs; where it is emulated it multiplied them by eight."""
-    weight = next(loaded.model.parameters())
-    known = torch.backends.mkldnn.is_available()  # elsewhere (an Apple CPU) nothing is known
-    emulated = known and weight.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if emulated and weight.dtype in (torch.bfloat16, torch.float16):
-        print(
-            f"this CPU emulates {str(weight.dtype).removeprefix('torch.')}, many times more slowly than it computes "
-            "float32: model.dtype=float32",
-            file=sys.stderr,
-        )
 
 
 def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
