@@ -1,5 +1,6 @@
 # make run   set up and run the main job on the embedded default (ARGS="task=needle limit=2" for more)
-# make test  set up and pass the checks: lint, format, types, tests
+# make check set up and pass the quick checks: lint, format, types, tests that need no process of their own
+# make test  set up and pass every check, but for what needs a Slurm
 # make notebooks   set up and run the notebooks anew; their outputs are stored with them
 # make docs  set up and build the documentation in site/; a broken link fails
 PYTHON ?= python3
@@ -7,10 +8,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint test-slurm notebooks docs clean
+.PHONY: run check test lint test-slurm notebooks docs clean
 
 run: $(READY)
 	$(BIN)/python run.py $(ARGS)
+
+# a stage of each part: the engine against its reference, methods, tasks, measuring, run folders, reports, command line
+QUICK := $(addprefix tests/test_,exactness.py schedule.py selection.py methods_registry.py methods_caps.py worked_examples.py \
+	tasks_rows.py tasks_metrics.py measure_work.py store_run_folder.py store_reading.py report_statistics.py \
+	unused_settings.py config_files.py models_configs.py progress.py)
+
+check: lint
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile \
+		-m "not slow and not slurm and not cuda" $(QUICK) $(ARGS)
 
 test: lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm" $(ARGS)

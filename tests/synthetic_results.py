@@ -9,8 +9,7 @@ from typing import Any
 import numpy
 import yaml
 
-from lazybench.run.lines import to_line
-from lazybench.run.record import Record
+from lazybench.run.record import Record, to_line
 from lazybench.tasks.categories import ENGLISH
 
 Params = dict[str, Any]

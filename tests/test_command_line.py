@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,14 @@ from conftest import ROOT, run_environment
 from hydra import compose, initialize_config_dir
 
 from lazybench import __version__
-from lazybench.cli.choices import prepare
+from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import config_folder, method_nodes, names, register
 from lazybench.cli.help import answer_help
+from lazybench.cli.main import MODULES
 from lazybench.errors import UserError
 from lazybench.methods import METHODS
 from lazybench.models.fingerprint import cache_root
 from lazybench.report.__main__ import main as report_main
-from lazybench.report.board import main as leaderboard_main
-from lazybench.run.config import run_config
 from lazybench.tasks import DataSettings
 
 WITHOUT_TORCH = "import sys; sys.modules.update(torch=None, transformers=None)\nfrom lazybench.cli.main import main\n"
@@ -183,28 +181,51 @@ def process(*command: str, cwd: Path, **environment: str) -> subprocess.Complete
     )  # fmt: skip
 
 
-COMMANDS = ("", "run", "report", "leaderboard", "verify", "experiment", "throughput", "lm_eval")
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_says_its_version(name: str, tmp_path: Path) -> None:
-    command = ["lazybench", "run"] if name == "run" else [f"lazybench.{name}".rstrip(".")]
+@pytest.mark.parametrize(
+    "command",
+    [("lazybench",), *(("lazybench", name) for name in ("run", "tune", *MODULES)), ("lazybench.report",)],
+    ids=" ".join,
+)
+def test_every_command_says_its_version(command: tuple[str, ...], tmp_path: Path) -> None:
     done = process("-m", *command, "--version", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lazybench {__version__}\n", "")
 
 
+def test_one_front_for_every_command(tmp_path: Path) -> None:
+    overview = process("-m", "lazybench", cwd=tmp_path)
+    assert overview.returncode == 0
+    assert all(f"lazybench {name} " in overview.stdout for name in MODULES)
+    for name in ("report", "leaderboard", "verify"):
+        missing = process("-m", "lazybench", name, "nothing", cwd=tmp_path)
+        assert missing.returncode == 2
+        assert missing.stderr.startswith("lazybench: ")
+        assert len(missing.stderr.splitlines()) == 1
+    unknown = process("-m", "lazybench", "reprot", "nothing", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "did you mean report" in unknown.stderr
+    assert process("-m", "lazybench", "tune", "tune.trials=0", cwd=tmp_path).stderr.startswith(
+        "lazybench: tune.trials=0"
+    )
+
+
 def test_a_terminal_that_cannot_show_a_character_ends_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """A run's table and progress, and every command on its folder, with a model's name that no such terminal shows."""
+    """A run's table and progress, and every command on its folder, with a model's name that no such terminal shows.
+
+    What the commands make goes where the home folder is.
+    """
     run = [
         str(ROOT / "run.py"), "model=custom", f"model.path={tiny_checkpoint}", "model.name=modèle", "out=run",
         "limit=1", "task=needle", "task.parameters.length=150", "max_new_tokens=4", "methods=[baseline,lazyllm]",
     ]  # fmt: skip
-    commands = (["-m", f"lazybench.{name}", "run"] for name in ("report", "leaderboard", "verify"))
-    for command in (run, *commands, [str(ROOT / "run.py"), "--help", "tasks"], [*run, "limit=è"]):
-        done = process(*command, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    commands = (["-m", "lazybench", name, "run", "--out", f"~/{name}"] for name in ("report", "leaderboard"))
+    verify = ["-m", "lazybench", "verify", "~/run"]
+    for command in (run, *commands, verify, [str(ROOT / "run.py"), "--help", "tasks"], [*run, "limit=è"]):
+        done = process(*command, cwd=tmp_path, PYTHONIOENCODING="ascii", HOME=str(tmp_path))
         assert done.returncode == (2 if "limit=è" in command else 0), done.stderr
         assert "Traceback" not in done.stderr
         assert "mod?le" in done.stdout or command is not run
+    assert (tmp_path / "report").is_dir()
+    assert (tmp_path / "leaderboard").is_dir()
 
 
 def test_every_path_option_expands_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,16 +248,6 @@ def test_every_path_option_expands_the_home_folder(tmp_path: Path, monkeypatch: 
     assert report_main(["~/nothing"]) == 2
     with pytest.raises(UserError, match="no such user"):
         composed("out=~nobody_of_that_name/out")
-
-
-@pytest.mark.parametrize("command", [report_main, leaderboard_main])
-def test_a_report_goes_where_the_home_folder_is(
-    command: Callable[[list[str]], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "runs").symlink_to(ROOT / "results/published/questions/needle/run-300")
-    assert command(["~/runs", "--out", "~/made"]) == 0
-    assert (tmp_path / "made").is_dir()
 
 
 def test_a_sweep_for_slurm_without_slurm_is_one_line(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from lazybench.cli import main as command_line
-from lazybench.cli.choices import prepare, refuse_other_files
+from lazybench.cli.choices import prepare, refuse_other_files, run_config
 from lazybench.cli.groups import add, composed
 from lazybench.errors import UserError
 from lazybench.integrations.lm_eval_model import schedule_of
-from lazybench.run.config import run_config
 
 
 class Touch:

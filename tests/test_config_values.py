@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from lazybench.cli.choices import prepare
+from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import composed, groups
-from lazybench.cli.hydra_errors import is_hydras, one_line
+from lazybench.cli.main import is_hydras, one_line
 from lazybench.cli.unused import unused_settings
 from lazybench.errors import UserError
-from lazybench.run.config import RunConfig, run_config
+from lazybench.run.config import RunConfig
 from lazybench.tasks import build_task
 
 VALUES: tuple[Any, ...] = (None, "text", -1, 1.5, [], {}, True)

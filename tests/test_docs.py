@@ -8,32 +8,26 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
-from test_exactness import exact_model
-from test_exactness_policies import check_equal, prunes
-from tiny_requests import tiny_request
 
-import lazybench.methods
-from lazybench.cli.choices import prepare
-from lazybench.cli.experiment import ARTEFACTS, SIZES
+from lazybench.cli.choices import prepare, run_config
+from lazybench.cli.experiment import ARTEFACTS, QUALITY, SIZES
 from lazybench.cli.groups import config_folder, method_nodes, register
 from lazybench.cli.help import answer_help
+from lazybench.cli.main import MODULES
 from lazybench.methods import METHODS
 from lazybench.methods.base import Method
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.run.config import run_config
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/published/README.md", *ROOT.glob("docs/*.md")]
 PROGRAMS = ("python ", "lazybench ", "make ", "pip ")
-ADD_A_METHOD = ROOT / "docs/add_a_method.md"
+SUBCOMMANDS = re.compile(rf"lazybench ({'|'.join(MODULES)})\b")
 SCHEDULES = r"'pruning\.layers=\[([\d,]+)\]'"
 
 
@@ -55,8 +49,10 @@ RUNS = [
     command
     for command in ALL_COMMANDS
     if command.startswith(("python run.py ", "lazybench "))
+    and SUBCOMMANDS.match(command) is None
     and not re.search(
-        r"--help|lm_eval/|OWNER/NAME|<name>|NAME\.yaml|\.\.\.|checkpoints|\.gguf|tune\.job|launcher", command
+        r"--help|lm_eval/|OWNER/NAME|<name>|NAME\.yaml|\.\.\.|checkpoints|\.gguf|tune\.job|launcher|plugins|tune\.models",
+        command,
     )
 ]
 
@@ -88,9 +84,8 @@ def test_runs_are_configurations(command: str) -> None:
     register()
     arguments = [word for word in shlex.split(command)[1:] if word not in ("run.py", "-m")]
     first_of_sweep = [re.sub(r"^([\w.]+=)([^\[{'\",]+),.*", r"\1\2", argument) for argument in arguments]
-    known_methods = [word for word in first_of_sweep if not re.search(r"two_cuts|middle_layers", word)]
     with initialize_config_dir(str(config_folder()), version_base=None):
-        checked = run_config(compose("config", prepare(known_methods)))
+        checked = run_config(compose("config", prepare(first_of_sweep)))
     assert checked.methods
 
 
@@ -99,8 +94,8 @@ def test_the_other_commands_exist() -> None:
         words = shlex.split(command)
         if command.startswith("make "):
             assert re.search(rf"^{words[1]}:", text_of(ROOT / "Makefile"), re.MULTILINE), command
-        elif "experiments/run.py" in command:
-            assert words[2] in ARTEFACTS, command
+        elif "experiments/run.py" in command or command.startswith("lazybench experiment "):
+            assert words[2] in (*ARTEFACTS, QUALITY), command
             assert words[3] in SIZES, command
         elif "--help" in command:
             for topic in words[words.index("--help") + 1 :] or [""]:
@@ -131,59 +126,6 @@ def test_the_readmes_code_runs(tiny_checkpoint: Path, tmp_path: Path) -> None:
     computed = found["lazy"].trace.steps[0].computed  # by each stage
     assert sorted(set(computed), reverse=True) == list(computed)
     assert len(computed) == 4
-
-
-def documented(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Method:
-    """A method of docs/add_a_method.md, built by the name of its file as any other."""
-    files = dict(re.findall(r"`[\w/]+/(\w+)\.py`:\n\n```python\n(.*?)```", text_of(ADD_A_METHOD), re.DOTALL))
-    (folder / f"{name}.py").write_text(files[name], encoding="utf-8")
-    monkeypatch.setattr(lazybench.methods, "__path__", [*lazybench.methods.__path__, str(folder)])
-    monkeypatch.delitem(sys.modules, f"lazybench.methods.{name}", raising=False)
-    try:
-        node = method_nodes()[name]
-        method = lazybench.methods.build(node.pop("method"), node)
-    finally:
-        sys.modules.pop(f"lazybench.methods.{name}", None)
-    assert isinstance(method, Method)
-    return method
-
-
-def test_the_documented_policy_fits_in_thirty_lines_and_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = documented("two_cuts", monkeypatch, tmp_path)
-    written = (tmp_path / "two_cuts.py").read_text(encoding="utf-8")
-    assert len([line for line in written.splitlines() if line]) <= 30
-    request = tiny_request()  # 60 tokens, 8 layers
-    method.prepare(request.model)
-    assert method.run(request).work.tokens_of_layer_runs == (60,) * 2 + (30,) * 3 + (15,) * 3
-    everything = replace(method, keep=1.0).run(request)  # type: ignore[type-var]
-    plain = request.model.generate(request.prompt_ids, **request.generate_kwargs)
-    assert torch.equal(everything.new_tokens, plain[0, 60:])
-
-
-def test_the_documented_policy_equals_the_slow_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = documented("two_cuts", monkeypatch, tmp_path)
-    kind = "grouped queries"
-    policy = method.policy(exact_model(kind, 0).config)  # type: ignore[attr-defined]
-    assert prunes(check_equal(kind, policy, prompt_tokens=40, seed=3))
-
-
-def test_the_documented_rerun_sees_what_the_middle_layers_attend_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    method = documented("middle_layers", monkeypatch, tmp_path)
-    request = tiny_request()
-    method.prepare(request.model)
-    response = method.run(request)
-    model = request.model
-    model.set_attn_implementation("eager")  # shows its attention
-    attentions = model(request.prompt_ids, output_attentions=True).attentions
-    model.set_attn_implementation("sdpa")
-    scores = torch.stack([attentions[layer][0, :, -1].mean(0) for layer in (2, 3, 4)]).mean(0)
-    scores[-1] = torch.inf
-    kept = request.prompt_ids[:, scores.topk(30).indices.sort().values]
-    plain = model.generate(kept, **request.generate_kwargs)
-    assert torch.equal(response.new_tokens, plain[0, 30:])
-    assert response.work.tokens_of_layer_runs == (60,) * 5 + (30,) * 8
 
 
 def test_the_papers_layers_are_0_based() -> None:

@@ -11,10 +11,11 @@ import pytest
 from conftest import ROOT, run_environment
 from hydra import compose, initialize_config_dir
 
+from lazybench.cli.choices import run_config
 from lazybench.cli.experiment import ARTEFACTS, SIZES
 from lazybench.cli.groups import config_folder, names, register
 from lazybench.cli.sweep import run_folders
-from lazybench.run.config import RunConfig, run_config
+from lazybench.run.config import RunConfig
 from lazybench.run.reading import read_records
 
 EXPERIMENTS = names("experiment")
@@ -88,7 +89,7 @@ def test_a_tag_is_a_folder_or_for_several_jobs_a_folder_of_folders() -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    script = [sys.executable, "-m", "lazybench.cli.experiment", *arguments]
+    script = [sys.executable, "-m", "lazybench", "experiment", *arguments]
     done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

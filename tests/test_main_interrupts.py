@@ -12,9 +12,8 @@ from typing import Any
 from conftest import ROOT, run_environment
 from test_main_job import QUICK
 
-from lazybench.run.lines import from_line
 from lazybench.run.reading import read_records
-from lazybench.run.record import Record, RecordKey
+from lazybench.run.record import Record, RecordKey, from_line
 
 METHODS = "methods=[baseline,static_pruning,lazyllm]"
 SAMPLES = 40

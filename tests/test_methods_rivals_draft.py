@@ -11,12 +11,11 @@ from hydra import compose, initialize_config_dir
 from tiny_checkpoints import save_llama2
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lazybench.cli.choices import prepare
+from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import config_folder, register
 from lazybench.errors import UserError
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops
-from lazybench.run.config import run_config
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from tiny_models import FAMILIES, shared_model
 from transformers import LlamaConfig
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.cli.choices import run_config
 from lazybench.cli.groups import config_folder, register
 from lazybench.errors import UserError
 from lazybench.models import ModelSpec, load_model
@@ -31,7 +32,6 @@ from lazybench.models.fingerprint import fingerprint
 from lazybench.models.loading import quantized_as, shape_of
 from lazybench.models.weights import load_whole
 from lazybench.pruning.checks import window_of
-from lazybench.run.config import run_config
 
 LLAMA = {
     "model_type": "llama",

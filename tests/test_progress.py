@@ -13,8 +13,8 @@ from lazybench.run.progress import Progress
 from lazybench.run.record import Record
 
 
-def timed(method: str, sample: str, ttft_s: float, score: float | None = None, variant: str = "") -> Record:
-    return replace(record(0), method=method, variant=variant, sample_id=sample, ttft_s=ttft_s, score=score)
+def timed(method: str, sample: str, ttft_s: float, score: float | None = None, **params: float) -> Record:
+    return replace(record(0), method=method, params=params, sample_id=sample, ttft_s=ttft_s, score=score)
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def test_bar_count_and_time_left_stay_whatever_the_methods_are_called() -> None:
     with Progress(total=20) as progress:
         for place in range(5):
             for method in ("baseline", "lazyllm"):
-                progress.advance(timed(method, f"s{place}", 1.0, 0.5, f"keep=0.{place}" if method == "lazyllm" else ""))
+                settings = {"keep": place / 10} if method == "lazyllm" else {}
+                progress.advance(timed(method, f"s{place}", 1.0, 0.5, **settings))
         progress.show("a_task_with_a_rather_long_name", "a_method_with_one_too")
         first, *others = shown(progress)
     assert "10/20" in first

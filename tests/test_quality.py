@@ -11,14 +11,13 @@ import pytest
 from conftest import RunPy, run_environment
 from transformers import GenerationMixin, PreTrainedModel
 
-from lazybench.cli.experiment import _shared_out
+from lazybench.cli.choices import run_config
 from lazybench.cli.groups import composed
-from lazybench.errors import UserError
 from lazybench.methods import METHODS, quality_methods
+from lazybench.report import write_run_report
 from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.report.verify import main as verify
-from lazybench.run.config import run_config
 from lazybench.run.reading import read_records
 from lazybench.run.runner import run
 
@@ -78,7 +77,8 @@ def test_a_sample_is_generated_once_for_each_method(
     common = (f"model.path={tiny_checkpoint}", *QUICK, OF_METHODS, "timing=false", "scoring=false")
     for name in ("recorded", "read"):
         generations.clear()
-        assert run(run_config(composed([*common, f"references={tmp_path}/references", f"out={tmp_path}/{name}"]))) == 0
+        config = run_config(composed([*common, f"references={tmp_path}/references", f"out={tmp_path}/{name}"]))
+        assert run(config, write_run_report) == 0
         assert len(generations) == 2 * 3
     recorded, read = (read_records(tmp_path / name / "samples.jsonl") for name in ("recorded", "read"))
     assert sorted(recorded, key=lambda record: record.key) == sorted(read, key=lambda record: record.key)
@@ -130,23 +130,12 @@ def test_every_method_stands_at_three_settings_or_more() -> None:
     assert len(quality_methods()) == 1 + sum(map(len, judged.values()))
 
 
-def test_shards_by_one_word() -> None:
-    sweep = ["-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "shard=0/2,1/2"]
-    assert _shared_out(["limit=1"], 2) == _shared_out(["limit=1", "shards=2"], 1) == [*sweep, "limit=1"]
-    for own in (["shard=1/3"], ["-m", "seed=1,2"], ["out=here"]):
-        assert _shared_out(own, 2) == own
-        with pytest.raises(UserError, match="shards=2"):
-            _shared_out([*own, "shards=2"], 1)
-    assert _shared_out(["shards=1"], 2) == []
-    with pytest.raises(UserError, match="shards=none"):
-        _shared_out(["shards=none"], 1)
-
-
 @pytest.mark.slow
-def test_one_command_judges_in_two_processes_and_builds_the_leaderboard(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_one_command_judges_in_two_processes_and_builds_a_leaderboard(tiny_checkpoint: Path, tmp_path: Path) -> None:
     keeps = ",".join(f"{{method: first_last, keep: {keep}}}" for keep in (0.7, 0.5, 0.3))
-    command = ["quality", "smoke", f"model.path={tiny_checkpoint}", "limit=2", f"methods=[baseline,{keeps}]"]
-    script = [sys.executable, "-m", "lazybench.cli.experiment", *command]
+    sweep = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "shard=0/2,1/2"]
+    command = ["quality", "smoke", *sweep, f"model.path={tiny_checkpoint}", "limit=2", f"methods=[baseline,{keeps}]"]
+    script = [sys.executable, "-m", "lazybench", "experiment", *command]
     done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     board = tmp_path / "results" / "artefacts" / "quality-smoke"

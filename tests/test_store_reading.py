@@ -11,8 +11,8 @@ from store_driver import record
 
 from lazybench.errors import UserError
 from lazybench.report.results import load
-from lazybench.run.lines import to_line
 from lazybench.run.reading import find_runs, read_records, read_run
+from lazybench.run.record import to_line
 from lazybench.run.run_folder import RunFolder
 
 

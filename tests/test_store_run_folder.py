@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from store_driver import completed, record
 
 from lazybench.errors import UserError
-from lazybench.run.lines import from_line, to_line
 from lazybench.run.reading import read_records
-from lazybench.run.record import Record
+from lazybench.run.record import Record, from_line, to_line
 from lazybench.run.run_folder import RunFolder
 
 CONFIG = {"model": {"name": "tiny", "dtype": "auto"}, "methods": [{"keep": [0.7, 0.5]}], "rate": 1e-5, "limit": None}
@@ -251,7 +250,9 @@ def test_not_a_number_becomes_null_and_is_named() -> None:
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 records = st.builds(
     Record,
-    *(st.text() for _ in range(6)),
+    *(st.text() for _ in range(4)),
+    st.dictionaries(st.text(), st.none() | st.booleans() | numbers | st.text()),
+    st.text(),
     repeat=st.integers(0, 2**40),
     prompt_tokens=st.integers(0, 2**40),
     ttft_s=st.none() | numbers,

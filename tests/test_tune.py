@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,22 +11,20 @@ import optuna
 import pytest
 import yaml
 from conftest import ROOT, RunPy, run_environment
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from lazybench.cli.groups import composed, config_folder, register
-from lazybench.cli.tune.outcome import Tried, best_at, write_best
-from lazybench.cli.tune.space import CHOICES, DEEPEST, GAP, parameters_of, starting_points, suggest
+from lazybench.cli.choices import run_config
+from lazybench.cli.groups import composed
+from lazybench.cli.tune import CHOICES, DEEPEST, GAP, Tried, best_at, in_words, starting_points, suggest
 from lazybench.errors import UserError
 from lazybench.methods.base import Method
 from lazybench.methods.lazyllm import LazyLLMMethod
-from lazybench.methods.taper import PRESETS, Taper
+from lazybench.methods.taper import Taper
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.settings import build
-from lazybench.report.statistics import KL_FLOOR
-from lazybench.run.config import TuneSettings, run_config, with_model
+from lazybench.run.config import TuneSettings
 from lazybench.run.reading import read_records
 
 SEARCH = (
@@ -64,37 +60,23 @@ def test_every_draw_is_a_method_that_any_model_has_room_for(
     assert all(getattr(method, key) == drawn[key] for key in CHOICES[name])
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_what_is_known_already_can_be_drawn(name: str) -> None:
-    tune = TuneSettings()
-    for depths, keep in [((0.3, 0.6, 0.9), (0.7, 0.7, 0.7)), *PRESETS.values()]:
-        chosen = {key: values[0] for key, values in CHOICES[name].items()}
-        trial = optuna.trial.FixedTrial(parameters_of(depths, keep, tune) | chosen)
-        method = suggest(trial, METHODS[name], tune)
-        found = method if isinstance(method, Taper) else method.pruning  # type: ignore[attr-defined]
-        assert (found.depths, found.keep) == (depths, keep)
-    assert len(starting_points(METHODS[name], TuneSettings(stages=3))) == 3  # the presets have four
+def test_the_papers_places_are_drawn_first() -> None:
+    for drawn, ratio in zip(starting_points(TuneSettings()), (0.9, 0.7, 0.4), strict=True):
+        method = suggest(FirstOf(drawn), METHODS["lazyllm"], TuneSettings())
+        assert isinstance(method, LazyLLMMethod)
+        assert (method.pruning.depths, method.pruning.keep) == ((0.3, 0.6, 0.9), (ratio,) * 3)
 
 
-def test_a_held_choice_stays_as_the_method_has_it() -> None:
-    tune = TuneSettings(stages=1, held=("window", "chunk"))
-    drawn = starting_points(Taper(window=5), tune)
-    assert not any({"window", "chunk"} & set(parameters) for parameters in drawn)
-    places = {"stages": 1, "gap_0": 0.3, "keep_0": 0.5}
-    rest = {name: values[-1] for name, values in CHOICES["taper"].items() if name not in tune.held}
-    method = suggest(optuna.trial.FixedTrial(places | rest), Taper(window=5), tune)
-    assert isinstance(method, Taper)
-    assert (method.window, method.chunk) == (5, Taper().chunk)
-    assert all(getattr(method, name) == value for name, value in rest.items())
-    with pytest.raises(UserError, match=r"tune\.held=placement is no choice of taper; allowed: one of budget, window"):
-        starting_points(Taper(), TuneSettings(held=("placement",)))
-    with pytest.raises(UserError, match=r"tune\.held=window is no choice of lazyllm"):
-        starting_points(METHODS["lazyllm"], TuneSettings(held=("window",)))
+class FirstOf(optuna.trial.FixedTrial):
+    """A trial of these numbers, and of the lowest where there is none."""
+
+    def suggest_float(self, name: str, low: float, high: float, **kwargs: object) -> float:
+        return float(self._params.get(name, low))
 
 
 def tried(number: int, flops_ratio: float, kl: float) -> Tried:
     method = Taper(depths=(0.2, 0.5), keep=(0.5, round(0.9 - 0.1 * number, 1)), window=8)
-    return Tried(number, kl, flops_ratio, True, {}, method)
+    return Tried(number, kl, flops_ratio, method)
 
 
 def test_the_best_at_a_speed_loses_least_of_all_that_reach_it() -> None:
@@ -104,17 +86,14 @@ def test_the_best_at_a_speed_loses_least_of_all_that_reach_it() -> None:
         best_at([3.0, 4.0], trials)
 
 
-def test_what_was_found_is_what_methods_takes(tmp_path: Path) -> None:
+def test_what_was_found_is_what_methods_takes() -> None:
     pruning = PruningSchedule(depths=(0.2, 0.5), keep=(0.5, 0.8))
-    found = {1.5: tried(0, 1.6, 0.01), 2.0: Tried(1, 0.1, 2.0, True, {}, LazyLLMMethod(pruning))}
-    write_best(tmp_path, found)
-    lines = [line for line in (tmp_path / "best.yaml").read_text().splitlines() if line[0] != "#"]
-    assert list(map(float, yaml.safe_load((tmp_path / "best.yaml").read_text()))) == [1.5, 2.0]
-    entries = ",".join(line.partition(": ")[2] for line in lines)
-    register()
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        methods = run_config(compose("config", [f"methods=[{entries}]"])).methods
-    assert methods == tuple(one.method for one in found.values())
+    best = {1.5: tried(0, 1.6, 0.01), 2.0: Tried(1, 0.1, 2.0, LazyLLMMethod(pruning))}
+    text = in_words(best)
+    assert list(map(float, yaml.safe_load(text))) == [1.5, 2.0]
+    entries = ",".join(line.partition(": ")[2] for line in text.splitlines() if line[0] != "#")
+    methods = run_config(composed([f"methods=[{entries}]"])).methods
+    assert methods == tuple(trial.method for trial in best.values())
 
 
 @pytest.mark.parametrize(
@@ -125,8 +104,6 @@ def test_what_was_found_is_what_methods_takes(tmp_path: Path) -> None:
         ({"least_keep": 1.5}, "tune.least_keep=1.5"),
         ({"speedups": [0.9]}, "above 1"),
         ({"speedups": 2}, "must be a list"),
-        ({"held": "window"}, "must be a list"),
-        ({"models": ["smollm2"], "left_out": ["smollm2"]}, "twice"),
         ({"timeout_s": -1}, "tune.timeout_s=-1"),
         ({"trails": 3}, "trials"),
     ],
@@ -137,35 +114,12 @@ def test_bad_settings_are_named(block: dict[str, object], words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def twins(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two models for the search and one that is left out of it, all with the same weights."""
-    root = tmp_path_factory.mktemp("models")
-    for name in ("one", "two", "third"):
-        shutil.copytree(tiny_checkpoint, root / name)
-    return str(root)
-
-
-@pytest.fixture(scope="module")
-def searched(twins: str, run_py: RunPy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(tiny_checkpoint: Path, run_py: RunPy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("search") / "run"
-    done = run_py(*SEARCH, *models(twins), f"out={out}", "tune.trials=4")
+    done = run_py(*SEARCH, f"model.path={tiny_checkpoint}", f"out={out}", "tune.trials=4")
     assert done.returncode == 0, done.stderr
     assert "best.yaml" in done.stdout
     return out
-
-
-def models(twins: str) -> tuple[str, str]:
-    return f"tune.models=[{twins}/one,{twins}/two]", f"tune.left_out=[{twins}/third]"
-
-
-def test_each_model_runs_as_the_runs_own_unless_its_file_says_otherwise(tiny_checkpoint: Path) -> None:
-    asked = (f"model.path={tiny_checkpoint}", "model.dtype=bfloat16", "task=needle")
-    config = run_config(composed([*asked, "model.prompt_limit_tokens=700"]))
-    named = with_model(config, "llama2").model
-    assert (named.name, named.dtype) == ("llama2", "bfloat16")
-    own = with_model(run_config(composed(asked)), "llama2").model.prompt_limit_tokens
-    assert (named.prompt_limit_tokens, own) == (3500, 3500)
-    assert with_model(config, str(tiny_checkpoint)).model.prompt_limit_tokens == 700
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -175,52 +129,33 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_a_search_confirms_what_it_found_on_prompts_that_no_trial_saw(searched: Path) -> None:
-    front = rows(searched / "front.csv")
-    assert len(front) == 4
-    for row in front:  # models with the same weights find the same, and so does their mean
-        for name in ("kl", "flops_ratio"):
-            assert row[f"one {name}"] == row[f"two {name}"]
-            assert math.isclose(float(row[name]), float(row[f"one {name}"]), rel_tol=1e-4)
-        assert float(row["one first_kl"]) >= KL_FLOOR
-        assert float(row["one later_kl"]) >= KL_FLOOR
-    on_front = [row for row in front if row["on_front"] == "True"]
-    values = [(float(row["flops_ratio"]), float(row["kl"])) for row in on_front]
-    assert values == sorted(values)  # what is faster loses more
+    trials = rows(searched / "trials.csv")
+    assert len(trials) == 4
+    assert all(float(row["values_kl"]) > 0 and float(row["values_flops_ratio"]) > 0.5 for row in trials)
     best = yaml.safe_load((searched / "best.yaml").read_text())
     assert list(best) == [1.1, 1.5]
     assert best[1.1]["last"] == 4  # what is not searched stays
     (folder,) = searched.glob("confirmation-of-*")
-    confirming = {record.sample_id for path in folder.iterdir() for record in read_records(path / "samples.jsonl")}
-    assert {path.name for path in folder.iterdir()} == {"one", "two", "third"}
-    assert confirming == {"0-1", "0-3", "0-5"}
-    stored = {path.name.rpartition("-")[0] for path in (searched / "references").iterdir()}
-    assert stored == {f"needle-0-{number}" for number in range(6)}
-    assert len(list((searched / "references").iterdir())) == 3 * 3 + 2 * 3  # once for each model and prompt
-
-
-@pytest.mark.slow
-def test_what_was_found_stands_beside_lazyllm_at_the_same_ratio(searched: Path) -> None:
-    confirmed = rows(searched / "confirmation.csv")
-    assert {row["model"] for row in confirmed} == {"one", "two", "third"}
-    for row in confirmed:
-        assert row["n"] == "3"
-        assert float(row["kl_ratio"]) > 0
-        assert row["low"] == row["high"] == ""  # three samples have no interval
+    records = read_records(folder / "samples.jsonl")
+    assert {record.sample_id for record in records} == {"0-1", "0-3", "0-5"}
+    assert {record.method for record in records} == {"baseline", "taper", "lazyllm"}  # the rival at the same ratios
+    assert (folder / "done").exists()
+    stored = [path.name.rpartition("-")[0] for path in (searched / "references").iterdir()]
+    assert sorted(stored) == [f"needle-0-{number}" for number in range(6)]  # once for each prompt
 
 
 @pytest.mark.slow
 def test_more_trials_go_on_with_the_same_search_and_another_configuration_is_refused(
-    searched: Path, twins: str, run_py: RunPy
+    searched: Path, tiny_checkpoint: Path, run_py: RunPy
 ) -> None:
-    before = {row["trial"]: row for row in rows(searched / "front.csv")}
-    more = run_py(*SEARCH, *models(twins), f"out={searched}", "tune.trials=6")
+    before = rows(searched / "trials.csv")
+    more = run_py(*SEARCH, f"model.path={tiny_checkpoint}", f"out={searched}", "tune.trials=6")
     assert more.returncode == 0, more.stderr
-    after = {row["trial"]: row for row in rows(searched / "front.csv")}
+    after = rows(searched / "trials.csv")
     assert len(after) == 6
-    for number, row in before.items():  # the front may move, the values stay
-        assert {**after[number], "on_front": ""} == {**row, "on_front": ""}
-    assert len({row["settings"] for row in after.values()}) == 6  # resuming repeats no draw
-    other = run_py(*SEARCH, *models(twins), f"out={searched}", "tune.trials=6", "seed=5")
+    assert after[:4] == before
+    assert len({tuple(row.items())[1:] for row in after}) == 6  # resuming repeats no draw
+    other = run_py(*SEARCH, f"model.path={tiny_checkpoint}", f"out={searched}", "tune.trials=6", "seed=5")
     assert other.returncode == 2
     assert "another configuration" in other.stderr.strip().splitlines()[-1]
 
@@ -242,12 +177,11 @@ def test_two_jobs_share_one_search_for_lazyllms_schedule(tiny_checkpoint: Path, 
     ]
     outputs = [job.communicate(timeout=200) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], outputs
-    assert (
-        6 <= len(rows(tmp_path / "run" / "front.csv")) <= 7
-    )  # the second may be inside a trial when the last one ends
+    # the second may be inside a trial when the last one ends
+    assert 6 <= len(rows(tmp_path / "run" / "trials.csv")) <= 7
     best = yaml.safe_load((tmp_path / "run" / "best.yaml").read_text())
     assert {entry["method"] for entry in best.values()} == {"lazyllm"}
-    assert rows(tmp_path / "run" / "confirmation.csv")
+    assert list((tmp_path / "run").glob("confirmation-of-*/done"))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +191,6 @@ def test_two_jobs_share_one_search_for_lazyllms_schedule(tiny_checkpoint: Path, 
         ("methods=[fastkv]", "lazyllm, taper"),
         ("shard=0/2", "tune.job"),
         ("limit=1", "limit=2"),
-        ("tune.models=[smolm2]", "smollm2"),
         ("model.weights=random", "real weights"),
     ],
 )

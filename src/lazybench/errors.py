@@ -1,11 +1,16 @@
-"""The one exception that bad input raises, and the line that it prints."""
+"""The one exception that bad input raises, the line that it prints, and the commands that print it."""
 
 from __future__ import annotations
 
 import difflib
+import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
 class UserError(ValueError):
@@ -26,6 +31,32 @@ def refuse(error: Exception) -> int:
     """Say what is wrong on standard error, in one line; returns the exit code."""
     print(f"lazybench: {one_line(str(error))}", file=sys.stderr)
     return UserError.exit_code
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """A ``main`` of any terminal, with ``--version``, that ends bad input with one line; it gives the exit code."""
+
+    @wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        show_any_character()
+        if "--version" in sys.argv[1:]:
+            from lazybench import __version__  # which imports this module
+
+            print(f"lazybench {__version__}")
+            return 0
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            return refuse(error)
+
+    return run
+
+
+def show_any_character() -> None:
+    """A character that the terminal can't show becomes a question mark: no table ends a run that was measured."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def one_line(text: str) -> str:

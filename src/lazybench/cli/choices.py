@@ -1,29 +1,54 @@
-"""Names on the command line that no file of conf/ stands for: lm-eval's tasks, a model or a schedule by where it is.
+"""What is typed, as Hydra and ``run.config`` can take it: names that no file stands for, and a user's own modules.
 
-``task=lm_eval/gsm8k``, ``model=OWNER/NAME``, ``model=FOLDER_OR_GGUF`` and ``pruning=FILE.yaml`` are added to Hydra's
-groups before it composes, so that they work wherever a file's name does, in sweeps too.
+``task=lm_eval/gsm8k``, ``model=OWNER/NAME``, ``model=FOLDER_OR_GGUF`` and ``pruning=FILE.yaml`` are added to the groups
+before Hydra composes, so that they work wherever a file's name does, in sweeps too.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
-from lazybench.cli.groups import add, config_folder, groups, names, node_of, pruning_fields
-from lazybench.errors import UserError, unknown_name
-from lazybench.pruning.settings import path_of
+from lazybench.cli.groups import add, config_folder, groups, model_file, names, node_of, pruning_fields, register
+from lazybench.errors import UserError, naming_errors, unknown_name
+from lazybench.models.spec import ModelSpec
+from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.settings import build, path_of, plain
+from lazybench.run.config import RunConfig, build_config
 
 MAY_BE_NULL = ("experiment", "size", "experiment_size")  # the other groups have one choice in every run
 NO_OTHER_FILES = (
     "Hydra's way to other files is closed, for they could name code; a file of settings is pruning=FILE.yaml, "
     "a model's model=FOLDER, everything else stands on the command line"
 )
-_local: dict[str, Path] = {}  # name in the group to the checkpoint it stands for
+_checkpoints: dict[str, Path] = {}  # by their names in the group
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import a user's own modules, the current folder first: their methods and tasks are known by name from then on.
+
+    Raises:
+        UserError: there is no such module, or it cannot be imported.
+    """
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(f"plugins=[{name}] cannot be imported, from this folder or elsewhere: {reason}") from None
+    if modules:
+        register.cache_clear()
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:
@@ -54,27 +79,12 @@ def _prepare(override: str) -> str:
     return f"{match['group']}={','.join(_choice(group, choice) for choice in match['choices'].split(','))}"
 
 
-def _choice(group: str, choice: str) -> str:
-    if choice in (known := names(group)):
-        return choice
-    if group == "task" and choice.split("/")[0] == "lm_eval":
-        return _lm_eval_task(choice)
-    if group == "model" and (found := _model(choice)) is not None:
-        return found
-    if group == "pruning" and choice.endswith(".yaml"):
-        add("pruning/file", name := _plain(choice), pruning_fields(choice))
-        return f"file/{name}"
-    raise unknown_name(group, choice, known)
-
-
 def refuse_other_files(arguments: Sequence[str]) -> None:
     """Hydra's options that read files of anybody's as if they were this program's: one even runs a pickle.
 
     Raises:
         UserError: one of them is there, written out or shortened.
     """
-    from hydra._internal.utils import get_args_parser
-
     given = get_args_parser().parse_args(list(arguments))
     for name in ("config_path", "config_name", "config_dir", "experimental_rerun"):
         if (value := getattr(given, name)) is not None:
@@ -87,20 +97,17 @@ def _is_group(key: str) -> bool:
     return "/" in name or name in (*groups(), "method")
 
 
-def model_node(choice: str) -> dict[str, Any]:
-    """Every field of the model that ``model=CHOICE`` stands for.
-
-    Raises:
-        UserError: no such model.
-    """
-    from hydra.core.config_store import ConfigStore
-
-    from lazybench.models.spec import ModelSpec
-
-    name = _choice("model", choice)
-    path = config_folder() / "model" / f"{name}.yaml"
-    chosen = OmegaConf.load(path) if path.is_file() else ConfigStore.instance().load(f"model/{name}.yaml").node
-    return node_of(ModelSpec) | cast(dict[str, Any], OmegaConf.to_container(chosen))
+def _choice(group: str, choice: str) -> str:
+    if choice in (known := names(group)):
+        return choice
+    if group == "task" and choice.split("/")[0] == "lm_eval":
+        return _lm_eval_task(choice)
+    if group == "model" and (model := _model(choice)) is not None:
+        return model
+    if group == "pruning" and choice.endswith(".yaml"):
+        add("pruning/file", name := _plain(choice), pruning_fields(choice))
+        return f"file/{name}"
+    raise unknown_name(group, choice, known)
 
 
 def _lm_eval_task(choice: str) -> str:
@@ -117,30 +124,71 @@ def _model(choice: str) -> str | None:
     if path.exists() or path.suffix == ".gguf" or choice.startswith(("/", "./", "../", "~")):
         if not (path.suffix == ".gguf" and path.is_file()) and not (path / "config.json").is_file():
             raise UserError(f"no checkpoint at {path}: model= needs a folder with config.json, or a .gguf file")
-        return _local_model(path.resolve())
+        path = path.resolve()
+        key = _plain(name := path.name.removesuffix(".gguf"))
+        if (other := _checkpoints.setdefault(key, path)) != path:
+            raise UserError(f"two checkpoints named {name}: {other} and {path}; rename one, tables could not tell")
+        add("model/local", key, {"name": name, "path": str(path)})
+        return f"local/{key}"
     if (match := re.fullmatch(r"(?P<owner>[\w.\-]+)/(?P<name>[\w.\-]+)", choice)) is None:
         return None
-    if choice in _by_hub_id():  # with the limits and the chat format that are known for it
-        return _by_hub_id()[choice]
+    if choice in (known := _by_hub_id()):  # with the limits and the chat format that are known for it
+        return known[choice]
     add(f"model/{match['owner']}", match["name"], {"name": match["name"], "hub_id": choice})
     return choice
 
 
-def _local_model(path: Path) -> str:
-    name = path.name.removesuffix(".gguf")
-    key = _plain(name)
-    if _local.setdefault(key, path) != path:
-        raise UserError(f"two checkpoints named {name}: {_local[key]} and {path}; rename one, tables could not tell")
-    add("model/local", key, {"name": name, "path": str(path)})
-    return f"local/{key}"
-
-
 @cache
 def _by_hub_id() -> dict[str, str]:
-    models = {path.stem: OmegaConf.load(path) for path in (config_folder() / "model").glob("*.yaml")}
-    return {str(model.hub_id): name for name, model in models.items() if "hub_id" in model}
+    models = [path.stem for path in (config_folder() / "model").glob("*.yaml")]
+    return {str(hub_id): name for name in models if (hub_id := model_file(name).get("hub_id"))}
 
 
 def _plain(text: str) -> str:
     """Only characters that need no quotes on Hydra's command line."""
     return re.sub(r"[^\w.\-]+", "_", text.removesuffix(".yaml"), flags=re.ASCII).strip("_")
+
+
+def run_config(config: DictConfig | Mapping[str, Any], sweep: bool = False) -> RunConfig:
+    """Check and type what Hydra composed: see ``run.config.build_config``.
+
+    Raises:
+        UserError: any value that is not allowed, in one line.
+    """
+    given: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+    return build_config(without_names(given), sweep)
+
+
+def without_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the presets and draft models that its methods name as their fields.
+
+    Raises:
+        UserError: no such preset, file or model.
+    """
+    entries, nodes = config.get("methods"), config.get("method")
+    if not isinstance(entries, list) or not isinstance(nodes, Mapping):
+        return dict(config)  # refused by what checks values
+    filled = []
+    for entry in entries:
+        own = dict(entry) if isinstance(entry, Mapping) else {"method": entry}
+        node = nodes.get(str(own.get("method")))
+        draft = own.get("draft", node.get("draft") if isinstance(node, Mapping) else None)
+        if isinstance(own.get("pruning"), str):
+            own["pruning"] = plain(PruningSchedule(**pruning_fields(own["pruning"])))
+        if isinstance(draft, str):
+            with naming_errors(f"{own['method']}.draft={draft}"):
+                own["draft"] = plain(build(ModelSpec, model_node(draft), "model"))
+        filled.append(own if len(own) > 1 else entry)
+    return {**config, "methods": filled}
+
+
+def model_node(choice: str) -> dict[str, Any]:
+    """Every field of the model that ``model=CHOICE`` stands for.
+
+    Raises:
+        UserError: no such model.
+    """
+    name = _choice("model", choice)
+    stored = (config_folder() / "model" / f"{name}.yaml").is_file()
+    node = model_file(name) if stored else ConfigStore.instance().load(f"model/{name}.yaml").node
+    return node_of(ModelSpec) | cast(dict[str, Any], OmegaConf.to_container(node))

@@ -1,7 +1,8 @@
 """What ``group=name`` can say: the files of conf/, and what follows from the code and so stands in no file.
 
-Derived are every key of a model, a schedule and a method with its default (their dataclasses' own), the LongBench
-tasks, the published schedules, and the experiments that are another one's runs or a grid.
+Derived are every key of a model, a schedule and a method with its default (their dataclasses' own; OmegaConf's typed
+nodes know neither Literal nor ranges, so ``run.config`` checks the values), the LongBench tasks, a user's own ones, the
+published schedules, and the experiments that are another one's runs or a grid.
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.cli.files import read_settings
 from lazybench.errors import UserError, unknown_name
 from lazybench.methods import METHODS, quality_methods
+from lazybench.models.spec import ModelSpec
+from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import ABSENT, path_of, plain
+from lazybench.tasks import REGISTERED
+from lazybench.tasks.catalogue import TASKS
+from lazybench.tasks.long_context import CHOICES
 
 SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
 FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
@@ -40,52 +49,48 @@ def config_folder() -> Path:
 @cache
 def register() -> None:
     """Put everything that is derived beside conf/'s files, for Hydra to compose."""
-    from lazybench.models.spec import ModelSpec
-    from lazybench.pruning.schedule import PRESETS, PruningSchedule
-    from lazybench.tasks.catalogue import TASKS
-    from lazybench.tasks.long_context import CHOICES
-
     nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule), "method": method_nodes()}
     add(None, "defaults_of_code", nodes)
-    for name, datasets in TASKS.items():
+    tasks = {name: {"name": name, "datasets": list(datasets), "parameters": {}} for name, datasets in TASKS.items()}
+    own = {
+        name: {"name": name, "datasets": [name], "parameters": dict(getattr(kind, "parameters", {}))}
+        for name, kind in REGISTERED.items()
+    }
+    for name, node in {**tasks, **CHOICES, **own}.items():
         if not (config_folder() / "task" / f"{name}.yaml").is_file():  # one with parameters
-            add("task", name, {"name": name, "datasets": list(datasets), "parameters": {}})
-    for name, node in CHOICES.items():
-        add("task", name, node)
+            add("task", name, node)
     for name, preset in PRESETS.items():
         add("pruning", name, preset)
-    for name in SAME_RUNS_AS_TABLE_1:  # what is measured already is not run again
-        add("experiment", name, {"defaults": ["table1"]}, package="_global_")
-    add(
-        "experiment",
-        "fig6",
-        {"defaults": [{"override /task": "longbench"}], "methods": FIGURE_6},
-        package="_global_",
-    )
-    # quality and speed apart: many samples without a clock, few prompts with one
-    quality = {"defaults": [{"override /task": "longbench"}], "methods": quality_methods(), "timing": False}
-    add("experiment", "quality", quality, package="_global_")
-    add("experiment", "speed", {"defaults": ["latency"], "methods": quality_methods()}, package="_global_")
+    longbench, judged = [{"override /task": "longbench"}], quality_methods()
+    experiments: dict[str, dict[str, Any]] = {  # what is measured already is not run again
+        **{name: {"defaults": ["table1"]} for name in SAME_RUNS_AS_TABLE_1},
+        "fig6": {"defaults": longbench, "methods": FIGURE_6},
+        # quality and speed apart: many samples without a clock, few prompts with one
+        "quality": {"defaults": longbench, "methods": judged, "timing": False},
+        "speed": {"defaults": ["latency"], "methods": judged},
+    }
+    for name, node in experiments.items():
+        add("experiment", name, node, package="_global_")
 
 
 def add(group: str | None, name: str, node: Mapping[str, Any], package: str | None = None) -> None:
     """Let ``group=name`` stand for ``node``."""
-    from hydra.core.config_store import ConfigStore
-
     ConfigStore.instance().store(group=group, name=name, node=OmegaConf.create(dict(node)), package=package)
 
 
 def names(group: str) -> list[str]:
     """What a group can be set to, hidden names left out."""
-    from hydra.core.config_store import ConfigStore
-
     register()
-    found = {path.stem for path in (config_folder() / group).glob("*.yaml")}
+    known = {path.stem for path in (config_folder() / group).glob("*.yaml")}
     level: Any = ConfigStore.instance().repo
     for part in group.split("/"):
         level = level.get(part, {}) if isinstance(level, dict) else {}
-    found |= {name.removesuffix(".yaml") for name in level if name.endswith(".yaml")}
-    return sorted(found)
+    return sorted(known | {name.removesuffix(".yaml") for name in level if name.endswith(".yaml")})
+
+
+def groups() -> list[str]:
+    """What ``group=name`` chooses from. All methods are composed, under their names, so ``method`` is none."""
+    return sorted({path.name for path in config_folder().iterdir() if path.is_dir()} | {"pruning"})
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -94,19 +99,21 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     Raises:
         hydra.errors.HydraException: an unknown key or choice.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     register()
+    running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        return compose("config", list(overrides))
+    try:
+        with initialize_config_dir(str(config_folder()), version_base=None):
+            return compose("config", list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
-def groups() -> list[str]:
-    """What ``group=name`` chooses from. All methods are composed, under their names, so ``method`` is none."""
-    folders = {path.name for path in config_folder().iterdir() if path.is_dir()}
-    return sorted((folders | {"pruning"}) - {"method"})  # schedules have a folder only where someone keeps own ones
+def model_file(name: str) -> DictConfig:
+    """A file of conf/model with the one that its defaults name beneath it."""
+    node = cast(DictConfig, OmegaConf.load(config_folder() / "model" / f"{name}.yaml"))
+    below = [model_file(base) for base in node.pop("defaults", []) if base != "_self_"]
+    return cast(DictConfig, OmegaConf.merge(*below, node))
 
 
 def pruning_fields(name: str) -> dict[str, Any]:
@@ -115,16 +122,12 @@ def pruning_fields(name: str) -> dict[str, Any]:
     Raises:
         UserError: no such preset or file; a file that says something else.
     """
-    from lazybench.pruning.schedule import PRESETS, PruningSchedule
-
     if name in PRESETS:
         return dict(PRESETS[name])
-    own = config_folder() / "pruning" / f"{name}.yaml"
-    path = path_of(name) if name.endswith(".yaml") else own
-    if path != own and not path.is_file():
-        raise UserError(f"pruning={name}: no such file; give a preset's name, or a file with layers and keep")
-    if not path.is_file():
+    if not name.endswith(".yaml"):
         raise unknown_name("pruning", name, names("pruning"))
+    if not (path := path_of(name)).is_file():
+        raise UserError(f"pruning={name}: no such file; give a preset's name, or a file with layers and keep")
     chosen = read_settings(path, f"pruning={name}")
     known = [field.name for field in fields(PruningSchedule)]
     for key in chosen:

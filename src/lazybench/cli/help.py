@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from lazybench import __version__
-from lazybench.cli.groups import SAME_RUNS_AS_TABLE_1, config_folder, method_nodes, names, pruning_fields
+from lazybench.cli.groups import config_folder, method_nodes, model_file, names, pruning_fields
 from lazybench.errors import unknown_name
 from lazybench.methods import METHODS, label
+from lazybench.models.spec import ModelSpec
+from lazybench.pruning.schedule import PruningSchedule
+from lazybench.tasks.catalogue import ASKS, GROUPS, asks, samples_of
+from lazybench.tasks.long_context import CHOICES
 
-WIDTH = 118
 HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
 
   {run}                                           the embedded default: no hub, no GPU, no account
@@ -34,6 +38,12 @@ Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, 
 Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they would be used)
 {keys}
   model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16"""
+OF_CODE = {  # experiments without a file
+    "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where quality's "
+    "prompts were cut to 1,500 tokens.",
+    "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
+    "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
+}
 
 
 def answer_help(arguments: Sequence[str]) -> str | None:
@@ -45,18 +55,17 @@ def answer_help(arguments: Sequence[str]) -> str | None:
     asked = next((place for place, text in enumerate(arguments) if text in ("-h", "--help")), None)
     if asked is None:
         return None
-    lists: dict[str, Callable[[], Iterator[str]]] = {
+    topics = [text for text in arguments[asked + 1 :] if "=" not in text and not text.startswith("-")]
+    if not topics:
+        return _overview()
+    lists = {
         "tasks": _tasks,
         "models": _models,
         "methods": _methods,
         "pruning": _pruning,
         "experiments": _experiments,
     }
-    topics = [text for text in arguments[asked + 1 :] if "=" not in text and not text.startswith("-")]
-    if not topics:
-        return _overview()
-    plural = {"task": "tasks", "model": "models", "method": "methods", "experiment": "experiments"}
-    topic = plural.get(topics[0], topics[0])
+    topic = f"{topics[0]}s" if f"{topics[0]}s" in lists else topics[0]
     if topic not in lists:
         raise unknown_name("list", topic, lists)
     return "\n".join(lists[topic]())
@@ -66,9 +75,9 @@ def _overview() -> str:
     run = "python run.py" if Path(sys.argv[0]).name == "run.py" else "lazybench"
     shown = {group: names(group) for group in ("model", "task", "pruning", "experiment", "size")}
     shown["task"] = [name for name in shown["task"] if not name.endswith("_e") and not _one_of_many(name)]
-    shown["methods"] = list(method_nodes())
-    shown["hydra/launcher"] = names("hydra/launcher")
-    choices = "\n".join(_wrapped(f"  {group}=", " ".join(found)) for group, found in shown.items())
+    shown["methods"] = list(METHODS)
+    shown["hydra/launcher"] = ["joblib", *names("hydra/launcher")]
+    choices = "\n".join(_wrapped(f"  {group}=", " ".join(known), 18) for group, known in shown.items())
     return HELP.format(version=__version__, run=run, choices=choices, keys="\n".join(_keys()))
 
 
@@ -77,70 +86,51 @@ def _keys() -> Iterator[str]:
     for line in (config_folder() / "config.yaml").read_text(encoding="utf-8").splitlines():
         if match := re.fullmatch(r"(?P<key>\w+): (?P<value>.+?)(?: # (?P<comment>.*))?", line):
             value = f"'{match['key']}={match['value']}'" if "[" in line else f"{match['key']}={match['value']}"
-            yield _wrapped(f"  {value.replace(', ', ',')}", match["comment"] or "", 24)
-    yield _wrapped("  data.root=null", "a folder of LongBench-schema JSONL files, one per dataset; null: the hub", 24)
+            yield _wrapped(f"  {value.replace(', ', ',')}", match["comment"] or "")
+    yield _wrapped("  data.root=null", "a folder of LongBench-schema JSONL files, one per dataset; null: the hub")
 
 
 def _tasks() -> Iterator[str]:
-    from lazybench.tasks.catalogue import ASKS, GROUPS, TASKS, asks, samples_of
-    from lazybench.tasks.long_context import CHOICES
-
     yield "task=NAME. Without a network: "
-    files = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
-    for name, path in files.items():
+    stored = sorted((config_folder() / "task").glob("*.yaml"))
+    for path in stored:
         parameters = yaml.safe_load(path.read_text(encoding="utf-8"))["parameters"]
-        given = " ".join(f"task.parameters.{key}={_shown(value)}" for key, value in parameters.items())
-        yield _wrapped(f"  {name}", f"{_first_comment(path)} {given}", 24)
+        yield _wrapped(f"  {path.stem}", f"{_comment(path)[0]} {_given(parameters, 'task.parameters.')}")
     yield "Several datasets, each with the same weight (from the hub, or data.root=FOLDER):"
     for name, datasets in GROUPS.items():
-        samples = sum(map(samples_of, datasets))
-        yield _wrapped(f"  {name}", f"{samples:,} samples: {' '.join(datasets)}", 24)
+        yield _wrapped(f"  {name}", f"{sum(map(samples_of, datasets)):,} samples: {' '.join(datasets)}")
     yield "One dataset (NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words):"
     for name in ASKS:
-        extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
-        yield _wrapped(f"  {name}", f"{samples_of(name)} samples{extended}: {asks(name)}", 24)
+        yield _wrapped(f"  {name}", f"{samples_of(name)} samples: {asks(name)}")
     yield "Benchmarks of longer prompts (docs/long_context_tasks.md):"
     for name, node in CHOICES.items():
         if not _one_of_many(name):
-            several = len(node["datasets"]) > 1
-            parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
-            given = " ".join(f"task.parameters.{key}={_shown(value)}" for key, value in node["parameters"].items())
-            yield _wrapped(f"  {name}", f"{' '.join(parts)} {given}", 24)
-    known = {*files, *GROUPS, *ASKS, *(f"{name}_e" for name in ASKS), *CHOICES}
-    if others := [name for name in names("task") if name not in known]:
-        yield _wrapped("Others:", " ".join(others))
+            parts = node["datasets"] if len(node["datasets"]) > 1 else [part for part in CHOICES if name in part]
+            yield _wrapped(f"  {name}", f"{' '.join(parts)} {_given(node['parameters'], 'task.parameters.')}")
+    listed = {*(path.stem for path in stored), *GROUPS, *ASKS, *CHOICES}
+    yield _wrapped("Others:", " ".join(name for name in names("task") if name not in listed))
     yield "  lm_eval/NAME            any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
 
 
 def _models() -> Iterator[str]:
-    from lazybench.models.spec import ModelSpec
-
     yield "model=NAME, or without a file: model=OWNER/NAME (hub), model=FOLDER, model=FILE.gguf"
     for path in sorted((config_folder() / "model").glob("*.yaml")):
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        limit = node.get("prompt_limit_tokens")
-        facts = ", ".join(
-            filter(
-                None, [node.get("hub_id") or node.get("embedded"), f"prompts up to {limit:,} tokens" if limit else None]
-            )
-        )
-        yield _wrapped(f"  {path.stem}", f"{_first_comment(path).rstrip('.')}{facts and f': {facts}'}", 24)
+        node = model_file(path.stem)
+        limit = f", prompts up to {node.prompt_limit_tokens:,} tokens" if "prompt_limit_tokens" in node else ""
+        yield _wrapped(f"  {path.stem}", f"{_comment(path)[0]} {node.get('hub_id', '')}{limit}")
     yield _wrapped("model.KEY:", " ".join(field.name for field in fields(ModelSpec) if field.name != "name"))
 
 
 def _methods() -> Iterator[str]:
     yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
-    for name, kind in METHODS.items():
-        documentation = kind.__doc__ or ""
+    for name, node in method_nodes().items():
+        documentation = METHODS[name].__doc__ or ""
         numbers = re.findall(r"\b\d{4}\.\d{5}\b", documentation.partition("Source:")[2].split("\n\n")[0])
         papers = f" [arXiv {', '.join(dict.fromkeys(numbers))}]" if numbers else ""
-        given = " ".join(f"{key}={_shown(value)}" for key, value in method_nodes()[name].items())
-        yield _wrapped(f"  {name}", f"{documentation.splitlines()[0].replace('`', '')}{papers} {given}", 28)
+        yield _wrapped(f"  {name}", f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(node)}", 28)
 
 
 def _pruning() -> Iterator[str]:
-    from lazybench.pruning.schedule import PruningSchedule
-
     yield "pruning=NAME, or pruning=FILE.yaml with some of the keys below"
     for name in names("pruning"):
         yield _wrapped(f"  {name}", label("lazyllm", {"pruning": pruning_fields(name)}), 28)
@@ -151,18 +141,12 @@ def _pruning() -> Iterator[str]:
 
 def _experiments() -> Iterator[str]:
     yield "experiment=NAME, with size=smoke, mini or full; what it would take: dry_run=true"
-    said = {
-        "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where "
-        "quality's prompts were cut to 1,500 tokens.",
-        "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
-        "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
-        **dict.fromkeys(SAME_RUNS_AS_TABLE_1, "From the runs of table1."),
-    }
-    for path in (config_folder() / "experiment").glob("*.yaml"):
-        comment = [line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
-        said[path.stem] = " ".join(comment[1:])
+    stored = {path.stem: path for path in (config_folder() / "experiment").glob("*.yaml")}
     for name in names("experiment"):
-        yield _wrapped(f"  {name}", said.get(name, ""), 24)
+        about = (
+            " ".join(_comment(stored[name])[1:]) if name in stored else OF_CODE.get(name, "From the runs of table1.")
+        )
+        yield _wrapped(f"  {name}", about)
 
 
 def _one_of_many(task: str) -> bool:
@@ -170,27 +154,23 @@ def _one_of_many(task: str) -> bool:
     return task.startswith(("ruler_", "longbench_v2_")) and task != "ruler_embedded"
 
 
-def _shown(value: object) -> str:
-    return "null" if value is None else str(value).replace(" ", "")
+def _given(parameters: Mapping[str, Any], prefix: str = "") -> str:
+    """Parameters as they are typed."""
+    shown = {key: "null" if value is None else str(value).replace(" ", "") for key, value in parameters.items()}
+    return " ".join(f"{prefix}{key}={value}" for key, value in shown.items())
 
 
-def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-    return first.lstrip("# ") if first.startswith("#") else ""
+def _comment(path: Path) -> list[str]:
+    """The lines of the comment that a file begins with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("#").strip() for line in lines if line.startswith("#")] or [""]
 
 
-def _wrapped(head: str, text: str, indent: int = 18) -> str:
+def _wrapped(head: str, text: str, indent: int = 24) -> str:
     """``head`` and the text beside it, in lines of a terminal's width."""
-    begin = f"{head:<{indent}}"
-    if len(begin) > indent:
-        begin += " "
-    if not text.strip():
-        return begin.rstrip()
-    return textwrap.fill(
-        " ".join(text.split()),
-        WIDTH,
-        initial_indent=begin,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    begin = f"{head:<{indent - 1}} "
+    filled = textwrap.fill(
+        " ".join(text.split()), 118, initial_indent=begin, subsequent_indent=" " * indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return filled or begin.rstrip()

@@ -1,69 +1,129 @@
-"""The command line around Hydra: names checked before it composes, one line and exit code 2 for bad input."""
+"""``lazybench``: the front of every command, and the run of what Hydra composed.
+
+Around Hydra stand its names checked before it composes, and one line with exit code 2 for bad input: Hydra itself would
+print its own error, exit with 1, and know no name that it has no file for.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from lazybench.cli.groups import config_folder, register
+from lazybench import __version__
+from lazybench.cli.choices import load_plugins, prepare, refuse_other_files, run_config
+from lazybench.cli.groups import composed, config_folder, groups, register
+from lazybench.cli.help import answer_help
+from lazybench.cli.sweep import codes, note_job, print_end, take_own_gpu
 from lazybench.cli.unused import unused_settings
-from lazybench.errors import UserError, refuse
-from lazybench.run.entry import command, show_any_character
+from lazybench.errors import UserError, command, refuse, show_any_character, unknown_name
+from lazybench.pruning.settings import typed
+from lazybench.run.config import RunConfig
+from lazybench.run.reading import flatten
 
-if TYPE_CHECKING:
-    from lazybench.run.config import RunConfig
+OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts
 
-GPU = "experiment=gpu"
-_jobs: dict[str, int] = {}  # the jobs of this command: overrides to exit code
+  lazybench KEY=VALUE ...             measure methods on a task (in a checkout also: python run.py ...)
+  lazybench --help                    its keys; --help tasks, models, methods, pruning: what they can be
+  lazybench experiment NAME SIZE      a table or figure of the paper, as in: fig5 mini
+  lazybench report FOLDER             tables, figures and one HTML page of results
+  lazybench leaderboard FOLDER        methods at matched speeds, and pairwise comparisons
+  lazybench verify FOLDER             scores, columns and summary computed again; --remeasure N measures anew
+  lazybench pack FOLDER --out FILE    finished runs as one file of records
+  lazybench tune KEY=VALUE ...        search a method's settings
+  lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model
+
+  from lazybench import LazyLLM, PruningSchedule      with LazyLLM(model, schedule): model.generate(...)"""
+MODULES = {  # of the commands that are no run
+    "experiment": "lazybench.cli.experiment",
+    "report": "lazybench.report.__main__",
+    "leaderboard": "lazybench.report.board",
+    "verify": "lazybench.report.verify",
+    "pack": "lazybench.run.campaign",
+    "lm-eval": "lazybench.integrations.lm_eval",
+}
 
 
 @command
-def main() -> int:
-    """``run.py`` and the command ``lazybench``: run what this process's arguments say.
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the arguments say: this process's, or these.
 
     Returns:
         The exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted.
     """
-    from lazybench.cli.choices import prepare, refuse_other_files
-    from lazybench.cli.help import answer_help
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or re.fullmatch(r"[A-Za-z][\w-]*", given[0]) is None:
+        return measure(given)
+    name, *rest = given
+    if name in ("run", "tune"):
+        return measure([*(["experiment=tune"] if name == "tune" else []), *rest])
+    if name not in MODULES:
+        raise unknown_name("command", name, ["run", "tune", *MODULES])
+    sys.argv[1:] = rest
+    return int(import_module(MODULES[name]).main())
 
-    arguments = sys.argv[1:] = _shapes_of_gpu(sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own error and exit with 1; the line below is ours
+
+def measure(arguments: list[str]) -> int:
+    """One run or a sweep, or its help.
+
+    Raises:
+        UserError: bad input, whether it is Hydra's or ours to refuse.
+    """
+    sys.argv[1:] = arguments
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own error and exits with 1
     try:
+        load_plugins(named_plugins(arguments))
         if (text := answer_help(arguments)) is not None:
             print(text)
             return 0
         refuse_other_files(arguments)
         register()
         sys.argv[1:] = prepare(arguments)
-        _hydra_job()
-        if len(_jobs) > 1:
-            _end_of_sweep(arguments)
-        if GPU in arguments:
-            _page_of_gpu(arguments)
+        _job()
+        if len(codes) > 1:
+            print_end(arguments)
     except KeyboardInterrupt:
         return 130
-    return max(_jobs.values(), default=0)
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_hydras(error):
+            raise
+        raise one_line(error) from None
+    return max(codes.values(), default=0)
+
+
+def named_plugins(arguments: Sequence[str]) -> tuple[str, ...]:
+    """The modules of ``plugins=[...]``: they are imported before Hydra composes, for their names to be known to it."""
+    texts = [text for text in arguments if text.lstrip("+").startswith("plugins=")]
+    values = [override.value() for override in OverridesParser.create().parse_overrides(texts)]
+    return cast(tuple[str, ...], typed(tuple[str, ...], values[-1], "plugins")) if values else ()
 
 
 @hydra.main(version_base=None, config_path=str(config_folder()), config_name="config")
-def _hydra_job(config: DictConfig) -> int:
+def _job(config: DictConfig) -> int:
     """One composed configuration: typed, run, reported. A failing job of a sweep does not stop the others."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     show_any_character()  # a launcher's job is a process of its own
     settings = HydraConfig.get()
     sweep = settings.mode is RunMode.MULTIRUN
     try:
+        if sweep:
+            take_own_gpu()
         code = _run(config, settings.overrides.task, sweep)
     except Exception:
         if not sweep:
@@ -74,60 +134,18 @@ def _hydra_job(config: DictConfig) -> int:
     return code
 
 
-def _shapes_of_gpu(arguments: list[str]) -> list[str]:
-    """``experiment=gpu`` runs three shapes, one after another, unless a model is named or a configuration asked for."""
-    which = ("model=", "model.path=", "model.hub_id=", "model.config=")  # after a + too
-    named = any(argument.lstrip("+").startswith(which) for argument in arguments)
-    if GPU not in arguments or named or {"--cfg", "-c"} & set(arguments):
-        return arguments
-    sweep = [] if {"--multirun", "-m"} & set(arguments) else ["--multirun"]
-    return ["model=llama2,llama3_1,qwen2_5_7b", *arguments, *sweep]
-
-
-def _page_of_gpu(arguments: Sequence[str]) -> None:
-    from lazybench.cli.sweep import run_folders
-    from lazybench.report.__main__ import build
-
-    folders = [folder for folder in run_folders(arguments) if (folder / "samples.jsonl").exists()]
-    if folders:
-        out = Path("results/artefacts/gpu") if len(folders) > 1 else None
-        build(folders, out, only=["fig1"], texts=False)
-
-
-def note_job(overrides: Sequence[str], code: int) -> None:
-    """Keep how a job ended: here, or, from the launchers, in a process of its own."""
-    _jobs[" ".join(overrides)] = code
-
-
 def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
     try:
         OmegaConf.resolve(config)
-        unused = unused_settings(overrides, cast(dict[str, Any], OmegaConf.to_container(config)))
+        _check_who_names_code(config, overrides)
+        given = cast(dict[str, Any], OmegaConf.to_container(config))
+        load_plugins(typed(tuple[str, ...], given.get("plugins"), "plugins"))
+        unused = unused_settings(overrides, given)
         if unused and not sweep:
             raise UserError("; ".join(unused) + "; leave it out")
         for line in unused:  # another job of the sweep may read it
             print(f"lazybench: {line}", file=sys.stderr)
-        from lazybench.run.config import run_config
-
-        checked = run_config(config, sweep)
-        _check_who_names_code(checked, overrides)
-        if checked.dry_run:
-            from lazybench.cli.forecast import dry_run
-
-            return dry_run(checked)
-        if (checked.out / "done").exists():
-            counts = json.loads((checked.out / "done").read_text(encoding="utf-8"))
-            again = (
-                f"its {counts['failed']} failed samples are tried again" if counts["failed"] else "here is its table"
-            )
-            print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
-        if checked.tune is not None:
-            from lazybench.cli.tune.search import tune
-
-            return tune(checked)
-        from lazybench.run.runner import run
-
-        return run(checked)
+        return _start(run_config(config, sweep))
     except UserError as error:
         return refuse(error)
     except KeyboardInterrupt as interrupt:
@@ -138,19 +156,57 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
         return 130
 
 
-def _check_who_names_code(checked: RunConfig, overrides: Sequence[str]) -> None:
-    """lm-eval's task files import Python: their folder is for the person at the command line to name, for no file."""
-    key = "task.parameters.include_path"
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-    if (folder := checked.data.parameters.get("include_path")) and not typed & {key, "task.parameters"}:
-        raise UserError(f"{key}={folder} stands in a file and names code; say it on the command line to run it")
+def _start(checked: RunConfig) -> int:
+    """Everything is checked that can be without torch; it is imported here."""
+    if checked.dry_run:
+        from lazybench.cli.forecast import dry_run
+
+        return dry_run(checked)
+    if (checked.out / "done").exists():
+        failed = json.loads((checked.out / "done").read_text(encoding="utf-8"))["failed"]
+        again = f"its {failed} failed samples are tried again" if failed else "here is its table"
+        print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
+    if checked.tune is not None:
+        from lazybench.cli.tune import tune
+
+        return tune(checked)
+    from lazybench.report import write_run_report
+    from lazybench.run.runner import run
+
+    return run(checked, write_run_report)
 
 
-def _end_of_sweep(arguments: Sequence[str]) -> None:
-    """One table of all jobs, and the names of those that failed."""
-    from lazybench.cli.sweep import print_table, run_folders
+def _check_who_names_code(config: DictConfig, overrides: Sequence[str]) -> None:
+    """What imports Python is for the person at the command line to name, for no file."""
+    typed_keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    for key in ("plugins", "task.parameters.include_path"):
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        if value and not typed_keys & {key, key.rpartition(".")[0]}:
+            raise UserError(f"{key}={value} stands in a file and names code; say it on the command line to run it")
 
-    print_table(run_folders(arguments))
-    failed = [f"{job} (exit code {code})" for job, code in _jobs.items() if code]
-    if failed:
-        print(f"lazybench: {len(failed)} of {len(_jobs)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
+
+def is_hydras(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf refuses something: by an exception of theirs, or any raised in their own code."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+    return isinstance(error, HydraException | OmegaConfBaseException) or bool({"hydra", "omegaconf"} & {*raised_in})
+
+
+def one_line(error: Exception) -> UserError:
+    """Hydra's error in one line: what was typed, what is wrong with it, and what is near it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"{error.override!r} can't be read: write KEY=VALUE, lists in quotes and without blanks, as in "
+            "'methods=[baseline,lazyllm]', and other text that holds , = [ or { in quotes of its own, as in "
+            "'out=\"a,b\"'"
+        )
+    if (match := re.search(r"Could not override '([^']+)'|override '\+?([\w.@/]+)", text)) is not None:
+        key = match[1] or match[2]
+        chosen = [text for text in sys.argv[1:] if text.partition("=")[0] in groups() and "," not in text]
+        keys = [key.partition("[")[0] for key in flatten(OmegaConf.to_container(composed(chosen)))]
+        ends = {name.split(".")[-1]: name for name in keys}  # the last part alone, wherever it stands
+        close = difflib.get_close_matches(key, [*keys, *groups()], n=3, cutoff=0.7)
+        close = close or [ends[end] for end in difflib.get_close_matches(key.split(".")[-1], ends, n=1, cutoff=0.7)]
+        hint = f"did you mean {' or '.join(dict.fromkeys(close))}? " if close and close[0] != key else ""
+        return UserError(f"unknown key {key!r}; {hint}`python run.py --help` lists the keys")
+    return UserError(re.sub(r"\s*See https?://\S+.*", "", text))

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m lazybench.integrations.lm_eval --model lazyllm --model_args pretrained=MODEL,pruning=paper \\
+    lazybench lm-eval --model lazyllm --model_args pretrained=MODEL,pruning=paper \\
         --tasks lazybench_qasper --metadata '{"data_root": "FOLDER"}' --batch_size 4
 
 Without ``data_root`` the documents come from the hub. Our task files are named ``lazybench_<dataset>``, the groups
@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from lazybench.errors import UserError
-from lazybench.run.entry import command
+from lazybench.errors import UserError, command
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
 

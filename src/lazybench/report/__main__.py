@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.errors import UserError, refuse, unknown_name
+from lazybench.errors import UserError, command, unknown_name
 from lazybench.pruning.settings import path_of
-from lazybench.run.entry import command
 
 
 @command
@@ -22,10 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help=f"of {', '.join(CAPTIONS)}; page always")
     parser.add_argument("--no-texts", action="store_false", dest="texts", help="no prompts and answers in the page")
     parser.add_argument("--data-root", type=path_of, help="LongBench-schema JSONL files, for prompts and answers")
-    try:
-        build(**vars(parser.parse_args(arguments)))
-    except UserError as error:
-        return refuse(error)
+    build(**vars(parser.parse_args(arguments)))
     return 0
 
 

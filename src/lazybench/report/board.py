@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas
 from matplotlib.figure import Figure
 
-from lazybench.errors import UserError, refuse
+from lazybench.errors import UserError, command, refuse
 from lazybench.report.artefacts import add_options, file_name, prepare, write_figure, write_text
 from lazybench.report.figures import front
 from lazybench.report.leaderboard import FLOPS, MEMORY, Section, matrix, measured_settings, readable, sections
@@ -23,7 +23,6 @@ from lazybench.report.page import inline, render
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.tables import markdown
-from lazybench.run.entry import command
 
 READING = (
     "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over samples; first: of "

@@ -25,7 +25,7 @@ from lazybench.run.measuring import Measuring
 from lazybench.run.reading import Run
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder
-from lazybench.run.tracking import NoTracker
+from lazybench.run.tracking import Tracker
 from lazybench.tasks.base import Sample, Task
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ def remeasured(run: Run, count: int, data_root: Path | None = None, model_path: 
             for method in config.methods:
                 method.prepare(loaded.model)
             with RunFolder.open(config.out, {}, {}) as folder:
-                Measuring(config, loaded, folder, NoTracker()).measure_all(chosen)
+                Measuring(config, loaded, folder, Tracker()).measure_all(chosen)
                 anew = list(folder.done.values())
         except UserError:
             raise

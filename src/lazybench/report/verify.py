@@ -14,10 +14,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lazybench.errors import UserError, one_line, refuse
+from lazybench.errors import UserError, command, one_line, refuse
 from lazybench.pruning.settings import path_of
 from lazybench.report.checks import OF_THE_MACHINE, Check, check_columns, check_records, check_summary, measured_columns
-from lazybench.run.entry import command
 from lazybench.run.reading import Run, find_runs, read_runs
 
 SHOWN = 10  # mismatches printed of each kind

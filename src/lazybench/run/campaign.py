@@ -16,13 +16,11 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from lazybench.errors import UserError, refuse
+from lazybench.errors import UserError, command, refuse
 from lazybench.pruning.settings import path_of
-from lazybench.run.entry import command
 from lazybench.run.files import without_folders, write_atomically
-from lazybench.run.lines import to_line
 from lazybench.run.reading import JSON_TEXT, find_runs, read_runs
-from lazybench.run.record import Record
+from lazybench.run.record import Record, to_line
 
 if TYPE_CHECKING:
     import pyarrow

@@ -1,4 +1,4 @@
-"""The way of a sample through every method to its lines of samples.jsonl."""
+"""The way of a sample through every method: its prompt, what each is asked, and its lines of samples.jsonl."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from torch import Tensor
 
@@ -29,16 +28,53 @@ from lazybench.methods.baseline import Baseline
 from lazybench.models import LoadedModel
 from lazybench.run.config import RunConfig
 from lazybench.run.progress import Progress
-from lazybench.run.prompts import encode, request_for
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder
+from lazybench.run.tracking import Tracker
 from lazybench.tasks.base import Prompt, Sample, Task
+from lazybench.tasks.prompting import generation_kwargs
+
+# a draw of its own for every sample and repeat, the same in every process
+SEED_STRIDE = 1_000
+# a record's fields that a measurement and a method's work call the same
+MEASURED = ("ttft_s", "generation_s", "decode_step_s", "peak_memory_bytes", "added_memory_bytes")
+HELD = ("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end", "tokens_of_layer_runs", "other_flops")
+
+
+def encode(config: RunConfig, loaded: LoadedModel, task: Task, sample: Sample) -> Prompt:
+    """The sample's prompt, its ids on the model's device.
+
+    Raises:
+        UserError: prompt and generation do not fit the model's window.
+    """
+    prompt = task.encode(loaded, sample, config.max_new_tokens or task.max_new_tokens)
+    return replace(prompt, ids=prompt.ids.to(loaded.model.device))
+
+
+def request_for(
+    config: RunConfig, loaded: LoadedModel, task: Task, prompt: Prompt, index: int, repeat: int = 0
+) -> Request:
+    """What a method is asked: the prompt, the task's limits and a seed of its own. ``index``: of the sample."""
+    limits = generation_kwargs(loaded, task)
+    if config.max_new_tokens is not None:
+        limits["max_new_tokens"] = config.max_new_tokens
+        limits["min_new_tokens"] = min(limits.get("min_new_tokens") or 0, config.max_new_tokens)
+    seed = (config.seed * SEED_STRIDE + index) * SEED_STRIDE + repeat
+    return Request(
+        loaded.model, loaded.tokenizer, prompt.ids, limits, seed, template=prompt.template, context=prompt.context
+    )
+
+
+def reference_store(config: RunConfig, loaded: LoadedModel) -> ReferenceStore:
+    """Where this model's plain answers are kept, for every run and job that shares the folder."""
+    known = json.dumps(loaded.provenance, sort_keys=True, default=str)
+    return ReferenceStore(config.references or config.out / "references", known, Baseline())
 
 
 class Measuring:
     """One run in progress: what every sample needs and does not change."""
 
-    def __init__(self, config: RunConfig, loaded: LoadedModel, folder: RunFolder, tracker: Any) -> None:
+    def __init__(self, config: RunConfig, loaded: LoadedModel, folder: RunFolder, tracker: Tracker) -> None:
         self.config = config
         self.loaded = loaded
         self.folder = folder
@@ -46,10 +82,7 @@ class Measuring:
         self.repeats = {method: max(config.repeats, method.repeats) for method in config.methods}
         self.proven = {(record.method, record.setting) for record in folder.done.values() if record.error is None}
         self.warm_up = WarmUp(config.methods, config.warmup)
-        self.store: ReferenceStore | None = None
-        if config.references or not config.timing:
-            model = json.dumps(loaded.provenance, sort_keys=True, default=str)
-            self.store = ReferenceStore(config.references or config.out / "references", model, Baseline())
+        self.store = reference_store(config, loaded) if config.references or not config.timing else None
 
     def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
         with Progress(total=len(samples) * sum(self.repeats.values())) as progress:
@@ -122,17 +155,13 @@ class Measuring:
             return replace(record, error=measured)
         record = replace(
             self._with_work(record, measured.response, request, sample),
-            ttft_s=measured.ttft_s,
-            generation_s=measured.generation_s,
-            decode_step_s=measured.decode_step_s,
             overhead_s=measured.response.overhead_s,
-            peak_memory_bytes=measured.peak_memory_bytes,
-            added_memory_bytes=measured.added_memory_bytes,
+            **{name: getattr(measured, name) for name in MEASURED},
         )
         if self.config.launches and not record.repeat:
             counted = attempt(lambda: launches_and_waits(method, request), proven=True)
-            told = counted if isinstance(counted, dict) else {"launches": counted}
-            record = replace(record, details={**(record.details or {}), **told})
+            counts = counted if isinstance(counted, dict) else {"launches": counted}
+            record = replace(record, details={**(record.details or {}), **counts})
         record = self._with_answer(record, measured.response.new_tokens, task, sample)
         if self.config.fidelity and method.name == Baseline.name:  # the reference itself: a pass could only find it
             record = _with_fidelity(record, EXACT)
@@ -182,15 +211,10 @@ class Measuring:
             prompt_tokens_computed=shares.prompt_tokens_computed,
             prompt_tokens_computed_by_stage=shares.by_stage,
             prompt_tokens_computed_by_step=shares.by_step,
-            tokens_of_layer_runs=work.tokens_of_layer_runs,
             mlp_tokens_of_layer_runs=work.mlp_tokens_of_layer_runs or (),
-            other_flops=work.other_flops,
             flops_ratio=shares.flops_ratio,
-            kv_bytes_prefill=work.kv_bytes_prefill,
-            kv_bytes_end=work.kv_bytes_end,
-            aux_bytes_prefill=work.aux_bytes_prefill,
-            aux_bytes_end=work.aux_bytes_end,
             details=details or None,
+            **{name: getattr(work, name) for name in HELD},
         )
 
     def _with_answer(self, record: Record, new_tokens: Tensor, task: Task, sample: Sample) -> Record:
@@ -221,16 +245,10 @@ class Measuring:
 
 
 def _judged(record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
-    plain = attempt(reference)
-    found = plain if isinstance(plain, str) else attempt(lambda: fidelity(method, request, plain), proven=True)
-    return replace(record, error=f"fidelity: {found}") if isinstance(found, str) else _with_fidelity(record, found)
+    judged = attempt(lambda: fidelity(method, request, reference()), proven=True)
+    return replace(record, error=f"fidelity: {judged}") if isinstance(judged, str) else _with_fidelity(record, judged)
 
 
-def _with_fidelity(record: Record, found: Fidelity) -> Record:
-    return replace(
-        record,
-        fidelity_top1=found.top1,
-        fidelity_kl=found.kl,
-        fidelity_first_top1=found.first_top1,
-        fidelity_first_kl=found.first_kl,
-    )
+def _with_fidelity(record: Record, judged: Fidelity) -> Record:
+    names = ("top1", "kl", "first_top1", "first_kl")
+    return replace(record, **{f"fidelity_{name}": getattr(judged, name) for name in names})

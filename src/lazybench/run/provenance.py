@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,16 @@ LIBRARIES = (
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
 
 
-def collect(model: Mapping[str, Any], tasks: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def collect(
+    model: Mapping[str, Any], tasks: Mapping[str, Any], seed: int, plugins: Sequence[str] = ()
+) -> dict[str, Any]:
     """Everything a sceptic needs to know of a run, as JSON types.
 
     Args:
         model: what loading said: revision or file hash, dtype, attention, device.
         tasks: per dataset its ``fingerprint`` (sha256 of the data) and ``source`` (with LongBench's revision).
         seed: the run's seed.
+        plugins: modules of the user's own, imported by now.
     """
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -39,10 +44,16 @@ def collect(model: Mapping[str, Any], tasks: Mapping[str, Any], seed: int) -> di
         "model": without_folders(dict(model)),
         "tasks": without_folders(dict(tasks)),
         "seed": seed,
+        **({"plugins": {name: _sha256(name) for name in plugins}} if plugins else {}),
         "libraries": {"python": platform.python_version(), **_libraries()},
         "hardware": _hardware(),
         "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
     }
+
+
+def _sha256(module: str) -> str:
+    """Of the file that a module was imported from."""
+    return hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()
 
 
 def _code() -> dict[str, Any]:
@@ -63,13 +74,8 @@ def _code() -> dict[str, Any]:
 
 
 def _libraries() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {package.name: package.version for package in distributions()}
+    return {name: installed[name] for name in LIBRARIES if name in installed}
 
 
 def _hardware() -> dict[str, Any]:

@@ -16,8 +16,7 @@ from typing import Any
 import yaml
 
 from lazybench.errors import UserError
-from lazybench.run.lines import from_line
-from lazybench.run.record import Record, RecordKey
+from lazybench.run.record import Record, RecordKey, from_line
 
 # what is read of a run's two files, and as what; a stranger's may hold anything
 CONFIG: dict[str, Any] = {

@@ -22,9 +22,8 @@ import yaml
 
 from lazybench.errors import UserError
 from lazybench.run.files import FolderLock, append_whole, write_atomically, write_error
-from lazybench.run.lines import from_line, to_line
 from lazybench.run.reading import flatten
-from lazybench.run.record import Record, RecordKey
+from lazybench.run.record import Record, RecordKey, from_line, to_line
 
 # what a run may not change halfway, beside its configuration: other weights or documents under the same name
 FIXED_FACTS = ("model", "tasks")
@@ -130,9 +129,8 @@ class RunFolder:
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
     def _start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
-        samples, config_path, facts_path = (
-            self.path / name for name in ("samples.jsonl", "config.yaml", "provenance.json")
-        )
+        names = ("samples.jsonl", "config.yaml", "provenance.json")
+        samples, config_path, facts_path = (self.path / name for name in names)
         measured = samples.exists() and samples.stat().st_size > 0
         if config_path.exists():
             _same(_read(config_path), config, f"{config_path.parent} was measured with another configuration")
@@ -211,17 +209,13 @@ class RunFolder:
         (self.path / "done").unlink(missing_ok=True)
         facts_path = self.path / "provenance.json"
         first = _read(facts_path)
-        entry = {name: value for name, value in self._resume.items() if value != first.get(name)}
-        entry = {"after_records": len(self.done), "commit": self._resume.get("commit"), **entry}
+        other = {name: value for name, value in self._resume.items() if value != first.get(name)}
+        entry = {"after_records": len(self.done), "commit": self._resume.get("commit"), **other}
         first.setdefault("resumed", []).append(entry)
         write_atomically(facts_path, _json(first))
-        for name, what in (
-            ("commit", "other code"),
-            ("libraries", "other libraries"),
-            ("hardware", "other hardware"),
-        ):
-            if name in entry:
-                _notice(f"{self.path} goes on with {what}; provenance.json says from which record on")
+        for name in other.keys() & {"commit", "plugins", "libraries", "hardware"}:
+            what = "code" if name == "commit" else name
+            _notice(f"{self.path} goes on with other {what}; provenance.json says from which record on")
         self._resume = None
 
 

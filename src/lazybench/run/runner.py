@@ -1,11 +1,16 @@
-"""One run: from a configuration to a folder of records and its report."""
+"""One run: from a configuration to a folder of records, and what its caller writes of them."""
 
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
+from types import FrameType
 
 import numpy
 import torch
@@ -17,9 +22,7 @@ from lazybench.models.flops import layer_cost
 from lazybench.run import provenance
 from lazybench.run.config import RunConfig
 from lazybench.run.files import write_atomically
-from lazybench.run.interrupts import sigterm_interrupts
-from lazybench.run.measuring import Measuring
-from lazybench.run.prompts import encode
+from lazybench.run.measuring import Measuring, encode
 from lazybench.run.reading import read_records
 from lazybench.run.run_folder import RunFolder
 from lazybench.run.tracking import build_tracker
@@ -28,8 +31,12 @@ from lazybench.tasks.base import Sample, Task
 from lazybench.tasks.plain_text import PlainText
 
 
-def run(config: RunConfig) -> int:
+def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
     """Measure everything that the configuration asks for and that its folder does not hold yet.
+
+    Args:
+        write_report: writes summary.csv, table.md, tradeoff.png and the page into the folder, from its records. It runs
+            before the marker of the end: a crash in it is repaired by the same command.
 
     Returns:
         0 when every sample was measured, 1 when some failed (they are named, and retried on a rerun).
@@ -46,7 +53,6 @@ def run(config: RunConfig) -> int:
         shard = "/".join(str(number) for number in config.data.shard)
         print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
     loaded = load_model(_with_room_for(tasks, config))
-    _warn_of_slow_precision(loaded)
     for method in config.methods:
         method.prepare(loaded.model)
     for task in tasks:  # what fits no window, or scores no sample, is refused before anything is measured
@@ -58,11 +64,12 @@ def run(config: RunConfig) -> int:
         model=loaded.provenance,
         tasks={task.name: {"fingerprint": task.fingerprint, "source": task.source} for task in tasks},
         seed=config.seed,
+        plugins=config.plugins,
     )
     facts["layer_cost"] = asdict(layer_cost(loaded.model.config))  # FLOPs ratios can be computed again from it
-    with sigterm_interrupts(), RunFolder.open(config.out, config.resolved, facts) as folder:
+    with sigterm_interrupts(), RunFolder.open(config.out, dict(config.resolved), facts) as folder:
         tracker = build_tracker(config.tracker)
-        tracker.start(config.resolved, facts)
+        tracker.start(dict(config.resolved), facts)
         try:
             Measuring(config, loaded, folder, tracker).measure_all(samples)
         except KeyboardInterrupt:
@@ -73,9 +80,7 @@ def run(config: RunConfig) -> int:
         sound = [entry for entry in samples if (entry[0].name, entry[2].sample_id) not in without]
         if config.attention_map and sound:
             _keep_attention_map(config, loaded, *sound[0])
-        from lazybench.report import write_run_report
-
-        write_run_report(config.out)
+        write_report(config.out)
         tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
         folder.finish()
     print((config.out / "table.md").read_text(encoding="utf-8"))
@@ -90,27 +95,11 @@ def run(config: RunConfig) -> int:
 
 def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
     """Random weights take prompts of any length; pretrained ones have the window that they were trained on."""
-    lengths = [
-        task.prompt_tokens + (config.max_new_tokens or task.max_new_tokens)
-        for task in tasks
-        if isinstance(task, PlainText)
-    ]
+    exact = [task for task in tasks if isinstance(task, PlainText)]
+    lengths = [task.prompt_tokens + (config.max_new_tokens or task.max_new_tokens) for task in exact]
     if config.model.weights != "random" or not lengths:
         return config.model
     return replace(config.model, window_tokens=max(lengths))
-
-
-def _warn_of_slow_precision(loaded: LoadedModel) -> None:
-    """Half precision halves the hours on some CPUs; where it is emulated it multiplied them by eight."""
-    weight = next(loaded.model.parameters())
-    known = torch.backends.mkldnn.is_available()  # elsewhere (an Apple CPU) nothing is known
-    emulated = known and weight.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if emulated and weight.dtype in (torch.bfloat16, torch.float16):
-        print(
-            f"this CPU emulates {str(weight.dtype).removeprefix('torch.')}, many times more slowly than it computes "
-            "float32: model.dtype=float32",
-            file=sys.stderr,
-        )
 
 
 def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
@@ -130,3 +119,17 @@ def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task, _: i
     content = io.BytesIO()
     numpy.savez_compressed(content, scores=scores.numpy(), model=loaded.label, task=task.name)
     write_atomically(path, content.getvalue())
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Inside, SIGTERM, with which a cluster ends a job, is Ctrl-C: the folder is left in order."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

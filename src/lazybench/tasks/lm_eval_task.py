@@ -102,7 +102,7 @@ class LmEvalTask(OfficialPrompt):
             return float("a text" if isinstance(value, str) else value)
         except (TypeError, ValueError):  # what the whole corpus's score is made of
             raise UserError(
-                f"task={self.name} scores a whole corpus, not a sample; run it with python -m lazybench.integrations.lm_eval"
+                f"task={self.name} scores a whole corpus, not a sample; run it with lazybench lm-eval"
             ) from None
 
 

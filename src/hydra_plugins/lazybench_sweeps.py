@@ -1,31 +1,24 @@
-"""The launchers behind hydra/launcher=slurm and hydra/launcher=local: every job's outcome is collected and named.
+"""What Hydra finds only in the package ``hydra_plugins``: a sweeper that keeps exit codes, and a launcher for Slurm.
 
-Hydra's own plug-ins stop waiting at the first job that was lost; these wait for all of them and hand each exit
-code to the command line, which names the jobs that failed. Hydra finds launchers only in the package
-``hydra_plugins``. Nothing heavy is imported here: every start of the program scans this file.
+Every start of the program scans this file, so it imports nothing heavy.
 """
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
-import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
-from omegaconf import DictConfig
 
 from lazybench.errors import UserError
 
@@ -34,11 +27,24 @@ POLL_S = 5.0
 POLLS_UNTIL_GONE = 3  # a result is written on one machine and read on another: shared file systems lag
 
 
+class LazybenchSweeper(BasicSweeper):
+    """Hydra's own, which throws away what the jobs of another process return: here the command line learns of it."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from lazybench.cli.sweep import note_job
+
+        batches = super().sweep(arguments)
+        for result in (result for batch in batches for result in batch):
+            note_job(result.overrides, result.return_value)
+        return batches
+
+
 class LazybenchSlurmLauncher(SlurmLauncher):
     """Sends the jobs of a sweep to Slurm as one array, and waits for all of them.
 
-    Before the time limit Slurm sends SIGUSR2 (``signal_delay_s``); submitit then asks Slurm to put the job
-    back into the queue, up to ``max_num_timeout`` times, and the rerun goes on from the run's folder.
+    Hydra's own ends the sweep at the first job that was killed, so that nobody hears of the others. Before the time
+    limit Slurm sends SIGUSR2 (``signal_delay_s``); submitit then asks Slurm to put the job back into the queue, up to
+    ``max_num_timeout`` times, and the rerun goes on from the run's folder.
     """
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
@@ -50,21 +56,18 @@ class LazybenchSlurmLauncher(SlurmLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if shutil.which("sbatch") is None:
             raise UserError(
-                "hydra/launcher=slurm: no sbatch here; start it where Slurm is, or take hydra/launcher=local"
+                "hydra/launcher=slurm: no sbatch here; start it where Slurm is, or take hydra/launcher=joblib"
             )
         import submitit
 
-        assert self.config is not None
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         options = dict(self.params)
         folder = options.pop("submitit_folder")
         executor = submitit.AutoExecutor(
             cluster="slurm", folder=folder, slurm_max_num_timeout=options.pop("max_num_timeout")
         )
         shared = BaseQueueConf.__dataclass_fields__
-        executor.update_parameters(
-            **{name if name in shared else f"slurm_{name}": value for name, value in options.items()}
-        )
+        named = {name if name in shared else f"slurm_{name}": value for name, value in options.items()}
+        executor.update_parameters(**named)
         arguments = [
             (list(overrides), "hydra.sweep.dir", number, f"job_{number}", Singleton.get_state())
             for number, overrides in enumerate(job_overrides, start=initial_job_idx)
@@ -73,30 +76,9 @@ class LazybenchSlurmLauncher(SlurmLauncher):
             jobs = executor.map_array(self, *zip(*arguments, strict=True))
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"Slurm takes no such job: {' '.join(str(error).split())[:300]}") from None
-        print(
-            f"Slurm array {jobs[0].job_id.split('_')[0]} of {len(jobs)} jobs; logs: {Path(folder).parent}", flush=True
-        )
-        return _note([_wait(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)])
-
-
-class LazybenchLocalLauncher(JoblibLauncher):
-    """Runs ``n_jobs`` jobs of a sweep at a time on this machine, each worker on a GPU of its own if there are any."""
-
-    def setup(self, *, hydra_context: Any, task_function: Callable[[Any], Any], config: DictConfig) -> None:
-        on_own_gpu = functools.partial(_on_own_gpu, task_function)
-        super().setup(hydra_context=hydra_context, task_function=on_own_gpu, config=config)
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return _note(super().launch(job_overrides, initial_job_idx))
-
-
-def _note(results: Sequence[JobReturn]) -> Sequence[JobReturn]:
-    """The jobs ran in other processes: this one learns here how they ended."""
-    from lazybench.cli.main import note_job
-
-    for result in results:
-        note_job(result.overrides or [], result.return_value)
-    return results
+        array = jobs[0].job_id.split("_")[0]
+        print(f"Slurm array {array} of {len(jobs)} jobs; logs: {Path(folder).parent}", flush=True)
+        return [_wait(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
 
 
 def _wait(job: Any, overrides: Sequence[str]) -> JobReturn:
@@ -123,23 +105,3 @@ def _in_queue(job_id: str) -> bool:
     if query.returncode:
         return "Invalid job id" not in query.stderr  # Slurm forgets ended jobs after a few minutes
     return bool(query.stdout.strip())
-
-
-def _on_own_gpu(task_function: Callable[[Any], Any], config: DictConfig) -> Any:
-    """Before torch starts in this worker: worker number i takes GPU number i, round and round."""
-    worker = re.search(r"(\d+)$", multiprocessing.current_process().name)
-    if worker is not None and (gpus := _gpus()):
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(int(worker[1]) - 1) % len(gpus)]
-    return task_function(config)
-
-
-@functools.cache  # a worker's first look counts: afterwards it sees only its own
-def _gpus() -> tuple[str, ...]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(name for name in visible.split(",") if name)
-    try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return ()
-    return tuple(re.findall(r"^GPU (\d+):", listing, flags=re.MULTILINE))

@@ -1,4 +1,7 @@
-"""``tracker=wandb``: https://docs.wandb.ai. Offline by itself where there is no account or no network."""
+"""Where a run can be watched from outside; results/ is complete without any of it.
+
+``tracker=wandb`` is https://docs.wandb.ai, offline by itself where there is no account or no network.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from lazybench.errors import UserError
 from lazybench.run.record import Record
 
+RECORDS = ("config.yaml", "provenance.json", "samples.jsonl")
 REACH_TIMEOUT_S = 3
 INIT_TIMEOUT_S = 30
 LIVE_METRICS = (
@@ -20,7 +24,29 @@ LIVE_METRICS = (
 )
 
 
-class WeightsAndBiases:
+class Tracker:
+    """What a run tells while it goes on. This one, ``tracker=none``, passes nothing on."""
+
+    def start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Called once, before the first sample."""
+
+    def log(self, record: Record) -> None:
+        """Called for every record, after it is on disk and outside every timed stretch."""
+
+    def finish(self, summary_csv: Path, plot_path: Path) -> None:
+        """Called once, when the tables and the plot are written."""
+
+
+def build_tracker(name: str) -> Tracker:
+    """The tracker of that name, ``none`` or ``wandb``; only the chosen one's package is imported.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    return WeightsAndBiases() if name == "wandb" else Tracker()
+
+
+class WeightsAndBiases(Tracker):
     """Config, live metrics, the summary table, the plot, and an artifact with what a sceptic needs."""
 
     def __init__(self) -> None:
@@ -64,28 +90,23 @@ class WeightsAndBiases:
 
     def finish(self, summary_csv: Path, plot_path: Path) -> None:
         """Add the table, the plot and the artifact, and say how to upload an offline run."""
-        wandb = self._wandb
+        wandb, folder = self._wandb, summary_csv.parent
         import pandas
 
         table = wandb.Table(dataframe=pandas.read_csv(summary_csv))
         self._run.log({"summary": table, "tradeoff": wandb.Image(str(plot_path))})
         artifact = wandb.Artifact(f"run-{self._run.id}", type="lazybench-run")
-        folder = summary_csv.parent
-        for name in ("config.yaml", "provenance.json", "samples.jsonl"):
-            if (folder / name).exists():
-                artifact.add_file(str(folder / name))
-        artifact.add_file(str(summary_csv))
-        artifact.add_file(str(plot_path))
+        for path in (*(folder / name for name in RECORDS), summary_csv, plot_path):
+            artifact.add_file(str(path))
         self._run.log_artifact(artifact)
-        offline, folder_of_run = self._run.offline, self._folder
+        offline, kept = self._run.offline, self._folder
         self._run.finish()
         if offline:
-            _say(f"wandb: upload it with: wandb sync {folder_of_run}")
+            _say(f"wandb: upload it with: wandb sync {kept}")
 
     @property
     def _folder(self) -> str:
-        folder = Path(self._run.settings.sync_dir)
-        return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+        return os.path.relpath(self._run.settings.sync_dir)
 
 
 def _why_offline(wandb: Any) -> str | None:
