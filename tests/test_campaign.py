@@ -19,7 +19,7 @@ from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.report.verify import main as verify
 from lazybench.run.campaign import main, pack
-from lazybench.run.lines import from_line, to_line
+from lazybench.run.record import from_line, to_line
 from lazybench.run.reading import find_runs, read_run, read_runs
 from lazybench.run.record import Record
 
