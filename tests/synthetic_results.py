@@ -10,7 +10,7 @@ import yaml
 
 from lazybench.run.lines import to_line
 from lazybench.run.record import Record
-from lazybench.tasks.categories import ENGLISH
+from lazybench.tasks.catalogue import ENGLISH
 
 FIGURE6 = [("lazyllm", f"depths={depth} keep={keep}") for depth in (0.1, 0.5, 0.9) for keep in (0.3, 0.7)]
 METHODS = [

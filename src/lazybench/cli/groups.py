@@ -42,8 +42,7 @@ def register() -> None:
     from lazybench.models.spec import ModelSpec
     from lazybench.pruning.published import PRESETS
     from lazybench.pruning.schedule import PruningSchedule
-    from lazybench.tasks.catalogue import TASKS
-    from lazybench.tasks.long_context import CHOICES
+    from lazybench.tasks.catalogue import CHOICES, TASKS
 
     nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule), "method": method_nodes()}
     add(None, "defaults_of_code", nodes)

@@ -82,8 +82,7 @@ def _keys() -> Iterator[str]:
 
 
 def _tasks() -> Iterator[str]:
-    from lazybench.tasks.catalogue import ASKS, GROUPS, TASKS, asks, samples_of
-    from lazybench.tasks.long_context import CHOICES
+    from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
 
     yield "task=NAME. Without a network: "
     files = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
@@ -96,17 +95,17 @@ def _tasks() -> Iterator[str]:
         samples = sum(map(samples_of, datasets))
         yield _wrapped(f"  {name}", f"{samples:,} samples: {' '.join(datasets)}", 24)
     yield "One dataset (NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words):"
-    for name in ASKS:
+    for name in DATASETS:
         extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
         yield _wrapped(f"  {name}", f"{samples_of(name)} samples{extended}: {asks(name)}", 24)
-    yield "Benchmarks of longer prompts (docs/long_context_tasks.md):"
+    yield "Benchmarks of longer prompts (docs/tasks.md):"
     for name, node in CHOICES.items():
         if not _one_of_many(name):
             several = len(node["datasets"]) > 1
             parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
             given = " ".join(f"task.parameters.{key}={_shown(value)}" for key, value in node["parameters"].items())
             yield _wrapped(f"  {name}", f"{' '.join(parts)} {given}", 24)
-    known = {*files, *GROUPS, *ASKS, *(f"{name}_e" for name in ASKS), *CHOICES}
+    known = {*files, *GROUPS, *DATASETS, *(f"{name}_e" for name in DATASETS), *CHOICES}
     if others := [name for name in names("task") if name not in known]:
         yield _wrapped("Others:", " ".join(others))
     yield "  lm_eval/NAME            any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
