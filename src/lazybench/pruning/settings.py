@@ -1,6 +1,6 @@
 """Settings as data: plain data (YAML, the command line, a record) becomes typed dataclasses, and back.
 
-Each value is held against its field's annotation: ``Share``, ``Count`` and ``Number`` below, ``Literal`` and plain
+Each value is held against its field's annotation: ``Share``, ``Count``, ``Number`` and ``Odd`` below, ``Literal`` and plain
 types as they are. The caller chooses the class. Nothing in the data can name one, or anything else of Python.
 """
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 
 import yaml
 
-from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, shown, unknown_name
+from lazybench.errors import UserError, check_odd, check_share, check_whole_number, naming_errors, shown, unknown_name
 
 T = TypeVar("T")
 ABSENT = "???"  # OmegaConf's mark of a value that must be given
@@ -23,6 +23,7 @@ Share = Annotated[float, "share"]  # above 0, at most 1
 Part = Annotated[float, "part"]  # from 0 to 1
 Count = Annotated[int, 1]  # a whole number of at least 1
 Number = Annotated[int, 0]  # a whole number of at least 0
+Odd = Annotated[int, "odd"]  # a pool's length: a token lies in its middle
 _known: dict[Any, dict[str, Any]] = {}  # a dataclass to its fields' annotations
 
 
@@ -108,6 +109,9 @@ def typed(hint: Any, value: object, name: str, default: Any = None) -> Any:
         raise UserError(f"{name}={_shown(value)} must be {_words(hint, name)}{', or null' if nullable else ''}")
     if limit == "share" or (limit == "part" and value != 0):
         check_share(name, value)
+    elif limit == "odd":
+        check_whole_number(name, value)
+        check_odd(name, cast(int, value))
     elif isinstance(limit, int):
         check_whole_number(name, value, limit)
     if hint is Path:
