@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.errors import UserError, check_odd, check_whole_number
+from lazybench.errors import UserError, check_whole_number
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.pruning.settings import Count, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.methods.request import TextConfig
+from lazybench.pruning.settings import Count, Odd, Share
 
 
 @register
@@ -49,7 +44,7 @@ class ASL(PolicyMethod):
     observed: Share = 0.25
     below: Share = 0.3
     window: Count = 32
-    pool: Count = 7
+    pool: Odd = 7
 
     name: ClassVar[str] = "asl"
     title: ClassVar[str] = "ASL"
@@ -67,14 +62,13 @@ class ASL(PolicyMethod):
             object.__setattr__(self, "tokens", None)
         else:
             check_whole_number("asl.tokens", self.tokens, self.window + 1)
-        check_odd("asl.pool", self.pool)
 
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What each layer's tokens are ranked by."""
         return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers
         first, observed = pruning.layers_run(self.depth, layers) - 1, max(2, pruning.layers_run(self.observed, layers))
         if not observed - 1 <= first <= layers - 2:

@@ -1,7 +1,7 @@
 """Settings as data: plain data (YAML, the command line, a record) becomes typed dataclasses, and back.
 
-Each value is held against its field's annotation: ``Share``, ``Count``, ``Number`` and ``Odd`` below, ``Literal`` and plain
-types as they are. The caller chooses the class. Nothing in the data can name one, or anything else of Python.
+Each value is held against its field's annotation: ``Share``, ``Count``, ``Number`` and ``Odd`` below, ``Literal`` and
+plain types as they are. The caller chooses the class. Nothing in the data can name one, or anything else of Python.
 """
 
 from __future__ import annotations

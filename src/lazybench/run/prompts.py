@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lazybench.methods.base import Request
+from lazybench.methods.request import Request
 from lazybench.models import LoadedModel
 from lazybench.run.config import RunConfig
 from lazybench.tasks.base import Prompt, Sample, Task

@@ -15,8 +15,9 @@ from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, quality
 from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
-from lazybench.methods.base import Method, Request
+from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.request import Request
 from lazybench.models import load_model
 from lazybench.report.statistics import KL_FLOOR
 from lazybench.run.config import RunConfig
