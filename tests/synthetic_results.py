@@ -10,7 +10,7 @@ import numpy
 import yaml
 
 from lazybench.run.record import Record, to_line
-from lazybench.tasks.categories import ENGLISH
+from lazybench.tasks.catalogue import ENGLISH
 
 Params = dict[str, Any]
 

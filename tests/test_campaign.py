@@ -19,9 +19,8 @@ from lazybench.report.__main__ import main as report
 from lazybench.report.results import load
 from lazybench.report.verify import main as verify
 from lazybench.run.campaign import main, pack
-from lazybench.run.record import from_line, to_line
 from lazybench.run.reading import find_runs, read_run, read_runs
-from lazybench.run.record import Record
+from lazybench.run.record import Record, from_line, to_line
 
 PLAIN = [record for record in made_up_records(2) if record.task == "qasper"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -164,7 +164,7 @@ def test_every_method_is_described_with_its_defaults() -> None:
 
 def test_deviations_from_longbench_stand_once() -> None:
     row = "| a wrapped prompt that exceeds the window |"
-    assert [page.name for page in PAGES if row in text_of(page)] == ["longbench_protocol.md"]
+    assert [page.name for page in PAGES if row in text_of(page)] == ["tasks.md"]
 
 
 def test_the_citation_is_one() -> None:

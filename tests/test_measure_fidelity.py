@@ -9,9 +9,9 @@ import torch
 from tiny_requests import tiny_request
 
 from lazybench.measure.fidelity import EXACT, Fidelity, fidelity, free_tokens, quality, record_reference
-from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
+from lazybench.methods.request import Request, Response
 
 
 def unlimited_request(family: str = "llama") -> Request:

@@ -18,8 +18,8 @@ from transformers.generation import utils
 from lazybench.errors import UserError
 from lazybench.measure.clock import Clock
 from lazybench.measure.protocol import measure
-from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.request import Request, Response
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 

@@ -16,8 +16,8 @@ from tiny_requests import tiny_request
 from lazybench.errors import SampleError, UserError
 from lazybench.measure.memory import CLEAR_REFS, PeakMemory
 from lazybench.measure.protocol import SHORT_TOKENS, WarmUp, attempt, measure, order_of_methods
-from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.request import Request, Response
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from tiny_requests import tiny_request
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.reference_store import ReferenceStore
-from lazybench.methods.base import Request, Response
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
+from lazybench.methods.request import Request, Response
 
 SAMPLE = {"task": "qa/easy", "data_fingerprint": "f0", "sample_id": "a 1"}
 

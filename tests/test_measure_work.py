@@ -8,7 +8,7 @@ import pytest
 from tiny_requests import tiny_request
 
 from lazybench.measure.work import shares_of
-from lazybench.methods.base import Work
+from lazybench.methods.request import Work
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 
 REQUEST = tiny_request(new_tokens=1)  # 60 tokens, 8 layers

@@ -17,7 +17,7 @@ from transformers import LlamaConfig
 
 from lazybench.measure.work import shares_of
 from lazybench.methods.asl import ASL
-from lazybench.methods.base import Method, PolicyMethod, Request, Work
+from lazybench.methods.base import Method, PolicyMethod
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
@@ -26,6 +26,7 @@ from lazybench.methods.h2o import H2O
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.oracle import Oracle
 from lazybench.methods.pyramid_infer import PyramidInfer
+from lazybench.methods.request import Request, Work
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning

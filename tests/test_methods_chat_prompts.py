@@ -12,9 +12,10 @@ from test_methods_shortening import prompt_seen
 from test_tasks_longbench import task_like
 
 from lazybench.errors import UserError
-from lazybench.methods.base import Method, Request
+from lazybench.methods.base import Method
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.random_drop import RandomDrop
+from lazybench.methods.request import Request
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.tasks.base import Sample, place_of
 from lazybench.tasks.prompting import encode_prompt, generation_kwargs

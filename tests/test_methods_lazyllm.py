@@ -12,9 +12,10 @@ from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure
 from lazybench.measure.work import shares_of
-from lazybench.methods.base import Method, Request
+from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.methods.request import Request
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule

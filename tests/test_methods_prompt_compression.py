@@ -17,10 +17,9 @@ from lazybench.measure.protocol import measure
 from lazybench.measure.work import shares_of
 from lazybench.methods import selective_context
 from lazybench.methods.baseline import Baseline
-from lazybench.methods.lexical_units import lexical_units, token_texts
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.running import generate
-from lazybench.methods.selective_context import keep_informative, self_information
+from lazybench.methods.selective_context import keep_informative, lexical_units, self_information, token_texts
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])

@@ -20,7 +20,7 @@ from tiny_requests import byte_tokenizer
 from torch import Tensor
 
 from lazybench.methods.asl import ASL
-from lazybench.methods.base import Method, PolicyMethod, Request, Response
+from lazybench.methods.base import Method, PolicyMethod
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
@@ -29,6 +29,7 @@ from lazybench.methods.h2o import H2O
 from lazybench.methods.lazyllm_evicted import LazyLLMEvicted
 from lazybench.methods.oracle import Oracle
 from lazybench.methods.pyramid_infer import PyramidInfer
+from lazybench.methods.request import Request, Response
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning

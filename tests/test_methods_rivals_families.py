@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
 from lazybench.methods.asl import ASL
-from lazybench.methods.base import Method, PolicyMethod, Request
+from lazybench.methods.base import Method, PolicyMethod
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
@@ -21,6 +21,7 @@ from lazybench.methods.gemfilter import GemFilter
 from lazybench.methods.h2o import H2O
 from lazybench.methods.oracle import Oracle
 from lazybench.methods.pyramid_infer import PyramidInfer
+from lazybench.methods.request import Request
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning

@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
-from lazybench.methods.base import Method, Request
+from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.probe import probe_layers
 from lazybench.methods.random_drop import RandomDrop
+from lazybench.methods.request import Request
 from lazybench.methods.running import best_positions, generate
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.layers import full_attention_layers

@@ -14,8 +14,8 @@ from transformers import GenerationMixin, PreTrainedModel
 from lazybench.cli.choices import run_config
 from lazybench.cli.groups import composed
 from lazybench.methods import METHODS, quality_methods
-from lazybench.report import write_run_report
 from lazybench.report.__main__ import main as report
+from lazybench.report.of_run import write_run_report
 from lazybench.report.results import load
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_records

@@ -13,7 +13,7 @@ from conftest import RunPy, save_tiny_checkpoint
 from lazybench.errors import UserError
 from lazybench.methods import METHODS as METHODS_KNOWN
 from lazybench.methods import build
-from lazybench.report import write_run_report
+from lazybench.report.of_run import write_run_report
 from lazybench.report.remeasuring import COLUMNS, rebuilt_method, remeasured
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run

@@ -19,10 +19,9 @@ from lazybench.integrations.lm_eval import main as lm_eval_main
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES, DataSettings, build_task
-from lazybench.tasks.catalogue import TASKS, asks, samples_of
+from lazybench.tasks.catalogue import CHOICES, INFINITEBENCH, TASKS, asks, samples_of
 from lazybench.tasks.lm_eval_requests import requests_of
 from lazybench.tasks.lm_eval_task import TASK_FILES, LmEvalTask
-from lazybench.tasks.long_context import CHOICES, INFINITEBENCH
 
 ROOT = Path(__file__).parent.parent
 
@@ -174,7 +173,7 @@ def test_any_generation_task_with_stops_filters_and_examples() -> None:
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
     own = ConfigurableTask(config=config)
-    task = LmEvalTask("lm_eval/sums", "lm_eval", own, requests_of(own), DataSettings(limit=2), "")
+    task = LmEvalTask("lm_eval/sums", DataSettings(limit=2), own, requests_of(own))
     first, second = task.samples()
     assert first.prompt.count("Question:") == 2  # one example, then the question
     assert first.prompt.endswith("Question: 0 + 1?\nAnswer:")
@@ -242,7 +241,7 @@ def test_infinitebench_runs_by_lm_evals_own_files(name: str, prompt: str, good: 
 
     config = {**load_yaml(folder / f"infinitebench_{name}.yaml"), "custom_dataset": load}
     own = ConfigurableTask(config=config)
-    task = LmEvalTask("lm_eval/infinitebench", "lm_eval", own, requests_of(own), DataSettings(), "")
+    task = LmEvalTask("lm_eval/infinitebench", DataSettings(), own, requests_of(own))
     (sample,) = task.samples()
     assert sample.prompt == prompt
     assert task.score(good, sample) == 1.0

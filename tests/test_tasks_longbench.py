@@ -19,7 +19,7 @@ from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel, ModelSpec
 from lazybench.tasks import DataSettings, build_task
 from lazybench.tasks.base import Sample, Task
-from lazybench.tasks.categories import CHINESE, EXTENDED, LONGBENCH
+from lazybench.tasks.catalogue import CHINESE, EXTENDED, LONGBENCH
 from lazybench.tasks.documents import PROMPTS
 from lazybench.tasks.prompting import encode_prompt, generation_kwargs, truncate_middle
 

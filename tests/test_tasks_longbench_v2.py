@@ -19,8 +19,8 @@ from ruler_rows import ARTICLES, ESSAY, HOTPOT
 from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel, ModelSpec
 from lazybench.tasks import DataSettings, build_task
-from lazybench.tasks.categories import LONGBENCH_V2
-from lazybench.tasks.longbench_v2 import DOMAINS, FILE, extract_answer, joined_halves
+from lazybench.tasks.catalogue import LONGBENCH_V2
+from lazybench.tasks.longbench_v2 import FILE, extract_answer, joined_halves
 from lazybench.tasks.prompting import generation_kwargs
 
 # prompts/0shot.txt
@@ -34,7 +34,7 @@ TEMPLATE = (
 def row(number: int, **changed: Any) -> dict[str, Any]:
     return {
         "_id": f"id{number}",
-        "domain": [*DOMAINS.values()][number % 6],
+        "domain": [*LONGBENCH_V2.values()][number % 6],
         "sub_domain": "Any",
         "difficulty": ("easy", "hard")[number % 2],
         "length": ("short", "medium", "long")[number % 3],
@@ -47,7 +47,7 @@ def row(number: int, **changed: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    (folder / FILE).write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    (folder / FILE.name).write_text("".join(json.dumps(entry) + "\n" for entry in rows))
     return folder
 
 
@@ -81,12 +81,12 @@ def test_samples_are_the_official_prompts_with_what_they_are_judged_by(tmp_path:
         }
         assert task.score(f"The correct answer is ({entry['answer']})", sample) == 1.0
         assert task.score(f"({entry['answer']})", sample) == 0.0
-    assert (task.max_new_tokens, task.chat_format, task.source) == (128, True, f"file {FILE}")
+    assert (task.max_new_tokens, task.chat_format, task.source) == (128, True, f"file {FILE.name}")
     assert re.fullmatch("[0-9a-f]{64}", task.fingerprint)
     together: list[str] = []
     for name in LONGBENCH_V2:
         samples = build_task(name, DataSettings(root=root)).samples()
-        assert {sample.details["domain"] for sample in samples} == {DOMAINS[name]}
+        assert {sample.details["domain"] for sample in samples} == {LONGBENCH_V2[name]}
         together += [sample.sample_id for sample in samples]
     assert sorted(together) == sorted(entry["_id"] for entry in rows)
     limited = build_task("longbench_v2", DataSettings(root=root, limit=6, shard=(1, 2))).samples()
@@ -157,7 +157,7 @@ def test_answers_by_example(response: str, letter: str | None) -> None:
     [
         (row(0, answer="E"), r"longbench_v2\.jsonl line 2: field 'answer' must be A, B, C or D, not 'E'"),
         (row(0, choice_B=3), r"line 2: field 'choice_B' must be a text, not 3"),
-        ({"_id": "x"}, r"line 2: field 'domain' must be a text, not None"),
+        ({"_id": "x"}, r"line 2: field 'domain' is missing"),
     ],
 )
 def test_malformed_rows_are_named(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_malformed_rows_are_named(entry: dict[str, Any], message: str, tmp_path:
 
 
 def test_the_hubs_list_may_stand_in_the_folder_as_well(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(json.dumps([row(0), row(1)]))
+    (tmp_path / FILE.name).write_text(json.dumps([row(0), row(1)]))
     assert len(build_task("longbench_v2", DataSettings(root=tmp_path)).samples()) == 2
-    (tmp_path / FILE).write_text(json.dumps([row(0), row(1)])[:-1])
+    (tmp_path / FILE.name).write_text(json.dumps([row(0), row(1)])[:-1])
     with pytest.raises(UserError, match=r"longbench_v2\.jsonl starts as a JSON list and is none"):
         build_task("longbench_v2", DataSettings(root=tmp_path)).samples()
 
@@ -179,18 +179,20 @@ def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
     """A hub's cache as a download leaves it, read in a process without a network."""
     from datasets import Dataset
 
-    from lazybench.tasks.longbench_v2 import HUB_FILE, HUB_ID, HUB_REVISION
-    from lazybench.tasks.ruler import question_sets, texts
+    from lazybench.tasks.documents import DataFile
+    from lazybench.tasks.ruler.sources import ESSAYS, SQUAD
+    from lazybench.tasks.ruler.sources import HOTPOT as HOTPOT_FILE
 
-    def place(hub_id: str, revision: str, name: str) -> Path:
-        path = tmp_path / "hub" / f"datasets--{hub_id.replace('/', '--')}" / "snapshots" / revision / name
+    def place(file: DataFile) -> Path:
+        repository = tmp_path / "hub" / f"datasets--{file.hub_id.replace('/', '--')}"
+        path = repository / "snapshots" / file.revision / file.hub_name
         path.parent.mkdir(parents=True)
         return path
 
-    place(HUB_ID, HUB_REVISION, HUB_FILE).write_text(json.dumps([row(0), row(1)]))
-    essays = place(texts.ESSAYS_HUB_ID, texts.ESSAYS_REVISION, "essays.parquet")
+    place(FILE).write_text(json.dumps([row(0), row(1)]))
+    essays = place(ESSAYS)
     Dataset.from_list([{"text": part} for part in ESSAY.split("\n\n")]).to_parquet(essays)
-    place(*question_sets.HOTPOT_HUB, question_sets.HOTPOT_HUB_FILE).write_text(json.dumps(HOTPOT))
+    place(HOTPOT_FILE).write_text(json.dumps(HOTPOT))
     rows = [
         {
             "title": article["title"],
@@ -202,7 +204,7 @@ def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
         for part in article["paragraphs"]
         for entry in part["qas"]
     ]
-    Dataset.from_list(rows).to_parquet(place(*question_sets.SQUAD_HUB, question_sets.SQUAD_HUB_FILE))
+    Dataset.from_list(rows).to_parquet(place(SQUAD))
     program = (
         "import json, sys; from lazybench.tasks import *\n"
         "for name in sys.argv[1:]:\n"
@@ -215,7 +217,7 @@ def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [source.split("@")[0] for source, _ in found] == [
-        f"hub {hub_id}" for hub_id in (HUB_ID, texts.ESSAYS_HUB_ID, "rajpurkar/squad_v2", "namlh2004/hotpotqa")
+        f"hub {hub_id}" for hub_id in (FILE.hub_id, ESSAYS.hub_id, "rajpurkar/squad_v2", "namlh2004/hotpotqa")
     ]
     prompts = [[prompt for prompt, _ in samples] for _, samples in found]
     assert prompts[0] == [official_prompt(row(0)), official_prompt(row(1))]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lazybench.errors import UserError
 from lazybench.tasks import CATEGORIES, score
-from lazybench.tasks.categories import CHINESE, ENGLISH, EXTENDED, LONGBENCH
+from lazybench.tasks.catalogue import CHINESE, ENGLISH, EXTENDED, LONGBENCH
 from lazybench.tasks.metrics import METRICS
 
 many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

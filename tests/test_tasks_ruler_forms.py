@@ -16,7 +16,7 @@ from ruler_rows import ARTICLES, ESSAY, HOTPOT, prompts, tiny_model, write_ruler
 
 from lazybench.tasks import DataSettings, build_task
 from lazybench.tasks.base import Sample
-from lazybench.tasks.ruler import counting, needles, questions, tracking
+from lazybench.tasks.ruler import hidden, lists
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -226,17 +226,17 @@ def installed(module: str) -> dict[str, Any]:
 
 
 def test_the_templates_are_those_that_lm_eval_ships() -> None:
-    assert installed("niah_utils.py")["TEMPLATE"] == needles.TEMPLATE
-    assert installed("prepare_niah.py")["NEEDLE"] == needles.NEEDLE
+    assert installed("niah_utils.py")["TEMPLATE"] == hidden.TEMPLATE
+    assert installed("prepare_niah.py")["NEEDLE"] == hidden.NEEDLE
     common, frequent = (installed(f"{name}_utils.py")["CONFIG"] for name in ("cwe", "fwe"))
-    assert common["template"] == counting.COMMON_WORDS_TEMPLATE
-    assert common["answer_prefix"] == counting.COMMON_WORDS_PREFIX
-    assert frequent["template"] == counting.FREQUENT_WORDS_TEMPLATE
-    assert frequent["answer_prefix"] == counting.FREQUENT_WORDS_PREFIX
-    assert installed("qa_utils.py")["CONFIG"]["template"] == questions.TEMPLATE
+    assert common["template"] == lists.COMMON_WORDS_TEMPLATE
+    assert common["answer_prefix"] == lists.COMMON_WORDS_PREFIX
+    assert frequent["template"] == lists.FREQUENT_WORDS_TEMPLATE
+    assert frequent["answer_prefix"] == lists.FREQUENT_WORDS_PREFIX
+    assert installed("qa_utils.py")["CONFIG"]["template"] == lists.QUESTION_TEMPLATE
     chain = installed("vt_utils.py")["CONFIG"]["variable_tracking"]
-    assert chain["template"] == tracking.TEMPLATE
-    assert chain["answer_prefix"].replace("assgined", "assigned") == tracking.ANSWER_PREFIX  # RULER has mended it
+    assert chain["template"] == hidden.VARIABLES_TEMPLATE
+    assert chain["answer_prefix"].replace("assgined", "assigned") == hidden.VARIABLES_PREFIX  # RULER has mended it
 
 
 @given(st.text(alphabet="abAB1 \n\x07", max_size=12), st.lists(st.text("abA1", min_size=1, max_size=2), min_size=1))

@@ -182,7 +182,7 @@ def test_a_prediction_is_never_run_as_a_program(scoring: dict[str, Any], allowed
         "doc_to_target": "{{answer}}", **scoring,
         "custom_dataset": lambda **_: {"test": Dataset.from_list([{"question": "1 + 1?", "answer": "2"}])},
     }  # fmt: skip
-    task = LmEvalTask("lm_eval/own_sums", "lm_eval", ConfigurableTask(config=config), DataSettings(), "", "")
+    task = LmEvalTask("lm_eval/own_sums", DataSettings(), ConfigurableTask(config=config), ())
     if allowed:
         check_scorer(task)
         return

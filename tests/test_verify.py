@@ -17,8 +17,8 @@ import pytest
 
 from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
-from lazybench.report import write_run_report
 from lazybench.report.checks import EXACT, Check, look_for
+from lazybench.report.of_run import write_run_report
 from lazybench.report.verify import main
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lazybench.methods.base import Request
+from lazybench.methods.request import Request
 
 VOCABULARY = 260
 COMMON = {

@@ -25,8 +25,7 @@ from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import ABSENT, path_of, plain
 from lazybench.tasks import REGISTERED
-from lazybench.tasks.catalogue import TASKS
-from lazybench.tasks.long_context import CHOICES
+from lazybench.tasks.catalogue import CHOICES, TASKS
 
 SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
 FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each

@@ -18,8 +18,7 @@ from lazybench.errors import unknown_name
 from lazybench.methods import METHODS, label
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.tasks.catalogue import ASKS, GROUPS, asks, samples_of
-from lazybench.tasks.long_context import CHOICES
+from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
 
 HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
 
@@ -100,14 +99,16 @@ def _tasks() -> Iterator[str]:
     for name, datasets in GROUPS.items():
         yield _wrapped(f"  {name}", f"{sum(map(samples_of, datasets)):,} samples: {' '.join(datasets)}")
     yield "One dataset (NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words):"
-    for name in ASKS:
-        yield _wrapped(f"  {name}", f"{samples_of(name)} samples: {asks(name)}")
-    yield "Benchmarks of longer prompts (docs/long_context_tasks.md):"
+    for name in DATASETS:
+        extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
+        yield _wrapped(f"  {name}", f"{samples_of(name)} samples{extended}: {asks(name)}")
+    yield "Benchmarks of longer prompts (docs/tasks.md):"
     for name, node in CHOICES.items():
         if not _one_of_many(name):
-            parts = node["datasets"] if len(node["datasets"]) > 1 else [part for part in CHOICES if name in part]
+            several = len(node["datasets"]) > 1
+            parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
             yield _wrapped(f"  {name}", f"{' '.join(parts)} {_given(node['parameters'], 'task.parameters.')}")
-    listed = {*(path.stem for path in stored), *GROUPS, *ASKS, *CHOICES}
+    listed = {*(path.stem for path in stored), *GROUPS, *DATASETS, *(f"{name}_e" for name in DATASETS), *CHOICES}
     yield _wrapped("Others:", " ".join(name for name in names("task") if name not in listed))
     yield "  lm_eval/NAME            any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
 

@@ -170,7 +170,7 @@ def _start(checked: RunConfig) -> int:
         from lazybench.cli.tune import tune
 
         return tune(checked)
-    from lazybench.report import write_run_report
+    from lazybench.report.of_run import write_run_report
     from lazybench.run.runner import run
 
     return run(checked, write_run_report)

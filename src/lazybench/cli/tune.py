@@ -29,13 +29,14 @@ from optuna.trial import BaseTrial, Trial, TrialState
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, quality
 from lazybench.measure.work import shares_of
-from lazybench.methods.base import Method, Request
+from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
+from lazybench.methods.request import Request
 from lazybench.methods.taper import Taper
 from lazybench.models import load_model
 from lazybench.pruning.schedule import DEPTHS, PruningSchedule
-from lazybench.report import write_run_report
+from lazybench.report.of_run import write_run_report
 from lazybench.report.statistics import KL_FLOOR
 from lazybench.run.config import RunConfig, TuneSettings
 from lazybench.run.files import write_atomically

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from lazybench.methods.base import Method, Request, Response
+from lazybench.methods.base import Method
+from lazybench.methods.request import Request, Response
 
 
 @dataclass(frozen=True)

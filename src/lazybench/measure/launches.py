@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lazybench.methods.base import Method, Request
+from lazybench.methods.base import Method
+from lazybench.methods.request import Request
 
 _PASS = "lazybench forward pass"
 _NEW_TOKENS = 4  # the last step is counted: the first ones also make room

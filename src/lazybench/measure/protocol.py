@@ -14,7 +14,8 @@ import torch
 from lazybench.errors import SampleError, UserError
 from lazybench.measure.clock import Clock, synchronizer
 from lazybench.measure.memory import PeakMemory
-from lazybench.methods.base import Method, Request, Response
+from lazybench.methods.base import Method
+from lazybench.methods.request import Request, Response
 
 T = TypeVar("T")
 

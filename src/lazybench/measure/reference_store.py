@@ -15,7 +15,8 @@ import transformers
 
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import Reference, record_reference
-from lazybench.methods.base import Method, Request
+from lazybench.methods.base import Method
+from lazybench.methods.request import Request
 
 _SETTING = (bool, int, float, str, list, type(None))
 

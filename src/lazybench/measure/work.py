@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lazybench.methods.base import Request, Work
+from lazybench.methods.request import Request, Work
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 
 

@@ -6,20 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.errors import UserError, check_odd, check_whole_number
+from lazybench.errors import UserError, check_whole_number
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import Tensor, TextConfig
 from lazybench.pruning.budgets import share_of
-from lazybench.pruning.settings import Count, Share
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.pruning.settings import Count, Odd, Share
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,7 @@ class ASL(PolicyMethod):
     observed: Share = 0.25
     below: Share = 0.3
     window: Count = 32
-    pool: Count = 7
+    pool: Odd = 7
 
     name: ClassVar[str] = "asl"
     title: ClassVar[str] = "ASL"
@@ -146,14 +140,13 @@ class ASL(PolicyMethod):
             object.__setattr__(self, "tokens", None)
         else:
             check_whole_number("asl.tokens", self.tokens, self.window + 1)
-        check_odd("asl.pool", self.pool)
 
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What each layer's tokens are ranked by."""
         return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers
         first, observed = pruning.layers_run(self.depth, layers) - 1, max(2, pruning.layers_run(self.observed, layers))
         if not observed - 1 <= first <= layers - 2:

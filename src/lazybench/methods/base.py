@@ -7,89 +7,16 @@ annotations say what is allowed. Its module imports no torch at the top, so that
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, ClassVar, TypeVar, cast
 
 from lazybench import pruning
 from lazybench.errors import UserError
+from lazybench.methods.request import Before, Model, Request, Response, Tensor, TextConfig
 from lazybench.pruning.settings import Checked, differing, plain
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from lazybench.pruning.policy import Policy
-
-
 Settings = Sequence[Mapping[str, Any]]  # parameters by name, of several methods or of one
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt for one method.
-
-    ``generate_kwargs`` goes to ``model.generate`` as it is; it carries the clock (``streamer``),
-    the length limits and, for teacher-forced fidelity, a logits processor. A method therefore
-    generates through ``model.generate`` and hands every one of them on.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    prompt_ids: Tensor  # (1, prompt_tokens), long, on the model's device
-    generate_kwargs: dict[str, Any]
-    seed: int  # the only source of randomness of a method; differs between repeats
-    synchronize: Callable[[], None] = lambda: None  # waits for the device, for times a method takes itself
-    # (prompt_tokens,) bool, on the CPU: the chat format's tokens and the begin of text; None: there are none
-    template: Tensor | None = None
-    # (prompt_tokens,) bool, on the CPU: the document's tokens; None: the task does not tell them apart
-    context: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a method ran. ``measure/work.py`` turns it into FLOPs and shares, by one rule for all methods.
-
-    Attributes:
-        tokens_of_layer_runs: tokens that each layer run of the prefill computed, ``(tokens,) * layers`` for the
-            plain model. A layer that runs twice (in a probe, then in the rerun) is listed twice.
-        mlp_tokens_of_layer_runs: the same for the MLPs alone, when tokens are dropped between a layer's
-            attention and its MLP; None: as many as in the attention.
-        other_flops: FLOPs of anything else before the first token: a draft model, a compressor, the attention rows
-            that tokens are scored by.
-        prompt_tokens_computed: share of the prompt's tokens computed by the end of the generation, mean over
-            layers, for a method that revives tokens in decoding steps; None: what the prefill computed is all.
-        by_stage: that share for each stage of layers; empty: there are no stages.
-        by_step: ``by_stage`` after each generation step, the prefill first, cumulative (figure 7).
-        revived_tokens_per_step: mean over the decoding steps, summed over stages; None: no decoding step, or a
-            method that revives nothing by design.
-        kv_bytes_prefill: bytes of the KV cache after the prefill; None where the method does not say.
-        kv_bytes_end: the same at the end of the generation.
-        aux_bytes_prefill: bytes of the Aux Cache (hidden states of dropped tokens) after the prefill.
-        aux_bytes_end: the same at the end of the generation.
-    """
-
-    tokens_of_layer_runs: tuple[int, ...]
-    mlp_tokens_of_layer_runs: tuple[int, ...] | None = None
-    other_flops: float = 0.0
-    prompt_tokens_computed: float | None = None
-    by_stage: tuple[float, ...] = ()
-    by_step: tuple[tuple[float, ...], ...] = ()
-    revived_tokens_per_step: float | None = None
-    kv_bytes_prefill: int | None = None
-    kv_bytes_end: int | None = None
-    aux_bytes_prefill: int | None = None
-    aux_bytes_end: int | None = None
-
-
-@dataclass(frozen=True)
-class Response:
-    """What a method gives back for one prompt."""
-
-    new_tokens: Tensor  # (new_tokens,), long: what was generated, the prompt left out
-    work: Work
-    overhead_s: float = 0.0  # a compressor's own time, already inside the TTFT
-    details: Mapping[str, Any] = field(default_factory=dict)  # anything worth a line in the record, JSON types
 
 
 class Method(Checked, ABC):
@@ -139,7 +66,7 @@ class Method(Checked, ABC):
         """How often a sample must run at least; above 1 for a method that draws at random."""
         return 1
 
-    def prepare(self, model: PreTrainedModel) -> None:
+    def prepare(self, model: Model) -> None:
         """Once for each model, outside the clock: refuse what can't run, make what depends on the model alone.
 
         A method must run without it too: it may only save time later.
@@ -152,6 +79,12 @@ class Method(Checked, ABC):
     def run(self, request: Request) -> Response:
         """Generate from the request's prompt."""
 
+    def answer(self, request: Request, prompt_ids: Tensor, **before: Any) -> Response:
+        """What the plain model generates from a prompt; see ``running.answer``."""
+        from lazybench.methods import running
+
+        return running.answer(request, prompt_ids, **before)
+
 
 class PolicyMethod(Method):
     """A method that says how it chooses tokens, and leaves the rest to the engine."""
@@ -162,38 +95,29 @@ class PolicyMethod(Method):
         return type(self).run is PolicyMethod.run
 
     @abstractmethod
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         """The policy for a model of this text config.
 
         Raises:
             UserError: the parameters don't fit this model.
         """
 
-    def for_model(self, model: PreTrainedModel) -> Policy:
+    def for_model(self, model: Model) -> pruning.Policy:
         """The policy for a model, under the method's name in the engine's errors."""
         return replace(self.policy(model.config.get_text_config()), name=self.title)
 
-    def prepare(self, model: PreTrainedModel) -> None:
+    def prepare(self, model: Model) -> None:
         """Refuse a model or parameters that can't run, before anything is measured."""
         pruning.Pruned(model, self.for_model(model))
 
     def run(self, request: Request) -> Response:
-        from lazybench.methods.running import answer_pruned
+        return self.answer_pruned(request, self.for_model(request.model))
 
-        return answer_pruned(request, self.for_model(request.model))
+    def answer_pruned(self, request: Request, policy: pruning.Policy, **before: Any) -> Response:
+        """What the model generates while the engine prunes; see ``running.answer_pruned``."""
+        from lazybench.methods import running
 
-
-@dataclass(frozen=True)
-class Before:
-    """What ran to find the tokens that stay.
-
-    Args:
-        layer_runs: tokens of each layer that ran whole.
-        flops: of what ran beside these.
-    """
-
-    layer_runs: tuple[int, ...] = ()
-    flops: float = 0.0
+        return running.answer_pruned(request, policy, **before)
 
 
 class RerunMethod(Method):
@@ -203,20 +127,18 @@ class RerunMethod(Method):
     def positions(self, request: Request) -> tuple[Tensor, Before]:
         """(kept,) the tokens to keep, rising; and what was run to find them."""
 
-    def prepare(self, model: PreTrainedModel) -> None:
+    def prepare(self, model: Model) -> None:
         """Refuse a model whose attention can't be looked at, before anything is measured."""
         pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
 
     def run(self, request: Request) -> Response:
-        from lazybench.methods.running import answer
-
         positions, before = self.positions(request)
         kept = request.prompt_ids[:, positions.to(request.prompt_ids.device)]
         tokens, layers = request.prompt_ids.shape[1], request.model.config.get_text_config().num_hidden_layers
         share = positions.shape[0] / tokens
         by_stage = (1.0 + share, share) if 0 < len(before.layer_runs) < layers else ()
         runs = before.layer_runs
-        return answer(request, kept, layer_runs_before=runs, other_flops=before.flops, by_stage=by_stage)
+        return self.answer(request, kept, layer_runs_before=runs, other_flops=before.flops, by_stage=by_stage)
 
 
 METHODS: dict[str, type[Method]] = {}

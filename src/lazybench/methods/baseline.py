@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lazybench.methods.base import Method, Request, Response, register
+from lazybench.methods.base import Method, register
+from lazybench.methods.request import Request, Response
 
 
 @register
@@ -21,6 +22,4 @@ class Baseline(Method):
     shown: ClassVar[tuple[str, ...]] = ()
 
     def run(self, request: Request) -> Response:
-        from lazybench.methods.running import answer
-
-        return answer(request, request.prompt_ids)
+        return self.answer(request, request.prompt_ids)

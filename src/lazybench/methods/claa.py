@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.pruning.settings import Count, Number, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.methods.request import TextConfig
+from lazybench.pruning.settings import Count, Number, Odd, Share
 
 
 @register
@@ -47,7 +41,7 @@ class CLAA(PolicyMethod):
     layers: Count = 4
     first_layers: Number = 4
     window: Count = 8
-    pool: Count = 7
+    pool: Odd = 7
     standardise: bool = False
 
     name: ClassVar[str] = "claa"
@@ -58,17 +52,13 @@ class CLAA(PolicyMethod):
         {"keep": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
     ]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_odd("claa.pool", self.pool)
-
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What each layer's tokens are scored by."""
         plain = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
         return replace(plain, heads="max", standardise=True) if self.standardise else plain
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         kept = pruning.Ratio(self.keep, of="context", rounding="down")
         retained = kept if self.retain is None else replace(kept, keep=self.retain)
         by_head = replace(self.scorer, heads="mean", standardise=False)

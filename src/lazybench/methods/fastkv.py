@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.pruning.settings import Count, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.methods.request import TextConfig
+from lazybench.pruning.settings import Count, Odd, Share
 
 
 @register
@@ -46,7 +40,7 @@ class FastKV(PolicyMethod):
     retain: Share = 0.1
     depth: Share = 0.5  # 16 of 32
     window: Count = 8
-    pool: Count = 7
+    pool: Odd = 7
     pool_by: Literal["mean", "max"] = "mean"
 
     name: ClassVar[str] = "fastkv"
@@ -57,16 +51,12 @@ class FastKV(PolicyMethod):
         {"propagate": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
     ]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_odd("fastkv.pool", self.pool)
-
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What tokens, and the keys of each head, are scored by."""
         return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         kept = pruning.Ratio(self.retain, of="context", rounding="down")
         return pruning.Policy(
             pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)),

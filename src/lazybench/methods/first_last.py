@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import Before, Request, RerunMethod, Settings, register
+from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.request import Before, Request, Tensor
 from lazybench.pruning.settings import Share
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @register
@@ -34,11 +32,9 @@ class FirstLast(RerunMethod):
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.75, 0.7, 0.45, 0.3)]
 
     def positions(self, request: Request) -> tuple[Tensor, Before]:
-        import torch
-
         from lazybench.methods.running import everything
 
         positions = everything(request)
         kept = pruning.share_of(self.keep, len(positions))
         first = pruning.share_of(self.first, kept, "down")
-        return torch.cat([positions[:first], positions[len(positions) - (kept - first) :]]), Before()
+        return positions[(positions < first) | (positions >= len(positions) - (kept - first))], Before()

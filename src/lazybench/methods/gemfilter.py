@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.errors import check_odd
-from lazybench.methods.base import Before, Request, RerunMethod, Settings, register
-from lazybench.pruning.settings import Count, Share
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel
-
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.request import Before, Model, Request, Tensor
+from lazybench.pruning.settings import Count, Odd, Share
 
 
 @register
@@ -39,7 +33,7 @@ class GemFilter(RerunMethod):
     tokens: Count | None = 1024
     keep: Share | None = None
     depth: Share = 0.40625  # 13 of 32
-    pool: Count = 5
+    pool: Odd = 5
 
     name: ClassVar[str] = "gemfilter"
     title: ClassVar[str] = "GemFilter"
@@ -56,14 +50,13 @@ class GemFilter(RerunMethod):
         super().__post_init__()
         if self.keep is not None:
             object.__setattr__(self, "tokens", None)
-        check_odd("gemfilter.pool", self.pool)
 
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What the filter layer's tokens are scored by."""
         return pruning.AttentionScorer(products=True, pool=self.pool)
 
-    def prepare(self, model: PreTrainedModel) -> None:
+    def prepare(self, model: Model) -> None:
         """Refuse a model that shows no products."""
         pruning.Pruned(model, pruning.Policy.nothing_pruned(scorer=self.scorer, name=self.title))
 

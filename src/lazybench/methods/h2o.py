@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import register
 from lazybench.methods.snapkv import SnapKV
 from lazybench.pruning.settings import Count
-
-if TYPE_CHECKING:
-    from lazybench.pruning.scorers import AttentionScorer
 
 
 @register
@@ -38,6 +35,6 @@ class H2O(SnapKV):
     title: ClassVar[str] = "H2O"
 
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What the keys of each head are scored by."""
         return pruning.AttentionScorer(window_share=1.0, pool=self.pool)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import TextConfig
 from lazybench.pruning.schedule import PAPER, PruningSchedule
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
     from lazybench.pruning.policy import Policy
 
 
@@ -39,5 +38,5 @@ class LazyLLMMethod(PolicyMethod):
         keep = params.get("pruning", {}).get("keep", PAPER.keep)
         return super().label_of(params, without) if any(ratio < 1 for ratio in keep) else "nothing pruned"
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> Policy:
         return self.pruning.resolved(config).policy()

@@ -6,14 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import TextConfig
 from lazybench.pruning.schedule import PAPER, PruningSchedule
-from lazybench.pruning.settings import Count, Share
+from lazybench.pruning.settings import Count, Odd, Share
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
     from lazybench.pruning.policy import Policy
     from lazybench.pruning.scorers import AttentionScorer
 
@@ -37,7 +35,7 @@ class LazyLLMEvicted(PolicyMethod):
     pruning: PruningSchedule = PAPER
     retain: Share = 0.5
     window: Count = 32
-    pool: Count = 5
+    pool: Odd = 5
 
     name: ClassVar[str] = "lazyllm_evicted"
     title: ClassVar[str] = "LazyLLM, evicted"
@@ -49,15 +47,11 @@ class LazyLLMEvicted(PolicyMethod):
         for keep, retain in ((0.75, 0.5), (0.5, 0.2), (0.35, 0.1))
     ]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_odd("lazyllm_evicted.pool", self.pool)
-
     @property
     def scorer(self) -> AttentionScorer:
         """What the keys of each head are scored by."""
         return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> Policy:
         retention = pruning.PerHead(self.scorer, pruning.Ratio(self.retain, of="context"), self.window)
         return replace(self.pruning, revive=False).resolved(config).policy(retention=retention)

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lazybench.errors import UserError
+from lazybench.methods.request import Request
 from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.models.flops import full_prefill_flops
+from lazybench.pruning.checks import window_of
 from lazybench.pruning.choosing import Watch
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
@@ -55,6 +59,37 @@ def attention_of_answer(
     return torch.stack(used).mean(0), len(best) - 1, rows
 
 
+def attention_of_draft(
+    request: Request, draft: ModelSpec | None, lookahead: int, scorer: Scorer
+) -> tuple[Tensor, float]:
+    """``attention_of_answer`` by a draft model, the prompt's last token among its queries; None: by the model itself.
+
+    Returns:
+        (1, prompt_tokens) scores, and the FLOPs of all that the draft ran.
+
+    Raises:
+        UserError: a draft of another vocabulary, or with a window that the prompt exceeds.
+    """
+    drafter = request.model
+    if draft is not None:
+        loaded = load_draft(draft)
+        drafter, window = loaded.model, window_of(loaded.model.config.get_text_config())
+        if not _same_vocabulary(loaded.tokenizer, request.tokenizer):
+            raise UserError(
+                f"spec_prefill.draft={draft.name} has another vocabulary than the model under test; "
+                "choose a draft of the same family, or leave it out"
+            )
+        if window is not None and request.prompt_ids.shape[1] > window:
+            raise UserError(
+                f"spec_prefill.draft={draft.name} has a window of {window} tokens, the prompt "
+                f"{request.prompt_ids.shape[1]}; choose a draft with a longer one, or model.prompt_limit_tokens="
+            )
+    prompt = request.prompt_ids.to(drafter.device)
+    scores, steps, rows = attention_of_answer(drafter, prompt, lookahead, scorer, with_prompt=True)
+    ran = prompt.shape[1] + steps  # causal: a step is one more token
+    return scores, rows + full_prefill_flops(drafter.config, ran)
+
+
 _drafts: dict[str, LoadedModel] = {}
 
 
@@ -66,7 +101,7 @@ def load_draft(spec: ModelSpec) -> LoadedModel:
 
 
 @lru_cache(maxsize=8)  # 128,000 entries take as long to compare as a small draft takes for a prompt
-def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+def _same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
     """Whether both mean the same tokens by the same ids."""
     vocabulary: dict[str, int] = one.get_vocab()
     return vocabulary == other.get_vocab()

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.errors import check_odd
-from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
-from lazybench.pruning.settings import Count, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import Request, Response, TextConfig
+from lazybench.pruning.settings import Count, Odd, Share
 
 
 @register
@@ -40,7 +34,7 @@ class Oracle(PolicyMethod):
     keep: Share = 0.2
     depth: Share = 0.5
     answer_tokens: Count = 256
-    pool: Count = 13
+    pool: Odd = 13
     last: Count = 8
 
     name: ClassVar[str] = "oracle"
@@ -49,25 +43,20 @@ class Oracle(PolicyMethod):
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
     settings: ClassVar[Settings] = [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_odd("oracle.pool", self.pool)
-
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What one answer token scores the prompt by, in one layer."""
         return pruning.AttentionScorer(pool=self.pool, heads="query_max")
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""
         layer = pruning.layers_run(self.depth, config.num_hidden_layers) - 1
         return pruning.Policy(pruning.At((layer,)), budget=pruning.Ratio(self.keep, of="context"), last=self.last)
 
     def run(self, request: Request) -> Response:
         from lazybench.methods.lookahead import attention_of_answer
-        from lazybench.methods.running import answer_pruned
 
         model = request.model
         longest = min(self.answer_tokens, int(request.generate_kwargs.get("max_new_tokens") or self.answer_tokens))
         scores, *_ = attention_of_answer(model, request.prompt_ids, longest, self.scorer, with_prompt=False)
-        return answer_pruned(request, self.for_model(model).scored_by(pruning.Given(scores)))
+        return self.answer_pruned(request, self.for_model(model).scored_by(pruning.Given(scores)))

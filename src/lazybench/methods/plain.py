@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lazybench.methods.base import Method, Request, Response, register
+from lazybench.methods.base import Method, register
+from lazybench.methods.request import Request, Response
 
 
 @register
@@ -28,11 +29,9 @@ class Plain(Method):
     amount: ClassVar[tuple[str, ...]] = ()
 
     def run(self, request: Request) -> Response:
-        from lazybench.methods.running import answer
-
         before = request.model.config._attn_implementation
         request.model.set_attn_implementation(self.attention)
         try:
-            return answer(request, request.prompt_ids)
+            return self.answer(request, request.prompt_ids)
         finally:
             request.model.set_attn_implementation(before)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import Method, Request, Response, Settings, register
+from lazybench.methods.base import Method, Settings, register
+from lazybench.methods.request import Model, Request, Response
 from lazybench.pruning.settings import Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @register
@@ -57,7 +55,7 @@ class PromptCompression(Method):
     shown: ClassVar[tuple[str, ...]] = ("unit", "keep", "part")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.7, 0.5, 0.3)]
 
-    def prepare(self, model: PreTrainedModel) -> None:
+    def prepare(self, model: Model) -> None:
         """Load the model that reads, where it is another one."""
         from lazybench.methods.selective_context import load
 
@@ -65,16 +63,15 @@ class PromptCompression(Method):
             load(self.language_model, model.device)
 
     def run(self, request: Request) -> Response:
-        from lazybench.methods.running import answer, droppable
         from lazybench.methods.selective_context import compress
 
         tokens = request.prompt_ids.shape[1]
         if pruning.share_of(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
-            return answer(request, request.prompt_ids)
+            return self.answer(request, request.prompt_ids)
         started = time.perf_counter()
-        short = compress(request, droppable(request, self.part), self.keep, self.unit, self.language_model)
+        short = compress(request, self.part, self.keep, self.unit, self.language_model)
         request.synchronize()
-        return answer(
+        return self.answer(
             request,
             short.prompt_ids,
             layer_runs_before=short.layer_runs,

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.errors import check_whole_number
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import TextConfig
 from lazybench.pruning.budgets import share_of
 from lazybench.pruning.settings import Checked, Count, Number, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class PyramidInfer(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("keep", "recent")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.9, 0.7, 0.5, 0.25, 0.1)]
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers
         places = tuple(range(layers - 1))
         return pruning.Policy(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import Method, Request, Response, Settings, register
+from lazybench.methods.base import Method, Settings, register
+from lazybench.methods.request import Request, Response
 from lazybench.pruning.settings import Count, Share
 
 
@@ -46,8 +47,6 @@ class RandomDrop(Method):
     def run(self, request: Request) -> Response:
         import torch
 
-        from lazybench.methods.running import answer
-
         tokens = request.prompt_ids.shape[1]
         draw = torch.randperm(tokens, generator=torch.Generator().manual_seed(request.seed))
         kept = pruning.share_of(self.keep, tokens)
@@ -56,4 +55,4 @@ class RandomDrop(Method):
             draw = torch.cat([draw[spared], draw[~spared]])  # the template first, the rest as it was drawn
             kept = max(kept, int(spared.sum()))
         positions = draw[:kept].sort().values
-        return answer(request, request.prompt_ids[:, positions.to(request.prompt_ids.device)])
+        return self.answer(request, request.prompt_ids[:, positions.to(request.prompt_ids.device)])

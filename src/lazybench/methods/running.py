@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from lazybench.errors import SampleError, UserError
-from lazybench.methods.base import Before, Request, Response, Work
 from lazybench.methods.probe import EQUATION_1, probe_layers
+from lazybench.methods.request import Before, Request, Response, Work
 from lazybench.models.flops import projections_flops
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lazybench.errors import UserError
-from lazybench.methods.base import Request
-from lazybench.methods.lexical_units import Unit, lexical_units, token_texts
+from lazybench.methods.request import Request
+from lazybench.methods.running import Part, droppable
 from lazybench.models.flops import full_prefill_flops
 from lazybench.pruning.budgets import share_of
 from lazybench.pruning.checks import window_of
 
+Unit = Literal["sentence", "token"]
+
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")  # a line of code or of a list is a sentence too
 CHUNK_TOKENS = 512  # logits held at a time: (chunk, vocabulary)
 
 
@@ -28,15 +33,15 @@ class Compressed:
     other_flops: float = 0.0
 
 
-def compress(request: Request, may_go: Tensor, keep: float, unit: Unit, language_model: str | None) -> Compressed:
+def compress(request: Request, part: Part, keep: float, unit: Unit, language_model: str | None) -> Compressed:
     """The prompt without its least informative units. See ``PromptCompression``.
 
-    Args:
-        may_go: (prompt_tokens,) bool, see ``shortening.droppable``.
+    Raises:
+        UserError: as ``droppable`` does.
     """
     ids = request.prompt_ids
     texts = token_texts(request.tokenizer, ids[0])
-    unit_of_token = lexical_units(texts, unit).where(may_go, torch.tensor(-1))
+    unit_of_token = lexical_units(texts, unit).where(droppable(request, part), torch.tensor(-1))
     if language_model is None:
         reader, read_tokens = request.model, ids.shape[1]
         information = self_information(reader, ids)[0]
@@ -50,6 +55,46 @@ def compress(request: Request, may_go: Tensor, keep: float, unit: Unit, language
     if language_model is None:
         return Compressed(ids[:, positions], (read_tokens,) * config.num_hidden_layers, flops)
     return Compressed(ids[:, positions], other_flops=flops + full_prefill_flops(reader.config, read_tokens))
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[str]:
+    """The text that each token adds to the one before it; special tokens add none.
+
+    Decoded in pairs, because SentencePiece drops the space of a text's first token. Joined, they are the
+    prompt's text, so that positions of tokens and of characters agree by construction.
+    """
+    numbers = ids.tolist()
+    special = set(tokenizer.all_special_ids)
+    pairs = [[before, after] for before, after in zip(numbers[:1] + numbers, numbers, strict=False)]
+    decode = {"clean_up_tokenization_spaces": False}
+    firsts = tokenizer.batch_decode([[before] for before, _ in pairs], **decode)
+    both = tokenizer.batch_decode(pairs, **decode)
+    return [
+        "" if after in special else text[len(first) :]
+        for (_, after), first, text in zip(pairs, firsts, both, strict=True)
+    ]
+
+
+def lexical_units(texts: list[str], unit: Unit) -> Tensor:
+    """The number of each token's unit: where the token's first character that is no white space lies.
+
+    Args:
+        texts: what each token adds to the text.
+
+    Returns:
+        (tokens,) long; -1 for tokens without text.
+    """
+    starts, position = [], 0
+    for text in texts:
+        starts.append(position + len(text) - len(text.lstrip()) if text.strip() else position)
+        position += len(text)
+    if unit == "token":
+        numbers = list(range(len(texts)))
+    else:
+        whole = "".join(texts)
+        edges = [0, *(match.end() for match in SENTENCE_END.finditer(whole))]
+        numbers = (torch.searchsorted(torch.tensor(edges), torch.tensor(starts), right=True) - 1).tolist()
+    return torch.tensor([number if text else -1 for number, text in zip(numbers, texts, strict=True)])
 
 
 @torch.no_grad()

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.errors import check_odd
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.pruning.settings import Count, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.methods.request import TextConfig
+from lazybench.pruning.settings import Count, Odd, Share
 
 
 @register
@@ -39,7 +33,7 @@ class SnapKV(PolicyMethod):
     keep: Share | None = 0.2
     tokens: Count | None = None
     window: Count = 32
-    pool: Count = 5
+    pool: Odd = 5
 
     name: ClassVar[str] = "snapkv"
     title: ClassVar[str] = "SnapKV"
@@ -50,14 +44,13 @@ class SnapKV(PolicyMethod):
         super().__post_init__()
         if self.tokens is not None:
             object.__setattr__(self, "keep", None)
-        check_odd(f"{self.name}.pool", self.pool)
 
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What the keys of each head are scored by."""
         return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         ratio = pruning.Ratio(self.keep or 1.0, of="context")
         budget = ratio if self.tokens is None else pruning.Tokens(self.tokens)
         return pruning.Policy.nothing_pruned(retention=pruning.PerHead(self.scorer, budget, self.window))

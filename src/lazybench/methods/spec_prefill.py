@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lazybench import pruning
-from lazybench.errors import UserError, check_odd
-from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
+from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import Model, Request, Response, TextConfig
 from lazybench.models.spec import ModelSpec
-from lazybench.pruning.settings import Count, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
+from lazybench.pruning.settings import Count, Odd, Share
 
 
 @register
@@ -46,16 +40,12 @@ class SpecPrefill(PolicyMethod):
     draft: ModelSpec | None = None
     lookahead: Count = 8
     chunk: Count = 32
-    pool: Count = 13
+    pool: Odd = 13
 
     name: ClassVar[str] = "spec_prefill"
     title: ClassVar[str] = "SpecPrefill"
     shown: ClassVar[tuple[str, ...]] = ("keep", "draft")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.3, 0.15)]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_odd("spec_prefill.pool", self.pool)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -63,11 +53,11 @@ class SpecPrefill(PolicyMethod):
         return {**super().params, **draft}
 
     @property
-    def scorer(self) -> AttentionScorer:
+    def scorer(self) -> pruning.AttentionScorer:
         """What one of the draft's queries scores the prompt by, in one layer."""
         return pruning.AttentionScorer(pool=self.pool, heads="query_max")
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""
         return pruning.Policy(
             pruning.At((pruning.BEFORE_THE_FIRST,)),
@@ -77,7 +67,7 @@ class SpecPrefill(PolicyMethod):
             chunk_score="mean",
         )
 
-    def prepare(self, model: PreTrainedModel) -> None:
+    def prepare(self, model: Model) -> None:
         from lazybench.methods.lookahead import load_draft
 
         super().prepare(model)
@@ -85,35 +75,15 @@ class SpecPrefill(PolicyMethod):
             load_draft(self.draft)
 
     def run(self, request: Request) -> Response:
-        from lazybench.methods.lookahead import attention_of_answer
-        from lazybench.methods.running import answer_pruned
-        from lazybench.models.flops import full_prefill_flops
-        from lazybench.pruning.checks import window_of
+        from lazybench.methods.lookahead import attention_of_draft
 
         started = time.perf_counter()
-        drafter = request.model if self.draft is None else self._drafter(request.tokenizer)
-        prompt = request.prompt_ids.to(drafter.device)
-        window = window_of(drafter.config.get_text_config())
-        if self.draft is not None and window is not None and prompt.shape[1] > window:
-            raise UserError(
-                f"spec_prefill.draft={self.draft.name} has a window of {window} tokens, the prompt {prompt.shape[1]}; "
-                "choose a draft with a longer one, or model.prompt_limit_tokens="
-            )
-        scores, steps, rows = attention_of_answer(drafter, prompt, self.lookahead, self.scorer, with_prompt=True)
+        scores, flops = attention_of_draft(request, self.draft, self.lookahead, self.scorer)
         request.synchronize()
-        overhead_s = time.perf_counter() - started
-        flops = rows + full_prefill_flops(drafter.config, prompt.shape[1] + steps)  # causal: a step is one more token
-        policy = self.for_model(request.model).scored_by(pruning.Given(scores))
-        return answer_pruned(request, policy, flops, overhead_s, read_before=1.0 if self.draft is None else 0.0)
-
-    def _drafter(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        from lazybench.methods.lookahead import load_draft, same_vocabulary
-
-        assert self.draft is not None
-        loaded = load_draft(self.draft)
-        if not same_vocabulary(loaded.tokenizer, tokenizer):
-            raise UserError(
-                f"spec_prefill.draft={self.draft.name} has another vocabulary than the model under test; "
-                "choose a draft of the same family, or leave it out"
-            )
-        return loaded.model
+        return self.answer_pruned(
+            request,
+            self.for_model(request.model).scored_by(pruning.Given(scores)),
+            other_flops=flops,
+            overhead_s=time.perf_counter() - started,
+            read_before=1.0 if self.draft is None else 0.0,
+        )

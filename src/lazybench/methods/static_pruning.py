@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Request, Response, Settings, register
+from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import Request, Response, TextConfig
 from lazybench.pruning.settings import Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
 
 
 @register
@@ -53,7 +49,7 @@ class StaticPruning(PolicyMethod):
     def only_prunes(self) -> bool:
         return self.variant == "continue"
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":
             return pruning.Policy.nothing_pruned()
@@ -65,15 +61,15 @@ class StaticPruning(PolicyMethod):
         return super().run(request) if self.variant == "continue" else self._rerun(request)
 
     def _rerun(self, request: Request) -> Response:
-        from lazybench.methods.running import answer, best_positions, probed
+        from lazybench.methods.running import best_positions, probed
 
         tokens = request.prompt_ids.shape[1]
         kept = pruning.share_of(self.keep, tokens)
         if kept == tokens:  # nothing to choose: no probe
-            return answer(request, request.prompt_ids)
+            return self.answer(request, request.prompt_ids)
         layers = pruning.layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
         scores, before = probed(request, range(layers))
-        return answer(
+        return self.answer(
             request,
             request.prompt_ids[:, best_positions(scores.mean(0, keepdim=True), kept, last=1)],
             layer_runs_before=before.layer_runs,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.errors import UserError, check_odd
+from lazybench.errors import UserError
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import TextConfig
 from lazybench.pruning.budgets import Revival
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.pruning.settings import Count, Number, Part
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
+from lazybench.pruning.settings import Count, Number, Odd, Part
 
 DEPTHS = (0.13, 0.27, 0.4, 0.53, 0.67, 0.8)
 # keep ratios by preset, for FLOPs ratios of about 1.5, 2 and 3: the first pruning is the hardest
@@ -58,7 +54,7 @@ class Taper(PolicyMethod):
     budget: Literal["entered", "context", "mass"] = "entered"
     window: Count = 32
     heads: Literal["mean", "max", "query_max"] = "mean"
-    pool: Count = 1
+    pool: Odd = 1
     chunk: Count = 32
     first: Number = 64
     last: Number = 32
@@ -80,7 +76,6 @@ class Taper(PolicyMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_odd("taper.pool", self.pool)
         if (self.depths is None) != (self.keep is None):
             raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
         if self.depths is not None:
@@ -106,7 +101,7 @@ class Taper(PolicyMethod):
             {name: value for name, value in params.items() if depths != DEPTHS or name != "depths"}
         )
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")
         scorer = pruning.AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
         schedule = self.schedule.resolved(config)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Number, Share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from lazybench.pruning.policy import Policy
 
 
 @register
@@ -55,7 +51,7 @@ class UniPrefill(PolicyMethod):
     amount: ClassVar[tuple[str, ...]] = ("mass",)
     settings: ClassVar[Settings] = [{"mass": mass} for mass in (0.995, 0.99, 0.9, 0.3)]
 
-    def policy(self, config: PreTrainedConfig) -> Policy:
+    def policy(self, config: TextConfig) -> pruning.Policy:
         layers = sorted({pruning.layers_run(depth, config.num_hidden_layers) - 1 for depth in self.depths})
         return pruning.Policy(
             pruning.At(tuple(layers)),

@@ -1,7 +1,7 @@
 """Settings as data: plain data (YAML, the command line, a record) becomes typed dataclasses, and back.
 
-Each value is held against its field's annotation: ``Share``, ``Count`` and ``Number`` below, ``Literal`` and plain
-types as they are. The caller chooses the class. Nothing in the data can name one, or anything else of Python.
+Each value is held against its field's annotation: ``Share``, ``Count``, ``Number`` and ``Odd`` below, ``Literal`` and
+plain types as they are. The caller chooses the class. Nothing in the data can name one, or anything else of Python.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, shown, unknown_name
+from lazybench.errors import UserError, check_odd, check_share, check_whole_number, naming_errors, shown, unknown_name
 
 T = TypeVar("T")
 ABSENT = "???"  # OmegaConf's mark of a value that must be given
@@ -21,6 +21,7 @@ Part = Annotated[float, "part"]  # from 0 to 1
 Count = Annotated[int, 1]  # a whole number of at least 1
 Number = Annotated[int, 0]  # a whole number of at least 0
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+Odd = Annotated[int, "odd"]  # a pool's length: a token lies in its middle
 _known: dict[Any, dict[str, Any]] = {}  # a dataclass to its fields' annotations
 
 
@@ -104,6 +105,9 @@ def typed(hint: Any, value: object, name: str, default: Any = None) -> Any:
         raise UserError(f"{name}={_shown(value)} must be {_words(hint, name)}{', or null' if nullable else ''}")
     if limit == "share" or (limit == "part" and value != 0):
         check_share(name, value)
+    elif limit == "odd":
+        check_whole_number(name, value)
+        check_odd(name, cast(int, value))
     elif isinstance(limit, int):
         check_whole_number(name, value, limit)
     if hint is Path:

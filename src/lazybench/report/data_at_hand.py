@@ -11,7 +11,7 @@ from lazybench.errors import UserError
 from lazybench.run.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings, Task
-from lazybench.tasks.long_context import INFINITEBENCH
+from lazybench.tasks.catalogue import INFINITEBENCH
 
 NAMES_CODE = "include_path"  # a folder whose task files import Python
 

@@ -23,8 +23,9 @@ from lazybench.measure.launches import launches_and_waits
 from lazybench.measure.protocol import Measurement, WarmUp, attempt, measure, order_of_methods
 from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
-from lazybench.methods.base import Method, Request, Response
+from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.request import Request, Response
 from lazybench.models import LoadedModel
 from lazybench.run.config import RunConfig
 from lazybench.run.progress import Progress

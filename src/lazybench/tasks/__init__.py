@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.tasks.base import DataSettings, Sample, Task
-from lazybench.tasks.categories import CATEGORIES, CHINESE, EXTENDED, LONGBENCH
+from lazybench.tasks.catalogue import CATEGORIES, DATASETS
 from lazybench.tasks.metrics import score
 
 __all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "register_task", "score"]
@@ -52,34 +52,10 @@ def build_task(name: str, settings: DataSettings) -> Task:
     check_name(name)
     if name in REGISTERED:
         return REGISTERED[name](settings)
-    if name in (*LONGBENCH, *CHINESE, *EXTENDED):
-        from lazybench.tasks.lm_eval_task import longbench_task
+    if name.startswith("lm_eval/") or name.removesuffix("_e") in DATASETS:
+        from lazybench.tasks import lm_eval_task
 
-        return longbench_task(name, settings)
-    if name.startswith("lm_eval/"):
-        from lazybench.tasks.lm_eval_task import any_lm_eval_task
+        return lm_eval_task.build(name, settings)
+    from lazybench.tasks import building
 
-        return any_lm_eval_task(name.removeprefix("lm_eval/"), settings)
-    if name == "stdlib_code":
-        from lazybench.tasks.stdlib_code import StdlibCode
-
-        return StdlibCode(settings)
-    if name == "stdlib_retrieval":
-        from lazybench.tasks.stdlib_retrieval import StdlibRetrieval
-
-        return StdlibRetrieval(settings)
-    if name == "needle":
-        from lazybench.tasks.needle import Needle
-
-        return Needle(settings)
-    if name.startswith("ruler_") and name in CATEGORIES:
-        from lazybench.tasks.ruler.task import RulerTask
-
-        return RulerTask(name, settings)
-    if name.startswith("longbench_v2") and name in CATEGORIES:
-        from lazybench.tasks.longbench_v2 import LongBenchV2
-
-        return LongBenchV2(name, settings)
-    from lazybench.tasks.plain_text import PlainText
-
-    return PlainText(settings, int(name.removeprefix("plain_text_")))
+    return building.build(name, settings)

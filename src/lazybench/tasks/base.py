@@ -1,13 +1,17 @@
-"""What a task is: documents with a prompt and answers, limits for the generation, and a score."""
+"""What a task is: samples with a prompt and answers, limits for the generation, and a score."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lazybench.pruning.settings import path_of
+from lazybench.pruning.settings import typed
+from lazybench.tasks.catalogue import CATEGORIES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,47 +51,73 @@ class DataSettings:
     shard: tuple[int, int] = (0, 1)  # (index from 0, count): this job takes samples index::count
     parameters: Mapping[str, Any] = field(default_factory=dict)  # the task's own (needle: depth, length)
 
-    def __post_init__(self) -> None:
-        if self.root is not None:
-            object.__setattr__(self, "root", path_of(self.root))
 
-
-class Task(Protocol):
+class Task(ABC):
     """A generation task under its official protocol."""
 
-    @property
-    def name(self) -> str: ...  # "qasper"
-    @property
-    def category(self) -> str: ...  # "single_doc_qa", "code", "code_e", "embedded_code", ...: tasks.CATEGORIES
-    @property
-    def max_new_tokens(self) -> int: ...
-    @property
-    def min_new_tokens(self) -> int: ...  # samsum: one token before its newline may stop it
-    @property
-    def stop_at_newline(self) -> bool: ...  # samsum: the newline token ends the generation
-    @property
-    def chat_format(self) -> bool: ...  # False for trec, triviaqa, samsum, lsht, lcc, repobench-p
-    @property
-    def fingerprint(self) -> str: ...  # sha256 of the data, for the provenance
-    @property
-    def source(self) -> str: ...  # "hub THUDM/LongBench@revision" or "file qasper.jsonl"
+    category: str = ""  # whose samples are averaged together: ``tasks.CATEGORIES``
+    min_new_tokens: int = 0  # samsum: one token before its newline may stop it
+    stop_at_newline: bool = False  # samsum: the newline token ends the generation
+    stop_strings: tuple[str, ...] = ()  # texts that end the generation; none for LongBench
+    chat_format: bool = True  # False for trec, triviaqa, samsum, lsht, lcc, repobench-p
+
+    def __init__(self, name: str, settings: DataSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.category = CATEGORIES.get(name, self.category)
 
     @property
-    def stop_strings(self) -> tuple[str, ...]: ...  # texts that end the generation; none for LongBench
+    @abstractmethod
+    def max_new_tokens(self) -> int:
+        """The generation's official length."""
 
-    def samples(self) -> Sequence[Sample]: ...
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """``"hub THUDM/LongBench@revision"`` or ``"file qasper.jsonl"``."""
 
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 of the data, for the provenance."""
+
+    @abstractmethod
+    def all_samples(self) -> Iterable[Sample]:
+        """Every sample in the task's order, made as it is asked for.
+
+        Raises:
+            UserError: a parameter or the data are no good.
+        """
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        index, count = self.settings.shard
+        return list(islice(self.all_samples(), self.settings.limit))[index::count]
+
+    def samples(self) -> Sequence[Sample]:
+        """Those that ``settings`` leave: the limit first, then this job's shard of it."""
+        return self._samples
+
+    @abstractmethod
     def encode(self, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
         """The prompt's tokens, so many that ``new_tokens`` fit the model's window behind them.
 
         Raises:
             UserError: they can't, or what the task is about would be cut away.
         """
-        ...
 
+    @abstractmethod
     def score(self, prediction: str, sample: Sample) -> float:
         """The official score of one raw prediction, 0..1."""
-        ...
+
+    def whole_number(self, name: str, default: int, least: int = 1) -> int:
+        """A parameter of the task.
+
+        Raises:
+            UserError: it is not a whole number of at least ``least``.
+        """
+        value = self.settings.parameters.get(name, default)
+        return int(typed(Annotated[int, least], value, f"task.parameters.{name}"))
 
 
 def place_of(part: str, prompt: str) -> range | None:

@@ -1,54 +1,132 @@
-"""Every task that needs no parameters: its datasets, how many samples they hold, and what they ask."""
+"""Every task by name: its category, what ``task=`` chooses by it, and for LongBench what is asked how often."""
 
 from __future__ import annotations
 
-from lazybench.tasks.categories import CHINESE, EMBEDDED, ENGLISH, EXTENDED, LONGBENCH
+from dataclasses import dataclass
+from typing import Any
 
-# LongBench's own counts (THUDM/LongBench, README)
-OTHER_THAN_200 = {"multifieldqa_en": 150, "lcc": 500, "repobench-p": 500}
-OTHER_THAN_300 = {"multi_news_e": 294, "multifieldqa_en_e": 150, "qasper_e": 224}
-ASKS = {
-    "narrativeqa": "questions on whole books and film scripts",
-    "qasper": "questions on scientific articles",
-    "multifieldqa_en": "questions on articles of many fields",
-    "hotpotqa": "two-hop questions over several Wikipedia passages",
-    "2wikimqa": "multi-hop questions over several Wikipedia passages",
-    "musique": "up to four-hop questions over several Wikipedia passages",
-    "gov_report": "one-page summaries of government reports",
-    "qmsum": "a query about a meeting transcript",
-    "multi_news": "one-page summaries of several news articles",
-    "trec": "question types, from many examples",
-    "triviaqa": "trivia questions, with examples",
-    "samsum": "dialogue summaries, with examples",
-    "passage_count": "how many different paragraphs there are",
-    "passage_retrieval_en": "which of 30 paragraphs an abstract is from",
-    "lcc": "the next line of a source file",
-    "repobench-p": "the next line, with files of the same repository",
-    "multifieldqa_zh": "Chinese: questions on articles of many fields",
-    "dureader": "Chinese: questions over several documents",
-    "vcsum": "Chinese: meeting summaries",
-    "lsht": "Chinese: news categories, from examples",
-    "passage_retrieval_zh": "Chinese: which paragraph an abstract is from",
+
+@dataclass(frozen=True)
+class Dataset:
+    """One of LongBench's datasets."""
+
+    category: str
+    asks: str
+    samples: int = 200
+    extended: int | None = 300  # samples in LongBench-E, spread evenly over three lengths; None: not in it
+
+
+# categories: LazyLLM section 4 (arXiv 2407.14057), after LongBench's task.md; counts: THUDM/LongBench, README
+DATASETS: dict[str, Dataset] = {
+    "narrativeqa": Dataset("single_doc_qa", "questions on whole books and film scripts", extended=None),
+    "qasper": Dataset("single_doc_qa", "questions on scientific articles", extended=224),
+    "multifieldqa_en": Dataset("single_doc_qa", "questions on articles of many fields", 150, 150),
+    "hotpotqa": Dataset("multi_doc_qa", "two-hop questions over several Wikipedia passages"),
+    "2wikimqa": Dataset("multi_doc_qa", "multi-hop questions over several Wikipedia passages"),
+    "musique": Dataset("multi_doc_qa", "up to four-hop questions over several Wikipedia passages", extended=None),
+    "gov_report": Dataset("summarization", "one-page summaries of government reports"),
+    "qmsum": Dataset("summarization", "a query about a meeting transcript", extended=None),
+    "multi_news": Dataset("summarization", "one-page summaries of several news articles", extended=294),
+    "trec": Dataset("few_shot", "question types, from many examples"),
+    "triviaqa": Dataset("few_shot", "trivia questions, with examples"),
+    "samsum": Dataset("few_shot", "dialogue summaries, with examples"),
+    "passage_count": Dataset("synthetic", "how many different paragraphs there are"),
+    "passage_retrieval_en": Dataset("synthetic", "which of 30 paragraphs an abstract is from"),
+    "lcc": Dataset("code", "the next line of a source file", 500),
+    "repobench-p": Dataset("code", "the next line, with files of the same repository", 500),
+    "multifieldqa_zh": Dataset("single_doc_qa_zh", "Chinese: questions on articles of many fields", extended=None),
+    "dureader": Dataset("multi_doc_qa_zh", "Chinese: questions over several documents", extended=None),
+    "vcsum": Dataset("summarization_zh", "Chinese: meeting summaries", extended=None),
+    "lsht": Dataset("few_shot_zh", "Chinese: news categories, from examples", extended=None),
+    "passage_retrieval_zh": Dataset("synthetic_zh", "Chinese: which paragraph an abstract is from", extended=None),
 }
+CHINESE = tuple(name for name, dataset in DATASETS.items() if dataset.category.endswith("_zh"))
+LONGBENCH = tuple(name for name in DATASETS if name not in CHINESE)
+EXTENDED = tuple(f"{name}_e" for name, dataset in DATASETS.items() if dataset.extended is not None)
+ENGLISH: dict[str, tuple[str, ...]] = {  # category to datasets
+    category: tuple(name for name in LONGBENCH if DATASETS[name].category == category)
+    for category in dict.fromkeys(DATASETS[name].category for name in LONGBENCH)
+}
+
+EMBEDDED = {
+    "stdlib_code": "embedded_code",
+    "stdlib_retrieval": "embedded_retrieval",
+    "needle": "embedded_needle",
+}
+RULER = {
+    **dict.fromkeys((f"niah_single_{number}" for number in (1, 2, 3)), "ruler_retrieval"),
+    **dict.fromkeys((f"niah_multikey_{number}" for number in (1, 2, 3)), "ruler_retrieval"),
+    **dict.fromkeys(("niah_multivalue", "niah_multiquery"), "ruler_retrieval"),
+    "vt": "ruler_tracking",
+    **dict.fromkeys(("cwe", "fwe"), "ruler_aggregation"),
+    **dict.fromkeys(("qa_1", "qa_2"), "ruler_qa"),
+}
+# RULER's tasks on downloads (essays, SQuAD, HotpotQA): each has a twin on the Python documentation
+RULER_WITH_TWIN = (
+    *("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery"),
+    *("qa_1", "qa_2"),
+)
+LONGBENCH_V2 = {  # to the domain, as the data name it
+    "longbench_v2_single_doc_qa": "Single-Document QA",
+    "longbench_v2_multi_doc_qa": "Multi-Document QA",
+    "longbench_v2_in_context_learning": "Long In-context Learning",
+    "longbench_v2_dialogue_history": "Long-dialogue History Understanding",
+    "longbench_v2_code_repository": "Code Repository Understanding",
+    "longbench_v2_structured_data": "Long Structured Data Understanding",
+}
+# lm-eval's own task files, run as they are; it has no math_calc
+INFINITEBENCH = (
+    *("passkey", "number_string", "kv_retrieval", "code_run", "code_debug", "math_find"),
+    *("longdialogue_qa_en", "longbook_qa_en", "longbook_sum_en", "longbook_choice_en", "longbook_qa_chn"),
+)
+
+CATEGORIES: dict[str, str] = {  # of every task but lm-eval's own and plain text
+    **{name: dataset.category for name, dataset in DATASETS.items()},
+    **{name: f"{DATASETS[name.removesuffix('_e')].category}_e" for name in EXTENDED},
+    **EMBEDDED,
+    **{f"ruler_{kind}": category for kind, category in RULER.items()},
+    **{f"ruler_{kind}_embedded": f"{RULER[kind]}_embedded" for kind in RULER_WITH_TWIN},
+    **{name: name for name in ("longbench_v2", *LONGBENCH_V2)},
+}
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "longbench": LONGBENCH,
     **ENGLISH,
-    "longbench_zh": tuple(CHINESE),
+    "longbench_zh": CHINESE,
     "longbench_e": EXTENDED,
 }
-TASKS: dict[str, tuple[str, ...]] = {  # name to datasets
+TASKS: dict[str, tuple[str, ...]] = {  # what takes no parameters: name to datasets
     **GROUPS,
     **{name: (name,) for name in (*LONGBENCH, *CHINESE, *EXTENDED, *EMBEDDED)},
 }
 
 
 def samples_of(dataset: str) -> int:
-    """How many samples a LongBench dataset holds."""
+    """How many samples a LongBench dataset holds; of LongBench-E where the name ends in ``_e``."""
     if dataset.endswith("_e"):
-        return OTHER_THAN_300.get(dataset, 300)
-    return OTHER_THAN_200.get(dataset, 200)
+        return DATASETS[dataset.removesuffix("_e")].extended or 0
+    return DATASETS[dataset].samples
 
 
 def asks(dataset: str) -> str:
     """What a LongBench dataset asks, in a few words."""
-    return ASKS[dataset.removesuffix("_e")]
+    return DATASETS[dataset.removesuffix("_e")].asks
+
+
+def _choices() -> dict[str, dict[str, Any]]:
+    without_download = [f"ruler_{kind}_embedded" if kind in RULER_WITH_TWIN else f"ruler_{kind}" for kind in RULER]
+    several = {
+        "ruler": [f"ruler_{kind}" for kind in RULER],
+        "ruler_embedded": without_download,
+        "infinitebench": [f"lm_eval/infinitebench_{name}" for name in INFINITEBENCH],
+    }
+    single = {name: [name] for name in CATEGORIES if name.startswith(("ruler_", "longbench_v2"))}
+    # length: prompt and generation together, in tokens of the model
+    return {
+        name: {"name": name, "datasets": datasets, "parameters": {"length": 4096} if name.startswith("ruler") else {}}
+        for name, datasets in {**several, **single}.items()
+    }
+
+
+# the choices that ``task=`` has for RULER, LongBench v2 and InfiniteBench, as conf/task has them for the others
+CHOICES: dict[str, dict[str, Any]] = _choices()

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.tasks import TaskManager
 
 from lazybench.errors import UserError, unknown_name
-
-if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks import TaskManager
 
 
 def requests_of(task: ConfigurableTask) -> list[Instance]:
@@ -27,8 +28,8 @@ def requests_of(task: ConfigurableTask) -> list[Instance]:
     Raises:
         UserError: for some document it is not one prompt of text, or the limits differ.
     """
-    from lm_eval.defaults import DEFAULT_OTHER_SEED
-
+    if task.OUTPUT_TYPE != "generate_until":  # some of these take long to ask
+        raise _not_timed(task, f"asks for {task.OUTPUT_TYPE}")
     task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     with redirect_stderr(StringIO()):  # its progress bar
         task.build_all_requests(limit=None, rank=0, world_size=1)
@@ -61,23 +62,16 @@ def load_task(
     Raises:
         UserError: there is no such task, it cannot be loaded, or ``requests_of`` refuses it.
     """
-    from lm_eval.tasks import TaskManager
-
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it reports every default it fills in
-    manager, known = None, []
-    if folder is not None:
-        manager = TaskManager(metadata=metadata, include_path=folder, include_defaults=False)
-        known = manager.all_subtasks
-    if manager is None or name not in known:
-        manager = _shipped_tasks()
-        known = [*known, *manager.all_subtasks]
-    if name not in manager.all_subtasks:
+    managers = [] if folder is None else [TaskManager(metadata=metadata, include_path=folder, include_defaults=False)]
+    if not managers or name not in managers[0].all_subtasks:
+        managers.append(_shipped_tasks())
+    known = [known for manager in managers for known in manager.all_subtasks]
+    if name not in known:
         raise unknown_name("lm-eval task", name, difflib.get_close_matches(name, known, n=8, cutoff=0.4))
     try:
         with _lm_evals_seeds():
-            task = manager.load(name)["tasks"][name]
-            if task.OUTPUT_TYPE != "generate_until":
-                raise _not_timed(task, f"asks for {task.OUTPUT_TYPE}")
+            task = managers[-1].load(name)["tasks"][name]
             return task, requests_of(task)
     except UserError:
         raise
@@ -88,17 +82,12 @@ def load_task(
 
 @cache  # reading all of lm-eval's task files takes eight seconds
 def _shipped_tasks() -> TaskManager:
-    from lm_eval.tasks import TaskManager
-
     return TaskManager()
 
 
 @contextmanager
 def _lm_evals_seeds() -> Iterator[None]:
     """The state that lm-eval's own runs begin with: some tasks shuffle their choices by it."""
-    import numpy
-    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-
     states = random.getstate(), numpy.random.get_state()  # noqa: NPY002 - the state that tasks draw by
     random.seed(DEFAULT_RANDOM_SEED)
     numpy.random.seed(DEFAULT_OTHER_SEED)  # noqa: NPY002

@@ -1,7 +1,7 @@
 """LongBench v2: 503 multiple-choice questions over contexts of 8,000 to two million words.
 
 LongBench v2 (arXiv 2412.15204), THUDM/LongBench: pred.py and prompts/0shot.txt. Deviations:
-docs/long_context_tasks.md.
+docs/tasks.md.
 """
 
 from __future__ import annotations
@@ -9,33 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel
-from lazybench.tasks.base import DataSettings, Prompt, Sample, place_of
-from lazybench.tasks.categories import CATEGORIES
-from lazybench.tasks.documents import hub_errors, hub_file, read_file
+from lazybench.tasks.base import Prompt, Sample, Task, place_of
+from lazybench.tasks.catalogue import LONGBENCH_V2
+from lazybench.tasks.documents import DataFile
 from lazybench.tasks.prompting import encode_prompt
-from lazybench.tasks.rows import read_rows
+from lazybench.tasks.rows import TEXT, Row, check_fields, read_rows
 
-HUB_ID = "zai-org/LongBench-v2"
-HUB_REVISION = "2b48e494f2c7a2f0af81aae178e05c7e1dde0fe9"
-HUB_FILE = "data.json"
-FILE = "longbench_v2.jsonl"
-DOMAINS = {
-    "longbench_v2_single_doc_qa": "Single-Document QA",
-    "longbench_v2_multi_doc_qa": "Multi-Document QA",
-    "longbench_v2_in_context_learning": "Long In-context Learning",
-    "longbench_v2_dialogue_history": "Long-dialogue History Understanding",
-    "longbench_v2_code_repository": "Code Repository Understanding",
-    "longbench_v2_structured_data": "Long Structured Data Understanding",
-}
+FILE = DataFile("longbench_v2.jsonl", "zai-org/LongBench-v2", "2b48e494f2c7a2f0af81aae178e05c7e1dde0fe9", "data.json")
 MOST_PROMPT_TOKENS = 120_000  # config/model2maxlen.json, for every model with open weights
 CHOICES = ("choice_A", "choice_B", "choice_C", "choice_D")
 FIELDS = ("_id", "domain", "question", *CHOICES, "answer", "context")
@@ -57,52 +44,30 @@ Choices:
 Format your response as follows: "The correct answer is (insert answer here)"."""
 
 
-@dataclass(frozen=True)
-class LongBenchV2:
+class LongBenchV2(Task):
     """All questions (``longbench_v2``), or those of one domain (``longbench_v2_single_doc_qa`` and five more)."""
 
-    name: str
-    settings: DataSettings
-    max_new_tokens: int = 128
-    min_new_tokens: int = 0
-    stop_at_newline: bool = False
-    chat_format: bool = True
-    stop_strings: tuple[str, ...] = ()
+    max_new_tokens = 128
 
-    @property
-    def category(self) -> str:
-        return CATEGORIES[self.name]
-
-    @property
+    @cached_property
     def source(self) -> str:
-        return f"file {FILE}" if self.settings.root is not None else f"hub {HUB_ID}@{HUB_REVISION}"
+        return FILE.source(self.settings.root)
 
     @cached_property
     def _content(self) -> bytes:
-        if self.settings.root is not None:
-            return read_file(self.settings.root, FILE)
-        with hub_errors(HUB_ID, HUB_REVISION, FILE):
-            return hub_file(HUB_ID, HUB_FILE, HUB_REVISION).read_bytes()
+        return FILE.read(self.settings.root)
 
     @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256(self._content).hexdigest()
 
-    @cached_property
-    def _samples(self) -> list[Sample]:
-        located = read_rows(FILE, self._content)
-        for where, row in located:
-            _check(where, row)
-        rows = [row for _, row in located]
-        domain = DOMAINS.get(self.name)
-        chosen = [row for row in rows if domain is None or row["domain"] == domain]
+    def all_samples(self) -> Iterator[Sample]:
+        samples = [_sample(row) for row in read_rows(FILE.name, self._content)]
+        domain = LONGBENCH_V2.get(self.name)
+        chosen = [sample for sample in samples if domain is None or sample.details["domain"] == domain]
         if not chosen:
             raise UserError(f"{self.source} holds no question{f' of the domain {domain}' if domain else ''}")
-        index, count = self.settings.shard
-        return [_sample(row) for row in chosen[: self.settings.limit][index::count]]
-
-    def samples(self) -> Sequence[Sample]:
-        return self._samples
+        yield from chosen
 
     def encode(self, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
         return encode_prompt(loaded, self, sample, new_tokens, joined_halves)
@@ -130,17 +95,13 @@ def extract_answer(response: str) -> str | None:
     return found[1] if found else None
 
 
-def _check(where: str, row: Mapping[str, Any]) -> None:
-    for field in (*FIELDS, *(group for group in GROUPS if row.get(group) is not None)):
-        if not isinstance(row.get(field), str):
-            raise UserError(f"{where}: field {field!r} must be a text, not {row.get(field)!r:.40}")
-    if row["answer"] not in ("A", "B", "C", "D"):
-        raise UserError(f"{where}: field 'answer' must be A, B, C or D, not {row['answer']!r:.40}")
-
-
-def _sample(row: Mapping[str, Any]) -> Sample:
-    prompt = TEMPLATE.format(**{field: row[field].strip() for field in ("context", "question", *CHOICES)})
-    groups = {name: row[field] for field, name in GROUPS.items() if row.get(field) is not None}
-    details = {"domain": row["domain"], **groups}
-    context = place_of(row["context"].strip(), prompt)
-    return Sample(row["_id"], prompt, (row["answer"],), details=details, context=context)
+def _sample(row: Row) -> Sample:
+    check_fields(row, dict.fromkeys(FIELDS, TEXT), dict.fromkeys(GROUPS, TEXT))
+    where, fields = row
+    if fields["answer"] not in ("A", "B", "C", "D"):
+        raise UserError(f"{where}: field 'answer' must be A, B, C or D, not {fields['answer']!r:.40}")
+    prompt = TEMPLATE.format(**{name: fields[name].strip() for name in ("context", "question", *CHOICES)})
+    groups = {group: fields[name] for name, group in GROUPS.items() if fields.get(name) is not None}
+    details = {"domain": fields["domain"], **groups}
+    context = place_of(fields["context"].strip(), prompt)
+    return Sample(fields["_id"], prompt, (fields["answer"],), details=details, context=context)

@@ -3,57 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
 
 from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel
-from lazybench.tasks.base import DataSettings, Prompt, Sample
-from lazybench.tasks.embedded import documentation, whole_number
+from lazybench.tasks.base import Prompt, Sample, Task
+from lazybench.tasks.embedded import documentation
 from lazybench.tasks.prompting import tokens_of
 
 CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of English prose, so the cut is always exact
 
 
-@dataclass(frozen=True)
-class PlainText:
+class PlainText(Task):
     """The manual pages of ``pydoc_data.topics``, cut to ``prompt_tokens`` each; the generation has a fixed length.
 
     Named ``plain_text_<prompt_tokens>``; ``parameters.prompts`` says how many stretches of the text.
     """
 
-    settings: DataSettings
-    prompt_tokens: int
-    category: str = "latency"
-    max_new_tokens: int = 64
-    stop_at_newline: bool = False
-    chat_format: bool = False
-    stop_strings: tuple[str, ...] = ()
-    source: str = "pydoc_data.topics of the running Python"
+    category = "latency"
+    max_new_tokens = 64
+    min_new_tokens = max_new_tokens  # no early end: every method generates the same number of tokens
+    chat_format = False
+    source = "pydoc_data.topics of the running Python"
 
-    @property
-    def name(self) -> str:
-        return f"plain_text_{self.prompt_tokens}"
-
-    @property
-    def min_new_tokens(self) -> int:
-        """No early end of sequence: every method generates the same number of tokens."""
-        return self.max_new_tokens
+    @cached_property
+    def prompt_tokens(self) -> int:
+        return int(self.name.removeprefix("plain_text_"))
 
     @cached_property
     def text(self) -> str:
         return "\n\n".join(documentation().values())
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def samples(self) -> Sequence[Sample]:
-        prompts = whole_number(self.settings.parameters, "prompts", 1)
-        samples = [self._sample(number) for number in range(prompts)]
-        index, count = self.settings.shard
-        return samples[: self.settings.limit][index::count]
+    def all_samples(self) -> Iterator[Sample]:
+        return map(self._sample, range(self.whole_number("prompts", 1)))
 
     def _sample(self, number: int) -> Sample:
         start = (self.settings.seed + number) * 50_021 % len(self.text)  # another stretch of the text for each

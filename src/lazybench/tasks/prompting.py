@@ -1,6 +1,6 @@
 """From a sample to token ids and generation limits, as LongBench's pred.py does it.
 
-Source: THUDM/LongBench, commit 2e00731, pred.py, ``get_pred``. Deviations: docs/longbench_protocol.md.
+Source: THUDM/LongBench, commit 2e00731, pred.py, ``get_pred``. Deviations: docs/tasks.md.
 """
 
 from __future__ import annotations
@@ -19,14 +19,10 @@ from lazybench.tasks.base import Prompt, Sample, Task
 Halves = Callable[[PreTrainedTokenizerBase, str, int], tuple[str, str]]
 
 
-class OfficialPrompt:
-    """What tasks have in common whose prompts are a text, cut in the middle where it is too long."""
+class OfficialPrompt(Task):
+    """A task whose prompts are a text, cut in the middle where it is too long."""
 
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        return ()
-
-    def encode(self: Task, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
+    def encode(self, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
         return encode_prompt(loaded, self, sample, new_tokens)
 
 

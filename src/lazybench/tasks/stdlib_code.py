@@ -10,35 +10,27 @@ import ast
 import random
 import sysconfig
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 from lazybench.errors import UserError
-from lazybench.tasks.base import DataSettings, Sample, place_of
+from lazybench.tasks.base import Sample, place_of
 from lazybench.tasks.documents import PROMPTS
-from lazybench.tasks.embedded import python_version, sha256_of, whole_number
-from lazybench.tasks.metrics import score
-from lazybench.tasks.prompting import OfficialPrompt
+from lazybench.tasks.embedded import EmbeddedTask, python_version, sha256_of
 
 LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "config-", "test", "idle_test", "lib2to3", "encodings")
 LEAST_LINE_CHARACTERS = 12  # of the line to complete, without its indentation
 
 
-@dataclass(frozen=True)
-class StdlibCode(OfficialPrompt):
+class StdlibCode(EmbeddedTask):
     """One sample a source file: up to ``characters`` of it (12,500: up to 3,500 tokens), then a line is asked for."""
 
-    settings: DataSettings
-    name: str = "stdlib_code"
-    category: str = "embedded_code"
-    max_new_tokens: int = 64
-    min_new_tokens: int = 0
-    stop_at_newline: bool = False
-    chat_format: bool = False
+    max_new_tokens = 64
+    chat_format = False
 
-    @property
+    @cached_property
     def source(self) -> str:
         return f"standard library of {python_version()}"
 
@@ -59,35 +51,22 @@ class StdlibCode(OfficialPrompt):
 
     @property
     def _characters(self) -> int:
-        return whole_number(self.settings.parameters, "characters", 12_500, least=200)
+        return self.whole_number("characters", 12_500, least=200)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return sha256_of(text for item in self.files.items() for text in item)
 
-    @cached_property
-    def _samples(self) -> list[Sample]:
+    def all_samples(self) -> Iterator[Sample]:
         names = list(self.files)
         random.Random(self.settings.seed).shuffle(names)
-        samples: list[Sample] = []
-        for name in names:
-            if len(samples) == self.settings.limit:
-                break
-            if (sample := self._sample(name)) is not None:
-                samples.append(sample)
-        index, count = self.settings.shard
-        return samples[index::count]
-
-    def samples(self) -> Sequence[Sample]:
-        return self._samples
+        return (sample for sample in map(self._sample, names) if sample is not None)
 
     def _sample(self, name: str) -> Sample | None:
         text = self.files[name]
         lines = text.splitlines(keepends=True)
         eligible = code_lines(text)
-        starts = [0]  # character at which each line starts
-        for line in lines:
-            starts.append(starts[-1] + len(line))
+        starts = [0, *accumulate(map(len, lines))]  # character at which each line starts
         choices = [number for number in eligible if starts[number] >= self._characters]
         if not choices:
             return None
@@ -97,9 +76,6 @@ class StdlibCode(OfficialPrompt):
         prompt = PROMPTS["lcc"].format(context=context)
         answers = (lines[target].rstrip("\n"),)
         return Sample(f"{name}:{target + 1}", prompt, answers, context=place_of(context, prompt))
-
-    def score(self, prediction: str, sample: Sample) -> float:
-        return score(self.name, prediction, sample.answers)
 
 
 def _sources(folder: Path) -> Iterator[Path]:

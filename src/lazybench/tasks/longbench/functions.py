@@ -6,16 +6,14 @@ from typing import Any
 
 from datasets import Dataset
 
-from lazybench.tasks.documents import HUB_ID, HUB_REVISION, PROMPTS, load_documents
+from lazybench.tasks.documents import PROMPTS, load_documents
 from lazybench.tasks.metrics import score
 
 
-def load(
-    dataset: str, data_root: str | None = None, hub_id: str = HUB_ID, revision: str = HUB_REVISION, **metadata: Any
-) -> dict[str, Dataset]:
+def load(dataset: str, data_root: str | None = None, **metadata: Any) -> dict[str, Dataset]:
     """The test split. lm-eval's command line passes the folder as ``--metadata '{"data_root": "FOLDER"}'``."""
-    documents = load_documents(dataset, data_root, hub_id, revision)
-    return {"test": Dataset.from_list([{**row, "dataset": dataset} for row in documents.rows])}
+    rows = load_documents(dataset, data_root).rows
+    return {"test": Dataset.from_list([{**row, "dataset": dataset} for row in rows])}
 
 
 def doc_to_text(doc: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ class Recipe:
     build: Callable[[int, CountTokens], str]
     around: tuple[str, str]
     least: int  # the smallest size that still holds what is asked for
-    most: int  # the largest size that the texts at hand give
+    most: int = MOST_UNITS  # the largest size that the texts at hand give
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def preview(self) -> str:

@@ -1,6 +1,7 @@
-"""RULER's two aggregation tasks: the most common words of a list, and the most frequent words of a coded text.
+"""RULER's aggregation and question answering: words to count in a list or a coded text, and documents to read.
 
-Source: NVIDIA/RULER, scripts/data/synthetic (common_words_extraction.py, freq_words_extraction.py, constants.py).
+Source: NVIDIA/RULER, scripts/data/synthetic (common_words_extraction.py, freq_words_extraction.py, qa.py,
+constants.py).
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Sequence
+from itertools import cycle, islice
 from random import Random
 
-from lazybench.tasks.ruler.recipe import MOST_UNITS, CountTokens, Recipe, around
+from lazybench.tasks.ruler.recipe import CountTokens, Recipe, around
+from lazybench.tasks.ruler.sources import QuestionSet
 
-COMMON_WORDS_NEW_TOKENS = 120
 COMMON_WORDS_TEMPLATE = (
     "Below is a numbered list of words. In these words, some appear more often than others. "
     "Memorize the ones that appear most often.\n{context}\n"
@@ -22,7 +24,6 @@ COMMON_WORDS_PREFIX = " Answer: The top 10 words that appear most often in the l
 NUM_COMMON = 10
 SHORT_LENGTH = 4096  # below it fewer repetitions, in the example and in the question
 
-FREQUENT_WORDS_NEW_TOKENS = 50
 FREQUENT_WORDS_TEMPLATE = (
     "Read the following coded text and track the frequency of each coded word. "
     "Find the three most frequently appeared coded words. {context}\n"
@@ -33,6 +34,14 @@ FREQUENT_WORDS_PREFIX = " Answer: According to the coded text above, the three m
 ZETA = math.pi**2 / 6  # the word of rank k is a share of 1 / (ZETA * k**2) of the text: zeta's distribution at 2
 WORD_LETTERS = 6
 LEAST_CODED = 100  # fewer coded words, and two of the first four ranks could be equally frequent
+
+INSTRUCTION = (
+    "Answer the question based on the given documents. Only give me the answer and do not output any other words."
+)
+QUESTION_TEMPLATE = (
+    f"{INSTRUCTION}\n\nThe following are given documents.\n\n{{context}}\n\n{INSTRUCTION}\n\nQuestion: {{query}}"
+)
+QUESTION_PREFIX = " Answer:"
 
 
 def common_words_recipe(draw: Random, words: Sequence[str], length: int) -> Recipe:
@@ -56,10 +65,10 @@ def common_words_recipe(draw: Random, words: Sequence[str], length: int) -> Reci
     return Recipe(tuple(common), COMMON_WORDS_PREFIX, build, parts, NUM_COMMON + 1, len(words))
 
 
-def frequent_words_recipe(draw: Random, length: int) -> Recipe:
+def frequent_words_recipe(draw: Random, prompt_tokens: int) -> Recipe:
     """Words of random letters, their frequencies a zeta distribution; the first rank is "..."."""
     vocabulary: dict[str, None] = {}  # in the order they were drawn
-    while len(vocabulary) < max((length - FREQUENT_WORDS_NEW_TOKENS) // 50, 8):
+    while len(vocabulary) < max(prompt_tokens // 50, 8):
         vocabulary["".join(draw.choices(string.ascii_lowercase, k=WORD_LETTERS))] = None
     ranked = ["...", *list(vocabulary)[1:]]
     shuffle_seed = draw.getrandbits(64)
@@ -71,8 +80,27 @@ def frequent_words_recipe(draw: Random, length: int) -> Recipe:
         Random(shuffle_seed).shuffle(coded)
         return FREQUENT_WORDS_TEMPLATE.format(context=" ".join(coded))
 
-    parts = around(FREQUENT_WORDS_TEMPLATE)
-    return Recipe(tuple(ranked[1:4]), FREQUENT_WORDS_PREFIX, build, parts, LEAST_CODED, MOST_UNITS)
+    return Recipe(tuple(ranked[1:4]), FREQUENT_WORDS_PREFIX, build, around(FREQUENT_WORDS_TEMPLATE), LEAST_CODED)
+
+
+def question_recipe(draw: Random, questions: QuestionSet, number: int) -> Recipe:
+    """The question of that number: its documents, others of its article, any others, then all of them again."""
+    asked = questions.questions[number]
+    near = draw.sample(asked.same_article, len(asked.same_article))
+    first = [*asked.documents, *near]
+    others_seed, shuffle_seed = draw.getrandbits(64), draw.getrandbits(64)
+
+    def build(size: int, count_tokens: CountTokens) -> str:
+        everything = range(len(questions.documents))
+        known = set(first)
+        others = [index for index in Random(others_seed).sample(everything, len(everything)) if index not in known]
+        chosen = list(islice(cycle([*first, *others]), size))
+        Random(shuffle_seed).shuffle(chosen)
+        documents = (f"Document {place}:\n{questions.documents[index]}" for place, index in enumerate(chosen, start=1))
+        return QUESTION_TEMPLATE.format(context="\n\n".join(documents), query=asked.query)
+
+    parts = around(QUESTION_TEMPLATE, query=asked.query)
+    return Recipe(asked.answers, QUESTION_PREFIX, build, parts, len(asked.documents))
 
 
 def _numbered(words: Sequence[str]) -> str:
