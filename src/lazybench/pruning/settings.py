@@ -18,6 +18,7 @@ import yaml
 from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, shown, unknown_name
 
 T = TypeVar("T")
+DEEPEST = 20  # parts in parts of a file that anybody may have written
 ABSENT = "???"  # OmegaConf's mark of a value that must be given
 Share = Annotated[float, "share"]  # above 0, at most 1
 Part = Annotated[float, "part"]  # from 0 to 1
@@ -159,16 +160,39 @@ def read_settings(path: Path, name: str) -> dict[str, Any]:
 
     try:
         text = path.read_text(encoding="utf-8")
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        values = None if aliases else OmegaConf.to_container(OmegaConf.create(text) if text.strip() else {})
+        check_tree(text)
+        values = OmegaConf.to_container(OmegaConf.create(text) if text.strip() else {})
     except Exception as error:  # whatever a file that is no YAML makes the parser raise
         raise UserError(f"{name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if aliases:
-        raise UserError(f"{name}: *NAME, which repeats another part, is not read; write it out")
     if not isinstance(values, dict):
         raise UserError(f"{name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
     _check_is_data(values, name, "")
     return {str(key): value for key, value in values.items()}
+
+
+def yaml_tree(text: str) -> Any:
+    """What a YAML file holds that anybody may have written: plain values, lists and mappings, and no more of them.
+
+    Raises:
+        yaml.YAMLError: no YAML, or more than a tree.
+    """
+    check_tree(text)
+    return yaml.safe_load(text)
+
+
+def check_tree(text: str) -> None:
+    """Refuse what would grow without end when it is read: a part that repeats others, parts in parts in parts.
+
+    Raises:
+        yaml.YAMLError: there is one, or the text is no YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("*NAME, which repeats another part, is not read; write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"its parts stand more than {DEEPEST} deep in each other")
 
 
 def _check_is_data(value: object, name: str, key: str) -> None:
