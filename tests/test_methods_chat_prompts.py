@@ -107,6 +107,7 @@ def test_a_task_without_a_context_is_refused_in_one_line(requests: dict[str, Req
         ("strftime_now('%d %b %Y')", "26 Jul 2024"),
         ("strftime_now('%A, %Y-%m-%d, %-d %B') if strftime_now is defined", "Friday, 2024-07-26, 26 July"),
         ("strftime_now('%H' + ':%M')", "00:00"),
+        ("strftime_now('%F %T, %e.')", "2024-07-26 00:00:00, 26."),
         ("date_string if date_string is defined else 'no date'", "no date"),
     ],
 )
@@ -116,3 +117,20 @@ def test_a_template_that_asks_for_the_day_gets_the_same_on_all_days(asked: str, 
     loaded = load_model(ModelSpec("tiny", path=save_chat(tmp_path, template)))
     assert loaded.wrap_chat("Hello") == f"Today is {said}: Hello"
     assert loaded.provenance.get("chat_date") == ("2024-07-26" if "strftime_now" in asked else None)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('only tools') }}", "only tools"),
+        ("{% for %}", "Expected an expression"),
+        ("{{ cycler.__init__.__globals__.os.getcwd() }}", "unsafe"),
+        ("always the same", "leaves the user's text out"),
+        ("{{ range(99999) | random }} {{ messages[0]['content'] }}", "another text each time"),
+    ],
+)
+def test_a_template_that_makes_no_prompt_is_refused_when_loading(template: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words) as told:
+        load_model(ModelSpec("tiny", path=save_chat(tmp_path, template)))
+    assert "model.chat_format=none" in str(told.value)
+    load_model(ModelSpec("tiny", path=tmp_path, chat_format="none"))

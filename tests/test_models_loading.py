@@ -288,6 +288,48 @@ def test_records_name_what_was_measured(
     assert measured.label == label
 
 
+def test_shards_that_lie_elsewhere_are_in_the_fingerprint(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "indexed"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "../elsewhere.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    seen = set()
+    for shift in (0.0, 1.0):
+        moved = {name: weight + shift for name, weight in weights.items()}
+        save_file(moved, tmp_path / "elsewhere.safetensors", metadata={"format": "pt"})
+        seen.add(load_model(ModelSpec(name="x", path=folder)).provenance["fingerprint"])
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "words"),
+    [
+        ("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "/elsewhere"}, "holds an adapter"),
+        ("config.json", {"_attn_implementation": "stranger/kernel"}, "a kernel of the hub"),
+    ],
+)
+def test_what_names_other_weights_or_code_is_refused(
+    file: str, settings: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "naming"
+    shutil.copytree(tiny_checkpoint, folder)
+    before = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(before | settings))
+    with pytest.raises(UserError, match=words):
+        load_model(ModelSpec(name="x", path=folder))
+
+
+def test_a_checkpoint_brings_no_clock_and_no_cache(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "timed"
+    shutil.copytree(tiny_checkpoint, folder)
+    settings = {"max_time": 0.001, "cache_implementation": "static"}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    generation = load_model(ModelSpec(name="x", path=folder)).model.generation_config
+    assert (generation.max_time, generation.cache_implementation) == (None, None)
+
+
 def changed(checkpoint: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
     """A copy of a checkpoint with another config.json and other weights."""
     shutil.copytree(checkpoint, folder)

@@ -152,6 +152,61 @@ def test_a_strangers_folder_runs_nothing(
     assert code in (0, 1, 2)
 
 
+NESTED = "[" * 3000 + "]" * 3000
+NO_RUN_WROTE = [
+    ("config.yaml", "shard: 0/1", "shard: 0/0"),
+    ("config.yaml", "shard: 0/1", "shard: [1]"),
+    ("config.yaml", "- needle", "- 5"),
+    ("config.yaml", "root: null", "root: {a: 1}"),
+    ("config.yaml", "limit: 2", "limit: 2\na: &a [1, 2]\nb: [*a, *a]"),  # ten such lines fill a memory
+    ("config.yaml", "limit: 2", "limit: 2\na: &a [*a]"),
+    ("config.yaml", "limit: 2", f"limit: 2\na: {NESTED}"),
+    ("provenance.json", '"seed": 0', f'"seed": {NESTED}'),
+    ("provenance.json", '"needle": {', '"other": 5, "needle": {'),
+    ("samples.jsonl", '"repeat": 0', f'"repeat": 1{"0" * 30}'),
+    ("samples.jsonl", '"fidelity_kl": 0.0', '"fidelity_kl": 1e999'),
+    ("samples.jsonl", '"sample_id": "', '"sample_id": "\\udcff'),
+    ("samples.jsonl", '"details": {', f'"details": {{"deep": {NESTED}, '),
+]
+
+
+@pytest.mark.parametrize(("file", "before", "after"), NO_RUN_WROTE)
+def test_what_no_run_wrote_is_refused_in_one_line(
+    stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, before: str, after: str
+) -> None:
+    shutil.copytree(stranger / "run", tmp_path / "run")
+    text = (path := tmp_path / "run" / file).read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    for main in (report, leaderboard, verify):
+        assert main([str(tmp_path / "run"), *(["--out", str(tmp_path / "out")] if main is not verify else [])]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("samples.jsonl", r'"prompt_tokens": \d+', '"prompt_tokens": 0'),
+        ("samples.jsonl", r'("tokens_of_layer_runs": \[)[^]]*', r"\g<1>0"),
+        ("samples.jsonl", r'"repeat": 0', '"repeat": 1000000000'),
+        ("samples.jsonl", r'"params": \{[^}]*', '"params": {"pruning": "all", "keep": [[]]'),
+        ("samples.jsonl", r"(?s).*", ""),
+        ("config.yaml", "repeats: 1", "repeats: 1000000000"),
+        ("config.yaml", "length: 150", "length: 1000000000000"),
+        ("provenance.json", r'("attention_weights": )[^,]*', r'\1"x"'),
+    ],
+)
+def test_numbers_that_no_run_has_are_differences(
+    stranger: Path, tmp_path: Path, file: str, before: str, after: str
+) -> None:
+    shutil.copytree(stranger / "run", tmp_path / "run")
+    path = tmp_path / "run" / file
+    text, count = re.subn(before, after, path.read_text())
+    assert count
+    path.write_text(text)
+    assert verify([str(tmp_path / "run")]) in (1, 2)
+
+
 def test_a_task_of_the_runs_own_code_is_said_to_be_unchecked(
     stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from lazybench.errors import UserError
+from lazybench.run.foreign import check_tree
 
 
 def read_settings(path: Path, name: str) -> dict[str, Any]:
@@ -21,12 +21,10 @@ def read_settings(path: Path, name: str) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        values = None if aliases else OmegaConf.to_container(OmegaConf.create(text) if text.strip() else {})
+        check_tree(text)
+        values = OmegaConf.to_container(OmegaConf.create(text) if text.strip() else {})
     except Exception as error:  # whatever a file that is no YAML makes the parser raise
         raise UserError(f"{name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if aliases:
-        raise UserError(f"{name}: *NAME, which repeats another part, is not read; write it out")
     if not isinstance(values, dict):
         raise UserError(f"{name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
     _check_is_data(values, name, "")

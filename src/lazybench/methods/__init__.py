@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from lazybench.errors import unknown_name
@@ -59,14 +60,16 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> Method:
 
 def label(name: str, params: Mapping[str, Any]) -> str:
     """Parameters in a few words, for people; of a method that is not at hand too."""
-    if name in METHODS:
+    with suppress(KeyError, TypeError, AttributeError):  # another method's, or no parameters at all: as they are
         return METHODS[name].label_of(params)
     return " ".join(f"{key}={shown(value)}" for key, value in flat(params).items())
 
 
 def family(name: str, params: Mapping[str, Any]) -> str:
     """What settings of one curve have in common, in words: the label without what says how much is kept."""
-    return METHODS[name].family_of(params) if name in METHODS else ""
+    with suppress(KeyError, TypeError, AttributeError):
+        return METHODS[name].family_of(params)
+    return ""
 
 
 def title(name: str) -> str:

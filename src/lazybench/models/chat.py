@@ -8,18 +8,21 @@ from datetime import datetime
 
 from transformers import PreTrainedTokenizerBase
 
+from lazybench.errors import UserError
+
 XGEN_HEADER = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions.\n\n"
 )
 # the date of every prompt whose template asks for one: a sample has one prompt on all days. Llama's own default.
 CHAT_DATE = datetime(2024, 7, 26)
-_DIRECTIVES = [f"%{flag}{letter}" for letter in "aAbBcdfGHIjmMpSuUVwWxXyYzZ" for flag in ("", "-")]
+_DIRECTIVES = [f"%{flag}{letter}" for letter in "aAbBcCdDeFfGhHIjklmMpPrRStTuUVwWxXyYzZ" for flag in ("", "-")]
 _PINNED_CLOCK = (  # transformers hands a template no functions, so the one that tells the time is written in Jinja
     "{%- macro strftime_now(format) -%}{{ format"
     + "".join(f".replace({directive!r}, {CHAT_DATE.strftime(directive)!r})" for directive in _DIRECTIVES)
     + " }}{%- endmacro +%}"
 )
+WITHOUT = "model.chat_format=none sends prompts as they are"
 NO_USER_TEXT = "\ue000"  # a private character: no prompt begins or ends with it
 
 
@@ -36,15 +39,31 @@ def chat_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> Callab
         template = tokenizer.get_chat_template()
         if pinned_date(chat_format, tokenizer):
             template = f"{_PINNED_CLOCK}{template}"
-        return lambda prompt: str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=True,
+
+        def wrapped(prompt: str) -> str:
+            chat = [{"role": "user", "content": prompt}]
+            return str(
+                tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
             )
-        )
+
+        return wrapped
     return _unchanged
+
+
+def check_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a template that no prompt can be put into.
+
+    Raises:
+        UserError: it is broken, one of several without a default, draws at random, or refuses or drops a plain prompt.
+    """
+    try:
+        wrapped = chat_wrapper(chat_format, tokenizer)
+        text, again = wrapped(NO_USER_TEXT), wrapped(NO_USER_TEXT)
+    except Exception as error:  # a template may raise what it likes
+        raise UserError(f"the chat template can't be used: {' '.join(str(error).split())[:200]}; {WITHOUT}") from error
+    if NO_USER_TEXT not in text or text != again:
+        what = "leaves the user's text out" if text == again else "writes another text each time"
+        raise UserError(f"the chat template {what}; {WITHOUT}")
 
 
 def pinned_date(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -26,7 +26,11 @@ def cache_root() -> Path:
 def fingerprint(folder: Path) -> str:
     """sha256 over the names and hashes of a checkpoint's files: configuration, tokenizer, every shard of weights."""
     files = {path for pattern in (*SMALL_FILES, *WEIGHT_FILES) for path in folder.glob(pattern) if path.is_file()}
-    lines = "".join(f"{path.name} {sha256_of(path)}\n" for path in sorted(files))
+    for index in folder.glob("*.index.json"):  # its shards may lie anywhere
+        with suppress(ValueError, AttributeError, TypeError, RecursionError):  # no index: loading says what is wrong
+            shards = {folder / name for name in json.loads(index.read_bytes())["weight_map"].values()}
+            files |= {path for path in shards if path.is_file()}
+    lines = "".join(f"{os.path.relpath(path, folder)} {sha256_of(path)}\n" for path in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from lazybench.errors import UserError
-from lazybench.models.chat import chat_wrapper, pinned_date, postprocessor
+from lazybench.models.chat import chat_wrapper, check_wrapper, pinned_date, postprocessor
 from lazybench.models.fingerprint import fingerprint
 from lazybench.models.fit import check_fit
 from lazybench.models.gguf import converted, quantization_of
@@ -52,10 +52,12 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     tokenizer.padding_side = "left"
     generation = model.generation_config
     generation.do_sample = False
-    for name in ("temperature", "top_p", "top_k"):
-        setattr(generation, name, None)  # greedy decoding: sampling settings would only warn
+    # greedy decoding: sampling settings would only warn; a clock or a cache of the checkpoint's would change numbers
+    for name in ("temperature", "top_p", "top_k", "max_time", "cache_implementation"):
+        setattr(generation, name, None)
     if generation.pad_token_id is None:
         generation.pad_token_id = tokenizer.pad_token_id
+    check_wrapper(spec.chat_format, tokenizer)
     has_template = bool(tokenizer.chat_template)
     return LoadedModel(
         spec=spec,
@@ -128,7 +130,16 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
     else:
         folder, facts = _local(spec)
     try:
+        if (folder / "adapter_config.json").is_file():  # beside it lies, or from it follows, another model's weights
+            raise UserError(
+                f"{facts['source']} holds an adapter: merge it into its model first (merge_and_unload of peft, "
+                "save_pretrained), and give that folder"
+            )
         config = AutoConfig.from_pretrained(folder, **NO_CODE)
+        if "/" in str(config._attn_implementation):
+            raise UserError(
+                f"{facts['source']}: its config.json names a kernel of the hub, which is code; leave it out"
+            )
         _check_shape(spec, config)
         check_fit(spec, config, dtype, device)
         tokenizer = _tokenizer(spec, folder)

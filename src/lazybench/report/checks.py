@@ -111,13 +111,18 @@ def _following(record: Record, cost: LayerCost | None) -> Iterator[tuple[str, An
     if cost is None or not record.tokens_of_layer_runs:
         return
     runs, mlp = record.tokens_of_layer_runs, record.mlp_tokens_of_layer_runs or None
-    flops = cost.flops(runs, mlp) + record.other_flops
-    yield "flops_ratio", cost.flops([record.prompt_tokens] * cost.layers) / flops
+    tokens = record.prompt_tokens
+    try:
+        plain, computed = cost.flops([tokens] * cost.layers), sum(runs) / (tokens * cost.layers)
+        yield "flops_ratio", plain / (cost.flops(runs, mlp) + record.other_flops)
+    except (ArithmeticError, TypeError, ValueError):  # counts that no run has: no tokens, other layers
+        yield "flops_ratio", math.nan
+        return
     share = record.prompt_tokens_computed or 0.0
     came_back = by_step and by_step[0] != by_step[-1]
     read_twice = share > 1 and record.other_flops  # the model itself as the draft: its layer runs are listed nowhere
     if not came_back and not read_twice:
-        yield "prompt_tokens_computed", sum(runs) / (record.prompt_tokens * cost.layers)
+        yield "prompt_tokens_computed", computed
 
 
 def _layer_cost(run: Run) -> LayerCost | None:
@@ -141,7 +146,7 @@ def check_summary(run: Run) -> dict[str, Check]:
         UserError: the folder has no summary.csv.
     """
     path = run.path / "summary.csv"
-    if not run.path.is_dir():
+    if not run.path.is_dir() or not run.records:  # that none is there, the records' own check says
         return {}
     if not path.is_file():
         raise UserError(f"{path.parent} holds no summary.csv; run its command again to write it")
@@ -176,7 +181,10 @@ def look_for(name: str, samples: list[str], records: list[Record], config: dict[
         check.expected += (len(asked) - len(seen)) * len(samples) * least
     for key, repeats in seen.items():
         place = f"{name} {words[key]}"
-        for repeat in range(max(least, max(repeats) + 1)):
+        if len(repeats) < least:
+            check.expected += (least - len(repeats)) * len(samples)
+            check.different.append(f"{place}: {least} repeats were asked for, records are of {len(repeats)}")
+        for repeat in {*range(len(repeats)), *repeats}:
             here = repeats.get(repeat, set())
             check.expected += len(samples)
             check.compared += len(here & set(samples))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, naming
 from lazybench.run.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings, Task
@@ -46,10 +46,17 @@ def measured_task(run: Run, name: str, data_root: Path | None) -> Task:
     """
     if (run.config["task"].get("parameters") or {}).get(NAMES_CODE):
         raise UserError("its task's code was named on the command line of the run, and a folder's code is never run")
-    task = build_task(name, data_settings(run, data_root))
+    try:
+        task = build_task(name, data_settings(run, data_root))
+        found = task.fingerprint
+        task.samples()
+    except UserError:
+        raise
+    except Exception as error:  # whatever settings of a stranger's make a task raise
+        raise naming("no task can be made of what the folder says", error) from error
     noted = (run.provenance.get("tasks") or {}).get(name, {}).get("fingerprint")
-    if noted != task.fingerprint:
-        raise UserError(f"the data at hand ({task.source}, {task.fingerprint}) is not what was measured ({noted})")
+    if noted != found:
+        raise UserError(f"the data at hand ({task.source}, {found}) is not what was measured ({noted})")
     return task
 
 

@@ -78,4 +78,4 @@ def run_notes(runs: Sequence[Run], records: pandas.DataFrame) -> list[str]:
 def machine(run: Run) -> str:
     """Its GPUs, or its processor."""
     hardware = run.provenance.get("hardware") or {}
-    return ", ".join(hardware.get("gpus") or [str(hardware.get("cpu") or "?")])
+    return ", ".join(map(str, hardware.get("gpus") or [hardware.get("cpu") or "?"]))

@@ -8,25 +8,49 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import yaml
 
 from lazybench.errors import UserError
+from lazybench.run.foreign import read_json, yaml_tree
 from lazybench.run.record import Record, RecordKey, from_line
 
-# what is read of a run's two files, and as what; a stranger's may hold anything
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _parts(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(part, dict) for part in value.values()))
+
+
+def _is_shard(value: Any) -> bool:
+    part = re.fullmatch(r"(\d{1,4})/(\d{1,4})", str(value or "0/1"))
+    return part is not None and int(part[1]) < int(part[2])
+
+
+# what is read of a run's two files, and as what: a type, or a function that judges; a stranger's may hold anything
 CONFIG: dict[str, Any] = {
     **dict.fromkeys(("", "model", "task"), dict),
-    "task.datasets": list,
+    "task.datasets": _names,
+    "shard": _is_shard,
     "methods": list | None,
     **dict.fromkeys(("task.parameters", "data"), dict | None),
+    "data.root": str | None,
     **dict.fromkeys(("limit", "seed", "repeats", "max_new_tokens"), int | None),
 }
-PROVENANCE: dict[str, Any] = {"": dict, **dict.fromkeys(("model", "tasks", "hardware", "libraries"), dict | None)}
+PROVENANCE: dict[str, Any] = {
+    **dict.fromkeys(("model", "hardware", "libraries"), dict | None),
+    "tasks": _parts,
+    "hardware.gpus": list | None,
+    "model.layers": int | None,
+}
 JSON_TEXT = ("params", "details")  # columns of a campaign that hold JSON
 
 
@@ -114,8 +138,8 @@ def read_run(folder: Path) -> Run:
     if not (folder / "samples.jsonl").is_file():
         raise UserError(f"{folder} is no run folder: it holds no samples.jsonl")
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        config = yaml_tree((folder / "config.yaml").read_text(encoding="utf-8"))
+        provenance = read_json((folder / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no whole run folder: {' '.join(str(error).split())}") from error
     for name, content, kinds in (("config.yaml", config, CONFIG), ("provenance.json", provenance, PROVENANCE)):
@@ -134,12 +158,12 @@ def read_campaign(path: Path) -> list[Run]:
     from pyarrow import ArrowException, parquet
 
     try:
-        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
+        known = read_json(path.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
         names = [field.name for field in fields(Record)]
         rows = parquet.read_table(path, columns=["run", *names]).to_pylist()
         records: list[list[Record]] = [[] for _ in known]
         for row in rows:
-            row.update({name: row[name] and json.loads(row[name]) for name in JSON_TEXT})
+            row.update({name: row[name] and read_json(row[name]) for name in JSON_TEXT})
             records[row.pop("run")].append(from_line(json.dumps(row).encode()))
     except (OSError, ValueError, KeyError, TypeError, IndexError, ArrowException) as error:
         raise UserError(f"{path} is no campaign file: {' '.join(str(error).split())}") from error
@@ -190,10 +214,12 @@ def read_runs(path: Path) -> list[Run]:
 
 def _misfit(content: Any, kinds: dict[str, Any]) -> str | None:
     """The first place that holds something else than a run writes there."""
+    if not isinstance(content, dict):
+        return ""
     for path, kind in kinds.items():
-        found = content
+        found: Any = content
         for key in path.split(".") if path else ():
-            found = found.get(key)
-        if not isinstance(found, kind):
+            found = (found or {}).get(key)
+        if not (kind(found) if isinstance(kind, FunctionType) else isinstance(found, kind)):
             return path
     return None

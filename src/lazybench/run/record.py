@@ -6,9 +6,10 @@ import json
 import math
 from dataclasses import MISSING, asdict, dataclass, fields
 from types import UnionType
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from lazybench.methods import label
+from lazybench.run.foreign import read_json
 
 RecordKey = tuple[str, str, str, str, str, int]  # model, task, method, params as text, sample, repeat
 
@@ -95,7 +96,7 @@ def from_line(line: bytes) -> Record:
     Raises:
         ValueError: not a JSON object, a field missing that every record has, a value of the wrong type.
     """
-    value = json.loads(line, parse_constant=_refuse)
+    value = read_json(line, free=("prediction",))
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     if missing := _REQUIRED - value.keys():
@@ -132,9 +133,6 @@ def _fits(value: Any, hint: Any) -> bool:
             return {type(item) for item in value} <= {float, int, type(None)}
         return all(_fits(item, arguments[0]) for item in value)
     if hint in (int, float):
-        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+        kinds = (int, float) if hint is float else int
+        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)  # 1e999 is inf
     return isinstance(value, origin or hint)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
