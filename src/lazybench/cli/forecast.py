@@ -82,7 +82,7 @@ def _forecast(
     weights = weight_bytes(shape, dtype, config.model.quantization)
     prefill = fmean(full_prefill_flops(shape, length) for length in lengths)
     print(
-        f"  prompts of about {round(fmean(lengths)):,} tokens (the mean): {prefill / 1e12:.2f} TFLOP each, plain,\n"
-        f"  {generations * prefill / 1e12:,.0f} in all, and up to {new_tokens} decoding steps after each\n"
+        f"  prompts of about {round(fmean(lengths)):,} tokens, {prefill / 1e12:.2f} TFLOP each in the plain model\n"
+        f"  {generations * prefill / 1e12:,.0f} TFLOP in all, and up to {new_tokens} decoding steps after each prompt\n"
         f"  memory: {weights / GIB:.2f} GiB of weights, {cache / GIB:.2f} GiB of KV cache at {longest:,} tokens"
     )

@@ -49,20 +49,16 @@ TUNING, CONFIRMING = (0, 2), (1, 2)  # shards: every other sample
 KEEP_BESIDE = (0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)  # LazyLLM's, from 1.3x to almost its 3.3x
 GAP = (0.04, 0.4)  # share of the depth from one pruning to the next
 DEEPEST = 0.95  # behind it little is left to save
-CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
+CHOICES: Mapping[
+    str, Mapping[str, Sequence[Any]]
+] = {  # beside places and keep ratios, what the published searches varied
     "lazyllm": {},
     "taper": {
         "budget": ("entered", "context", "mass"),
         "window": (1, 8, 32, 64, 128),
-        "heads": ("mean", "max", "query_max"),
-        "pool": (1, 5, 13),
         "chunk": (1, 8, 16, 32, 64),
         "first": (0, 4, 64),
         "last_share": (0.0, 0.08, 0.15, 0.25),
-        "look_back": (1, 2, 4),
-        "over_layers": ("mean", "max"),
-        "revive": (0, 4, 8, 16, 32),
-        "every": (1, 4, 8, 16),
     },
 }
 Judged = tuple[Request, Callable[[], Reference]]
@@ -174,8 +170,7 @@ def _search(config: RunConfig, settings: TuneSettings, method: Method) -> optuna
         torch.set_num_threads(config.threads)
     config.out.mkdir(parents=True, exist_ok=True)
     study = _open_study(config, settings, method)
-    left = settings.trials - len(study.get_trials(states=COMPLETE))
-    if left <= 0:
+    if (left := settings.trials - len(study.get_trials(states=COMPLETE))) <= 0:
         return study
     print(f"search: {left} of {settings.trials} trials left", file=sys.stderr)
     prompts = _prompts(config)

@@ -10,8 +10,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,11 @@ def _code() -> dict[str, Any]:
 
 
 def _libraries() -> dict[str, str]:
-    installed = {package.name: package.version for package in distributions()}
-    return {name: installed[name] for name in LIBRARIES if name in installed}
+    installed: dict[str, str] = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def _hardware() -> dict[str, Any]:
