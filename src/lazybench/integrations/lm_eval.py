@@ -1,6 +1,4 @@
-"""lm-eval's own command line with our engine as a model and our tasks beside its own.
-
-::
+"""lm-eval's own command line with our engine as a model and our tasks beside its own::
 
     python -m lazybench.integrations.lm_eval --model lazyllm --model_args pretrained=MODEL,pruning=paper \\
         --tasks lazybench_qasper --metadata '{"data_root": "FOLDER"}' --batch_size 4
@@ -13,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from lazybench.errors import UserError
+from lazybench.errors import refuse
 from lazybench.run.entry import command
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
@@ -30,13 +28,8 @@ def main() -> int:
         sys.argv += ["--include_path", str(TASK_FILES)]
     try:
         cli_evaluate()
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # lm-eval's for bad input; UserError is one
-        print(f"lazybench: {' '.join(str(error).split())[:400]}", file=sys.stderr)
-        return UserError.exit_code
+    except (OSError, ValueError, KeyError) as error:  # lm-eval's for bad input; UserError is one
+        return refuse(ValueError(" ".join(str(error).split())[:400]))
     return 0
 
 
