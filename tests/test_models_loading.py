@@ -136,7 +136,7 @@ def test_refusals_are_one_line(changes: dict[str, object], words: list[str]) -> 
 
 def test_settings_of_a_checkpoint_are_refused_in_one_line(llama2: Path, tmp_path: Path) -> None:
     for changes, word in (
-        ({"quantization": "3bit"}, "8bit, 4bit"),
+        ({"quantization": "3bit"}, "4bit, 8bit"),
         ({"tokenizer": "gpt"}, "xgen"),
         ({"attention": "flesh"}, "flesh"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from conftest import run_environment
 from lm_eval.api.task import ConfigurableTask
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
 from lazybench.errors import UserError
 from lazybench.integrations.lm_eval import main as lm_eval_main
+from lazybench.integrations.lm_eval_model import LazyLLMModel, schedule_of
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES, DataSettings, build_task
@@ -84,8 +87,6 @@ def test_bad_model_arguments_are_one_line(tiny_checkpoint: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint: Path) -> Any:
-    from lazybench.integrations.lm_eval_model import LazyLLMModel
-
     return LazyLLMModel(str(tiny_checkpoint), pruning="1:0.5+2:0.6", dtype="float32", device="cpu", batch_size=2)
 
 
@@ -105,6 +106,15 @@ def test_the_model_generates_as_the_engine_does_alone(model: Any) -> None:
             out = model.model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=1)
         assert lazy.trace.prompt_tokens_computed_mean < 1
         assert text == model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "torn"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 1 weight \(model\.norm\.weight\)"):
+        LazyLLMModel(str(folder), pruning="1:0.5", dtype="float32", device="cpu")
 
 
 def test_long_prompts_are_cut_in_the_middle(model: Any) -> None:
@@ -135,8 +145,6 @@ def test_loglikelihood_is_refused_or_plain(model: Any, tiny_checkpoint: Path) ->
 
 
 def test_schedules_by_preset_and_by_layers() -> None:
-    from lazybench.integrations.lm_eval_model import schedule_of
-
     assert schedule_of("9:0.7+19:0.5", 32) == PruningSchedule((9, 19), (0.7, 0.5))
     assert schedule_of("paper", 32).layers == PruningSchedule.paper(32).layers
     with pytest.raises(UserError, match="as in 9:0"):

@@ -1,6 +1,4 @@
-"""lm-eval's own command line with our engine as a model and our tasks beside its own.
-
-::
+"""lm-eval's own command line with our engine as a model and our tasks beside its own::
 
     lazybench lm-eval --model lazyllm --model_args pretrained=MODEL,pruning=paper \\
         --tasks lazybench_qasper --metadata '{"data_root": "FOLDER"}' --batch_size 4
@@ -13,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from lazybench.errors import UserError, command
+from lazybench.errors import command, refuse
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
 
@@ -29,13 +27,8 @@ def main() -> int:
         sys.argv += ["--include_path", str(TASK_FILES)]
     try:
         cli_evaluate()
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # lm-eval's for bad input; UserError is one
-        print(f"lazybench: {' '.join(str(error).split())[:400]}", file=sys.stderr)
-        return UserError.exit_code
+    except (OSError, ValueError, KeyError) as error:  # lm-eval's for bad input; UserError is one
+        return refuse(ValueError(" ".join(str(error).split())[:400]))
     return 0
 
 

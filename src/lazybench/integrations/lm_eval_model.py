@@ -8,11 +8,19 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.cli.groups import pruning_fields
+from lazybench.models.weights import load_whole
 from lazybench.pruning.settings import build
 from lazybench.tasks.prompting import truncate_middle
+
+
+class _Whole:
+    @staticmethod
+    def from_pretrained(checkpoint: str, **options: Any) -> PreTrainedModel:
+        return load_whole(checkpoint, checkpoint, **options)[0]
 
 
 @register_model("lazyllm")
@@ -27,8 +35,10 @@ class LazyLLMModel(HFLM):
         unpruned_loglikelihood: answer loglikelihood requests with the plain model instead of refusing them.
 
     Raises:
-        UserError: an unknown preset, a schedule that the model is too shallow for.
+        UserError: an unknown preset, a schedule that the model is too shallow for, weights that are missing.
     """
+
+    AUTO_MODEL_CLASS: Any = None  # HFLM's
 
     def __init__(
         self,
@@ -44,6 +54,14 @@ class LazyLLMModel(HFLM):
         self.schedule.check_depth(depth)
         self.prompt_limit_tokens = prompt_limit_tokens
         self.unpruned_loglikelihood = unpruned_loglikelihood
+
+    def _create_model(self, *arguments: Any, **options: Any) -> None:
+        """HFLM's, of a checkpoint that is whole: transformers would draw missing weights at random."""
+        backend, self.AUTO_MODEL_CLASS = self.AUTO_MODEL_CLASS, _Whole
+        try:
+            super()._create_model(*arguments, **options)
+        finally:
+            self.AUTO_MODEL_CLASS = backend
 
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **generation_kwargs: Any

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
 from lazybench.errors import UserError
 from lazybench.models.fingerprint import cache_root, sha256_of
@@ -182,8 +183,6 @@ def _check_metadata(file: GGUFFile, config: PretrainedConfig) -> None:
     Raises:
         UserError: a key that is missing, or one that would be lost.
     """
-    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
-
     known = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}.get(file.architecture, file.architecture)
     names: dict[str, Any] = GGUF_CONFIG_MAPPING
     read = {key for key, name in names.get(known, {}).items() if name is not None}

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from gguf import GGUFReader, LlamaFileType
+
 from lazybench.errors import UserError
 
 PLAIN_TYPES = ("F32", "F16", "BF16")  # a precision, no quantisation
@@ -19,8 +21,6 @@ class GGUFFile:
     """
 
     def __init__(self, path: Path) -> None:
-        from gguf import GGUFReader
-
         self.path = path
         try:
             reader = GGUFReader(path)
@@ -57,8 +57,6 @@ class GGUFFile:
     @property
     def quantization(self) -> str | None:
         """As llama.cpp names it, by the file's own word or else by most of its weights; None: plain floats."""
-        from gguf import LlamaFileType
-
         stated = self.get("general.file_type")
         if stated in list(LlamaFileType) and stated != LlamaFileType.GUESSED:
             name = LlamaFileType(stated).name.removeprefix("MOSTLY_").removeprefix("ALL_")

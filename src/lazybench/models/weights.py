@@ -15,7 +15,7 @@ from lazybench.pruning.layers import find_layers
 SHOWN = 3
 
 
-def load_whole(folder: Path, source: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+def load_whole(folder: Path | str, source: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
     """A model with every weight from its checkpoint.
 
     Args:
