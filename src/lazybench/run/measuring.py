@@ -80,13 +80,13 @@ class Measuring:
         self.loaded = loaded
         self.folder = folder
         self.tracker = tracker
-        self.repeats = {method: max(config.repeats, method.repeats) for method in config.methods}
+        self.repeats = [max(config.repeats, method.repeats) for method in config.methods]  # of each method
         self.proven = {(record.method, record.setting) for record in folder.done.values() if record.error is None}
         self.warm_up = WarmUp(config.methods, config.warmup)
         self.store = reference_store(config, loaded) if config.references or not config.timing else None
 
     def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
-        with Progress(total=len(samples) * sum(self.repeats.values())) as progress:
+        with Progress(total=len(samples) * sum(self.repeats)) as progress:
             for task, index, sample in samples:
                 self._measure_sample(task, index, sample, progress)
 
@@ -112,8 +112,8 @@ class Measuring:
             names = {"task": task.name, "data_fingerprint": task.fingerprint, "sample_id": sample.sample_id}
             return self.store.get(request(0), **names)
 
-        for repeat in range(max(self.repeats.values())):
-            due = [method for method in self.config.methods if repeat < self.repeats[method]]
+        for repeat in range(max(self.repeats)):
+            due = [method for method, most in zip(self.config.methods, self.repeats, strict=True) if repeat < most]
             group: list[tuple[Method, Record]] = []
             for order, method in enumerate(order_of_methods(index + repeat, due)):
                 blank = self._blank_record(task, sample, method, repeat, order)
