@@ -25,10 +25,12 @@ from lazybench.run.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
 
+NAMED = ("model", "method", "commit")
 MATCH = (
     "records: 8 of 8 there: match\n"
     "score: 8 of 8 computed again: match\n"
-    "decode_step_s: 8 of 8 computed again from the record: match\n"
+    + "".join(f"{name}: 8 of 8 as the run's configuration and provenance say: match\n" for name in NAMED)
+    + "decode_step_s: 8 of 8 computed again from the record: match\n"
     + "".join(f"{name}: 4 of 8 computed again from the record: match\n" for name in EXACT)
     + "flops_ratio: 8 of 8 computed again from the record: match\n"
     "prompt_tokens_computed: 8 of 8 computed again from the record: match\n"
@@ -80,6 +82,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"name": "tiny", "chat_format": "xgen", "weights": "pretrained"},
         "task": {"name": "qasper", "datasets": ["qasper"], "parameters": {}},
         "data": {"root": str(root / "data")}, "limit": None, "seed": 0, "shard": "0/1", "repeats": 1,
+        "methods": [{"method": "baseline"}, {"method": "lazyllm"}],
     }  # fmt: skip
     facts = {
         "seed": 0,
@@ -171,6 +174,29 @@ def test_a_changed_score_is_named(folder: Path, verify: Verify) -> None:
     assert f"qasper {LAZY} sample {changed['sample_id']} repeat 0: {changed['score']} in the file" in done.stdout
     assert "score: 8 of 8 computed again: differ" in done.stdout
     assert "cells computed again from samples.jsonl: differ" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "column"),
+    [
+        ({"model": "a larger one"}, "model"),
+        ({"method": "taper"}, "method"),
+        ({"method": "nobody's"}, "method"),
+        ({"params": {"pruning": {"keep": [0.5, 0.5, 0.5]}}}, "method"),
+        ({"commit": "0123456"}, "commit"),
+        ({"category": "summarization"}, "records"),
+    ],
+)
+def test_records_of_something_else_than_the_run_differ(
+    folder: Path, verify: Verify, changes: dict[str, object], column: str
+) -> None:
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    lines = [line | changes if line["method"] == "lazyllm" else line for line in lines]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run_report(folder)
+    done = verify(folder)
+    assert done.code == 1
+    assert re.search(rf"(?m)^{column}: .*: differ$", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ Whatever the folder says is data: see ``data_at_hand``.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from io import StringIO
 from pathlib import Path
@@ -16,19 +17,23 @@ from typing import Any
 import pandas
 
 from lazybench.errors import UserError
+from lazybench.methods import build as build_method
 from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
+from lazybench.models.spec import ModelSpec
+from lazybench.pruning.settings import build
 from lazybench.report.data_at_hand import check_scorer, measured_task
 from lazybench.report.frame import records_frame
 from lazybench.report.summary import summarise
+from lazybench.run.files import without_folders
 from lazybench.run.reading import Run
 from lazybench.run.record import Record
 from lazybench.tasks.base import Task
 
 TOLERANCE = 1e-6  # relative; another version of a library may round the last digit otherwise
 # what nobody can compute again: it was so on that machine, at that time
-OF_THE_MACHINE = ("ttft_s", "generation_s", "overhead_s", "peak_memory_bytes", "added_memory_bytes")
-NAMES = ("model", "task", "category", "method", "params", "commit", "sample_id", "repeat", "order", "error")
+OF_THE_MACHINE = ("order", "ttft_s", "generation_s", "overhead_s", "peak_memory_bytes", "added_memory_bytes")
+NAMES = ("model", "task", "category", "method", "params", "commit", "sample_id", "repeat", "error")
 EXACT = {"fidelity_top1": 1.0, "fidelity_kl": 0.0, "fidelity_first_top1": 1.0, "fidelity_first_kl": 0.0}
 
 
@@ -69,6 +74,11 @@ def check_records(run: Run, data_root: Path | None = None) -> dict[str, Check]:
             scores.not_checked.append(f"not checked: no data at hand for {name}: {error}")
             records.not_checked.append(f"not checked: whether {name} has more samples than {len(samples)}")
         else:
+            records.different += [
+                f"{where(record)}: category {record.category}, the task's is {task.category}"
+                for record in of_task
+                if record.category != task.category
+            ]
             try:
                 check_scorer(task)
                 _score_again(run, task, of_task, scores)
@@ -76,6 +86,47 @@ def check_records(run: Run, data_root: Path | None = None) -> dict[str, Check]:
                 scores.not_checked.append(f"not checked: {name}: {error}")
         look_for(name, samples, of_task, run.config, records)
     return {"records": records, "score": scores}
+
+
+def check_names(run: Run) -> dict[str, Check]:
+    """What each record says that it is, against what was asked: its model, its method with its parameters, its code.
+
+    Which of the methods that were asked for a record is of, only measuring it anew would tell.
+    """
+    model, noted = run.config["model"], run.provenance.get("model") or {}
+    resumed = run.provenance.get("resumed")
+    commits = [run.provenance, *(resumed if isinstance(resumed, list) else ())]
+    asked = [node for node in run.config.get("methods") or () if isinstance(node, dict)]
+
+    def method(name: str, params: dict[str, Any]) -> tuple[str, str]:
+        return name, json.dumps(without_folders(params), sort_keys=True)
+
+    def of_config(node: dict[str, Any]) -> tuple[str, str]:
+        made = build_method(str(node.get("method")), {key: value for key, value in node.items() if key != "method"})
+        return method(made.name, made.params)
+
+    known: dict[str, Callable[[], set[Any]]] = {
+        "model": lambda: {build(ModelSpec, model, "model").display_name(noted.get("quantization"))},
+        "method": lambda: {*map(of_config, asked)},
+        "commit": lambda: {facts.get("commit") for facts in commits if isinstance(facts, dict)},
+    }
+    if run.config.get("tune"):
+        del known["method"]  # a search tries its own
+    checks = {}
+    for name, allowed in known.items():
+        checks[name] = check = Check("as the run's configuration and provenance say", expected=len(run.records))
+        try:
+            if not (values := allowed()):
+                raise UserError(f"the configuration names no {name}")
+        except UserError as error:
+            check.not_checked.append(f"not checked: {error}")
+            continue
+        for record in run.records:
+            found = method(record.method, record.params) if name == "method" else getattr(record, name)
+            check.compared += 1
+            if found not in values:
+                check.different.append(f"{where(record)}: {name} {found}, which is not of this run")
+    return checks
 
 
 def check_columns(run: Run) -> dict[str, Check]:

@@ -16,7 +16,15 @@ from collections.abc import Sequence
 
 from lazybench.errors import UserError, command, one_line, refuse
 from lazybench.pruning.settings import path_of
-from lazybench.report.checks import OF_THE_MACHINE, Check, check_columns, check_records, check_summary, measured_columns
+from lazybench.report.checks import (
+    OF_THE_MACHINE,
+    Check,
+    check_columns,
+    check_names,
+    check_records,
+    check_summary,
+    measured_columns,
+)
 from lazybench.run.reading import Run, find_runs, read_runs
 
 SHOWN = 10  # mismatches printed of each kind
@@ -64,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verify(run: Run, options: argparse.Namespace) -> int:
     """Check one run, say what was found, and give its exit code."""
-    checks = [*check_records(run, options.data_root).items(), *check_columns(run).items(), *check_summary(run).items()]
+    parts = (check_records(run, options.data_root), check_names(run), check_columns(run), check_summary(run))
+    checks = [item for part in parts for item in part.items()]
     if options.remeasure > 0:
         from lazybench.report.remeasuring import remeasured  # with torch and the model's library
 
