@@ -79,7 +79,7 @@ def load_task(
             if task.config.unsafe_code:  # lm-eval asks for a confirmation of its own
                 raise UserError(
                     f"task=lm_eval/{name} runs what the model wrote as a program, which no run here does; score it "
-                    "with python -m lazybench.integrations.lm_eval run --confirm_run_unsafe_code"
+                    "with python -m lazybench.integrations.lm_eval --confirm_run_unsafe_code"
                 )
             if task.OUTPUT_TYPE != "generate_until":
                 raise _not_timed(task, f"asks for {task.OUTPUT_TYPE}")
