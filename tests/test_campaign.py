@@ -78,9 +78,9 @@ def test_what_is_not_finite_is_named_as_in_a_run_folder(tmp_path: Path) -> None:
 def packed(tmp_path: Path) -> tuple[Path, Path]:
     """Two runs in folders, and as one campaign elsewhere."""
     write_run(tmp_path / "runs" / "one", PLAIN, out="/scratch/someone/one")
-    write_run(
-        tmp_path / "runs" / "two", [replace(r, model="other") for r in PLAIN], data={"root": "/home/someone/data"}
-    )
+    other = [replace(record, model="other") for record in PLAIN]
+    settings = {"model": {"name": "other", "chat_format": "none"}, "data": {"root": "/home/someone/data"}}
+    write_run(tmp_path / "runs" / "two", other, **settings)
     (tmp_path / "campaign").mkdir()
     out = tmp_path / "campaign" / "mine.parquet"
     assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0

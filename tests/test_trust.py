@@ -31,7 +31,7 @@ from lazybench.report.data_at_hand import check_scorer, measured_task
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run
 from lazybench.tasks import DataSettings
-from lazybench.tasks.lm_eval_task import LmEvalTask
+from lazybench.tasks.lm_eval_task import LmEvalTask, any_lm_eval_task
 
 COMMANDS: dict[str, Callable[[Path], int]] = {
     "report": lambda folder: report([str(folder), "--out", str(folder / "report")]),
@@ -243,6 +243,14 @@ def test_a_prediction_is_never_run_as_a_program(scoring: dict[str, Any], allowed
         return
     with pytest.raises(UserError, match="might run a prediction"):
         check_scorer(task)
+
+
+def test_a_task_that_runs_predictions_is_refused_when_running(tmp_path: Path) -> None:
+    text = TASK_FILE.format(folder=tmp_path).replace("!function evil.run", "q")
+    (tmp_path / "own_sums.yaml").write_text(f"{text.replace('process_results: q', '')}unsafe_code: true\n")
+    (tmp_path / "rows.jsonl").write_text('{"answer": "2", "q": "1 + 1"}\n')
+    with pytest.raises(UserError, match="--confirm_run_unsafe_code"):
+        any_lm_eval_task("own_sums", DataSettings(parameters={"include_path": str(tmp_path)}))
 
 
 @pytest.mark.parametrize("name", ["../evil", "evil.py", pytest.param("lm_eval//tmp/evil", marks=pytest.mark.slow)])

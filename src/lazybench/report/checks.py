@@ -108,7 +108,7 @@ def check_names(run: Run) -> dict[str, Check]:
     known: dict[str, Callable[[], set[Any]]] = {
         "model": lambda: {build(ModelSpec, model, "model").display_name(noted.get("quantization"))},
         "method": lambda: {*map(of_config, asked)},
-        "commit": lambda: {facts.get("commit") for facts in commits if isinstance(facts, dict)},
+        "commit": lambda: {None, *(str(facts.get("commit")) for facts in commits if isinstance(facts, dict))},
     }
     if run.config.get("tune"):
         del known["method"]  # a search tries its own

@@ -72,6 +72,13 @@ def load_task(
     try:
         with _lm_evals_seeds():
             task = managers[-1].load(name)["tasks"][name]
+            if task.config.unsafe_code:  # lm-eval asks for a confirmation of its own
+                raise UserError(
+                    f"task=lm_eval/{name} runs what the model wrote as a program, which no run here does; score it "
+                    "with lazybench lm-eval --confirm_run_unsafe_code"
+                )
+            if task.OUTPUT_TYPE != "generate_until":
+                raise _not_timed(task, f"asks for {task.OUTPUT_TYPE}")
             return task, requests_of(task)
     except UserError:
         raise
