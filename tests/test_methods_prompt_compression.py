@@ -141,5 +141,5 @@ def test_an_empty_context_fails_alone_and_says_so(tiny_checkpoint: Path, run_py:
 
 
 def test_unknown_unit() -> None:
-    with pytest.raises(UserError, match="unit='word' is not one of sentence, token"):
+    with pytest.raises(UserError, match="unit 'word'; Known: sentence, token"):
         PromptCompression(0.5, "word")

@@ -53,7 +53,7 @@ def test_a_draft_is_named_as_a_model_is(draft: Path) -> None:
     assert drafted("null").label == "keep=0.3 draft=the model itself"
     with pytest.raises(UserError, match="did you mean smollm2"):
         drafted("smolm2")
-    with pytest.raises(UserError, match="must name a model"):
+    with pytest.raises(UserError, match=r"spec_prefill\.draft='smollm2' must have parts"):
         SpecPrefill(draft="smollm2")  # type: ignore[arg-type]
 
 
@@ -78,7 +78,7 @@ def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(
     lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     record = next(line for line in lines if line["method"] == "spec_prefill")
     assert record["error"] is None
-    assert record["variant"] == "keep=0.5 draft=half-llama"
+    assert record["params"] == {"draft": "half-llama", "keep": 0.5}
     assert 0 < record["overhead_s"] <= record["ttft_s"]
     tokens = record["prompt_tokens"]
     chunks = -(-tokens // 32)

