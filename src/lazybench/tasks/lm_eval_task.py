@@ -110,10 +110,19 @@ def build(name: str, settings: DataSettings) -> LmEvalTask:
         UserError: as ``load_task`` and ``load_documents`` do.
     """
     if name.startswith("lm_eval/"):
-        own = settings.parameters.get("include_path")  # a folder of the user's own task files, beside lm-eval's
-        task, requests = load_task(name.removeprefix("lm_eval/"), own)
-        source = f"lm-eval {task.config.dataset_path} {task.config.dataset_name or ''}".strip()
-        return LmEvalTask(name, settings, task, requests, source)
+        return any_lm_eval_task(name.removeprefix("lm_eval/"), settings)
+    return longbench_task(name, settings)
+
+
+def any_lm_eval_task(name: str, settings: DataSettings) -> LmEvalTask:
+    """A generation task that lm-eval ships, or one from ``include_path``: a folder of the user's own task files."""
+    task, requests = load_task(name, settings.parameters.get("include_path"))
+    source = f"lm-eval {task.config.dataset_path} {task.config.dataset_name or ''}".strip()
+    return LmEvalTask(f"lm_eval/{name}", settings, task, requests, source)
+
+
+def longbench_task(name: str, settings: DataSettings) -> LongBenchTask:
+    """One of our LongBench task files."""
     root = None if settings.root is None else str(settings.root)
     documents = load_documents(name, root)
     ours, requests = load_task(f"lazybench_{name}", str(TASK_FILES), {"data_root": root})
