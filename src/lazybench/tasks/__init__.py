@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.tasks.base import DataSettings, Sample, Task
@@ -14,19 +13,21 @@ from lazybench.tasks.metrics import score
 __all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "register_task", "score"]
 
 PLAIN_TEXT = r"plain_text_[1-9]\d{0,6}"
-REGISTERED: dict[str, Callable[[DataSettings], Task]] = {}  # tasks from elsewhere, by name
-Registered = TypeVar("Registered", bound=Callable[[DataSettings], Any])
+REGISTERED: dict[str, type[Task]] = {}  # tasks from elsewhere, by name
+Registered = TypeVar("Registered", bound=type[Task])
 
 
 def register_task(kind: Registered) -> Registered:
-    """Make a task of one's own known by its ``name``: a class that takes ``DataSettings`` and is a ``Task``.
+    """Make a task of one's own known by its ``name``: a class that is a ``Task``.
 
     Its attribute ``parameters``, where it has one, holds the names and defaults of ``task.parameters``.
 
     Raises:
-        UserError: another task has that name.
+        UserError: another task has that name, or the class leaves out what a task must have.
     """
     name = str(getattr(kind, "name", ""))
+    if lacking := sorted(getattr(kind, "__abstractmethods__", ())):
+        raise UserError(f"task {name!r} of {kind.__module__} lacks {', '.join(lacking)}; see docs/extend.md")
     if name in CATEGORIES or getattr(REGISTERED.get(name), "__module__", kind.__module__) != kind.__module__:
         raise UserError(f"two tasks are named {name!r}; rename the one of {kind.__module__}")
     REGISTERED[name] = kind
@@ -51,7 +52,7 @@ def build_task(name: str, settings: DataSettings) -> Task:
     """
     check_name(name)
     if name in REGISTERED:
-        return REGISTERED[name](settings)
+        return REGISTERED[name](name, settings)
     if name.startswith("lm_eval/") or name.removesuffix("_e") in DATASETS:
         from lazybench.tasks import lm_eval_task
 
