@@ -139,5 +139,5 @@ def test_one_command_judges_in_two_processes_and_builds_a_leaderboard(tiny_check
     done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     board = tmp_path / "results" / "artefacts" / "quality-smoke"
-    assert {"leaderboard.md", "leaderboard.csv", "leaderboard.html", "front.png"} <= {f.name for f in board.iterdir()}
+    assert {"leaderboard.md", "leaderboard.html", "front.png"} <= {f.name for f in board.iterdir()}
     assert len(list((tmp_path / "results" / "runs").glob("*/done"))) == 2
