@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas
 from matplotlib.figure import Figure
 
-from lazybench.errors import UserError, command, refuse
+from lazybench.errors import UserError, command
 from lazybench.report.artefacts import add_options, file_name, prepare, write_figure, write_text
 from lazybench.report.figures import front
 from lazybench.report.leaderboard import FLOPS, MEMORY, Section, matrix, measured_settings, readable, sections
@@ -104,13 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser, "leaderboard")
     parser.add_argument("--speeds", default="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
     options = parser.parse_args(given)
-    try:
-        results = load(options.folders, options.where, options.exclude, options.by)
-        out, formats = prepare(options.out, options.folders, "leaderboard", options.formats)
-        command = f"python -m lazybench leaderboard {shlex.join(given)}"
-        write_leaderboard(results, out, command, _ratios(options.speeds), formats)
-    except UserError as error:
-        return refuse(error)
+    results = load(options.folders, options.where, options.exclude, options.by)
+    out, formats = prepare(options.out, options.folders, "leaderboard", options.formats)
+    typed = f"python -m lazybench leaderboard {shlex.join(given)}"
+    write_leaderboard(results, out, typed, _ratios(options.speeds), formats)
     print((out / "leaderboard.md").read_text(encoding="utf-8"))
     print(f"table, page and figure: {out}")
     return 0

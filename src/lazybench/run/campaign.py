@@ -16,7 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from lazybench.errors import UserError, command, refuse
+from lazybench.errors import UserError, command
 from lazybench.pruning.settings import path_of
 from lazybench.run.files import without_folders, write_atomically
 from lazybench.run.reading import JSON_TEXT, find_runs, read_runs
@@ -73,10 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=path_of, required=True, metavar="FILE", help="NAME.parquet; NAME.json beside it")
     parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
     options = parser.parse_args(arguments)
-    try:
-        count = pack(options.folders, options.out, options.exclude)
-    except UserError as error:
-        return refuse(error)
+    count = pack(options.folders, options.out, options.exclude)
     print(f"{count} records: {options.out}, {options.out.with_suffix('.json')}")
     return 0
 
