@@ -142,9 +142,18 @@ class Reference:
     def _is_scored(self, layer: int) -> bool:
         placement = self.policy.placement
         if isinstance(placement, At):
-            return any(at - self.policy.look_back < layer <= at for at in placement.layers)
+            return layer in self._looked_back_on(placement)
         assert isinstance(placement, WhereRanksSettle)
         return placement.first - placement.observed < layer <= placement.last
+
+    def _looked_back_on(self, placement: At) -> set[int]:
+        """The layers whose scores count: a window hides what older tokens are worth, so such layers are passed over."""
+        whole = [layer for layer in range(self.layers.num_layers) if self.layers.window(layer) is None]
+        found = set(placement.layers)
+        for at in placement.layers:
+            before = [layer for layer in whole or range(self.layers.num_layers) if layer < at]
+            found.update(before[len(before) - min(len(before), self.policy.look_back - 1) :])
+        return found
 
     # ---- prunings
     def _after(self, layer: int, using: list[int], new: list[int]) -> list[int]:
@@ -167,8 +176,7 @@ class Reference:
         return [token for token in chosen if token not in absent or token in revived]
 
     def _over_layers(self, layer: int, using: list[int]) -> Scores:
-        earliest = max(0, layer - self.policy.look_back + 1)
-        rows = [self.scored[at] for at in range(earliest, layer + 1) if at in self.scored]
+        rows = [self.scored[at] for at in sorted(self.scored) if at <= layer][-self.policy.look_back :]
         return over_layers(self.policy, rows, using)
 
     def _prunes(self, layer: int) -> bool:

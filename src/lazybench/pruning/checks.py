@@ -13,7 +13,6 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from lazybench.errors import UserError
 from lazybench.pruning import legacy
-from lazybench.pruning.layers import full_attention_layers
 from lazybench.pruning.policy import Policy
 
 if TYPE_CHECKING:
@@ -110,11 +109,6 @@ def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> Non
         )
     if cache.failed:
         raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
-
-
-def windowed_layers(config: Any) -> frozenset[int]:
-    """Indices of the layers with a sliding window."""
-    return frozenset(range(config.num_hidden_layers)) - frozenset(full_attention_layers(config))
 
 
 def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool, method: str) -> None:

@@ -13,6 +13,7 @@ from lazybench.errors import UserError
 from lazybench.pruning.budgets import Mass, per_boundary
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.kv import take_rows
+from lazybench.pruning.places import readable_layers, windowed_layers
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import Seen, flops_of_rows, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
@@ -43,12 +44,12 @@ class Viewers:
     Args:
         policy: whose scorer and retention look.
         watch: and who else does.
-        windowed: layers with a sliding window, whose cache no retention touches.
+        config: of the model's text part; its layers with a sliding window keep their cache whatever the retention.
     """
 
-    def __init__(self, policy: Policy, watch: Watch | None, windowed: Collection[int]) -> None:
-        self.policy, self.watch, self.windowed = policy, watch, windowed
-        self.scored = policy.placement.scored(policy.look_back)
+    def __init__(self, policy: Policy, watch: Watch | None, config: Any) -> None:
+        self.policy, self.watch, self.windowed = policy, watch, windowed_layers(config)
+        self.scored = policy.placement.scored(policy.look_back, readable_layers(config))
 
     def wanted(self, cache: LazyCache) -> int:
         """How many of the newest queries anybody wants to see in the layer that runs; 0: nobody looks."""

@@ -71,7 +71,7 @@ class Pruned(AbstractContextManager):
         devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
         self._kinds = list(zip(devices, parts.kinds, strict=True))
         checks.check_policy(policy, self.config, len(self._layers), self._legacy)
-        self._viewers = Viewers(policy, watch, checks.windowed_layers(self.config))
+        self._viewers = Viewers(policy, watch, self.config)
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
         self._grouped_experts: list[Any] = []  # configs

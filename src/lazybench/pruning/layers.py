@@ -58,12 +58,3 @@ def configs_of_layers(config: Any) -> list[Any]:
     """The text config as each layer has it: Gemma 4's layers differ in the width of their heads."""
     per_layer = getattr(config, "per_layer_config", None)
     return [config if per_layer is None else per_layer[layer] for layer in range(config.num_hidden_layers)]
-
-
-def full_attention_layers(config: Any) -> list[int]:
-    """Indices of the layers without a sliding window."""
-    depth = config.num_hidden_layers
-    types = getattr(config, "layer_types", None)
-    if types:
-        return [layer for layer, kind in enumerate(types) if kind == "full_attention"]
-    return [] if getattr(config, "sliding_window", None) else list(range(depth))

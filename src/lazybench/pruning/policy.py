@@ -31,8 +31,12 @@ class Placement(Protocol):
     def fixed(self) -> tuple[int, ...] | None:
         """The pruning layers, where they are known beforehand."""
 
-    def scored(self, look_back: int) -> frozenset[int] | range:
-        """The layers whose attention is scored, when a pruning layer looks back on ``look_back`` of them."""
+    def scored(self, look_back: int, readable: Sequence[int] | None = None) -> frozenset[int] | range:
+        """The layers whose attention is scored, when a pruning layer looks back on ``look_back`` of them.
+
+        Args:
+            readable: the layers that see the whole prompt, which it looks back on; None: all.
+        """
 
     def begin(self) -> Decision:
         """The decision for one prefill."""
@@ -52,9 +56,13 @@ class At:
     def fixed(self) -> tuple[int, ...] | None:
         return self.layers
 
-    def scored(self, look_back: int) -> frozenset[int] | range:
-        """With ``look_back`` layers each, the pruning layer itself included."""
-        return frozenset(layer for last in self.layers for layer in range(max(0, last - look_back + 1), last + 1))
+    def scored(self, look_back: int, readable: Sequence[int] | None = None) -> frozenset[int] | range:
+        """With ``look_back`` layers each, the pruning layer itself included, whether it is ``readable`` or not."""
+        found: set[int] = set()
+        for last in self.layers:
+            before = [layer for layer in (range(last) if readable is None else readable) if layer < last]
+            found.update(before[max(0, len(before) - look_back + 1) :], {last} - {BEFORE_THE_FIRST})
+        return frozenset(found)
 
     def begin(self) -> Decision:
         return lambda layer, _: layer in self.layers
@@ -115,7 +123,8 @@ class Policy:
         chunk: tokens that stay or go together.
         whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
-        look_back: how many layers' scores a pruning layer considers, its own included.
+        look_back: how many layers' scores a pruning layer considers, its own included; layers with a sliding window
+            before it are passed over where others see the whole prompt.
         over_layers: how they are reduced.
         before_mlp: tokens are dropped after the attention of the pruning layer, before its MLP, which is saved.
         revival: what comes back in decoding.
