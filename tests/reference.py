@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.policy import At, PerHead, Policy
-from lazybench.pruning.scorers import AttentionScorer, Given
+from lazybench.pruning.scorers import AttentionScorer, Given, OutputNorm
 
 
 @dataclass
@@ -129,6 +129,9 @@ class Reference:
             return
         if isinstance(self.policy.scorer, Given):
             self.scored[layer] = self._given(using)
+            return
+        if isinstance(self.policy.scorer, OutputNorm):
+            self.scored[layer] = {token: self.layers.change(layer, token, using) for token in using}
             return
         assert isinstance(self.policy.scorer, AttentionScorer)
         groups = self._groups(self.policy.scorer, layer, computed, using)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
     from lazybench.pruning.scorers import AttentionScorer as AttentionScorer
     from lazybench.pruning.scorers import Given as Given
+    from lazybench.pruning.scorers import OutputNorm as OutputNorm
 
 _HOMES = {
     **dict.fromkeys(("Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
@@ -32,7 +33,7 @@ _HOMES = {
     **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
     **dict.fromkeys(("layers_run", "place"), "places"),
     "PruningSchedule": "schedule",
-    **dict.fromkeys(("AttentionScorer", "Given"), "scorers"),
+    **dict.fromkeys(("AttentionScorer", "Given", "OutputNorm"), "scorers"),
 }
 
 

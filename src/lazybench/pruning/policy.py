@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lazybench.errors import UserError, check_share, check_whole_number
 from lazybench.pruning.budgets import NEVER, Budget, Mass, Revival
-from lazybench.pruning.scorers import AttentionScorer, Scorer, Seen
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import AttentionScorer, OutputNorm, Scorer
 
 BEFORE_THE_FIRST = -1  # a pruning layer of -1: the tokens are chosen before any layer runs
 
@@ -168,8 +169,13 @@ class Policy:
                 "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "
                 "stays; set revival.most=0"
             )
-        if self.revives and BEFORE_THE_FIRST in (layers or ()):
+        before_the_first = BEFORE_THE_FIRST in (layers or ())
+        if self.revives and before_the_first:
             raise UserError("tokens dropped before the first layer have no state to come back with; set revival.most=0")
+        if isinstance(self.scorer, OutputNorm) and (self.revives or before_the_first):
+            raise UserError(
+                "only what a layer computes there and then has an output; set revival.most=0, layers from 0"
+            )
         if layers is None and (self.revival.most != 0 or self.before_mlp):
             raise UserError("a placement that each prompt decides anew revives nothing and saves no MLP")
 
