@@ -13,8 +13,10 @@ from lazybench.errors import UserError
 from lazybench.pruning.budgets import Mass, per_boundary
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.kv import take_rows
+from lazybench.pruning.places import readable_layers, windowed_layers
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import Seen, flops_of_rows, over_layers
+from lazybench.pruning.rows import Seen, flops_of_rows
+from lazybench.pruning.scorers import OutputNorm, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 
@@ -43,12 +45,14 @@ class Viewers:
     Args:
         policy: whose scorer and retention look.
         watch: and who else does.
-        windowed: layers with a sliding window, whose cache no retention touches.
+        config: of the model's text part; its layers with a sliding window keep their cache whatever the retention.
     """
 
-    def __init__(self, policy: Policy, watch: Watch | None, windowed: Collection[int]) -> None:
-        self.policy, self.watch, self.windowed = policy, watch, windowed
-        self.scored = policy.placement.scored(policy.look_back)
+    def __init__(self, policy: Policy, watch: Watch | None, config: Any) -> None:
+        self.policy, self.watch, self.windowed = policy, watch, windowed_layers(config)
+        scored = policy.placement.scored(policy.look_back, readable_layers(config))
+        by_output = isinstance(policy.scorer, OutputNorm)
+        self.scored, self.normed = (frozenset(), scored) if by_output else (scored, frozenset())
 
     def wanted(self, cache: LazyCache) -> int:
         """How many of the newest queries anybody wants to see in the layer that runs; 0: nobody looks."""
@@ -73,6 +77,7 @@ class Viewers:
                 valid=None if plan.valid is None else plan.valid.to(device),
                 in_order=plan.in_order,
                 kv_heads=kv_heads,
+                tokens=None if cache.padding is None else cache.candidates,
                 **{"query": None, "key": None, **shown, **cut},
             )
             if viewer == "retention" and not self._evict(cache, seen):
@@ -82,6 +87,15 @@ class Viewers:
                 step.scores[step.layer] = self.policy.scorer(seen), plan.selected
             elif viewer == "watch" and self.watch is not None:
                 self.watch.see(seen)
+
+    def show_output(self, cache: LazyCache, output: Tensor) -> None:
+        """Show a scorer of outputs what the attention of the layer that runs gave, (batch, current tokens, hidden)."""
+        step = cache.running_step
+        if step.scores_anew:
+            plan, at = step.plan, output.device
+            seen = Seen(step.layer, None, None, plan.selected.to(at), plan.current.to(at), output=output)
+            step.scores[step.layer] = self.policy.scorer(seen), plan.selected
+            cache.trace.steps[-1].scoring_flops += 2.0 * output.numel()
 
     def _queries(self, cache: LazyCache) -> dict[str, int]:
         """Who looks, and how many of the newest queries each wants to see."""
@@ -103,7 +117,8 @@ class Viewers:
         assert self.policy.retention is not None
         if seen.valid is not None:
             raise UserError(
-                "keys are evicted alike in all rows of a batch: give prompts of equal length, or one at a time"
+                f"{self.policy.name} evicts as many keys in each row of a batch; give prompts of equal length, or one "
+                "prompt at a time"
             )
         kept = self.policy.retention(seen, cache.prompt_end)
         if kept is not None:
@@ -164,7 +179,8 @@ def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
     plan, tokens = step.plan, step.tokens
     device = plan.selected.device
     rows = [(scores.to(device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
-    last = policy.recent(cache.prompt_end) if tokens == cache.prompt_end else policy.last
+    in_prompt = tokens == cache.prompt_end  # of each row its own, whose padding is none of it
+    last = [policy.recent(prompt) if in_prompt else policy.last for prompt in cache.candidates]
     padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
     contexts, number = cache.candidates, step.prunings - 1
     return goes_on(policy, number, rows, plan.selected, tokens, last, contexts, plan.counts, plan.valid, padding)
@@ -176,7 +192,7 @@ def goes_on(
     rows: list[tuple[Tensor, Tensor]],
     position: Tensor,
     tokens: int,
-    last: int,
+    last: list[int],
     contexts: list[int],
     counts: list[int],
     valid: Tensor | None = None,
@@ -188,7 +204,7 @@ def goes_on(
         rows: scores of the layers that count, and the positions of their keys, both (batch, keys); the newest last.
         position: (batch, keys) of the candidates.
         tokens: how many positions there are.
-        last: how many of the newest stay whatever their score.
+        last: how many of each row's newest stay whatever their score.
         contexts: tokens that each row of the batch has had so far.
         counts: candidates of each.
         valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
@@ -206,9 +222,8 @@ def goes_on(
             whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
             always = torch.zeros_like(always)
         return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid, contexts, whole)
-    least = max(1, policy.first + last)
     kept = [
-        min(entered, max(least, budget.count(entered, context, last)))
-        for entered, context in zip(counts, contexts, strict=True)
+        min(entered, max(1, policy.first + newest, budget.count(entered, context, newest)))
+        for entered, context, newest in zip(counts, contexts, last, strict=True)
     ]
     return choose(score, position, always, kept, valid, best_first=policy.revival.capped), kept
