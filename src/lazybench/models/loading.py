@@ -263,6 +263,19 @@ def local_path(spec: ModelSpec) -> Path | None:
     return Path(found.origin).parent / name
 
 
+def checkpoint_of(spec: ModelSpec) -> Path:
+    """The folder with a model's weights, a GGUF file's converted one included.
+
+    Raises:
+        UserError: random or quantised weights, which no folder holds.
+    """
+    if spec.weights == "random" or spec.quantization is not None:
+        raise UserError(f"model {spec.name} has no checkpoint of its own: take weights as they lie in a folder or file")
+    if spec.path is None and spec.embedded is None and spec.hub_id is not None:
+        return Repository.find(spec.hub_id, spec.revision).all_files()
+    return _local(spec)[0]
+
+
 def _local(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
     """The folder of a checkpoint on this machine, and what the provenance says of it."""
     if (path := local_path(spec)) is None:

@@ -1,1 +1,1 @@
-"""The same policies inside vLLM: an out-of-tree model class, its set-up and its stand in the harness (docs/serving.md)."""
+"""The same policies inside vLLM: model classes of its own that prune, and their place in the harness."""

@@ -19,6 +19,7 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
+from lazybench.pruning.scorers import OutputNorm
 from lazybench.serving.passes import Kept, Layout, Part, Pass, layers_of
 from lazybench.serving.plans import KEY, Plan, method_of, plan_for
 
@@ -60,6 +61,8 @@ class Pruned(nn.Module):
         latest: the latest pass that pruned a prompt, for who measures.
     """
 
+    model: Any  # the decoder, of vLLM's own class
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         config = vllm_config.model_config.hf_config
@@ -80,7 +83,11 @@ class Pruned(nn.Module):
         if plan is None or not plan.places:
             return
         for index in plan.policy.placement.scored(plan.policy.look_back):
-            self._hooks.append(layers[index].self_attn.attn.register_forward_pre_hook(self._see(index)))
+            attention = layers[index].self_attn
+            if isinstance(plan.policy.scorer, OutputNorm):
+                self._hooks.append(attention.register_forward_hook(self._see_output(index)))
+            else:
+                self._hooks.append(attention.attn.register_forward_pre_hook(self._see(index)))
         for index in range(max(0, plan.places[0] + 1), len(layers)):
             self._hooks.append(layers[index].register_forward_pre_hook(self._positions))
         for index in plan.places:
@@ -175,6 +182,13 @@ class Pruned(nn.Module):
                 query = shown[0][:tokens].view(tokens, attention.num_heads, -1)
                 key = shown[1][:tokens].view(tokens, attention.num_kv_heads, -1)
                 self._pass.see(index, query, key, self.model.layers[index].self_attn.scaling)
+
+        return see
+
+    def _see_output(self, index: int) -> Callable[..., None]:
+        def see(_: Any, __: Any, output: Tensor) -> None:
+            if self._pass is not None:
+                self._pass.see_output(index, output)
 
         return see
 

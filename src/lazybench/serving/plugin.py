@@ -1,4 +1,4 @@
-"""What vLLM calls in every process of its own (entry point ``vllm.general_plugins``): the classes, and who may use them."""
+"""What vLLM calls in each of its processes (entry point ``vllm.general_plugins``): the classes and who may use them."""
 
 from __future__ import annotations
 
