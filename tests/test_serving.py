@@ -17,7 +17,7 @@ from lazybench.pruning.engine import Pruned
 from lazybench.pruning.rows import Seen
 from lazybench.pruning.scorers import OutputNorm
 from lazybench.serving.passes import Kept, Part, Pass, layers_of
-from lazybench.serving.plans import Plan, method_of, overrides, plan_for
+from lazybench.serving.plans import Plan, check_vllm, method_of, overrides, plan_for
 
 CONFIG = LlamaConfig(**{**LLAMA, "num_hidden_layers": 8})
 BLOCK = 4
@@ -87,11 +87,17 @@ class Server:
                     )
                     running.see(layer, states[:, :4], states[:, 4:6], 0.5)
                 if layer in self.plan.places:
-                    _, layout = running.prune()
-                    self._check(running.prunings, names, layout, owner[running.rows], original[running.rows])
+                    running.prune()
+                    self._check(
+                        running.prunings,
+                        names,
+                        running.layout(running.prunings),
+                        owner[running.rows],
+                        original[running.rows],
+                    )
         else:
-            for stage, layout in enumerate(running.later_stages(), 1):
-                self._check(stage, names, layout, owner, original)
+            for stage in range(1, len(self.plan.places) + 1):
+                self._check(stage, names, running.layout(stage), owner, original)
         hidden = torch.stack([owner[running.rows], original[running.rows]], 1).float()
         back = running.give_back(hidden, len(owner))
         ends = torch.tensor([part.new for part in parts]).cumsum(0) - 1
@@ -180,19 +186,19 @@ def test_what_is_served_whole_is_the_plain_models_pass() -> None:
     plan, kept = plan_of(SERVED[0]), {7: [30, 30, 30], 9: [30, 20, 20]}
     table = torch.tensor([[7], [9]])
     whole = Part(7, 30, 31, 1), Part(9, 30, 31, 1)
-    assert not Pass(plan, whole[:1], torch.tensor([30]), table, 32, dict(kept)).changes
-    assert Pass(plan, whole, torch.tensor([30, 30]), table, 32, dict(kept)).changes
+    assert not Pass(plan, whole[:1], torch.tensor([30]), table, 32, dict(kept)).is_plain
+    assert not Pass(plan, whole, torch.tensor([30, 30]), table, 32, dict(kept)).is_plain
     running = Pass(plan, [Part(7, 5, 5, 5, whole=True)], torch.arange(5), table, 32, kept)
-    assert not running.changes
+    assert running.is_plain
     running.prune()
-    assert kept[7] == [5, 5]
+    assert kept[7] == [5, 5, 5]
 
 
 def test_layers_behind_a_pruning() -> None:
     plan = plan_of(SERVED[0])
     assert plan.places == (1, 3)
-    assert [*map(list, (layers_of(plan, 0, 8), layers_of(plan, 1, 8)))] == [[2, 3], [4, 5, 6, 7]]
-    assert list(layers_of(plan_of(SERVED[3]), 0, 3)) == [0, 1, 2]
+    assert [*map(list, (layers_of(plan, 1, 8), layers_of(plan, 2, 8)))] == [[2, 3], [4, 5, 6, 7]]
+    assert list(layers_of(plan_of(SERVED[3]), 1, 3)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -228,3 +234,11 @@ def test_windows_and_foreign_classes_are_refused() -> None:
     assert plan_for(methods.build("baseline"), CONFIG) is None
     named = overrides("Qwen2ForCausalLM", methods.build("taper", {"preset": "fast"}))
     assert named == {"architectures": ["PrunedQwen2ForCausalLM"], "lazybench": {"method": "taper", "preset": "fast"}}
+
+
+def test_another_vllm_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lazybench.serving.plans.version", lambda package: "0.33.0")
+    with pytest.raises(UserError, match=r"made for vLLM 0\.32, not vllm 0\.33\.0"):
+        check_vllm()
+    monkeypatch.setattr("lazybench.serving.plans.version", lambda package: "0.32.1")
+    check_vllm()

@@ -54,7 +54,7 @@ def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
         print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
     loaded = load_model(_with_room_for(tasks, config))
     if config.engine == "vllm":
-        from lazybench.serving.engine import Engine
+        from lazybench.run.vllm_engine import Engine
 
         loaded = replace(loaded, engine=Engine(config.model, loaded.model, config.threads))
     for method in config.methods:

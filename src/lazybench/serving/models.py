@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,7 +21,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from lazybench.pruning.scorers import OutputNorm
-from lazybench.serving.passes import Kept, Layout, Part, Pass, layers_of
+from lazybench.serving.passes import Kept, Part, Pass, layers_of
 from lazybench.serving.plans import KEY, Plan, method_of, plan_for
 
 prompts_of: WeakValueDictionary[str, Prompts] = WeakValueDictionary()  # by vLLM's name of an engine
@@ -99,53 +100,43 @@ class Pruned(nn.Module):
 
     def forward(self, input_ids: Tensor, positions: Tensor, *args: Any, **kwargs: Any) -> Any:
         running = self._begin(positions)
-        if running is None:
+        if running is None or running.is_plain:
             return super().forward(input_ids, positions, *args, **kwargs)
-        if not running.prefills:
-            for place, layout in enumerate(running.later_stages()):
-                self._lay_out(place, layout)
+        if not running.prefills:  # the plain model's pass, but for where each stage's keys are
+            for stage in range(1, len(running.plan.places) + 1):
+                self._lay_out(running, stage)
             return super().forward(input_ids, running.position, *args, **kwargs)
         self._pass = self.latest = running
         try:
             if running.plan.before is not None:
-                rows, layout = running.prune()
-                self._lay_out(0, layout)
-                input_ids = input_ids[rows]
+                input_ids = input_ids[running.prune()]
+                self._lay_out(running, 1)
             hidden = super().forward(input_ids, running.position, *args, **kwargs)
         finally:
             self._pass = None
         return running.give_back(hidden, positions.shape[0])
 
     def _begin(self, positions: Tensor) -> Pass | None:
-        """The pass that begins; None: it is the plain model's."""
-        described = get_forward_context().attn_metadata
-        prompts = prompts_of.get(self.vllm_config.instance_id)
+        """The pass that begins; None: a plan that prunes nothing, or a warm-up."""
+        described, prompts = get_forward_context().attn_metadata, prompts_of.get(self.vllm_config.instance_id)
         if self.plan is None or not self.plan.places or not isinstance(described, dict) or prompts is None:
             return None
         of = described[self.model.layers[0].self_attn.attn.layer_name]
-        starts, tokens = of.query_start_loc.tolist(), of.seq_lens.tolist()
-        if len(prompts.rows) != len(tokens):  # a warm-up, of no request
+        starts, tokens, firsts = of.query_start_loc.tolist(), of.seq_lens.tolist(), of.block_table[:, 0].tolist()
+        if len(prompts.rows) != len(tokens):
             return None
-        firsts = of.block_table[:, 0].tolist()
-        parts = [
-            Part(first, prompts.rows[row][0], tokens[row], starts[row + 1] - starts[row], prompts.rows[row][1])
-            for row, first in enumerate(firsts)
-        ]
-        position = positions[: starts[-1]]
-        running = Pass(self.plan, parts, position, of.block_table, self.vllm_config.cache_config.block_size, self.kept)
-        if running.changes:
-            return running
-        for part in parts:  # nothing is pruned, in no stage
-            self.kept[part.block] = [part.prompt] * (len(self.plan.places) + 1)
-        return None
+        parts = []
+        for row, edges in enumerate(pairwise(starts)):
+            prompt, whole = prompts.rows[row]
+            parts.append(Part(firsts[row], prompt, tokens[row], edges[1] - edges[0], whole))
+        block = self.vllm_config.cache_config.block_size
+        return Pass(self.plan, parts, positions[: starts[-1]], of.block_table, block, self.kept)
 
-    def _lay_out(self, place: int, layout: Layout) -> None:
-        """The attention of the layers behind pruning number ``place`` reads and writes there."""
-        context, layers, plan = get_forward_context(), self.model.layers, self.plan
-        assert plan is not None
-        assert isinstance(context.attn_metadata, dict)
-        first = context.attn_metadata[layers[0].self_attn.attn.layer_name]
-        starts = torch.tensor([0, *layout.queries], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    def _lay_out(self, running: Pass, stage: int) -> None:
+        """Let the attention of a stage's layers read and write where its tokens are."""
+        context, layers, layout = get_forward_context(), self.model.layers, running.layout(stage)
+        described: Any = context.attn_metadata
+        starts = torch.tensor([*accumulate(layout.queries, initial=0)], dtype=torch.int32)
         device = layout.slots.device
         common = CommonAttentionMetadata(
             query_start_loc=starts.to(device),
@@ -155,15 +146,15 @@ class Pruned(nn.Module):
             num_actual_tokens=sum(layout.queries),
             max_query_len=max(layout.queries),
             max_seq_len=max(layout.contexts),
-            block_table_tensor=first.block_table,
+            block_table_tensor=described[layers[0].self_attn.attn.layer_name].block_table,
             slot_mapping=layout.slots,
         )
-        attention = [layers[index].self_attn.attn for index in layers_of(plan, place, len(layers))]
         made = self._metadata_builder(device).build(0, common)
-        for layer in attention:
-            context.attn_metadata[layer.layer_name] = made
+        for index in layers_of(running.plan, stage, len(layers)):
+            name = layers[index].self_attn.attn.layer_name
+            described[name] = made
             if isinstance(context.slot_mapping, dict):
-                context.slot_mapping[layer.layer_name] = layout.slots
+                context.slot_mapping[name] = layout.slots
 
     def _metadata_builder(self, device: torch.device) -> Any:
         """The backend's own."""
@@ -196,11 +187,9 @@ class Pruned(nn.Module):
         """Hidden states and residual of the rows that go on."""
         if self._pass is None:
             return None
-        place = self._pass.prunings
-        rows, layout = self._pass.prune()
-        self._lay_out(place, layout)
-        hidden, residual = states
-        return hidden[rows], residual[rows]
+        rows = self._pass.prune()
+        self._lay_out(self._pass, self._pass.prunings)
+        return states[0][rows], states[1][rows]
 
     def _positions(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None if self._pass is None else (self._pass.position, *inputs[1:])

@@ -1,8 +1,8 @@
 """One forward pass over a batch of requests: who goes on from a pruning, and which slots of the KV cache they take.
 
-vLLM hands a model the new tokens of all requests in one row, prompts and single tokens of decoding steps mixed. Layers
-up to the first pruning run on all of them. Behind a pruning fewer of a prompt's tokens are left: they take the first
-slots of the request's own blocks, at their original positions, and the rest of its blocks stays unused there.
+vLLM hands a model the new tokens of all requests in one row, prompts and single tokens of decoding steps mixed. Behind
+a pruning fewer of a prompt's tokens are left: they take the first slots of the request's own blocks, at their original
+positions, and the rest of its blocks stays unused there.
 
 Example: a prompt of 6 tokens in blocks 7 and 9 of 4 slots each; 3 stay after the pruning, and a step adds one::
 
@@ -17,9 +17,9 @@ included: its prompt alone is scored and pruned, what was generated goes through
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from torch import Tensor
 
 from lazybench.methods.request import Request
 from lazybench.pruning.choosing import goes_on
-from lazybench.pruning.policy import BEFORE_THE_FIRST
 from lazybench.pruning.rows import Seen, flops_of_rows
 from lazybench.serving.plans import Plan
 
@@ -57,18 +56,27 @@ class Part:
     def prefills(self) -> bool:
         return self.new == self.tokens
 
+    @property
+    def generated(self) -> int:
+        return self.tokens - self.prompt
+
 
 @dataclass
 class Layout:
-    """Where one stage's tokens are: queries and context tokens of each request, and the slots of the new ones."""
+    """Where one stage's tokens are: queries and context tokens of each request, and the slots of the queries' keys."""
 
     queries: list[int]
     contexts: list[int]
-    slots: Tensor  # (sum of queries,) in the stage's KV caches
+    slots: Tensor  # (sum of queries,)
 
 
 class Pass:
     """The requests of one forward pass, pruning by pruning.
+
+    Attributes:
+        position: (rows,) of the rows that are left.
+        rows: (rows,) which of the batch's they are.
+        prunings: how many are passed.
 
     Args:
         parts: in the order of the batch.
@@ -83,28 +91,22 @@ class Pass:
     ) -> None:
         self.plan, self.parts, self.position, self.kept = plan, parts, position, kept
         self._table, self._block = table, block
-        self.sizes = [part.new for part in parts]  # rows of each request that are left
-        self.rows = torch.arange(sum(self.sizes), device=position.device)  # which of the batch's they are
+        self._sizes = [part.new for part in parts]  # rows of each request that are left
+        self.rows = torch.arange(sum(self._sizes), device=position.device)
         self.prunings = 0
         self.scoring_flops = 0.0
+        self.prefills = any(part.prefills for part in parts)
         for part in parts:
-            if part.prefills:
-                kept[part.block] = [part.prompt]
-
-    @property
-    def prefills(self) -> bool:
-        """Some request's prompt is in it."""
-        return any(part.prefills for part in self.parts)
-
-    @property
-    def changes(self) -> bool:
-        """It is not what the plain model would run."""
-        return any(set(self.kept[part.block]) != {part.prompt} for part in self.parts if not part.prefills) or any(
-            part.prefills and not part.whole for part in self.parts
+            if part.prefills:  # counts of later stages are known as they are entered, of a whole prompt at once
+                kept[part.block] = [part.prompt] * (len(plan.places) + 1 if part.whole else 1)
+        self.is_plain = not any(
+            not part.whole if part.prefills else set(kept[part.block]) != {part.prompt} for part in parts
         )
+        if not self.prefills and plan.before is not None:
+            self._number_anew(1)
 
     def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
-        """Score every prompt by what ``layer`` shows: (tokens, heads, head_dim) and (tokens, kv_heads, head_dim)."""
+        """Score every prompt by what ``layer`` shows: (rows, heads, head_dim) and (rows, kv_heads, head_dim)."""
         for part, own in self._scored():
             newest = min(max(1, self.plan.policy.scorer.queries(part.prompt)), own.stop - own.start)
             at = self.position[None, own]
@@ -113,63 +115,64 @@ class Pass:
             self._score(part, seen, flops_of_rows(seen, newest))
 
     def see_output(self, layer: int, output: Tensor) -> None:
-        """The same for a scorer of what the attention of ``layer`` gave: (tokens, hidden)."""
+        """The same for a scorer of what the attention of ``layer`` gave: (rows, hidden)."""
         for part, own in self._scored():
             at = self.position[None, own]
             self._score(part, Seen(layer, None, None, at, at, output=output[None, own]), 2.0 * output[own].numel())
 
-    def prune(self) -> tuple[Tensor, Layout]:
-        """Enter the next stage.
-
-        Returns:
-            Which of the rows that are left go on, rising; and where the next stage's tokens are.
-        """
-        stay, queries, contexts = [], [], []
+    def prune(self) -> Tensor:
+        """Enter the next stage; which of the rows that are left go on, rising."""
+        stay = []
         for part, own in zip(self.parts, self._slices(), strict=True):
-            entered = own.stop - own.start
-            if part.prefills:
-                left = self._choose(part, own)
-                prompt = self.kept[part.block][-1] if part.whole else len(left) - (part.tokens - part.prompt)
-                self.kept[part.block].append(prompt)
-            else:
-                left = torch.arange(entered, device=self.position.device)
-            stay.append(left + own.start)
-            queries.append(len(left))
-            contexts.append(self.kept[part.block][self.prunings + 1] + part.tokens - part.prompt)
-        together = torch.cat(stay)
-        self.position, self.rows, self.sizes = self.position[together], self.rows[together], queries
+            left = torch.arange(own.start, own.stop, device=self.position.device)
+            if part.prefills and not part.whole:
+                prompt = own.stop - own.start - part.generated
+                chosen = self._choose(part, self.position[own][:prompt])
+                self.kept[part.block].append(len(chosen))
+                left = torch.cat([left[chosen], left[prompt:]])
+            stay.append(left)
+        together, self._sizes = torch.cat(stay), [len(left) for left in stay]
+        self.position, self.rows = self.position[together], self.rows[together]
         self.prunings += 1
         if self.plan.before is not None:
-            self._number_anew(contexts)
-        return together, Layout(queries, contexts, self._slots(queries, contexts))
+            self._number_anew(1)
+        return together
 
-    def later_stages(self) -> list[Layout]:
-        """Of a pass without a prompt: every stage behind a pruning, known beforehand."""
-        layouts = []
-        for stage in range(1, len(self.plan.places) + 1):
-            contexts = [self.kept[part.block][stage] + part.tokens - part.prompt for part in self.parts]
-            layouts.append(Layout(self.sizes, contexts, self._slots(self.sizes, contexts)))
-        if self.plan.before is not None:
-            self._number_anew(layouts[0].contexts)
-        return layouts
+    def layout(self, stage: int) -> Layout:
+        """Of a stage that was entered, or of any without a prompt: each request's newest tokens end its context."""
+        queries, contexts, device = self._sizes, self._contexts(stage), self.position.device
+        count = torch.tensor(queries, device=device)
+        request = torch.arange(len(queries), device=device).repeat_interleave(count)
+        ahead = count.cumsum(0) - torch.tensor(contexts, device=device)  # of a row's number to its place in the context
+        at = torch.arange(len(request), device=device) - ahead[request]
+        slots = self._table[request, at // self._block].long() * self._block + at % self._block
+        return Layout(queries, contexts, slots)
 
     def give_back(self, hidden: Tensor, tokens: int) -> Tensor:
-        """(tokens, hidden): the rows at their old places, NaN for the pruned; the newest is each request's last."""
+        """(tokens, hidden): the rows at their old places, NaN for the pruned; each request's newest comes last."""
         whole = hidden.new_full((tokens, hidden.shape[1]), float("nan"))
         whole[self.rows] = hidden[: len(self.rows)]
-        ends = torch.tensor([part.new for part in self.parts], device=hidden.device).cumsum(0) - 1
-        left = torch.tensor(self.sizes, device=hidden.device).cumsum(0) - 1
+        ends, left = (
+            torch.tensor(list(accumulate(sizes)), device=hidden.device) - 1
+            for sizes in ([part.new for part in self.parts], self._sizes)
+        )
         whole[ends] = hidden[left]
         return whole
 
-    def _scored(self) -> list[tuple[Part, slice]]:
+    def _choose(self, part: Part, position: Tensor) -> Tensor:
+        """(kept,) which of a prompt's tokens at ``position`` go on, rising."""
+        if self.plan.before is not None:
+            return self.plan.before.positions(_blind(part.prompt, position.device))[0]
+        policy, tokens = self.plan.policy, [part.prompt]
+        scores, last = part.scores[-policy.look_back :], [policy.recent(part.prompt)]
+        chosen, _ = goes_on(policy, self.prunings, scores, position[None], part.prompt, last, tokens, [len(position)])
+        return torch.searchsorted(position, chosen[0].sort().values)
+
+    def _scored(self) -> Iterator[tuple[Part, slice]]:
         """The prompts that are pruned, and their rows among those that are left, without what was generated."""
-        pairs = zip(self.parts, self._slices(), strict=True)
-        return [
-            (part, slice(own.start, own.start + self._prompt_rows(part, own)))
-            for part, own in pairs
-            if part.prefills and not part.whole
-        ]
+        for part, own in zip(self.parts, self._slices(), strict=True):
+            if part.prefills and not part.whole:
+                yield part, slice(own.start, own.stop - part.generated)
 
     def _score(self, part: Part, seen: Seen, flops: float) -> None:
         part.scores.append((self.plan.policy.scorer(seen), seen.position))
@@ -177,52 +180,24 @@ class Pass:
 
     def _slices(self) -> list[slice]:
         """The rows of each request among those that are left."""
-        starts = [0]
-        for size in self.sizes:
-            starts.append(starts[-1] + size)
-        return [slice(*edges) for edges in pairwise(starts)]
+        return [slice(*edges) for edges in pairwise(accumulate(self._sizes, initial=0))]
 
-    def _prompt_rows(self, part: Part, own: slice) -> int:
-        return own.stop - own.start - (part.tokens - part.prompt)
+    def _contexts(self, stage: int) -> list[int]:
+        return [self.kept[part.block][stage] + part.generated for part in self.parts]
 
-    def _choose(self, part: Part, own: slice) -> Tensor:
-        """(left,) which of a prefill's rows go on: the chosen of its prompt, and all that was generated."""
-        entered, prompt, device = own.stop - own.start, self._prompt_rows(part, own), self.position.device
-        everything = torch.arange(entered, device=device)
-        if part.whole:
-            return everything
-        if self.plan.before is not None:
-            left = self.plan.before.positions(_blind(part.prompt, device))[0]
-        else:
-            policy, position = self.plan.policy, self.position[None, own.start : own.start + prompt]
-            scores = part.scores[-policy.look_back :]
-            last, tokens = [policy.recent(part.prompt)], [part.prompt]
-            chosen, _ = goes_on(policy, self.prunings, scores, position, part.prompt, last, tokens, [prompt])
-            left = torch.searchsorted(position[0], chosen[0].sort().values)
-        return torch.cat([left, everything[prompt:]])
-
-    def _number_anew(self, contexts: list[int]) -> None:
+    def _number_anew(self, stage: int) -> None:
         """Positions count what is left, as in a shorter prompt."""
-        numbers = [torch.arange(end - size, end) for size, end in zip(self.sizes, contexts, strict=True)]
-        self.position = torch.cat(numbers).to(self.position)
-
-    def _slots(self, queries: list[int], contexts: list[int]) -> Tensor:
-        """(sum of queries,) slots of the newest tokens of each request, which lie at the end of its context."""
-        device = self.position.device
-        count = torch.tensor(queries, device=device)
-        request = torch.arange(len(queries), device=device).repeat_interleave(count)
-        behind = count.cumsum(0) - torch.tensor(contexts, device=device)  # of the last row, how far it is ahead
-        at = torch.arange(len(request), device=device) - behind[request]
-        return self._table[request, at // self._block].long() * self._block + at % self._block
+        ends = zip(self._sizes, self._contexts(stage), strict=True)
+        self.position = torch.cat([torch.arange(end - size, end) for size, end in ends]).to(self.position)
 
 
-def _blind(prompt: int, device: torch.device) -> Any:
+def _blind(prompt: int, device: torch.device) -> Request:
     """A request of which nothing but the prompt's length is known."""
     nothing: Any = None
     return Request(nothing, nothing, torch.zeros(1, prompt, dtype=torch.long, device=device), {}, seed=0)
 
 
-def layers_of(plan: Plan, place: int, num_layers: int) -> range:
-    """The layers behind pruning number ``place``, up to the next."""
-    ends = [*plan.places[1:], num_layers - 1]
-    return range(max(plan.places[place], BEFORE_THE_FIRST) + 1, ends[place] + 1)
+def layers_of(plan: Plan, stage: int, num_layers: int) -> range:
+    """The layers of a stage behind a pruning, counted from 1."""
+    edges = [*plan.places, num_layers - 1]
+    return range(edges[stage - 1] + 1, edges[stage] + 1)

@@ -14,10 +14,11 @@ from lazybench.methods.request import TextConfig
 from lazybench.pruning.places import windowed_layers
 from lazybench.pruning.policy import BEFORE_THE_FIRST, Policy
 
-VERSION = "0.32"  # of vLLM, whose insides a plugin of this kind leans on
-FAMILIES = {name: f"Pruned{name}ForCausalLM" for name in ("Llama", "Mistral", "Qwen2", "Qwen3")}
+VERSION = "0.32"  # of vLLM, on whose insides a plugin of this kind leans
+CLASSES = tuple(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3"))
 KEY = "lazybench"  # of the model's config: the method's name and parameters
-ARCHITECTURES = {f"{name}ForCausalLM": pruned for name, pruned in FAMILIES.items()}
+# what vLLM turns on by default and pruning can't run with
+OFF: Mapping[str, Any] = {"enforce_eager": True, "enable_prefix_caching": False, "enable_chunked_prefill": False}
 
 
 @dataclass(frozen=True)
@@ -44,30 +45,30 @@ def plan_for(method: Method, config: TextConfig) -> Plan | None:
     Raises:
         UserError: it can't be served, for one reason.
     """
-    if method.name == "baseline":
+    name = method.name
+    if name == "baseline":
         return None
     if windows := windowed_layers(config):
-        raise UserError(f"layer {min(windows)} has a sliding window, under which {method.name} can't run on vLLM")
+        raise UserError(f"layer {min(windows)} has a sliding window, under which {name} can't run on vLLM")
     if isinstance(method, RerunMethod) and not method.looks:
         if getattr(method, "spare_template", False):
-            raise UserError("vLLM tells the chat format's tokens from no others; set random_drop.spare_template=false")
+            raise UserError(f"vLLM can't tell the chat format's tokens from others; set {name}.spare_template=false")
         return Plan(Policy.nothing_pruned(), method)
     if not (isinstance(method, PolicyMethod) and method.only_prunes):
         raise UserError(
-            f"{method.name} reads the prompt with another pass before it prunes, so vLLM can't serve it; "
-            "run.py engine=vllm measures it, by sending fewer tokens"
+            f"{name} reads the prompt once more before it prunes, so vLLM can't serve it; run.py engine=vllm measures "
+            "it where it sends fewer tokens"
         )
     policy = method.policy(config)
     policy.check_depth(config.num_hidden_layers)
     if policy.revives:
         raise UserError(
-            f"{method.name} revives tokens, whose hidden states vLLM keeps nowhere; switch revival off "
-            "(lazyllm.pruning.revive=false, taper.revive=0)"
+            f"{name} revives tokens, and vLLM keeps no hidden states; set {name}.pruning.revive=false (taper.revive=0)"
         )
     if policy.retention is not None:
-        raise UserError(f"{method.name} evicts keys by head, vLLM's blocks can't; set {method.name}.retain=1")
+        raise UserError(f"{name} evicts keys by head, which vLLM's blocks can't; set {name}.retain=1")
     if policy.placement.fixed is None:
-        raise UserError(f"{method.name} decides for each prompt where to prune; vLLM needs fixed layers")
+        raise UserError(f"{name} decides for each prompt where to prune; vLLM needs fixed layers")
     return Plan(policy)
 
 
@@ -86,9 +87,9 @@ def overrides(architecture: str, method: Method) -> dict[str, Any]:
     Raises:
         UserError: no pruned class stands for it.
     """
-    if architecture not in ARCHITECTURES:
-        raise UserError(f"{architecture} can't be served pruned; the classes are {', '.join(ARCHITECTURES)}")
-    return {"architectures": [ARCHITECTURES[architecture]], KEY: {"method": method.name, **method.params}}
+    if architecture not in CLASSES:
+        raise UserError(f"{architecture} can't be served pruned; the classes are {', '.join(CLASSES)}")
+    return {"architectures": [f"Pruned{architecture}"], KEY: {"method": method.name, **method.params}}
 
 
 def check_vllm() -> None:
@@ -98,7 +99,7 @@ def check_vllm() -> None:
             found = version(package)
         except PackageNotFoundError:
             continue
-        if found.split("+")[0].rsplit(".", 1)[0] != VERSION:
+        if not found.startswith(f"{VERSION}."):
             raise UserError(
                 f"the pruned models are made for vLLM {VERSION}, not {package} {found}: pip install '.[vllm]'"
             )

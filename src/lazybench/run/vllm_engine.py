@@ -18,8 +18,7 @@ from lazybench.models import ModelSpec
 from lazybench.models.loading import checkpoint_of
 from lazybench.pruning.policy import Policy
 from lazybench.serving.passes import layers_of
-from lazybench.serving.plans import Plan, check_vllm, overrides, plan_for
-from lazybench.serving.vllm import OFF
+from lazybench.serving.plans import OFF, Plan, check_vllm, overrides, plan_for
 
 # what vLLM needs to run in this process; what is set stays
 ENVIRONMENT: Mapping[str, str] = {
@@ -90,9 +89,9 @@ class Engine:
             (counts,) = [done.kept[part.block] for part in done.parts]
         layers = self._config.num_hidden_layers
         runs = [prompt] * layers
-        for place in range(len(plan.places)):
-            for layer in layers_of(plan, place, layers):
-                runs[layer] = counts[place + 1]
+        for stage in range(1, len(plan.places) + 1):
+            for layer in layers_of(plan, stage, layers):
+                runs[layer] = counts[stage]
         mlp_runs = [
             counts[plan.places.index(layer) + 1] if layer in plan.places else runs[layer] for layer in range(layers)
         ]
