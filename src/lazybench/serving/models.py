@@ -134,36 +134,32 @@ class Pruned(nn.Module):
 
     def _lay_out(self, running: Pass, stage: int) -> None:
         """Let the attention of a stage's layers read and write where its tokens are."""
-        context, layers, layout = get_forward_context(), self.model.layers, running.layout(stage)
+        context, layers = get_forward_context(), self.model.layers
         described: Any = context.attn_metadata
-        starts = torch.tensor([*accumulate(layout.queries, initial=0)], dtype=torch.int32)
-        device = layout.slots.device
+        queries, contexts, slots = running.layout(stage)
+        starts = torch.tensor([*accumulate(queries, initial=0)], dtype=torch.int32)
         common = CommonAttentionMetadata(
-            query_start_loc=starts.to(device),
+            query_start_loc=starts.to(slots.device),
             query_start_loc_cpu=starts,
-            seq_lens=torch.tensor(layout.contexts, dtype=torch.int32, device=device),
-            num_reqs=len(layout.queries),
-            num_actual_tokens=sum(layout.queries),
-            max_query_len=max(layout.queries),
-            max_seq_len=max(layout.contexts),
+            seq_lens=torch.tensor(contexts, dtype=torch.int32, device=slots.device),
+            num_reqs=len(queries),
+            num_actual_tokens=sum(queries),
+            max_query_len=max(queries),
+            max_seq_len=max(contexts),
             block_table_tensor=described[layers[0].self_attn.attn.layer_name].block_table,
-            slot_mapping=layout.slots,
+            slot_mapping=slots,
         )
-        made = self._metadata_builder(device).build(0, common)
+        if self._builder is None:  # the backend's own
+            attention = [layer.self_attn.attn for layer in layers]
+            spec, names = attention[0].get_kv_cache_spec(self.vllm_config), [one.layer_name for one in attention]
+            kind = attention[0].get_attn_backend().get_builder_cls()
+            self._builder = kind(spec, names, self.vllm_config, slots.device)
+        made = self._builder.build(0, common)
         for index in layers_of(running.plan, stage, len(layers)):
             name = layers[index].self_attn.attn.layer_name
             described[name] = made
             if isinstance(context.slot_mapping, dict):
-                context.slot_mapping[name] = layout.slots
-
-    def _metadata_builder(self, device: torch.device) -> Any:
-        """The backend's own."""
-        if self._builder is None:
-            attention = [layer.self_attn.attn for layer in self.model.layers]
-            kind = attention[0].get_attn_backend().get_builder_cls()
-            names = [one.layer_name for one in attention]
-            self._builder = kind(attention[0].get_kv_cache_spec(self.vllm_config), names, self.vllm_config, device)
-        return self._builder
+                context.slot_mapping[name] = slots
 
     # ---- hooks, which do nothing in a pass without a prompt
     def _see(self, index: int) -> Callable[..., None]:

@@ -61,15 +61,6 @@ class Part:
         return self.tokens - self.prompt
 
 
-@dataclass
-class Layout:
-    """Where one stage's tokens are: queries and context tokens of each request, and the slots of the queries' keys."""
-
-    queries: list[int]
-    contexts: list[int]
-    slots: Tensor  # (sum of queries,)
-
-
 class Pass:
     """The requests of one forward pass, pruning by pruning.
 
@@ -138,15 +129,19 @@ class Pass:
             self._number_anew(1)
         return together
 
-    def layout(self, stage: int) -> Layout:
-        """Of a stage that was entered, or of any without a prompt: each request's newest tokens end its context."""
+    def layout(self, stage: int) -> tuple[list[int], list[int], Tensor]:
+        """Of a stage that was entered, or of any without a prompt: where its tokens are.
+
+        Returns:
+            New and context tokens of each request, and the slots of the new ones, which end its context.
+        """
         queries, contexts, device = self._sizes, self._contexts(stage), self.position.device
         count = torch.tensor(queries, device=device)
         request = torch.arange(len(queries), device=device).repeat_interleave(count)
         ahead = count.cumsum(0) - torch.tensor(contexts, device=device)  # of a row's number to its place in the context
         at = torch.arange(len(request), device=device) - ahead[request]
         slots = self._table[request, at // self._block].long() * self._block + at % self._block
-        return Layout(queries, contexts, slots)
+        return queries, contexts, slots
 
     def give_back(self, hidden: Tensor, tokens: int) -> Tensor:
         """(tokens, hidden): the rows at their old places, NaN for the pruned; each request's newest comes last."""
