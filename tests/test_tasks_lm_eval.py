@@ -145,12 +145,12 @@ def test_loglikelihood_is_refused_or_plain(model: Any, tiny_checkpoint: Path) ->
 
 
 def test_schedules_by_preset_and_by_layers() -> None:
-    assert schedule_of("9:0.7+19:0.5", 32) == PruningSchedule((9, 19), (0.7, 0.5))
-    assert schedule_of("paper", 32).layers == PruningSchedule.paper(32).layers
+    assert schedule_of("9:0.7+19:0.5") == PruningSchedule((9, 19), (0.7, 0.5))
+    assert schedule_of("paper").build(32).layers == PruningSchedule.paper(32).layers
     with pytest.raises(UserError, match="as in 9:0"):
-        schedule_of("9:x", 32)
+        schedule_of("9:x")
     with pytest.raises(UserError, match="did you mean paper"):
-        schedule_of("papre", 32)
+        schedule_of("papre")
 
 
 def test_any_generation_task_with_stops_filters_and_examples() -> None:
