@@ -174,34 +174,56 @@ def enter_next_stage(cache: LazyCache) -> None:
 
 
 def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
-    """Who goes on from the pruning layer that has just run.
+    """``goes_on`` of the pruning layer that has just run."""
+    step, policy = cache.running_step, cache.policy
+    plan, tokens = step.plan, step.tokens
+    device = plan.selected.device
+    rows = [(scores.to(device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
+    in_prompt = tokens == cache.prompt_end  # of each row its own, whose padding is none of it
+    last = [policy.recent(prompt) if in_prompt else policy.last for prompt in cache.candidates]
+    padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
+    contexts, number = cache.candidates, step.prunings - 1
+    return goes_on(policy, number, rows, plan.selected, tokens, last, contexts, plan.counts, plan.valid, padding)
+
+
+def goes_on(
+    policy: Policy,
+    boundary: int,
+    rows: list[tuple[Tensor, Tensor]],
+    position: Tensor,
+    tokens: int,
+    last: list[int],
+    contexts: list[int],
+    counts: list[int],
+    valid: Tensor | None = None,
+    padding: list[int] | None = None,
+) -> tuple[Tensor, list[int]]:
+    """Who goes on from pruning number ``boundary``: a pure function of scores.
+
+    Args:
+        rows: scores of the layers that count, and the positions of their keys, both (batch, keys); the newest last.
+        position: (batch, keys) of the candidates.
+        tokens: how many positions there are.
+        last: how many of each row's newest stay whatever their score.
+        contexts: tokens that each row of the batch has had so far.
+        counts: candidates of each.
+        valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
+        padding: left padding of each row; None: none.
 
     Returns:
         (batch, keys) positions, fillers where a row keeps fewer than another; and each row's number.
     """
-    step, policy = cache.running_step, cache.policy
-    plan, tokens = step.plan, step.tokens
-    position, valid = plan.selected, plan.valid
-    if policy.look_back == 1:
-        score = next(reversed(step.scores.values()))[0].to(position.device)
-    else:
-        rows = [(scores.to(position.device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
-        score = over_layers(rows, position, tokens, policy.over_layers)
-    in_prompt = tokens == cache.prompt_end  # of each row its own, whose padding is none of it
-    last = [policy.recent(prompt) if in_prompt else policy.last for prompt in cache.candidates]
-    padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
     always = ends(position, policy.first, last, tokens, padding)
-    budget = per_boundary(policy.budget, step.prunings - 1)
+    score = rows[-1][0] if policy.look_back == 1 else over_layers(rows, position, tokens, policy.over_layers)
+    budget = per_boundary(policy.budget, boundary)
     if policy.chunk > 1 or isinstance(budget, Mass):
         whole = (0, 0)
         if policy.whole_chunks:
             whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
             always = torch.zeros_like(always)
-        return choose_chunks(
-            score, position, always, budget, policy.chunk, policy.chunk_score, valid, cache.candidates, whole
-        )
-    counts = [
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid, contexts, whole)
+    kept = [
         min(entered, max(1, policy.first + newest, budget.count(entered, context, newest)))
-        for entered, context, newest in zip(plan.counts, cache.candidates, last, strict=True)
+        for entered, context, newest in zip(counts, contexts, last, strict=True)
     ]
-    return choose(score, position, always, counts, valid, best_first=policy.revival.capped), counts
+    return choose(score, position, always, kept, valid, best_first=policy.revival.capped), kept
