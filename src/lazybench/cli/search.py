@@ -133,7 +133,7 @@ class Space:
 
     def at(self, shape: Shape, speed: float) -> PolicyMethod | None:
         """The method of this shape at this FLOPs ratio; None: it can't have it."""
-        depths = self._depths(*shape["where"])
+        depths = self.depths(*shape["where"])
         count = len(depths)
         weights = [1 + (shape["tilt"] - 1) * place / max(1, count - 1) for place in range(count)]
         others = {name: value for name, value in shape.items() if name not in EACH_SPEED}
@@ -149,7 +149,7 @@ class Space:
         depths, keep = PRESETS[name]
         return self._solved(depths, [-math.log(ratio) for ratio in keep], {}, speed)
 
-    def _depths(self, first: float, count: int) -> tuple[float, ...]:
+    def depths(self, first: float, count: int) -> tuple[float, ...]:
         """So many places evenly between ``first`` and ``LAST_PLACE``, each after a layer that sees the whole prompt."""
         layers = self.config.num_hidden_layers
         may = [layer for layer in full_attention_layers(self.config) if layer < layers - 1] or range(layers - 1)
