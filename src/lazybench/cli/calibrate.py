@@ -6,7 +6,7 @@ MODEL is what model=MODEL takes: a name, OWNER/NAME, a folder or a .gguf file; m
 method=taper      or lazyllm
 speeds=[1.5,2,3]  FLOPs ratios to find a preset for
 tokens=1000       length of the prompts, about: that of yours
-prompts=6         to choose on; held_out=12 others, without a common text, to compare on
+prompts=6         to choose on; held_out=10 others, without a common text, to compare on
 steps=4           of the plain model's answer that are judged
 seed=0            draws the prompts
 threads=null      CPU threads of torch
@@ -38,7 +38,7 @@ class Calibration(Checked):
     speeds: tuple[float, ...] = (1.5, 2.0, 3.0)
     tokens: Count = 1000
     prompts: Count = 6
-    held_out: Count = 12
+    held_out: Count = 10
     steps: Count = 4
     seed: Number = 0
     threads: Count | None = None

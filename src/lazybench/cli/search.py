@@ -24,13 +24,11 @@ from lazybench.methods.request import Request, TextConfig
 from lazybench.methods.taper import PRESETS, Taper
 from lazybench.models.flops import LayerCost
 from lazybench.pruning import AttentionScorer
-from lazybench.pruning.budgets import Mass, per_boundary
-from lazybench.pruning.checks import full_attention_layers
-from lazybench.pruning.choosing import Watch
+from lazybench.pruning.choosing import Watch, goes_on
 from lazybench.pruning.engine import Pruned
+from lazybench.pruning.places import readable_layers
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.schedule import DEPTHS
-from lazybench.pruning.selection import choose, choose_chunks, ends
 
 LAST_PLACE = 0.8  # share of the depth of the last pruning: behind it little is left to save
 NEAR = 0.015  # of a FLOPs ratio; nearer than that whole chunks may not come
@@ -39,16 +37,14 @@ Shape = dict[str, Any]  # a value for each question
 QUESTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "taper": {
         # depth of the first pruning, and how many there are from there to LAST_PLACE
-        "where": ((0.13, 6), (0.06, 6), (0.06, 3), (0.2, 4), (0.2, 2), (0.33, 3), (0.33, 1)),
-        "tilt": (0.2, 0.05, 0.5, 1.0),  # how hard the last pruning is beside the first
-        "ends": ((64, 0.15), (4, 0.0), (64, 0.3), (160, 0.15), (160, 0.3)),  # first, last_share
-        "look_back": (4, 1, 8),
-        "window": (32, 8, 128),
-        "chunk": (32, 8, 64),
+        "where": ((0.13, 6), (0.06, 6), (0.06, 12), (0.06, 3), (0.2, 4), (0.33, 3), (0.33, 1)),
+        "tilt": (0.2, 0.05, 1.0),  # how hard the last pruning is beside the first
+        "ends": ((64, 0.15), (160, 0.15), (64, 0.25), (16, 0.08)),  # first, last_share
+        "look_back": (4, 1),
     },
     "lazyllm": {
         "where": ((0.3, 3), (0.06, 3), (0.13, 3), (0.2, 3), (0.13, 6), (0.2, 4), (0.33, 1), (0.5, 1)),
-        "tilt": (1.0, 0.2, 0.5, 2.0, 4.0),
+        "tilt": (1.0, 0.2, 2.0, 4.0),
     },
 }
 EACH_SPEED = ("where", "tilt", "ends")  # asked again at every speed; the others at the first alone
@@ -76,42 +72,35 @@ def trace(request: Request) -> Traced:
     return Traced(request, reference, torch.stack([scores[layer] for layer in range(layers)]))
 
 
-def flops_ratio(policy: Policy, cost: LayerCost, prompts: Sequence[Tensor]) -> float:
+def flops_ratio(policy: Policy, config: TextConfig, cost: LayerCost, prompts: Sequence[Tensor]) -> float:
     """Plain FLOPs over this policy's, of all prompts together, without running it.
 
     Args:
         prompts: (layers, prompt_tokens) of each its scores in the plain model; what goes on from one pruning to the
             next is ranked by these.
     """
-    ratios = []
+    ratios, scored = [], sorted(policy.placement.scored(policy.look_back, readable_layers(config)))
     for scores in prompts:
         tokens = scores.shape[1]
-        entered, left = zip(*_tokens_of_layers(policy, scores), strict=True)
-        rows = policy.scorer.queries(tokens) * sum(entered[one] for one in policy.placement.scored(policy.look_back))
+        entered, left = zip(*_tokens_of_layers(policy, scored, scores), strict=True)
+        rows = policy.scorer.queries(tokens) * sum(entered[layer] for layer in scored)
         work = cost.flops(entered, left) + 2 * cost.attention_width * rows
         ratios.append(cost.flops([tokens] * cost.layers) / work)
     return harmonic_mean(ratios)
 
 
-def _tokens_of_layers(policy: Policy, scores: Tensor) -> Iterator[tuple[int, int]]:
+def _tokens_of_layers(policy: Policy, scored: Sequence[int], scores: Tensor) -> Iterator[tuple[int, int]]:
     """Of each layer the tokens in its attention and in its MLP."""
     tokens, places = scores.shape[1], policy.placement.fixed or ()
-    scored = sorted(policy.placement.scored(policy.look_back))
-    here = torch.arange(tokens)[None]
-    recent = policy.recent(tokens)
+    here, recent = torch.arange(tokens)[None], policy.recent(tokens)
     for layer in range(len(scores)):
         entered = here.shape[1]
         if layer in places:
-            rows = scores[[one for one in scored if one <= layer][-policy.look_back :]][:, here[0]]
-            score = (rows / rows.sum(dim=1, keepdim=True).clamp(min=1e-30)).mean(dim=0)[None]
-            always = ends(here, policy.first, recent, tokens)
-            budget = per_boundary(policy.budget, places.index(layer))
-            if policy.chunk > 1 or isinstance(budget, Mass):
-                here, _ = choose_chunks(score, here, always, budget, policy.chunk, policy.chunk_score, context=[tokens])
-            else:
-                count = max(1, policy.first + recent, budget.count(entered, tokens, recent))
-                here = choose(score, here, always, [min(entered, count)])
-            here = here.sort(dim=1).values
+            newest = [one for one in scored if one <= layer][-policy.look_back :]
+            seen = [scores[one][here] for one in newest]  # (1, entered) each
+            rows = [(row / row.sum().clamp(min=1e-30), here) for row in seen]  # fewer keys share the attention
+            chosen, _ = goes_on(policy, places.index(layer), rows, here, tokens, [recent], [tokens], [entered])
+            here = chosen.sort(dim=1).values
         yield entered, here.shape[1] if policy.before_mlp else entered
 
 
@@ -133,8 +122,8 @@ class Space:
 
     def at(self, shape: Shape, speed: float) -> PolicyMethod | None:
         """The method of this shape at this FLOPs ratio; None: it can't have it."""
-        depths = self.depths(*shape["where"])
-        count = len(depths)
+        first, count = shape["where"]
+        depths = [round(first + (LAST_PLACE - first) * place / max(1, count - 1), 3) for place in range(count)]
         weights = [1 + (shape["tilt"] - 1) * place / max(1, count - 1) for place in range(count)]
         others = {name: value for name, value in shape.items() if name not in EACH_SPEED}
         if "ends" in shape:
@@ -148,14 +137,6 @@ class Space:
         name = {1.5: "safe", 2.0: "balanced", 3.0: "fast"}[min((1.5, 2.0, 3.0), key=lambda one: abs(one - speed))]
         depths, keep = PRESETS[name]
         return self._solved(depths, [-math.log(ratio) for ratio in keep], {}, speed)
-
-    def depths(self, first: float, count: int) -> tuple[float, ...]:
-        """So many places evenly between ``first`` and ``LAST_PLACE``, each after a layer that sees the whole prompt."""
-        layers = self.config.num_hidden_layers
-        may = [layer for layer in full_attention_layers(self.config) if layer < layers - 1] or range(layers - 1)
-        wanted = [first + (LAST_PLACE - first) * place / max(1, count - 1) for place in range(count)]
-        chosen = {min(may, key=lambda layer, depth=depth: abs((layer + 1) / layers - depth)) for depth in wanted}
-        return tuple(math.ceil((layer + 1) / layers * 1e4) / 1e4 for layer in sorted(chosen))
 
     def _solved(
         self, depths: Sequence[float], weights: Sequence[float], others: Shape, speed: float
@@ -177,7 +158,7 @@ class Space:
 
     def ratio(self, method: PolicyMethod) -> float:
         """Its FLOPs ratio on the prompts, computed."""
-        return flops_ratio(method.policy(self.config), self.cost, self.prompts)
+        return flops_ratio(method.policy(self.config), self.config, self.cost, self.prompts)
 
 
 Judge = Callable[[PolicyMethod, int], float]  # log of the KL divergence of a method on the prompt of this number

@@ -21,7 +21,7 @@ from lazybench.tasks.prompting import encode_text, halves
 from lazybench.tasks.stdlib_code import sources
 
 CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of English prose
-LENGTHS = (0.7, 1.0, 1.4)  # of the prompts, in turn, over the length that is asked for
+LENGTHS = (1.0, 0.7, 1.4)  # of the prompts, in turn, over the length that is asked for
 SENTENCE = re.compile(r"(?<=\s)[A-Z][^.*:]{40,200}\.(?=\s)")
 FORMS = {  # to the template, and whether it is put into the chat format
     "question": (
