@@ -206,7 +206,7 @@ def test_every_dataset_is_a_task() -> None:
     for name, datasets in tasks.items():
         lengths = {dataset for dataset in datasets if dataset.startswith("plain_text_")}
         assert set(datasets) - lengths <= set(CATEGORIES)
-        assert (name in ("plain_text", "plain_text_lengths", "tuning")) == bool(lengths)
+        assert (name in ("plain_text", "plain_text_lengths")) == bool(lengths)
         assert (name in CATEGORIES) == (datasets == (name,))
     assert len(tasks["longbench"]) == 16
     assert sum(map(samples_of, tasks["longbench"])) == 3750  # the paper's count
