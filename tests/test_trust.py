@@ -36,8 +36,7 @@ from lazybench.tasks.lm_eval_task import LmEvalTask, any_lm_eval_task
 COMMANDS: dict[str, Callable[[Path], int]] = {
     "report": lambda folder: report([str(folder), "--out", str(folder / "report")]),
     "leaderboard": lambda folder: leaderboard([str(folder), "--out", str(folder / "board")]),
-    "verify": lambda folder: verify([str(folder)]),
-    "remeasure": lambda folder: verify([str(folder), "--remeasure", "1"]),
+    "verify": lambda folder: verify([str(folder), "--remeasure", "1"]),
 }
 TASK_FILE = """\
 task: own_sums
@@ -276,8 +275,8 @@ def test_a_cached_reference_is_tensors(tmp_path: Path) -> None:
     assert not (tmp_path / "it-ran").exists()
 
 
-@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "{{ 7 * 191 }}", "$\\undefined{$", "</script><b>"])
-def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Path, text: str) -> None:
+def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Path) -> None:
+    text = "<script>alert(1)</script> {{ 7 * 191 }} $\\undefined{$ </script><b>"
     shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
     samples = tmp_path / "run" / "samples.jsonl"
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
