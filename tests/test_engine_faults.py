@@ -17,7 +17,8 @@ from lazybench.pruning.attention import MaskRule, lazy_attention
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.choosing import Viewers
 from lazybench.pruning.policy import At, Policy
-from lazybench.pruning.scorers import AttentionScorer, Seen
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import AttentionScorer
 from lazybench.pruning.stage import Plan, Stage, Step
 from lazybench.pruning.trace import StepTrace, Trace
 

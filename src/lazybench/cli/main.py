@@ -164,7 +164,7 @@ def _start(checked: RunConfig) -> int:
         return dry_run(checked)
     if (checked.out / "done").exists():
         failed = json.loads((checked.out / "done").read_text(encoding="utf-8"))["failed"]
-        again = f"its {failed} failed samples are tried again" if failed else "here is its table"
+        again = f"its {failed} failed samples are tried again" if failed else "only what a higher limit adds is new"
         print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
     if checked.tune is not None:
         from lazybench.cli.tune import tune

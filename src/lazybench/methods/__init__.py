@@ -11,6 +11,7 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
     asl,
     baseline,
     claa,
+    dash,
     fastkv,
     first_last,
     gemfilter,

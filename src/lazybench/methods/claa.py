@@ -65,7 +65,7 @@ class CLAA(PolicyMethod):
         whole = retained.keep == 1
         retention = None if whole else pruning.PerHead(by_head, retained, self.window, self.first_layers)
         return pruning.Policy(
-            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)),
+            pruning.At((pruning.place(self.depth, config),)),
             self.scorer,
             kept,
             last=self.window,

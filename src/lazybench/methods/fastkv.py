@@ -59,7 +59,7 @@ class FastKV(PolicyMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         kept = pruning.Ratio(self.retain, of="context", rounding="down")
         return pruning.Policy(
-            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)),
+            pruning.At((pruning.place(self.depth, config),)),
             self.scorer,
             pruning.Ratio(self.propagate, of="context", rounding="down"),
             last=self.window,
