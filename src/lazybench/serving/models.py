@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 from weakref import WeakValueDictionary
@@ -30,10 +30,8 @@ prompts_of: WeakValueDictionary[str, Prompts] = WeakValueDictionary()  # by vLLM
 class Prompts(LogitsProcessor):
     """Where each request's prompt ends, by its row in the batch; no logit is changed.
 
-    A model sees tokens and no requests. What was generated and what was the prompt can't be told from them where a
-    request was preempted and is computed again, and vLLM tells processors of logits.
-
-    A request with ``extra_args={"lazybench": "plain"}`` (over HTTP ``vllm_xargs``) is not pruned.
+    A model sees tokens and no requests, and a preempted one comes again with all that it had generated. vLLM tells its
+    processors of logits. A request with ``extra_args={"lazybench": "plain"}`` (over HTTP ``vllm_xargs``) is not pruned.
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
@@ -86,9 +84,9 @@ class Pruned(nn.Module):
         for index in plan.policy.placement.scored(plan.policy.look_back):
             attention = layers[index].self_attn
             if isinstance(plan.policy.scorer, OutputNorm):
-                self._hooks.append(attention.register_forward_hook(self._see_output(index)))
+                self._hooks.append(attention.register_forward_hook(partial(self._see_output, index)))
             else:
-                self._hooks.append(attention.attn.register_forward_pre_hook(self._see(index)))
+                self._hooks.append(attention.attn.register_forward_pre_hook(partial(self._see, index)))
         for index in range(max(0, plan.places[0] + 1), len(layers)):
             self._hooks.append(layers[index].register_forward_pre_hook(self._positions))
         for index in plan.places:
@@ -134,8 +132,8 @@ class Pruned(nn.Module):
 
     def _lay_out(self, running: Pass, stage: int) -> None:
         """Let the attention of a stage's layers read and write where its tokens are."""
-        context, layers = get_forward_context(), self.model.layers
-        described: Any = context.attn_metadata
+        context: Any = get_forward_context()
+        described, layers = context.attn_metadata, self.model.layers
         queries, contexts, slots = running.layout(stage)
         starts = torch.tensor([*accumulate(queries, initial=0)], dtype=torch.int32)
         common = CommonAttentionMetadata(
@@ -157,27 +155,19 @@ class Pruned(nn.Module):
         made = self._builder.build(0, common)
         for index in layers_of(running.plan, stage, len(layers)):
             name = layers[index].self_attn.attn.layer_name
-            described[name] = made
-            if isinstance(context.slot_mapping, dict):
-                context.slot_mapping[name] = slots
+            described[name], context.slot_mapping[name] = made, slots
 
     # ---- hooks, which do nothing in a pass without a prompt
-    def _see(self, index: int) -> Callable[..., None]:
-        def see(attention: Any, shown: tuple[Tensor, ...]) -> None:
-            if self._pass is not None:
-                tokens = len(self._pass.rows)  # behind them nothing but padding
-                query = shown[0][:tokens].view(tokens, attention.num_heads, -1)
-                key = shown[1][:tokens].view(tokens, attention.num_kv_heads, -1)
-                self._pass.see(index, query, key, self.model.layers[index].self_attn.scaling)
+    def _see(self, index: int, attention: Any, shown: tuple[Tensor, ...]) -> None:
+        if self._pass is not None:
+            rows = len(self._pass.rows)  # behind them nothing but padding
+            query = shown[0][:rows].view(rows, attention.num_heads, -1)
+            key = shown[1][:rows].view(rows, attention.num_kv_heads, -1)
+            self._pass.see(index, query, key, self.model.layers[index].self_attn.scaling)
 
-        return see
-
-    def _see_output(self, index: int) -> Callable[..., None]:
-        def see(_: Any, __: Any, output: Tensor) -> None:
-            if self._pass is not None:
-                self._pass.see_output(index, output)
-
-        return see
+    def _see_output(self, index: int, _: nn.Module, __: Any, output: Tensor) -> None:
+        if self._pass is not None:
+            self._pass.see_output(index, output)
 
     def _cut(self, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
         """Hidden states and residual of the rows that go on."""

@@ -64,14 +64,9 @@ class Part:
 class Pass:
     """The requests of one forward pass, pruning by pruning.
 
-    Attributes:
-        position: (rows,) of the rows that are left.
-        rows: (rows,) which of the batch's they are.
-        prunings: how many are passed.
-
     Args:
         parts: in the order of the batch.
-        position: (tokens,) of all of them.
+        position: (tokens,) of all of them; later of the rows that are left.
         table: (requests, blocks) numbers of each request's blocks.
         block: slots of a block.
         kept: counts of all requests, read and written.
@@ -83,8 +78,8 @@ class Pass:
         self.plan, self.parts, self.position, self.kept = plan, parts, position, kept
         self._table, self._block = table, block
         self._sizes = [part.new for part in parts]  # rows of each request that are left
-        self.rows = torch.arange(sum(self._sizes), device=position.device)
-        self.prunings = 0
+        self.rows = torch.arange(sum(self._sizes), device=position.device)  # which of the batch's they are
+        self.prunings = 0  # that are passed
         self.scoring_flops = 0.0
         self.prefills = any(part.prefills for part in parts)
         for part in parts:
@@ -147,10 +142,8 @@ class Pass:
         """(tokens, hidden): the rows at their old places, NaN for the pruned; each request's newest comes last."""
         whole = hidden.new_full((tokens, hidden.shape[1]), float("nan"))
         whole[self.rows] = hidden[: len(self.rows)]
-        ends, left = (
-            torch.tensor(list(accumulate(sizes)), device=hidden.device) - 1
-            for sizes in ([part.new for part in self.parts], self._sizes)
-        )
+        sizes = [part.new for part in self.parts], self._sizes
+        ends, left = (torch.tensor(size, device=hidden.device).cumsum(0) - 1 for size in sizes)
         whole[ends] = hidden[left]
         return whole
 
