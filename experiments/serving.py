@@ -78,21 +78,9 @@ def harness(asked: argparse.Namespace, engine: str, length: int) -> Path:
 @contextmanager
 def server(folder: Path, asked: argparse.Namespace, *options: str) -> Iterator[None]:
     """``vllm serve`` while the block runs."""
-    longest = str(max(asked.lengths) + 128)
-    window = ("--max-model-len", longest, "--max-num-batched-tokens", str(2 * max(asked.lengths) + 128))
-    named = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        folder,
-        "--port",
-        str(PORT),
-        "--dtype",
-        "float32",
-        *window,
-        *options,
-    ]
+    longest, batch = max(asked.lengths) + 128, 2 * max(asked.lengths) + 128
+    window = ("--max-model-len", longest, "--max-num-batched-tokens", batch, "--port", PORT, "--dtype", "float32")
+    named = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, *window, *options]
     process = subprocess.Popen(list(map(str, named)), env=environment(asked))
     try:
         while True:
