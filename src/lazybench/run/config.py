@@ -152,8 +152,7 @@ def _folder(plain: Mapping[str, Any], identity: Mapping[str, Any], sweep: bool) 
             raise UserError(f"tag={tag} and out={out} both name the run's folder; give one")
         return cast(Path, out)
     known = json.loads(json.dumps(identity, default=str))  # keys as text: others have no order among them
-    if known["tune"] is None:
-        del known["limit"]  # a higher one goes on in the same folder
+    del known["limit"]  # a higher one goes on in the same folder
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
     names = (typed(Mapping[str, Any], plain[part], part).get("name") for part in ("model", "task"))
     name = re.sub(r"[^\w.\-]+", "_", "-".join(map(str, names)))
