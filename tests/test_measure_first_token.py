@@ -20,7 +20,7 @@ from lazybench.measure.clock import Clock
 from lazybench.measure.protocol import measure
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.request import Request, Response
-from lazybench.pruning.engine import LazyLLM
+from lazybench.pruning.lazyllm import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
