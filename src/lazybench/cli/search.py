@@ -31,7 +31,7 @@ from lazybench.pruning.policy import Policy
 from lazybench.pruning.schedule import DEPTHS
 
 LAST_PLACE = 0.8  # share of the depth of the last pruning: behind it little is left to save
-NEAR = 0.02  # of a FLOPs ratio; nearer than that whole chunks may not come
+NEAR = 0.03  # of a FLOPs ratio; nearer than that whole chunks may not come
 Shape = dict[str, Any]  # a value for each question
 # the questions in their order; the first answers are about what stands, the presets' and the paper's
 QUESTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
@@ -154,7 +154,7 @@ class Space:
         for _ in range(12):
             middle = (low + high) / 2
             low, high = (middle, high) if self.ratio(method(middle)) < speed else (low, middle)
-        return method(high)
+        return min(method(low), method(high), key=lambda one: abs(self.ratio(one) / speed - 1))
 
     def ratio(self, method: PolicyMethod) -> float:
         """Its FLOPs ratio on the prompts, computed."""
