@@ -80,7 +80,6 @@ class RunConfig:
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
     tune: TuneSettings | None = None  # search for a method's settings instead of measuring the methods
-    launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
     plugins: tuple[str, ...] = ()  # modules of the user's own, imported before
 
