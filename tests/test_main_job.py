@@ -243,10 +243,6 @@ WIDE = "{model_type: llama, hidden_size: 1024, intermediate_size: 2752, vocab_si
             ("model=checkpoint", *QUICK, "limit=2", "methods=[baseline,random_drop]"),
             ("random_drop keep=0.7", ": 5 timed runs", "28 generations", "for the prefills", "GiB of weights"),
         ),
-        (
-            ("model=checkpoint", "experiment=tune", *QUICK, "limit=6", "methods=[lazyllm]", "tune.trials=7"),
-            ("a search: 7 trials on every other sample", "21 generations"),
-        ),
         (  # a window shorter than the probe, a prompt longer than it
             ("model=windowed", "task=plain_text", "task.datasets=[plain_text_1000]", "methods=[baseline]"),
             ("GiB of weights",),
@@ -277,7 +273,6 @@ def test_a_dry_run_measures_nothing_and_says_what_a_run_would_take(
     [
         (("methods=[{method: lazyllm, pruning: {layers: [1,9], keep: [0.5,0.5], depths: null}}]",), "9"),
         (("model.attention=flash",), "model.attention=flash can't be used here"),
-        (("experiment=tune", "methods=[fastkv]"), "a search tunes one method"),
         (("model.chat_format=chatml",), "llama2, none, tokenizer, xgen"),
         (("task.datasets=[]",), "task.datasets=[qasper]"),
         (("methods=[{method: lazyllm, prunning: paper}]",), "did you mean pruning"),

@@ -33,8 +33,9 @@ from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.models.flops import full_prefill_flops, prefill_flops
 from lazybench.pruning.budgets import Mass, per_boundary, share_of
+from lazybench.pruning.places import layers_run
 from lazybench.pruning.policy import BEFORE_THE_FIRST
-from lazybench.pruning.schedule import PruningSchedule, layers_run
+from lazybench.pruning.schedule import PruningSchedule
 
 PROMPT, LAYERS = 60, 8
 HIDDEN, KV, INTERMEDIATE = 32, 16, 64  # of the tiny Llama: 4 query heads and 2 KV heads of 8

@@ -112,7 +112,6 @@ def test_a_record_never_stands_twice(tmp_path: Path) -> None:
     [
         ({"model": {"name": "tiny", "dtype": "float32"}}, "model.dtype: 'auto' then, 'float32' now"),
         ({"methods": [{"keep": [0.7, 0.6]}]}, r"methods\[0\].keep\[1\]: 0.5 then, 0.6 now"),
-        ({"limit": 3}, "limit: None then, 3 now"),  # fewer samples than it has
         ({"repeats": 3}, "repeats: None then, 3 now"),
     ],
 )
@@ -126,23 +125,16 @@ def test_changed_configuration_is_refused(tmp_path: Path, change: dict, named: s
     open_folder(tmp_path).close()  # the refusal let go of the lock
 
 
-@pytest.mark.parametrize("more", [10, None])
-def test_a_finished_run_goes_on_with_a_higher_limit_and_with_nothing_else(tmp_path: Path, more: int | None) -> None:
-    few = {**CONFIG, "limit": 3}
-    with open_folder(tmp_path, few) as folder:
-        folder.append(record(0))
-        folder.finish()
-    for change in ({"limit": 2}, {"limit": more, "rate": 1.0}):
-        with pytest.raises(UserError, match="another configuration"):
-            open_folder(tmp_path, {**few, **change})
-    assert (tmp_path / "done").exists()
-    with open_folder(tmp_path, {**few, "limit": more}) as folder:
-        assert not (tmp_path / "done").exists()
-        assert list(folder.done.values()) == [record(0)]
-        folder.append(record(1))
-        folder.finish()
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["limit"] == more
-    assert read_records(tmp_path / "samples.jsonl") == [record(0), record(1)]
+@pytest.mark.parametrize(("limits", "kept"), [((3, 10), 10), ((10, 3), 10), ((3, None), None), ((None, 3), None)])
+def test_a_higher_limit_goes_on_in_the_same_folder(
+    tmp_path: Path, limits: tuple[int | None, int | None], kept: int | None
+) -> None:
+    for number, limit in enumerate(limits):
+        with open_folder(tmp_path, {**CONFIG, "limit": limit}) as folder:
+            folder.append(record(number))
+            folder.finish()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["limit"] == kept
+    assert len(folder.done) == 2
 
 
 def test_changed_weights_or_data_are_refused(tmp_path: Path) -> None:

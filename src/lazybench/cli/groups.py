@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
 from lazybench.methods import METHODS, quality_methods
+from lazybench.models.foreign import yaml_tree
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import ABSENT, path_of, plain
-from lazybench.run.foreign import yaml_tree
 from lazybench.run.reading import flatten
 from lazybench.tasks import REGISTERED
 from lazybench.tasks.catalogue import CHOICES, TASKS

@@ -101,13 +101,18 @@ def choose_chunks(
     return choose(score, position, always, numbers, kept, best_first=True), numbers
 
 
-def ends(position: Tensor, first: int, last: int, tokens: int, padding: Sequence[int] | None = None) -> Tensor:
+def ends(
+    position: Tensor, first: int, last: int | Sequence[int], tokens: int, padding: Sequence[int] | None = None
+) -> Tensor:
     """(batch, keys) True for the ``first`` and the ``last`` tokens of the text.
 
     Args:
+        last: one number, or one for each row.
         tokens: how many positions there are.
         padding: left padding of each row; None: none.
     """
+    if not isinstance(last, int):
+        last = last[0] if len(set(last)) == 1 else position.new_tensor(last)[:, None]  # type: ignore[assignment]
     always = position >= tokens - last
     if first:
         start = 0 if padding is None else torch.tensor(padding, device=position.device)[:, None]

@@ -44,7 +44,7 @@ def collect(
     """
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **_code(),
+        **code(),
         "model": without_folders(dict(model)),
         "tasks": without_folders(dict(tasks)),
         "seed": seed,
@@ -60,7 +60,7 @@ def _sha256(module: str) -> str:
     return hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()
 
 
-def _code() -> dict[str, Any]:
+def code() -> dict[str, Any]:
     """The commit where this is a checkout, and whether files differ from it; the version where it is installed."""
     facts: dict[str, Any] = {"commit": None, "dirty": None, "version": __version__}
     if not (PROJECT / ".git").exists():  # installed; the folders above may be somebody else's checkout

@@ -112,18 +112,18 @@ class RunFolder:
         for path in (config_path, facts_path) if measured else ():
             if not path.exists():
                 raise UserError(f"{self.path} holds samples.jsonl but no {path.name}; choose another folder with out=")
-        before = _read(config_path) if config_path.exists() else config
-        more = _is_more(config.get("limit"), before.get("limit"))  # the first samples are measured, and count
-        same = {**before, "limit": config.get("limit")} if more else before
-        _same(same, config, f"{config_path.parent} was measured with another configuration")
+        before = _read(config_path) if config_path.exists() else None
+        if before is not None:
+            limits = [found["limit"] for found in (before, config) if isinstance(found.get("limit"), int)]
+            config["limit"] = max(limits) if len(limits) == 2 else None  # the samples of a lower one are among these
+            _same({**before, "limit": config["limit"]}, config, f"{self.path} was measured with another configuration")
         if measured:
             first = _read(facts_path)
             then, now = ({name: facts.get(name) for name in FIXED_FACTS} for facts in (first, provenance))
             _same(then, now, f"{self.path} was measured with another model or other data")
             self._resume = provenance
-        if more or not config_path.exists():
-            (self.path / "done").unlink(missing_ok=True)
-            write_atomically(config_path, _yaml(config))
+        if before != config:
+            write_atomically(config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
         if measured:
             self._repair(samples)
         else:
@@ -201,15 +201,6 @@ def _same(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
         shown = "; ".join(f"{key}: {old.get(key)!r} then, {new.get(key)!r} now" for key in differing[:6])
         more = f"; and {len(differing) - 6} more" if len(differing) > 6 else ""
         raise UserError(f"{what} ({shown}{more}); go back to it, or choose another folder with out=FOLDER")
-
-
-def _is_more(limit: Any, before: Any) -> bool:
-    """Whether a run with this limit measures all that one with the limit before did, and more."""
-    return isinstance(before, int) and (limit is None or limit > before)
-
-
-def _yaml(config: dict[str, Any]) -> bytes:
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -105,9 +105,13 @@ def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
 
 
 def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
-    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards."""
+    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards.
+
+    The first one of every dataset, then the second ones: a run that is stopped has as many of each.
+    """
     first, jobs = config.data.shard
-    return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+    found = [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+    return sorted(found, key=lambda entry: entry[1])
 
 
 def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task, _: int, sample: Sample) -> None:
