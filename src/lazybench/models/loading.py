@@ -272,6 +272,19 @@ def _local_path(spec: ModelSpec) -> Path | None:
     return Path(found.origin).parent / name
 
 
+def checkpoint_of(spec: ModelSpec) -> Path:
+    """The folder with a model's weights, a GGUF file's converted one included.
+
+    Raises:
+        UserError: random or quantised weights, which no folder holds.
+    """
+    if spec.weights == "random" or spec.quantization is not None:
+        raise UserError(f"model {spec.name} has no checkpoint of its own: take weights as they lie in a folder or file")
+    if spec.path is None and spec.embedded is None and spec.hub_id is not None:
+        return model_folder(spec.hub_id, spec.revision)
+    return _place(spec, hashed=False)[0]
+
+
 def _place(spec: ModelSpec, hashed: bool = True) -> tuple[Path, dict[str, Any]]:
     """The folder with a checkpoint's configuration and tokenizer, and what the provenance says of it.
 

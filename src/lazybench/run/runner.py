@@ -54,8 +54,14 @@ def run(config: RunConfig, write_report: Callable[[Path], object], show: bool = 
         shard = "/".join(str(number) for number in config.data.shard)
         print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
     loaded = load_model(_with_room_for(tasks, config))
+    if config.engine == "vllm":
+        from lazybench.run.vllm_engine import Engine
+
+        loaded = replace(loaded, engine=Engine(config.model, loaded.model, config.threads))
     for method in config.methods:
         method.prepare(loaded.model)
+        if loaded.engine is not None:
+            loaded.engine.prepare(method)
     for task in tasks:  # what fits no window, or scores no sample, is refused before anything is measured
         for sample in task.samples()[:1]:
             attempt(partial(encode, config, loaded, task, sample))
