@@ -34,8 +34,8 @@ class FastKV(PolicyMethod):
     whole. Shares are truncated to whole tokens, the window included.
 
     Deviations: the first version's scripts pool by the mean, and so does this default; the newest code's is the
-    maximum, here ``pool_by=max``. The first version's fixed counts (2048 tokens go on, 512 are kept) are left out. Layers
-    with a sliding window keep their cache.
+    maximum, here ``pool_by=max``. The first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
+    Layers with a sliding window keep their cache.
 
     Args:
         propagate: share of the prompt that goes on, in (0, 1].

@@ -281,7 +281,7 @@ def checkpoint_of(spec: ModelSpec) -> Path:
     if spec.weights == "random" or spec.quantization is not None:
         raise UserError(f"model {spec.name} has no checkpoint of its own: take weights as they lie in a folder or file")
     if spec.path is None and spec.embedded is None and spec.hub_id is not None:
-        return model_folder(spec.hub_id, spec.revision)
+        return model_folder(spec.hub_id, spec.revision, with_weights=True)
     return _place(spec, hashed=False)[0]
 
 
