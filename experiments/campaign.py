@@ -275,7 +275,7 @@ def main() -> int:
         for name in settings["parts"]:
             folder = Path(settings["out"]) / name
             if any(folder.rglob("samples.jsonl")):
-                print(f"{name}: {pack([folder], packed / f'{name}.parquet')} records")
+                print(f"{name}: {pack([folder], packed / f'{name}.parquet', unfinished=True)} records")
         return 0
     jobs, left_out = plan(settings)
     if left_out:

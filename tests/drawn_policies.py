@@ -68,8 +68,8 @@ def parts(draw: st.DrawFn, prompt_tokens: int, layers: int, decoding: bool = Fal
     earliest = 0
     if draw(often(False, False, True)) and not (by_mass and decoding):
         scorer, earliest = given_scores(prompt_tokens, draw(st.integers(0, 99))), 0 if decoding else -1
-    elif not decoding and draw(often(False, False, True)):
-        scorer = OutputNorm()
+        if not decoding and draw(st.booleans()):
+            scorer, earliest = OutputNorm(), 0
     at = sorted(draw(st.sets(st.integers(earliest, layers - 2), min_size=1, max_size=3)))
     shares = st.sampled_from([0.3, 0.5, 0.8, 0.95])
     budget = [Mass(draw(shares), draw(st.booleans())) if by_mass else draw(counts(layer, layers)) for layer in at]

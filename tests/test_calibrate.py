@@ -40,8 +40,10 @@ def test_what_is_compared_on_shares_no_text_with_what_is_chosen_on(seed: int) ->
     assert not paragraphs[0] & paragraphs[1]
 
 
-def space_of(name: str, family: str = "llama", prompt_tokens: int = 450) -> tuple[Space, Any]:
-    request = tiny_request(family, prompt_tokens=prompt_tokens, new_tokens=2, num_hidden_layers=12)
+def space_of(name: str, family: str = "llama", prompt_tokens: int = 1400) -> tuple[Space, Any]:
+    request = tiny_request(
+        family, prompt_tokens=prompt_tokens, new_tokens=2, num_hidden_layers=12, max_position_embeddings=2048
+    )
     config, method = request.model.config, build(name)
     assert isinstance(method, PolicyMethod)
     return Space(method, config, layer_cost(config), [trace(request).scores]), request
@@ -55,23 +57,23 @@ def test_work_is_known_before_it_runs(name: str, family: str, speed: float) -> N
     answers = {question: list(values) for question, values in QUESTIONS[name].items()}
     shapes = [{question: values[place % len(values)] for question, values in answers.items()} for place in range(5)]
     solved = [method for shape in shapes if (method := space.at(shape, speed)) is not None]
-    assert len(solved) > 2
-    assert space.standing(speed) is not None
-    for method in solved:
+    assert len(solved) > 1
+    for method in [*solved, space.standing(speed)]:
         measured = shares_of(method.run(request).work, request).flops_ratio
-        assert measured == pytest.approx(speed, rel=0.03), method.label
+        # exact where tokens are counted; which chunks go on, the ends' among them, random weights decide anew
+        assert measured == pytest.approx(space.ratio(method), rel=0.001 if name == "lazyllm" else 0.06), method.label
 
 
 def test_the_search_finds_the_best_answers_and_tries_no_more_than_it_says() -> None:
     space, _ = space_of("taper")
-    wanted = {"tilt": 1.0, "ends": (16, 0.08), "look_back": 1}
+    wanted = {"where": (0.06, 12), "fall": 0.0, "ends": (16, 0.08), "look_back": 1}
     start = {question: answers[0] for question, answers in QUESTIONS["taper"].items()}
     tried = set()
 
     def judge(method: Any, number: int) -> float:
         tried.add((method, number))
-        tilt = math.log(method.keep[-1]) / math.log(method.keep[0])
-        apart = (method.first != 16) + (method.look_back != 1) + abs(tilt - 1)
+        uneven = math.log(method.keep[0]) / math.log(method.keep[-1]) - 1
+        apart = (method.first != 16) + (method.look_back != 1) + min(uneven, 1) + 2 * (len(method.keep) != 12)
         return float(apart + number + 0.01 * (len(tried) % 2))  # and a little noise
 
     found = search(space, start, list(start), 1.5, judge, 6)
@@ -81,7 +83,7 @@ def test_the_search_finds_the_best_answers_and_tries_no_more_than_it_says() -> N
     assert again == found  # what stands gives way to nothing that is not ahead
 
 
-SETTINGS = ("tokens=400", "prompts=3", "held_out=3", "steps=2", "speeds=[1.5,2]")
+SETTINGS = ("tokens=900", "prompts=3", "held_out=3", "steps=2", "speeds=[1.5,2]")
 
 
 @pytest.fixture(scope="module")

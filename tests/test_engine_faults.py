@@ -18,7 +18,8 @@ from lazybench.pruning.attention import MaskRule, lazy_attention
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.choosing import Viewers
 from lazybench.pruning.policy import At, Policy
-from lazybench.pruning.stage import Plan, Stage, Step
+from lazybench.pruning.stage import Plan, Stage
+from lazybench.pruning.step import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))

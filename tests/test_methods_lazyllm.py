@@ -17,7 +17,7 @@ from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.request import Request
 from lazybench.methods.static_pruning import StaticPruning
-from lazybench.pruning.engine import LazyLLM
+from lazybench.pruning.lazyllm import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 
 LAYERS = 8

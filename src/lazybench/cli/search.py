@@ -31,23 +31,23 @@ from lazybench.pruning.policy import Policy
 from lazybench.pruning.schedule import DEPTHS
 
 LAST_PLACE = 0.8  # share of the depth of the last pruning: behind it little is left to save
-NEAR = 0.015  # of a FLOPs ratio; nearer than that whole chunks may not come
+NEAR = 0.02  # of a FLOPs ratio; nearer than that whole chunks may not come
 Shape = dict[str, Any]  # a value for each question
-# the questions in their order; the first answer is what a search begins with
+# the questions in their order; the first answers are about what stands, the presets' and the paper's
 QUESTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "taper": {
         # depth of the first pruning, and how many there are from there to LAST_PLACE
-        "where": ((0.13, 6), (0.06, 6), (0.06, 12), (0.06, 3), (0.2, 4), (0.33, 3), (0.33, 1)),
-        "tilt": (0.2, 0.05, 1.0),  # how hard the last pruning is beside the first
-        "ends": ((64, 0.15), (160, 0.15), (64, 0.25), (16, 0.08)),  # first, last_share
+        "where": ((0.13, 6), (0.06, 12), (0.06, 4), (0.33, 3), (0.33, 1)),
+        "fall": (0.8, 0.0, 1.6),  # by what power a pruning grows milder with its depth; 0: all are alike
+        "ends": ((64, 0.15), (160, 0.25), (16, 0.08)),  # first, last_share
         "look_back": (4, 1),
     },
     "lazyllm": {
-        "where": ((0.3, 3), (0.06, 3), (0.13, 3), (0.2, 3), (0.13, 6), (0.2, 4), (0.33, 1), (0.5, 1)),
-        "tilt": (1.0, 0.2, 2.0, 4.0),
+        "where": ((0.3, 3), (0.13, 3), (0.06, 6), (0.2, 4), (0.5, 2)),
+        "fall": (0.0, 0.8, -0.8),
     },
 }
-EACH_SPEED = ("where", "tilt", "ends")  # asked again at every speed; the others at the first alone
+EACH_SPEED = ("where", "fall")  # asked again at every speed; the others at the first alone
 
 
 @dataclass(frozen=True)
@@ -123,24 +123,24 @@ class Space:
     def at(self, shape: Shape, speed: float) -> PolicyMethod | None:
         """The method of this shape at this FLOPs ratio; None: it can't have it."""
         first, count = shape["where"]
-        depths = [round(first + (LAST_PLACE - first) * place / max(1, count - 1), 3) for place in range(count)]
-        weights = [1 + (shape["tilt"] - 1) * place / max(1, count - 1) for place in range(count)]
-        others = {name: value for name, value in shape.items() if name not in EACH_SPEED}
+        shares = [place / max(1, count - 1) for place in range(count)]
+        depths = [round(first + (LAST_PLACE - first) * share, 3) for share in shares]
+        weights = [(1 + 5 * share) ** -shape["fall"] for share in shares]
+        others = {name: value for name, value in shape.items() if name not in ("where", "fall", "ends")}
         if "ends" in shape:
             others |= dict(zip(("first", "last_share"), shape["ends"], strict=True))
-        return self._solved(depths, weights, others, speed)
+        method = self._solved(depths, weights, others, speed)
+        return method if abs(self.ratio(method) / speed - 1) < NEAR else None
 
-    def standing(self, speed: float) -> PolicyMethod | None:
-        """What a user has without a calibration, at this FLOPs ratio: the nearest preset, or the paper's layers."""
+    def standing(self, speed: float) -> PolicyMethod:
+        """What a user has without a calibration, brought near this ratio: the nearest preset, or the paper's layers."""
         if not isinstance(self.method, Taper):
             return self._solved(DEPTHS, [1.0] * len(DEPTHS), {}, speed)
         name = {1.5: "safe", 2.0: "balanced", 3.0: "fast"}[min((1.5, 2.0, 3.0), key=lambda one: abs(one - speed))]
         depths, keep = PRESETS[name]
         return self._solved(depths, [-math.log(ratio) for ratio in keep], {}, speed)
 
-    def _solved(
-        self, depths: Sequence[float], weights: Sequence[float], others: Shape, speed: float
-    ) -> PolicyMethod | None:
+    def _solved(self, depths: Sequence[float], weights: Sequence[float], others: Shape, speed: float) -> PolicyMethod:
         """The keep ratios ``exp(-weight * x)`` with the ``x`` that this FLOPs ratio takes, by bisection."""
 
         def method(strength: float) -> PolicyMethod:
@@ -154,7 +154,7 @@ class Space:
         for _ in range(12):
             middle = (low + high) / 2
             low, high = (middle, high) if self.ratio(method(middle)) < speed else (low, middle)
-        return found if abs(self.ratio(found := method(high)) / speed - 1) < NEAR else None
+        return method(high)
 
     def ratio(self, method: PolicyMethod) -> float:
         """Its FLOPs ratio on the prompts, computed."""

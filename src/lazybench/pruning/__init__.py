@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lazybench.pruning.budgets import Revival as Revival
     from lazybench.pruning.budgets import Tokens as Tokens
     from lazybench.pruning.budgets import share_of as share_of
-    from lazybench.pruning.engine import LazyLLM as LazyLLM
     from lazybench.pruning.engine import Pruned as Pruned
+    from lazybench.pruning.lazyllm import LazyLLM as LazyLLM
     from lazybench.pruning.places import layers_run as layers_run
     from lazybench.pruning.places import place as place
     from lazybench.pruning.policy import BEFORE_THE_FIRST as BEFORE_THE_FIRST
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(("Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
-    **dict.fromkeys(("LazyLLM", "Pruned"), "engine"),
+    "LazyLLM": "lazyllm",
+    "Pruned": "engine",
     **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
     **dict.fromkeys(("layers_run", "place"), "places"),
     "PruningSchedule": "schedule",

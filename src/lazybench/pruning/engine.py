@@ -37,8 +37,7 @@ from lazybench.pruning.kv import take_rows
 from lazybench.pruning.layers import find_attention, find_mlp
 from lazybench.pruning.policy import BEFORE_THE_FIRST, Policy
 from lazybench.pruning.rows import Seen
-from lazybench.pruning.schedule import PruningSchedule
-from lazybench.pruning.stage import Step
+from lazybench.pruning.step import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
 
@@ -289,28 +288,3 @@ class Pruned(AbstractContextManager):
         if self._attention_watch is not None:
             self._attention_watch.__exit__(None, None, None)
             self._attention_watch = None
-
-
-class LazyLLM(Pruned):
-    """Dynamic token pruning (LazyLLM, arXiv 2407.14057) for everything ``model.generate`` does inside.
-
-        with LazyLLM(model, schedule) as lazy:
-            tokens = model.generate(**inputs, max_new_tokens=64)
-        lazy.trace.prompt_tokens_computed_mean
-
-    Args:
-        model: a decoder-only ``transformers`` model in eval mode.
-        schedule: where to prune and how many tokens to keep, or the name of a preset (``"paper"``).
-
-    Raises:
-        UserError: as ``Pruned``; an unknown preset.
-    """
-
-    def __init__(self, model: PreTrainedModel, schedule: PruningSchedule | str) -> None:
-        parts_of(model, "LazyLLM")  # refuses what is no model before its config is asked for
-        if isinstance(schedule, str):
-            schedule = PruningSchedule.preset(schedule)
-        if not isinstance(schedule, PruningSchedule):
-            raise UserError(f"schedule={shown(schedule)} must be a PruningSchedule or a preset's name, as in 'paper'")
-        self.schedule = schedule.resolved(model.config.get_text_config())
-        super().__init__(model, self.schedule.policy(name="LazyLLM"))

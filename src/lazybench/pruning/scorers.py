@@ -33,7 +33,8 @@ class AttentionScorer(Checked):
     """The attention that the newest queries pay to each key. The defaults are LazyLLM's equation 1.
 
     ``s_i = (1/H) sum_h A[h, N, i]`` (arXiv 2407.14057, section 3.2): only row N of A is computed, so the cost is
-    that of one decoding step's scores. A sliding window is ignored (inside it, everything older would tie at zero).
+    that of one decoding step's scores. A sliding window is ignored (inside it, everything older would tie at zero), so
+    places given as shares of the depth keep to layers without one.
 
     Args:
         window: newest queries whose rows are summed (SnapKV, FastKV, CLAA: 8 to 64).

