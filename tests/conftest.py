@@ -63,6 +63,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny-llama")
 
 
+@pytest.fixture(scope="session")
+def llama2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_checkpoints import save_llama2
+
+    return save_llama2(tmp_path_factory.mktemp("checkpoint") / "tiny-llama2")
+
+
 RunPy = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -73,6 +73,11 @@ class PlainLayers:
             return [dot(query, self.keys[layer][other][head // self.group]) for other in others]
         return self._probabilities(layer, head, query, others)
 
+    def change(self, layer: int, token: int, using: list[int]) -> float:
+        """The length of what the layer's attention adds to the token's state."""
+        attended = self._attended(layer, token, [other for other in using if other <= token])
+        return math.sqrt(sum(float(value) ** 2 for value in self.model.model.layers[layer].self_attn.o_proj(attended)))
+
     def window(self, layer: int) -> int | None:
         """The layer's sliding window."""
         types = getattr(self.model.config, "layer_types", None)

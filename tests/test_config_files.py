@@ -55,7 +55,7 @@ def test_a_schedules_file_runs_nothing(text: str, key: str, tmp_path: Path) -> N
     ways = (
         lambda: run_config(composed(prepare([f"pruning={file}", "dry_run=true"]))),
         lambda: run_config(composed([f"methods=[{{method: lazyllm, pruning: '{file}'}}]"])),
-        lambda: schedule_of(str(file), 12),
+        lambda: schedule_of(str(file)),
     )
     for way in ways:
         with pytest.raises(UserError) as told:

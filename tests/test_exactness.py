@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "one key head, biases": ("llama", {"num_key_value_heads": 1, "attention_bias": True}),
     "sliding window in every layer": ("mistral", {}),
     "sliding window in two layers, biases": ("qwen2", {}),
+    "sliding window in every other layer": ("qwen2", {"layer_types": ["sliding_attention", "full_attention"] * 2}),
     "norms of queries and keys": ("qwen3", {}),
 }
 NUM_LAYERS = 4

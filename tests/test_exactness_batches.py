@@ -17,7 +17,7 @@ from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.budgets import Ratio, Tokens
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import At, PerHead, Policy
-from lazybench.pruning.scorers import AttentionScorer, Given
+from lazybench.pruning.scorers import Given
 
 NEW_TOKENS = 5
 LENGTHS = (4, 16, 11)
@@ -27,7 +27,7 @@ policies = st.one_of(pruned_once(LENGTHS[1], NUM_LAYERS), revived(LENGTHS[1], NU
 def serves_padded_batches(policy: Policy) -> bool:
     if isinstance(policy.scorer, Given):  # tested by itself: it goes by position, padding included
         return False
-    return not (policy.last_share or policy.retention or getattr(policy.scorer, "window_share", 0.0))
+    return policy.retention is None
 
 
 @drawn(30)
@@ -86,17 +86,15 @@ def test_a_second_turn_goes_on_as_the_reference_does(kind, policy, answer, more,
 @pytest.mark.parametrize(
     "policy",
     [
-        Policy(At((1,)), budget=Ratio(0.5), last_share=0.2),
-        Policy(At((1,)), AttentionScorer(window_share=0.2), Ratio(0.5)),
         Policy(WhereRanksSettle(1, 2, 2, 0.5, 2), budget=Tokens(4)),
         Policy.nothing_pruned(retention=PerHead(budget=Tokens(4))),
     ],
-    ids=["share of newest tokens", "share as window", "layers by prompt", "retention"],
+    ids=["layers by prompt", "retention"],
 )
 def test_what_goes_by_each_prompts_length_is_refused_in_a_padded_batch(policy):
     padded, mask = left_padded([random_prompt(5, 0), random_prompt(9, 1)])
     model = exact_model("grouped queries", 0)
-    with Pruned(model, policy), pytest.raises(UserError, match=r"one (prompt )?at a time"):
+    with Pruned(model, policy), pytest.raises(UserError, match=r"^token pruning .* one prompt at a time"):
         generate_logits(model, padded, 2, attention_mask=mask)
     if policy.placement.fixed is None:
         with Pruned(model, policy), pytest.raises(UserError, match="one prompt at a time"):

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from lazybench.errors import UserError
 from lazybench.pruning.budgets import Ratio
 from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.checks import windowed_layers
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.layers import find_mlp
+from lazybench.pruning.places import windowed_layers
 from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer
 

@@ -270,7 +270,6 @@ def test_a_dry_run_measures_nothing_and_counts_what_would_be(
     [
         (("methods=[{method: lazyllm, pruning: {layers: [1,9], keep: [0.5,0.5], depths: null}}]",), "9"),
         (("model.attention=flash",), "model.attention=flash can't be used here"),
-        (("experiment=tune", "methods=[fastkv]"), "a search tunes one method"),
         (("model.chat_format=chatml",), "llama2, none, tokenizer, xgen"),
         (("task.datasets=[]",), "task.datasets=[qasper]"),
         (("methods=[{method: lazyllm, prunning: paper}]",), "did you mean pruning"),
@@ -284,14 +283,6 @@ def test_a_dry_run_refuses_what_a_run_would(
     assert result.returncode == 2, result.stdout
     assert words in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_a_dry_run_of_a_search_counts_its_trials(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
-    search = ("experiment=tune", "task=needle", "task.parameters.length=120", "limit=6", "methods=[lazyllm]")
-    result = run_py(f"model={tiny_checkpoint}", *search, "tune.trials=7", "dry_run=true", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "a search: 7 trials on every other sample" in result.stdout
-    assert "21 generations" in result.stdout
 
 
 def test_a_dry_run_forecasts_layers_with_a_window(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.uniprefill import UniPrefill
 from lazybench.pruning.budgets import Mass, per_boundary
+from lazybench.pruning.places import layers_run
 from lazybench.pruning.policy import BEFORE_THE_FIRST
-from lazybench.pruning.schedule import PruningSchedule, layers_run
+from lazybench.pruning.schedule import PruningSchedule
 
 PROMPT, LAYERS = 60, 8
 HIDDEN, KV, INTERMEDIATE = 32, 16, 64  # of the tiny Llama: 4 query heads and 2 KV heads of 8

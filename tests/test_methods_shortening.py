@@ -24,7 +24,7 @@ from lazybench.methods.request import Request
 from lazybench.methods.running import best_positions, generate
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.engine import LazyLLM
-from lazybench.pruning.layers import full_attention_layers
+from lazybench.pruning.places import full_attention_layers
 from lazybench.pruning.schedule import PruningSchedule
 
 

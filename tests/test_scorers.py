@@ -12,8 +12,9 @@ import torch
 from seen import padded, permuted, random_seen
 
 from lazybench.errors import UserError
-from lazybench.pruning import scorers
-from lazybench.pruning.scorers import AttentionScorer, Given, Seen, attention_rows
+from lazybench.pruning import rows
+from lazybench.pruning.rows import Seen, attention_rows
+from lazybench.pruning.scorers import AttentionScorer, Given
 
 SCORERS = {
     "equation 1": AttentionScorer(),
@@ -36,9 +37,9 @@ LAYERS = {"plain": {}, "softcap": {"softcap": 2.0}, "sinks": {"sinks": torch.ten
 def test_a_window_scored_in_blocks_equals_it_scored_at_once(scorer, layer, monkeypatch):
     seen = random_seen(keys=17, queries=scorer.queries(17), seed=0, **layer)
     at_once = scorer(seen)
-    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE_ON_CPU", 2 * 4 * 17)  # two queries at a time
+    monkeypatch.setattr(rows, "_ELEMENTS_AT_ONCE_ON_CPU", 2 * 4 * 17)  # two queries at a time
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
-    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE_ON_CPU", 1)
+    monkeypatch.setattr(rows, "_ELEMENTS_AT_ONCE_ON_CPU", 1)
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
 
 

@@ -170,7 +170,6 @@ def test_cut_at_every_byte_while_completing(tmp_path: Path) -> None:
     [
         ({"model": {"name": "tiny", "dtype": "float32"}}, "model.dtype: 'auto' then, 'float32' now"),
         ({"methods": [{"keep": [0.7, 0.6]}]}, r"methods\[0\].keep\[1\]: 0.5 then, 0.6 now"),
-        ({"limit": 3}, "limit: None then, 3 now"),
         ({"repeats": 3}, "repeats: None then, 3 now"),
     ],
 )
@@ -182,6 +181,18 @@ def test_changed_configuration_is_refused(tmp_path: Path, change: dict, named: s
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
     open_folder(tmp_path).close()  # the refusal let go of the lock
+
+
+@pytest.mark.parametrize(("limits", "kept"), [((3, 10), 10), ((10, 3), 10), ((3, None), None), ((None, 3), None)])
+def test_a_higher_limit_goes_on_in_the_same_folder(
+    tmp_path: Path, limits: tuple[int | None, int | None], kept: int | None
+) -> None:
+    for number, limit in enumerate(limits):
+        with open_folder(tmp_path, {**CONFIG, "limit": limit}) as folder:
+            folder.append(record(number))
+            folder.finish()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["limit"] == kept
+    assert len(folder.done) == 2
 
 
 def test_changed_weights_or_data_are_refused(tmp_path: Path) -> None:

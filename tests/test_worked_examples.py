@@ -16,11 +16,13 @@ from transformers import LlamaConfig
 
 from lazybench.errors import UserError
 from lazybench.methods.asl import WhereRanksSettle, rank_variance
+from lazybench.methods.dash import DASH
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.methods.taper import Taper
 from lazybench.pruning.budgets import Mass, Ratio, Tokens
 from lazybench.pruning.policy import PerHead
-from lazybench.pruning.scorers import AttentionScorer, Seen, over_layers
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import AttentionScorer, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 CONTEXT = [
@@ -138,6 +140,18 @@ def test_specprefill_ranks_chunks_by_their_mean_and_forces_no_token():
     close(score[0], [0.15, 0.1667, 0.1333, 0.0833, 0.1, 0.1167, 0.15, 0.1333])
     close(score.view(4, 2).mean(dim=1), [0.1583, 0.1083, 0.1083, 0.1417])
     assert chunks_kept(score, Ratio(0.5), "mean") == [0, 1, 6, 7]
+
+
+def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
+    method = DASH(keep=0.5, depth=0.4)
+    policy = method.policy(LlamaConfig(num_hidden_layers=10))
+    assert (policy.placement.fixed, policy.before_mlp, policy.revives) == ((3,), True, False)
+    updates = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [-6.0, 8.0], [1.0, 1.0], [0.0, -2.0], [0.1, 0.0]]])
+    position = torch.arange(6)[None]
+    score = policy.scorer(Seen(3, None, None, position, position, output=updates))
+    close(score[0], [5.0, 1.0, 10.0, 1.4142, 2.0, 0.1])
+    # three of six: the last one whatever its norm, and the two longest
+    assert kept(score, policy.budget.count(6, 6, policy.last), last=policy.last) == {0, 2, 5}
 
 
 @pytest.mark.parametrize(("keep", "last_layer", "mean"), [(0.9, 0.38, 0.77), (0.7, 0.22, 0.60)])

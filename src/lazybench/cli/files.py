@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lazybench.errors import UserError
-from lazybench.run.foreign import check_tree
+from lazybench.models.foreign import check_tree
 
 
 def read_settings(path: Path, name: str) -> dict[str, Any]:

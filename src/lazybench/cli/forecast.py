@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-from math import ceil
 from statistics import fmean
 
 from transformers import PretrainedConfig
 
-from lazybench.cli.tune import searched_method
 from lazybench.methods.base import PolicyMethod
 from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
@@ -25,7 +23,7 @@ def dry_run(config: RunConfig) -> int:
     """Print what would run. Reads the task's data and the model's shape, no weights.
 
     Raises:
-        UserError: data or shape out of reach; settings that this model or a search can't take.
+        UserError: data or shape out of reach; settings that this model can't take.
     """
     shape = shape_of(config.model)
     name = config.model.display_name(quantized_as(config.model, shape))
@@ -50,10 +48,6 @@ def dry_run(config: RunConfig) -> int:
     # without a clock fidelity is the run itself; its score may take another
     passes = timed * (2 if config.fidelity and config.timing else 1) + (1 if config.fidelity else 0)
     generations = passes * len(lengths) + config.warmup * len(config.methods) * config.timing
-    if config.tune is not None:
-        searched_method(config)
-        generations = config.tune.trials * ceil(len(lengths) / 2)
-        print(f"  a search: {config.tune.trials} trials on every other sample")
     print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
     if lengths:
         _forecast(config, shape, lengths, new_tokens, generations)

@@ -45,7 +45,7 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
   lazybench leaderboard FOLDER        methods at matched speeds, and pairwise comparisons
   lazybench verify FOLDER             scores, columns and summary computed again; --remeasure N measures anew
   lazybench pack FOLDER --out FILE    finished runs as one file of records
-  lazybench tune KEY=VALUE ...        search a method's settings
+  lazybench calibrate MODEL           presets for a model, found on embedded text within minutes
   lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model
 
   from lazybench import LazyLLM, PruningSchedule      with LazyLLM(model, schedule): model.generate(...)"""
@@ -55,6 +55,7 @@ MODULES = {  # of the commands that are no run
     "leaderboard": "lazybench.report.board",
     "verify": "lazybench.report.verify",
     "pack": "lazybench.run.campaign",
+    "calibrate": "lazybench.cli.calibrate",
     "lm-eval": "lazybench.integrations.lm_eval",
 }
 
@@ -70,10 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not given or re.fullmatch(r"[A-Za-z][\w-]*", given[0]) is None:
         return measure(given)
     name, *rest = given
-    if name in ("run", "tune"):
-        return measure([*(["experiment=tune"] if name == "tune" else []), *rest])
+    if name == "run":
+        return measure(rest)
     if name not in MODULES:
-        raise unknown_name("command", name, ["run", "tune", *MODULES])
+        raise unknown_name("command", name, ["run", *MODULES])
     sys.argv[1:] = rest
     return int(import_module(MODULES[name]).main())
 
@@ -164,12 +165,8 @@ def _start(checked: RunConfig) -> int:
         return dry_run(checked)
     if (checked.out / "done").exists():
         failed = json.loads((checked.out / "done").read_text(encoding="utf-8"))["failed"]
-        again = f"its {failed} failed samples are tried again" if failed else "here is its table"
+        again = f"its {failed} failed samples are tried again" if failed else "only what a higher limit adds is new"
         print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
-    if checked.tune is not None:
-        from lazybench.cli.tune import tune
-
-        return tune(checked)
     from lazybench.report.of_run import write_run_report
     from lazybench.run.runner import run
 

@@ -62,7 +62,14 @@ def request_for(
         limits["min_new_tokens"] = min(limits.get("min_new_tokens") or 0, config.max_new_tokens)
     seed = (config.seed * SEED_STRIDE + index) * SEED_STRIDE + repeat
     return Request(
-        loaded.model, loaded.tokenizer, prompt.ids, limits, seed, template=prompt.template, context=prompt.context
+        loaded.model,
+        loaded.tokenizer,
+        prompt.ids,
+        limits,
+        seed,
+        template=prompt.template,
+        context=prompt.context,
+        engine=loaded.engine,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from lazybench.errors import UserError
-from lazybench.run.foreign import read_json, yaml_tree
+from lazybench.models.foreign import read_json, yaml_tree
 from lazybench.run.record import Record, RecordKey, from_line
 
 

@@ -133,10 +133,13 @@ class RunFolder:
         samples, config_path, facts_path = (self.path / name for name in names)
         measured = samples.exists() and samples.stat().st_size > 0
         if config_path.exists():
-            _same(_read(config_path), config, f"{config_path.parent} was measured with another configuration")
+            before = _read(config_path)
+            limits = [found["limit"] for found in (before, config) if isinstance(found.get("limit"), int)]
+            config["limit"] = max(limits) if len(limits) == 2 else None  # the samples of a lower one are among these
+            _same({**before, "limit": config["limit"]}, config, f"{self.path} was measured with another configuration")
         elif measured:
             raise UserError(f"{self.path} holds samples.jsonl but no config.yaml; choose another folder with out=")
-        else:
+        if not config_path.exists() or before != config:
             write_atomically(config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
         if not measured:
             write_atomically(facts_path, _json(provenance))

@@ -53,8 +53,14 @@ def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
         shard = "/".join(str(number) for number in config.data.shard)
         print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
     loaded = load_model(_with_room_for(tasks, config))
+    if config.engine == "vllm":
+        from lazybench.run.vllm_engine import Engine
+
+        loaded = replace(loaded, engine=Engine(config.model, loaded.model, config.threads))
     for method in config.methods:
         method.prepare(loaded.model)
+        if loaded.engine is not None:
+            loaded.engine.prepare(method)
     for task in tasks:  # what fits no window, or scores no sample, is refused before anything is measured
         for sample in task.samples()[:1]:
             attempt(partial(encode, config, loaded, task, sample))
@@ -103,9 +109,13 @@ def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
 
 
 def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
-    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards."""
+    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards.
+
+    The first one of every dataset, then the second ones: a run that is stopped has as many of each.
+    """
     first, jobs = config.data.shard
-    return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+    found = [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+    return sorted(found, key=lambda entry: entry[1])
 
 
 def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task, _: int, sample: Sample) -> None:
