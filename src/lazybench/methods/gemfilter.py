@@ -67,7 +67,6 @@ class GemFilter(RerunMethod):
         kept = pruning.share_of(self.keep, prompt) if self.keep is not None else self.tokens or prompt
         if kept >= prompt:  # nothing to choose: no first pass
             return everything(request), Before()
-        layers = request.model.config.get_text_config().num_hidden_layers
-        layer = min(pruning.layers_run(self.depth, layers), layers - 1)
+        layer = pruning.place(self.depth, request.model.config.get_text_config(), layers_more=0)
         scores, before = probed(request, [layer], self.scorer)
         return best_positions(scores, kept), before

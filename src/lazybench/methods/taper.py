@@ -29,7 +29,7 @@ class Taper(PolicyMethod):
     """Chunks are dropped at several layers by the attention of the newest queries; decoding attends to all computed.
 
     Source: this project's own, on the progressive pruning of LazyLLM (arXiv 2407.14057). LazyLLM's Aux Cache is left to
-    choice (``revive``): what it brings back has not made any answer closer to the plain model's (docs/taper.md).
+    choice (``revive``): what it brings back has not made any answer closer to the plain model's (docs/results.md).
 
     Args:
         preset: depths and keep ratios by name, for a FLOPs ratio of about 1.5, 2 and 3.

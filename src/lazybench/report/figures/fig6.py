@@ -7,7 +7,7 @@ import json
 import pandas
 from matplotlib.figure import Figure
 
-from lazybench.pruning.schedule import layers_run
+from lazybench.pruning.places import layers_run
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.names import category_rows
 
