@@ -184,5 +184,5 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     command = [mkdocs, "build", "--strict", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr
-    reference = text_of(tmp_path / "site/api.html")
+    reference = text_of(tmp_path / "site/extend.html")
     assert "Which tokens" in reference or "prompt_tokens_computed" in reference
