@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from reference import Reference
 from test_exactness import KINDS, NUM_LAYERS, counts_by_stage, exact_model, replay
 from tiny_models import generate_logits, random_prompt
 
+from lazybench.pruning.budgets import Ratio
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.policy import Policy
+from lazybench.pruning.policy import At, Policy
+from lazybench.pruning.scorers import OutputNorm
 
 NEW_TOKENS = 6
 drawn = settings(
@@ -89,3 +92,20 @@ def test_policies_that_revive():
 
     check()
     assert sum(reached) >= 15
+
+
+def test_policies_that_choose_by_what_attention_changes():
+    reached = []
+
+    def by_output(tokens: int, layers: int) -> st.SearchStrategy[Policy]:
+        return pruned_once(tokens, layers).map(
+            lambda policy: replace(policy, scorer=OutputNorm(), placement=At((1, 2)), budget=(Ratio(0.6), Ratio(0.5)))
+        )
+
+    @settings(drawn, max_examples=30)
+    @drawn_cases(by_output)
+    def check(kind, prompt, seed):
+        reached.append(prunes(check_equal(kind, prompt[1], prompt[0], seed)))
+
+    check()
+    assert sum(reached) >= 8
