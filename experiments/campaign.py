@@ -14,6 +14,7 @@ limit adds samples, and what is there is a table of as many samples for each met
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,6 @@ from lazybench.cli.groups import composed
 from lazybench.errors import UserError, command, unknown_name
 
 SETTINGS = Path(__file__).with_suffix(".yaml")
-LATENCY = "experiment"  # keys that Hydra must see before the others
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
         if key in settings:
             settings[key] = value
         elif rest:
-            _known(node, head, "key")[rest] = value
+            node[head] = {**_known(node, head, "key"), rest: value}  # parts share some of theirs
         else:
             _known(node, head, "key")
             node[head] = value
@@ -112,10 +112,13 @@ def plan(settings: Mapping[str, Any]) -> tuple[list[Job], dict[str, list[str]]]:
                     continue
                 own = {}
                 at_speed = _known(settings["settings"], method, "method").get(speed, [])
-                if method == "spec_prefill":
-                    own["draft"] = settings["models"].get(settings["drafts"].get(model))
-                    if at_speed and own["draft"] is None:
-                        left_out.setdefault("its draft is not given", []).append(f"spec_prefill of {name}")
+                at_speed = settings["of_model"].get(model, {}).get(method, {}).get(speed, at_speed)
+                if method == "spec_prefill" and at_speed:
+                    draft = settings["drafts"].get(model)
+                    own["draft"] = settings["models"].get(draft)
+                    if own["draft"] is None:
+                        why = f"models.{draft}=FILE, its draft, is not given"
+                        left_out.setdefault(why, []).append(f"spec_prefill of {name}")
                         continue
                 methods += [{"method": method, **setting, **own} for setting in at_speed]
             if not methods:
@@ -228,9 +231,11 @@ def measure(jobs: Sequence[Job], settings: Mapping[str, Any]) -> int:
 
     def wait() -> None:
         while running:
-            job, process = running.pop(0)
+            job, process = running[0]
             codes[job.name] = process.wait()
+            running.pop(0)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the run too, which keeps what it has
     try:
         for job in jobs:
             shard = str(settings["shard"])
@@ -239,11 +244,8 @@ def measure(jobs: Sequence[Job], settings: Mapping[str, Any]) -> int:
                 more = ["-m", launcher, f"shard={several}", f"out={job.out}/${{shard}}"]
             else:
                 more = [f"shard={shard}", f"out={job.out if shard == '0/1' else job.out / shard}"]
-            options = [text for text in more if text.startswith("-")]
             print(f"\n{job.name}", flush=True)
-            rest = [text for text in more if not text.startswith("-")]
-            texts = [sys.executable, "-m", "lazybench", *options, *rest, *job.overrides]
-            running.append((job, subprocess.Popen(texts)))
+            running.append((job, subprocess.Popen([sys.executable, "-m", "lazybench", *more, *job.overrides])))
             if not (launcher and "slurm" in launcher):
                 wait()
             if 130 in codes.values():
@@ -273,7 +275,7 @@ def main() -> int:
         for name in settings["parts"]:
             folder = Path(settings["out"]) / name
             if any(folder.rglob("samples.jsonl")):
-                print(f"{name}: {pack([folder], packed / f'{name}.parquet')} records")
+                print(f"{name}: {pack([folder], packed / f'{name}.parquet', unfinished=True)} records")
         return 0
     jobs, left_out = plan(settings)
     if left_out:

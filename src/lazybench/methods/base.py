@@ -121,7 +121,13 @@ class PolicyMethod(Method):
 
 
 class RerunMethod(Method):
-    """A method that says which tokens the model sees; they stay in the text's order and are numbered anew."""
+    """A method that says which tokens the model sees; they stay in the text's order and are numbered anew.
+
+    Attributes:
+        looks: whether it reads the prompt to say so; if not, its length, its template and the seed are all it takes.
+    """
+
+    looks: ClassVar[bool] = True
 
     @abstractmethod
     def positions(self, request: Request) -> tuple[Tensor, Before]:
@@ -129,7 +135,8 @@ class RerunMethod(Method):
 
     def prepare(self, model: Model) -> None:
         """Refuse a model whose attention can't be looked at, before anything is measured."""
-        pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
+        if self.looks:
+            pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
 
     def run(self, request: Request) -> Response:
         positions, before = self.positions(request)

@@ -52,7 +52,8 @@ class Viewers:
         self.policy, self.watch, self.windowed = policy, watch, windowed_layers(config)
         scored = policy.placement.scored(policy.look_back, readable_layers(config))
         by_output = isinstance(policy.scorer, OutputNorm)
-        self.scored, self.normed = (frozenset(), scored) if by_output else (scored, frozenset())
+        self.scored: Collection[int] = () if by_output else scored
+        self.normed: Collection[int] = scored if by_output else ()
 
     def wanted(self, cache: LazyCache) -> int:
         """How many of the newest queries anybody wants to see in the layer that runs; 0: nobody looks."""

@@ -111,9 +111,8 @@ def ends(
         tokens: how many positions there are.
         padding: left padding of each row; None: none.
     """
-    if not isinstance(last, int):
-        last = last[0] if len(set(last)) == 1 else position.new_tensor(last)[:, None]  # type: ignore[assignment]
-    always = position >= tokens - last
+    newest = last if isinstance(last, int) else position.new_tensor(last)[:, None]
+    always = position >= tokens - newest
     if first:
         start = 0 if padding is None else torch.tensor(padding, device=position.device)[:, None]
         always = always | ((position >= 0) & (position < start + first))

@@ -110,8 +110,6 @@ def check_names(run: Run) -> dict[str, Check]:
         "method": lambda: {*map(of_config, asked)},
         "commit": lambda: {None, *(str(facts.get("commit")) for facts in commits if isinstance(facts, dict))},
     }
-    if run.config.get("tune"):
-        del known["method"]  # a search tries its own
     checks = {}
     for name, allowed in known.items():
         checks[name] = check = Check("as the run's configuration and provenance say", expected=len(run.records))
