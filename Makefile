@@ -49,7 +49,7 @@ notebooks: $(READY)
 	cd notebooks && ../$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False *.ipynb
 
 docs: $(VENV)/.docs-ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet: with it a dead link is no error
 	@echo "site/index.html"
 
 $(VENV)/.docs-ready: $(READY) requirements-docs.txt
