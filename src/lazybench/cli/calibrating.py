@@ -13,13 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from statistics import geometric_mean, harmonic_mean
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 import yaml
 
-from lazybench.cli.calibrate import Calibration
 from lazybench.cli.search import EACH_SPEED, QUESTIONS, Space, Traced, most_trials, search, trace
 from lazybench.errors import UserError, shown
 from lazybench.measure.fidelity import quality
@@ -36,6 +35,9 @@ from lazybench.run.files import append_whole, write_atomically, write_error
 from lazybench.run.provenance import code, without_folders
 from lazybench.tasks.calibration import CalibrationPrompt, calibration_prompts, fingerprint
 from lazybench.tasks.embedded import python_version
+
+if TYPE_CHECKING:  # which imports this module when it runs
+    from lazybench.cli.calibrate import Calibration
 
 FOLDER = Path("results/calibrations")
 MIDDLE = 2.0  # the FLOPs ratio that is searched first, with every question

@@ -61,7 +61,8 @@ class Traced:
 
 def trace(request: Request) -> Traced:
     """One plain generation, watched."""
-    scorer, scores = AttentionScorer(window=32), {}
+    scorer = AttentionScorer(window=32)
+    scores: dict[int, Tensor] = {}
 
     def see(seen: Any) -> None:
         scores.setdefault(seen.layer, scorer(seen)[0].cpu())  # of the prefill, which comes first
@@ -149,7 +150,8 @@ class Space:
             places: dict[str, Any] = {"depths": tuple(depths), "keep": keep}
             if isinstance(self.method, LazyLLMMethod):
                 return replace(self.method, pruning=replace(self.method.pruning, layers=None, **places))
-            return replace(self.method, **{"preset": None, **places, **others})
+            assert isinstance(self.method, Taper)
+            return replace(self.method, preset=None, **places, **others)
 
         low, high = 0.0, 8.0 / max(weights)
         for _ in range(12):
