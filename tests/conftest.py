@@ -86,3 +86,20 @@ def run_py() -> RunPy:
         return subprocess.run(command, cwd=cwd, env=run_environment(), capture_output=True, text=True, timeout=300)
 
     return run
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunPy:
+    """As ``run_py``, in this process and from an empty folder: sooner by all that a process imports."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        from lazybench.cli.main import main
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        capsys.readouterr()
+        code = main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run

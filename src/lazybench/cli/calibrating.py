@@ -13,15 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from statistics import geometric_mean, harmonic_mean
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 import yaml
 
-from lazybench.cli.calibrate import Calibration
 from lazybench.cli.search import EACH_SPEED, QUESTIONS, Space, Traced, most_trials, search, trace
-from lazybench.errors import UserError
+from lazybench.errors import UserError, shown
 from lazybench.measure.fidelity import quality
 from lazybench.measure.work import shares_of
 from lazybench.methods import build
@@ -36,6 +35,9 @@ from lazybench.run.files import append_whole, write_atomically, write_error
 from lazybench.run.provenance import code, without_folders
 from lazybench.tasks.calibration import CalibrationPrompt, calibration_prompts, fingerprint
 from lazybench.tasks.embedded import python_version
+
+if TYPE_CHECKING:  # which imports this module when it runs
+    from lazybench.cli.calibrate import Calibration
 
 FOLDER = Path("results/calibrations")
 MIDDLE = 2.0  # the FLOPs ratio that is searched first, with every question
@@ -118,6 +120,17 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def _known(lines: list[bytes], first: bytes, path: Path) -> dict[str, tuple[float, float]]:
+    """KL divergence and FLOPs ratio by trial."""
+    if lines[0] != first:
+        raise UserError(f"{path} holds the trials of another calibration; choose another file with out=")
+    try:
+        trials = [read_json(line) for line in lines[1:]]
+        return {str(one["trial"]): (float(one["kl"]), float(one["flops_ratio"])) for one in trials}
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} holds no trials ({shown(error)}); choose another file with out=") from None
+
+
 class Trials:
     """A method's KL divergence and FLOPs ratio on one prompt each: run once, kept in a file, and counted.
 
@@ -134,12 +147,9 @@ class Trials:
         """
         self.settings, self.loaded, self.path = settings, loaded, out.with_suffix(".trials.jsonl")
         counts = (settings.prompts, settings.held_out)
-        self.texts = [
-            calibration_prompts(count, settings.tokens, settings.seed, held_out)
-            for held_out, count in enumerate(counts)
-        ]
+        tokens, seed = settings.tokens, settings.seed
+        self.texts = [calibration_prompts(count, tokens, seed, half == 1) for half, count in enumerate(counts)]
         self.traced: dict[tuple[bool, int], Traced] = {}
-        self.known: dict[str, tuple[float, float]] = {}
         self.begun, self.ran = time.monotonic(), 0
         self.identity = self._identity()
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True, default=str).encode()).hexdigest()
@@ -147,18 +157,12 @@ class Trials:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-            whole = [line for line in lines if line.endswith(b"\n")]  # the last one may be torn
-            if whole and whole[0] != first:
-                raise UserError(f"{self.path} holds the trials of another calibration; choose another file with out=")
-            for line in whole[1:]:
-                trial = read_json(line)
-                self.known[str(trial["trial"])] = float(trial["kl"]), float(trial["flops_ratio"])
-            self.file = self.path.open("wb", buffering=0)
-            self.file.write(b"".join(whole or [first]))
+            whole = [line for line in lines if line.endswith(b"\n")] or [first]  # the last one may be torn
+            self.known = _known(whole, first, self.path)
+            write_atomically(self.path, b"".join(whole))
+            self.file = self.path.open("ab")
         except OSError as error:
             raise write_error(self.path, error) from error
-        except (LookupError, TypeError) as error:
-            raise UserError(f"{self.path} holds no trials: {error}; choose another file with out=") from None
 
     def __enter__(self) -> Trials:
         return self

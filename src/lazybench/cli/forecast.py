@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import time
+from datetime import timedelta
 from statistics import fmean
 
-from transformers import PretrainedConfig
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
 
+from lazybench.measure.clock import synchronizer
 from lazybench.methods.base import PolicyMethod
 from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
@@ -17,6 +21,7 @@ from lazybench.run.config import RunConfig
 from lazybench.tasks import build_task
 
 CHARACTERS_PER_TOKEN = 4  # about, of English prose and code
+PROBED_TOKENS = 512
 
 
 def dry_run(config: RunConfig) -> int:
@@ -65,7 +70,7 @@ def _forecast(
     device = device_of(config.model.device)
     dtype = dtype_of(config.model.dtype, device)
     cut_depth(layer_alone := copy.deepcopy(shape), 1)
-    random_model(layer_alone, dtype, device, config.model.attention)  # refuses an attention that is not here
+    one_layer = random_model(layer_alone, dtype, device, config.model.attention)  # refuses an attention not here
     rows = sum(
         (getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
         * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
@@ -75,8 +80,24 @@ def _forecast(
     cache = 2 * rows * longest * dtype.itemsize
     weights = weight_bytes(shape, dtype, config.model.quantization)
     prefill = fmean(full_prefill_flops(shape, length) for length in lengths)
+    flops_per_s = _flops_per_s(one_layer, min(max(lengths), PROBED_TOKENS))
+    expected = timedelta(seconds=round(generations * prefill / flops_per_s))
     print(
         f"  prompts of about {round(fmean(lengths)):,} tokens, {prefill / 1e12:.2f} TFLOP each in the plain model\n"
         f"  {generations * prefill / 1e12:,.0f} TFLOP in all, and up to {new_tokens} decoding steps after each prompt\n"
+        f"  about {expected} for the prefills, at {flops_per_s / 1e12:.3g} TFLOP/s as measured on one layer here\n"
         f"  memory: {weights / GIB:.2f} GiB of weights, {cache / GIB:.2f} GiB of KV cache at {longest:,} tokens"
     )
+
+
+def _flops_per_s(one_layer: PreTrainedModel, tokens: int) -> float:
+    """Of a prefill of that many tokens by a model's one layer, run twice: the first time warms up."""
+    wait = synchronizer(one_layer.device)
+    prompt = torch.zeros((1, tokens), dtype=torch.long, device=one_layer.device)
+    for _ in range(2):
+        wait()
+        started = time.perf_counter()
+        with torch.no_grad():
+            one_layer.base_model(prompt, use_cache=False)
+        wait()
+    return full_prefill_flops(one_layer.config, tokens) / (time.perf_counter() - started)

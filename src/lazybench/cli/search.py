@@ -31,7 +31,7 @@ from lazybench.pruning.policy import Policy
 from lazybench.pruning.schedule import DEPTHS
 
 LAST_PLACE = 0.8  # share of the depth of the last pruning: behind it little is left to save
-NEAR = 0.02  # of a FLOPs ratio; nearer than that whole chunks may not come
+NEAR = 0.03  # of a FLOPs ratio; nearer than that whole chunks may not come
 Shape = dict[str, Any]  # a value for each question
 # the questions in their order; the first answers are about what stands, the presets' and the paper's
 QUESTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
@@ -61,7 +61,8 @@ class Traced:
 
 def trace(request: Request) -> Traced:
     """One plain generation, watched."""
-    scorer, scores = AttentionScorer(window=32), {}
+    scorer = AttentionScorer(window=32)
+    scores: dict[int, Tensor] = {}
 
     def see(seen: Any) -> None:
         scores.setdefault(seen.layer, scorer(seen)[0].cpu())  # of the prefill, which comes first
@@ -148,13 +149,14 @@ class Space:
             places: dict[str, Any] = {"depths": tuple(depths), "keep": keep}
             if isinstance(self.method, LazyLLMMethod):
                 return replace(self.method, pruning=replace(self.method.pruning, layers=None, **places))
-            return replace(self.method, **{"preset": None, **places, **others})
+            assert isinstance(self.method, Taper)
+            return replace(self.method, preset=None, **places, **others)
 
         low, high = 0.0, 8.0 / max(weights)
         for _ in range(12):
             middle = (low + high) / 2
             low, high = (middle, high) if self.ratio(method(middle)) < speed else (low, middle)
-        return method(high)
+        return min(method(low), method(high), key=lambda one: abs(self.ratio(one) / speed - 1))
 
     def ratio(self, method: PolicyMethod) -> float:
         """Its FLOPs ratio on the prompts, computed."""

@@ -47,7 +47,6 @@ class RunConfig:
     timing: bool = True  # false: fidelity and score alone, without a clock
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
-    launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
     plugins: tuple[str, ...] = ()  # modules of the user's own, imported before
     engine: Literal["hf", "vllm"] = "hf"  # who generates: the model itself, or vLLM with the same weights

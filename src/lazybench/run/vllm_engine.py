@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from lazybench.errors import UserError
-from lazybench.methods.base import Method, PolicyMethod
+from lazybench.methods.base import PolicyMethod
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.request import Request, Work
-from lazybench.models import ModelSpec
+from lazybench.models import LoadedModel, ModelSpec
 from lazybench.models.loading import checkpoint_of
 from lazybench.pruning.policy import Policy
+from lazybench.run.config import RunConfig
 from lazybench.serving.passes import layers_of
 from lazybench.serving.plans import OFF, Plan, check_vllm, overrides, plan_for
 
@@ -27,6 +29,18 @@ ENVIRONMENT: Mapping[str, str] = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_CPU_KVCACHE_SPACE": "4",
 }
+
+
+def on_vllm(config: RunConfig, loaded: LoadedModel) -> LoadedModel:
+    """The same model with vLLM to generate in its place.
+
+    Raises:
+        UserError: a method of the run that can't run there, before vLLM is loaded; else as ``Engine``.
+    """
+    for method in config.methods:
+        if isinstance(method, PolicyMethod) and method.only_prunes:
+            plan_for(method, loaded.model.config.get_text_config())
+    return replace(loaded, engine=Engine(config.model, loaded.model, config.threads))
 
 
 class Engine:
@@ -58,6 +72,7 @@ class Engine:
             max_model_len=window,
             max_num_batched_tokens=window,
             max_num_seqs=1,
+            gpu_memory_utilization=0.5,  # on a GPU the Hugging Face model is there too
             disable_log_stats=True,
             hf_overrides=overrides(model.config.architectures[0], Baseline()),
             **OFF,
@@ -66,11 +81,6 @@ class Engine:
         self._config, self._names = config, count()
         heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * heads * model.dtype.itemsize
-
-    def prepare(self, method: Method) -> None:
-        """Raises: UserError for a method that is a policy which can't run here."""
-        if isinstance(method, PolicyMethod) and method.only_prunes:
-            plan_for(method, self._config)
 
     def plain(self, request: Request, prompt_ids: Tensor) -> tuple[Tensor, int, int]:
         """What plain vLLM generates, (new_tokens,); bytes of the KV cache after the prefill and at the end."""

@@ -42,7 +42,7 @@ def configure(vllm_config: Any) -> None:
         if reasons := [reason for reason, on in cant_run(vllm_config).items() if on]:
             raise UserError(reasons[0])
     except UserError as error:
-        if Path(sys.argv[0]).name == "vllm":
+        if Path(sys.argv[0]).name in ("vllm", "api_server.py"):
             raise SystemExit(refuse(error)) from None
         raise RuntimeError(f"lazybench: {error}") from None
     model_config.logits_processors = [*(model_config.logits_processors or []), PROMPTS]
