@@ -92,7 +92,8 @@ class Taper(PolicyMethod):
     @property
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
-        preset = {"depths": self.depths, "keep": self.keep} if self.preset is None else PRESETS[self.preset]
+        given: Mapping[str, Any] = {"depths": self.depths, "keep": self.keep}
+        preset = given if self.preset is None else PRESETS[self.preset]
         budget = self.budget or preset.get("budget", "entered")
         revival = Revival(self.revive, "computed", self.every)
         return PruningSchedule(None, preset["keep"] or (), preset["depths"], ratio_of=budget, revival=revival)
