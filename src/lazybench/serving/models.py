@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +31,11 @@ class Prompts(LogitsProcessor):
     processors of logits. A request with ``extra_args={"lazybench": "plain"}`` (over HTTP ``vllm_xargs``) is not pruned.
     """
 
-    newest: ref[Prompts] | None = None  # a runner makes it, then loads its model
+    newest: Prompts | None = None  # a runner makes it, then loads its model
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self.rows: dict[int, tuple[int, bool]] = {}  # prompt tokens, and whether nothing is pruned
-        Prompts.newest = ref(self)
+        Prompts.newest = self
 
     def is_argmax_invariant(self) -> bool:
         return True
@@ -118,16 +117,16 @@ class Pruned(nn.Module):
 
     def _begin(self, positions: Tensor) -> Pass | None:
         """The pass that begins; None: a plan that prunes nothing, or a warm-up."""
-        described, prompts = get_forward_context().attn_metadata, self._prompts()
-        if self.plan is None or not self.plan.places or not isinstance(described, dict) or prompts is None:
+        described, rows = get_forward_context().attn_metadata, self._prompts.rows
+        if self.plan is None or not self.plan.places or not isinstance(described, dict) or not rows:
             return None
         of = described[self.model.layers[0].self_attn.attn.layer_name]
         starts, tokens, firsts = of.query_start_loc.tolist(), of.seq_lens.tolist(), of.block_table[:, 0].tolist()
-        if len(prompts.rows) != len(tokens):
-            return None
+        if len(rows) != len(tokens):
+            raise RuntimeError(f"lazybench: a pass over {len(tokens)} requests, and rows of {len(rows)} are known")
         parts = []
         for row, edges in enumerate(pairwise(starts)):
-            prompt, whole = prompts.rows[row]
+            prompt, whole = rows[row]
             parts.append(Part(firsts[row], prompt, tokens[row], edges[1] - edges[0], whole))
         block = self.vllm_config.cache_config.block_size
         return Pass(self.plan, parts, positions[: starts[-1]], of.block_table, block, self.kept)
