@@ -13,8 +13,9 @@ from conftest import RunPy, save_tiny_checkpoint
 from lazybench.errors import UserError
 from lazybench.methods import METHODS as METHODS_KNOWN
 from lazybench.methods import build
+from lazybench.report.checks import method_of
 from lazybench.report.of_run import write_run_report
-from lazybench.report.remeasuring import COLUMNS, rebuilt_method, remeasured
+from lazybench.report.remeasuring import COLUMNS, remeasured
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run
 
@@ -83,16 +84,16 @@ def test_every_method_is_built_again_from_what_a_run_writes_of_it() -> None:
     for name, kind in METHODS_KNOWN.items():
         for params in ({}, *kind.settings):
             method = build(name, params)
-            assert rebuilt_method({"method": name, **method.params}) == method
+            assert method_of({"method": name, **method.params}) == method
 
 
 @pytest.mark.parametrize("named", ["os.system", "lazybench.methods.base.Method", "mine"])
 def test_what_is_no_registered_method_is_not_looked_for(named: str) -> None:
     for node in ({"_target_": named}, {"method": named}):
         with pytest.raises(UserError, match="unknown method"):
-            rebuilt_method(node)
+            method_of(node)
 
 
 def test_a_value_that_a_method_refuses_is_one_line() -> None:
     with pytest.raises(UserError, match="keep"):
-        rebuilt_method({"method": "random_drop", "keep": "all of it"})
+        method_of({"method": "random_drop", "keep": "all of it"})

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-from synthetic_results import Params, made_up_records, pruned, write_results, write_run
+from synthetic_results import made_up_records, pruned, write_results, write_run
 
-from lazybench.methods import METHODS
+from lazybench.methods import METHODS, Method
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report import artefacts
 from lazybench.report.figures import fig2, fig6, fig7, style, tradeoff
@@ -69,7 +70,7 @@ def test_an_interval_without_an_upper_bound_runs_off_the_panel() -> None:
         for record in made_up_records(samples=12, methods=[("baseline", {}), ("random_drop", {"keep": 0.7})])
         if record.task == "qasper"
     ]
-    (panel,) = (axes for axes in tradeoff.draw(summarise(records)).axes if axes.collections)
+    (panel,) = (axes for axes in tradeoff.draw(summarise(records), "relative_score").axes if axes.collections)
     tops = [path.vertices[:, 1].max() for bars in panel.collections for path in bars.get_paths() if len(path.vertices)]
     assert max(tops) > panel.get_ylim()[1] > 120  # the point itself stands at 120%
 
@@ -82,8 +83,51 @@ def test_figures_5_and_6_are_drawn_by_score_and_by_fidelity(tmp_path: Path) -> N
 def test_every_method_has_one_look_and_no_two_the_same() -> None:
     looks = {name: style.look(name) for name in METHODS}
     assert len(set(looks.values())) == len(looks)
-    assert style.OF_OTHERS not in looks.values()
-    assert style.look("a_method_of_ones_own") == style.OF_OTHERS
+    assert Method.look not in looks.values()
+    assert style.look("a_method_of_ones_own") == Method.look
+
+
+@pytest.mark.parametrize(
+    "pruning", ["all", {"keep": [[]]}, {"layers": ["x"], "keep": [0.5]}, {"depths": [9], "keep": [1]}]
+)
+def test_settings_that_no_version_reads_are_left_out(pruning: object, tmp_path: Path) -> None:
+    records = made_up_records(1, methods=[("baseline", {}), ("lazyllm", pruned(depths=[0.5], keep=[0.3]))])
+    odd = [
+        replace(r, params={"pruning": pruning}, prompt_tokens_computed_by_step=((1.0,), (1.0, 0.5))) for r in records
+    ]
+    write_run(tmp_path / "odd", [record for record in odd if record.method != "baseline"])
+    write_run(tmp_path / "run", records)
+    results = load([tmp_path])
+    rows = fig6.one_layer_rows(results.summary, {}, "score")
+    assert rows["layer"].dropna().tolist() == [0.5]
+    assert [name for name, _, _ in artefacts.build_figures(results, ("fig6", "fig7"))] == [
+        "fig6",
+        "fig6_fidelity",
+        "fig7",
+    ]
+
+
+def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:
+    about = {"model": "made-up", "family": "", "ttft_speedup_low": 1.0, "ttft_speedup_high": 3.0, "kl_low": 0.01}
+    rows = [
+        {
+            **about,
+            "method_name": name,
+            "params": str(n),
+            "kl": 0.02 * n,
+            "kl_high": 0.1,
+            "ttft_speedup": 1.0 + n,
+            "n": n,
+        }
+        for name in ("taper", "lazyllm", "mine")
+        for n in (1, 2)
+    ]
+    (axes,) = tradeoff.settings_figure(pandas.DataFrame(rows).assign(relative_score=1.0)).axes
+    named = {text.get_text(): text.get_color() for text in axes.texts}
+    assert named == {"Taper": "#0072B2", "LazyLLM": "#D55E00", "mine": Method.look[0]}
+    assert axes.get_yscale() == "log"
+    assert "n=1 to 2; bars: 95% interval" in axes.get_title()
+    assert list(artefacts.tradeoffs(pandas.DataFrame(rows))) == []  # fewer than ten samples
 
 
 def test_figures_6_and_7_need_no_clock(tmp_path: Path) -> None:
@@ -102,33 +146,17 @@ def test_the_attentions_layers_count_from_0() -> None:
     assert heat_map.get_ylim() == (3.5, -0.5)
 
 
-def test_the_legend_lies_inside_the_figure() -> None:
-    methods: list[tuple[str, Params]] = [("baseline", {})]
-    methods += [(f"a_method_of_a_long_name_{place}", {"keep": place / 10}) for place in range(1, 9)]
-    methods += [("lazyllm", pruned(keep=[place / 10] * 3)) for place in range(1, 9)]
-    like = [record for record in made_up_records(1, methods=[("baseline", {})]) if record.task == "qasper"]
-    records = [
-        replace(like[0], method=method, params=params, ttft_s=1 / (1 + place))
-        for place, (method, params) in enumerate(methods)
-    ]
-    figure = tradeoff.draw(summarise(records))
-    figure.draw_without_rendering()
-    (legend,) = figure.legends
-    box, (width, height) = legend.get_window_extent(), figure.get_size_inches() * figure.dpi
-    assert box.x0 >= 0
-    assert box.y0 >= 0
-    assert box.x1 <= width
-    assert box.y1 <= min(axes.get_window_extent().y0 for axes in figure.axes)
-    assert len(legend.get_texts()) == len(methods)  # of one sample each: no bars, and none in the legend
-    assert height > 4
-
-
-def test_the_baseline_is_named_at_its_point_and_the_bars_are_explained() -> None:
-    records = [record for record in made_up_records(12) if record.task == "qasper"]
-    figure = tradeoff.draw(summarise(records))
-    (axes,) = figure.axes
-    assert [text.xy for text in axes.texts if text.get_text() == "baseline"] == [(1, 100)]
-    assert "bars: 95% interval" in [text.get_text() for text in figure.legends[0].get_texts()]
+def test_figure_5_names_what_it_draws_beside_its_panels() -> None:
+    for samples, bars in ((12, True), (2, False)):
+        records = [record for record in made_up_records(samples) if record.task == "qasper"]
+        figure = tradeoff.draw(summarise(records), "relative_score")
+        (axes,) = figure.axes
+        texts = {text.get_text(): text for text in axes.texts}
+        assert {"Baseline", "LazyLLM", "Random token drop", "1", "2"} <= set(texts)
+        heights = sorted(text.xyann[1] for name, text in texts.items() if len(name) > 2)  # shares of the panel's
+        assert min(above - below for below, above in pairwise(heights)) > 0.05  # none over another
+        assert ("bars: 95% interval" in axes.get_title()) == bars
+        assert ("demonstration, n=2" in axes.get_title()) == (not bars)
 
 
 def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from synthetic_results import Params, made_up_records, pruned, write_run
 
 from lazybench.errors import UserError
-from lazybench.report.__main__ import build
+from lazybench.report.__main__ import main
 from lazybench.report.results import Results, load
 from lazybench.run.record import Record
 
@@ -48,7 +48,7 @@ def test_a_sweep_of_three_lengths_gives_three_labelled_rows(tmp_path: Path) -> N
     assert rows["setting"].tolist() == ["length=300", "length=900", "length=1500"]
     assert rows["ttft_median_s"].tolist() == [3.0, 9.0, 15.0]
     assert rows["n"].tolist() == [2, 2, 2]
-    build([tmp_path], only=["fig5"], texts=False)
+    assert main([str(tmp_path), "--only", "fig5", "--no-texts"]) == 0
     table = (tmp_path / "report" / "table.md").read_text()
     for title in ("made-up, needle length=300", "made-up, needle length=900", "made-up, needle length=1500"):
         assert f"**{title}**" in table

@@ -10,12 +10,13 @@ from synthetic_results import METHODS, made_up_records, pruned, write_run
 
 from lazybench.report import paper
 from lazybench.report.__main__ import main as report
-from lazybench.report.frame import by_sample, paired, records_frame
+from lazybench.report.frame import by_sample, records_frame
 from lazybench.report.names import short_names
 from lazybench.report.of_run import write_run_report
 from lazybench.report.statistics import Estimate
 from lazybench.report.summary import summarise as summarise_frame
-from lazybench.report.tables import format_estimate, run_table, sections, table1, table2
+from lazybench.report.tables import run_table, sections, table1, table2
+from lazybench.report.text import format_estimate
 from lazybench.run.record import Record
 
 
@@ -81,7 +82,7 @@ def test_repeats_are_put_together_by_the_median_of_every_time():
         for record in records_of("qasper", "baseline")[:1] + records_of("qasper", "lazyllm")[:1]
         for repeat, ttft_s in enumerate((1.0, 1.2, 9.0))
     ]
-    rows = by_sample(paired(records_frame([repeats])))
+    rows = by_sample(records_frame([repeats]))
     assert rows["ttft_s"].tolist() == [1.2, 1.2]
     assert rows["same_steps_s"].tolist() == pytest.approx([1.2 + 0.1 * 11] * 2)
 
@@ -90,7 +91,7 @@ def test_a_run_without_a_baseline_takes_scores_and_bytes_from_another_but_never_
     measured = [replace(r, peak_memory_bytes=9, kv_bytes_end=8) for r in RECORDS if r.task == "qasper"]
     alone = [record for record in measured if record.method == "lazyllm" and record.params == METHODS[-1][1]]
     borrowing = [replace(record, params=pruned(keep=[0.3] * 3)) for record in alone]
-    rows = by_sample(paired(records_frame([borrowing, measured])))
+    rows = by_sample(records_frame([borrowing, measured]))
     own = rows[rows["params"] == alone[0].setting].set_index("sample_id")
     others = rows[rows["params"] == borrowing[0].setting].set_index("sample_id")
     for name in ("baseline_score", "baseline_kv_bytes_end", "baseline_output_tokens"):

@@ -54,21 +54,14 @@ def test_a_report_on_some_records_stands_on_these_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
+    "text",
     [
-        *(
-            ("tsk == 'qasper'", "task"),
-            ("task", "True or False|cannot be asked"),
-            ("task = 'qasper'", "cannot be asked"),
-        ),
-        *(("prompt_tokens > 'many'", "cannot be asked"), ("task @ 1", "BinOp"), ("@pandas", "cannot be asked")),
-        *(("task.str.len() > 3", "not allowed"), ("__import__('os').system('true')", "not allowed")),
-        *(("[method][0] == 'x'", "not allowed"), ("`task` == 'qasper'", "cannot be asked"), ("", "cannot be asked")),
-        *(("task == 'qasper'; prompt_tokens = 3", "cannot be asked"), ("(x := 3) == 3", "not allowed")),
+        *("tsk == 'qasper'", "task", "task = 'qasper'", "prompt_tokens > 'many'", "task @ 1", "@pandas", ""),
+        *("__import__('os').system('true')", "task == 'qasper'; prompt_tokens = 3", "(x := 3) == 3", "'"),
     ],
 )
-def test_a_condition_that_is_no_comparison_is_refused_in_one_line(text: str, word: str) -> None:
-    with pytest.raises(UserError, match=word) as caught:
+def test_a_condition_that_cannot_be_asked_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UserError, match="is not a condition on model, task, ") as caught:
         kept(text)
     assert "\n" not in str(caught.value)
 

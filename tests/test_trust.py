@@ -306,10 +306,10 @@ def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Pat
     COMMANDS["report"](tmp_path / "run")
     COMMANDS["leaderboard"](tmp_path / "run")
     pages = sorted((tmp_path / "run").rglob("*.html"))
-    for path, scripts in zip(pages, (2, 3, 3), strict=True):
-        page = re.sub(r"data:image/png;base64,[^\"]*", "", path.read_text())
+    for path in pages:
+        page = path.read_text()
         assert "1337" not in page
-        assert page.count("<script") == page.count("</script>") == scripts
+        assert page.count("<script") == page.count("</script>") == 1
         assert "<b>" not in page
     assert [path.name for path in pages] == ["leaderboard.html", "index.html", "index.html"]
 

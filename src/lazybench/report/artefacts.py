@@ -1,9 +1,9 @@
-"""Each table and figure of the paper by its name: what is drawn from the results, and written where."""
+"""Each table and figure by its name: what is drawn from the results, and written where."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas
@@ -17,6 +17,8 @@ from lazybench.report.figures.style import save
 from lazybench.report.names import timed, with_setting
 from lazybench.report.paper import TITLE
 from lazybench.report.results import WHERE, Results
+from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.report.text import markdown
 from lazybench.run.files import write_atomically
 
 CAPTIONS = {
@@ -28,6 +30,7 @@ CAPTIONS = {
     "fig6": "Figure 6: one pruning layer",
     "fig7": "Figure 7: prompt tokens computed over the generation steps",
 }
+TRADEOFF = "A point is a setting, a line joins a method's. KL divergence: geometric mean over samples, lower is closer."
 FORMATS = ("md", "png", "csv", "tex", "pdf")
 Drawn = tuple[str, str, Figure]  # file name, caption, figure
 
@@ -51,20 +54,30 @@ def build_figures(results: Results, wanted: Sequence[str]) -> Iterator[Drawn]:
         name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
         yield name, CAPTIONS["fig2"], fig2.draw(*fig2.read_attention(path))
     if "fig6" in wanted and fig6.one_layer_rows(summary, results.layers, "fidelity_top1")["layer"].notna().any():
-        for suffix, column in _qualities(summary):
-            yield f"fig6{suffix}", CAPTIONS["fig6"], fig6.draw(summary, results.layers, column)
+        yield from _by_quality("fig6", summary, lambda column: fig6.draw(summary, results.layers, column))
     if "fig7" in wanted and (figure := fig7.draw(results.labelled, results.layers)).axes:
         yield "fig7", CAPTIONS["fig7"], figure
-    models = list(dict.fromkeys(summary["model"])) if "fig5" in wanted and timed(summary) else []
-    for model in models:
-        rows, name = summary[summary["model"] == model], f"fig5_{file_name(model)}" if len(models) > 1 else "fig5"
-        for suffix, column in _qualities(rows):
-            yield name + suffix, f"{CAPTIONS['fig5']}, {model}", tradeoff.draw(rows, column)
+    for name, _, rows in _by_model("fig5", summary) if "fig5" in wanted and timed(summary) else ():
+        yield from _by_quality(name, rows, lambda column, rows=rows: tradeoff.draw(rows, column))  # type: ignore[misc]
 
 
-def _qualities(summary: pandas.DataFrame) -> list[tuple[str, str]]:
-    """Each quality that was measured with its part of a file's name; the first has none."""
-    return [("_fidelity" if place else "", name) for place, name in enumerate(tradeoff.qualities(summary))]
+def tradeoffs(settings: pandas.DataFrame, name: str = "tradeoff", across: str | None = None) -> Iterator[Drawn]:
+    """Quality over speed for each model that was judged on at least ten samples; see ``settings_figure``."""
+    for file, model, rows in _by_model(name, settings):
+        if rows["n"].max() >= LEAST_SAMPLES and (across is None or rows[across].notna().any()):
+            yield file, f"{model}. {TRADEOFF}", tradeoff.settings_figure(rows, across)
+
+
+def _by_model(name: str, rows: pandas.DataFrame) -> list[tuple[str, str, pandas.DataFrame]]:
+    """Each model's rows, with its name behind the file's where there are several."""
+    models = [(str(model), of) for model, of in rows.groupby("model", sort=False)] if len(rows) else []
+    return [(f"{name}_{file_name(model)}" if len(models) > 1 else name, model, of) for model, of in models]
+
+
+def _by_quality(name: str, rows: pandas.DataFrame, draw: Callable[[str], Figure]) -> Iterator[Drawn]:
+    """A figure for each quality that was measured, ``fidelity`` behind the second one's name."""
+    for place, column in enumerate(tradeoff.qualities(rows)):
+        yield name + ("_fidelity" if place else ""), CAPTIONS[name[:4]], draw(column)
 
 
 def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
@@ -94,24 +107,25 @@ def prepare(out: Path | None, folders: Sequence[Path], name: str, formats: str) 
 
 
 def write_table(name: str, caption: str, table: pandas.DataFrame, out: Path, formats: Sequence[str]) -> None:
-    """Markdown, CSV and LaTeX, as asked."""
+    """Markdown, CSV and LaTeX (for the ``booktabs`` package), as asked."""
     if "md" in formats:
-        write_text(out / f"{name}.md", f"{caption}. Paper: {TITLE}\n\n{tables.markdown(table)}")
+        write_atomically(out / f"{name}.md", f"{caption}. Paper: {TITLE}\n\n{markdown(table)}".encode())
     if "csv" in formats:
-        write_text(out / f"{name}.csv", table.to_csv(index=False))
+        write_atomically(out / f"{name}.csv", table.to_csv(index=False).encode())
     if "tex" in formats:
-        write_text(out / f"{name}.tex", tables.latex(table, caption, f"tab:{name}"))
+        styler = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+        caption = caption.replace("%", r"\%")
+        write_atomically(
+            out / f"{name}.tex", styler.to_latex(hrules=True, caption=caption, label=f"tab:{name}").encode()
+        )
 
 
-def write_figure(name: str, figure: Figure, out: Path, formats: Sequence[str]) -> None:
-    """PNG and PDF, as asked."""
-    for kind in {"png", "pdf"} & set(formats):
-        save(figure, out / f"{name}.{kind}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file at once or not at all; see ``write_atomically``."""
-    write_atomically(path, text.encode("utf-8"))
+def write_figures(figures: Sequence[Drawn], out: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
+    """PNG always, for the page, and PDF where asked; gives each one's name and caption."""
+    for name, _, figure in figures:
+        for kind in {"png", *({"pdf"} & set(formats))}:
+            save(figure, out / f"{name}.{kind}")
+    return [(name, caption) for name, caption, _ in figures]
 
 
 def file_name(text: str) -> str:

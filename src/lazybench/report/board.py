@@ -13,23 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas
-from matplotlib.figure import Figure
 
 from lazybench.errors import UserError, command
-from lazybench.report.artefacts import add_options, file_name, prepare, write_figure, write_text
-from lazybench.report.figures import front
-from lazybench.report.leaderboard import FLOPS, MEMORY, Section, matrix, measured_settings, readable, sections
-from lazybench.report.page import inline, render
+from lazybench.report.artefacts import add_options, prepare, tradeoffs, write_figures
+from lazybench.report.leaderboard import MEMORY, Section, measured_settings, readable, sections
+from lazybench.report.page import render
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import LEAST_SAMPLES
-from lazybench.report.tables import markdown
+from lazybench.report.text import markdown
+from lazybench.run.files import write_atomically
 
 READING = (
     "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over samples; first: of "
     "the first token, which the prefill alone decides; later: of the others.",
     "Fixed: what the settings of a row have in common. Same token %: of the plain model's tokens. Decoding step x: "
-    "method over plain model. FLOPs ratio: FLOPs of the plain prefill over the method's. TTFT speedup: where the same "
-    "settings were timed at an equal FLOPs ratio.",
+    "method over plain model. FLOPs ratio: FLOPs of the plain prefill over the method's. TTFT speedup: of the "
+    "same samples, where they were timed.",
     "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: its inverse.",
     f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
     "Each method at this ratio on its own curve, between two of its settings that are neighbours: linear in the "
@@ -39,15 +38,14 @@ READING = (
 MATRIX_READING = (
     "Row over column: the ratio of their KL divergences on the same samples, geometric mean. +: the row is closer to "
     "the plain model, -: further (the 95% interval leaves out 1); ++ and --: the sign test says so too, corrected for "
-    "the number of pairs (Holm). No mark: undecided; --formats csv says how many samples would decide it."
+    "the number of pairs (Holm). No mark: undecided."
 )
 
 
 def write_leaderboard(
     results: Results, out: Path, command: str, speeds: Sequence[float] | None = None, formats: Sequence[str] = ("png",)
 ) -> None:
-    """Write leaderboard.md, leaderboard.html and front.png (one for each model); with the format csv also
-    leaderboard.csv, comparisons.csv and settings.csv.
+    """Write leaderboard.md, leaderboard.html and front.png (one for each model).
 
     Raises:
         UserError: no record has a divergence.
@@ -58,11 +56,6 @@ def write_leaderboard(
             "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
         )
     settings, tables = measured_settings(results), [section.table() for section in found]
-    compared = [section.comparisons() for section in found]
-    if "csv" in formats:
-        for name, table in (("settings", settings), ("leaderboard", tables), ("comparisons", compared)):
-            whole = table if isinstance(table, pandas.DataFrame) else pandas.concat(table)
-            write_text(out / f"{name}.csv", whole.to_csv(index=False))
     # rows without a number are told of in words
     shown = [
         (section.title, readable(table if section.matched != MEMORY else table[table["n"] > 0]))
@@ -70,28 +63,26 @@ def write_leaderboard(
         if table["n"].any()
     ]
     shown += [(f"{model}: every setting", readable(rows)) for model, rows in settings.groupby("model", sort=False)]
-    matrices = [(s.title, matrix(pairs)) for s, pairs in zip(found, compared, strict=True) if len(pairs)]
-    notes = [*_notes(found, tables), *results.notes]
-    parts = [
-        f"Built by `{command}`\n",
+    matrices = [(section.title, pairs) for section in found if len(pairs := section.matrix())]
+    built, notes = f"Built by `{command}`", [*READING, *_notes(found, tables), *results.notes]
+    text = [
+        f"{built}\n",
         *(f"**{title}**\n\n{markdown(table)}" for title, table in shown),
-        "  \n".join([*READING, *notes]) + "\n",
+        "  \n".join(notes) + "\n",
         *([f"Pairwise comparisons. {MATRIX_READING}\n"] if matrices else []),
         *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
     ]
-    write_text(out / "leaderboard.md", "\n".join(parts))
-    figures = _fronts(settings)
-    for name, figure in figures:
-        write_figure(name, figure, out, formats)
+    write_atomically(out / "leaderboard.md", "\n".join(text).encode())
+    fronts = [*tradeoffs(settings, "front", "flops_ratio"), *tradeoffs(settings, "front_memory", "memory_ratio")]
     render(
         out / "leaderboard.html",
         "leaderboard.html",
-        command=command,
-        notes=notes,
-        figures=[(name, front.CAPTION, inline(figure)) for name, figure in figures],
+        title="Leaderboard",
+        command=built,
         tables=shown,
-        reading=READING,
+        notes=notes,
         matrices=matrices,
+        figures=write_figures(fronts, out, formats),
         matrix_reading=MATRIX_READING,
     )
 
@@ -121,17 +112,6 @@ def _ratios(text: str) -> list[float]:
     if not 0 < found[0] < math.inf:
         raise UserError(f"--speeds {text} must be numbers above 0, as in 1.5,2,3")
     return found
-
-
-def _fronts(settings: pandas.DataFrame) -> list[tuple[str, Figure]]:
-    """One figure for each model, by FLOPs and by memory."""
-    models = list(settings.groupby("model", sort=False))
-    return [
-        (name + (f"_{file_name(str(model))}" if len(models) > 1 else ""), front.draw(rows, across, label))
-        for model, rows in models
-        for name, across, label in (("front", "flops_ratio", FLOPS), ("front_memory", "memory_ratio", MEMORY))
-        if rows[across].notna().any()
-    ]
 
 
 def _notes(found: Sequence[Section], tables: Sequence[pandas.DataFrame]) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from io import StringIO
 from pathlib import Path
@@ -93,25 +94,29 @@ def check_names(run: Run) -> dict[str, Check]:
 
     Which of the methods that were asked for a record is of, only measuring it anew would tell.
     """
-    model, noted = run.config["model"], run.provenance.get("model") or {}
-    resumed = run.provenance.get("resumed")
+    noted, resumed = run.provenance.get("model") or {}, run.provenance.get("resumed")
     commits = [run.provenance, *(resumed if isinstance(resumed, list) else ())]
     asked = [node for node in run.config.get("methods") or () if isinstance(node, dict)]
 
     def method(name: str, params: dict[str, Any]) -> tuple[str, str]:
         return name, json.dumps(without_folders(params), sort_keys=True)
 
-    def of_config(node: dict[str, Any]) -> tuple[str, str]:
-        made = build_method(str(node.get("method")), {key: value for key, value in node.items() if key != "method"})
-        return method(made.name, made.params)
-
-    known: dict[str, Callable[[], set[Any]]] = {
-        "model": lambda: {build(ModelSpec, model, "model").display_name(noted.get("quantization"))},
-        "method": lambda: {*map(of_config, asked)},
-        "commit": lambda: {None, *(str(facts.get("commit")) for facts in commits if isinstance(facts, dict))},
+    known: dict[str, tuple[Callable[[], set[Any]], Callable[[Record], Any]]] = {
+        "model": (
+            lambda: {build(ModelSpec, run.config["model"], "model").display_name(noted.get("quantization"))},
+            lambda record: record.model,
+        ),
+        "method": (
+            lambda: {method(made.name, made.params) for made in map(method_of, asked)},
+            lambda record: method(record.method, record.params),
+        ),
+        "commit": (
+            lambda: {None, *(str(facts.get("commit")) for facts in commits if isinstance(facts, dict))},
+            lambda record: record.commit,
+        ),
     }
     checks = {}
-    for name, allowed in known.items():
+    for name, (allowed, of) in known.items():
         checks[name] = check = Check("as the run's configuration and provenance say", expected=len(run.records))
         try:
             if not (values := allowed()):
@@ -119,18 +124,27 @@ def check_names(run: Run) -> dict[str, Check]:
         except UserError as error:
             check.not_checked.append(f"not checked: {error}")
             continue
-        for record in run.records:
-            found = method(record.method, record.params) if name == "method" else getattr(record, name)
-            check.compared += 1
-            if found not in values:
-                check.different.append(f"{where(record)}: {name} {found}, which is not of this run")
+        check.compared = len(run.records)
+        others = [record for record in run.records if of(record) not in values]
+        check.different += [f"{where(record)}: {name} {of(record)}, which is not of this run" for record in others]
     return checks
+
+
+def method_of(node: dict[str, Any]) -> Any:
+    """A registered method with its parameters as plain data; nothing is imported for it.
+
+    Raises:
+        UserError: no such method or parameter, or a value that is not allowed.
+    """
+    return build_method(str(node.get("method")), {name: value for name, value in node.items() if name != "method"})
 
 
 def check_columns(run: Run) -> dict[str, Check]:
     """Compute every column again that follows from others of its record; by the column's name."""
-    cost, held = _layer_cost(run), measured_columns(run)
-    checks: dict[str, Check] = {}
+    noted, cost = run.provenance.get("layer_cost"), None
+    with suppress(TypeError):  # not what a run notes: what follows from it isn't checked, and is named
+        cost = LayerCost(**noted) if isinstance(noted, dict) else None
+    held, checks = measured_columns(run), dict[str, Check]()
     for record in run.records:
         for name, anew in () if record.error is not None else _following(record, cost):
             check = checks.setdefault(name, Check("computed again from the record", expected=held.get(name, 0)))
@@ -140,11 +154,11 @@ def check_columns(run: Run) -> dict[str, Check]:
 
 def measured_columns(run: Run) -> dict[str, int]:
     """The columns that hold a measurement, and in how many records that did not fail."""
-    blank = {field.name: field.default for field in fields(Record) if field.name not in NAMES}
     measured = [record for record in run.records if record.error is None]
     held = {
-        name: sum(getattr(record, name) not in (default, None) for record in measured)
-        for name, default in blank.items()
+        one.name: sum(getattr(record, one.name) not in (one.default, None) for record in measured)
+        for one in fields(Record)
+        if one.name not in NAMES
     }
     return {name: count for name, count in held.items() if count}
 
@@ -167,19 +181,11 @@ def _following(record: Record, cost: LayerCost | None) -> Iterator[tuple[str, An
     except (ArithmeticError, TypeError, ValueError):  # counts that no run has: no tokens, other layers
         yield "flops_ratio", math.nan
         return
-    share = record.prompt_tokens_computed or 0.0
     came_back = by_step and by_step[0] != by_step[-1]
-    read_twice = share > 1 and record.other_flops  # the model itself as the draft: its layer runs are listed nowhere
+    # the model itself as the draft: its layer runs are listed nowhere
+    read_twice = (record.prompt_tokens_computed or 0.0) > 1 and record.other_flops
     if not came_back and not read_twice:
         yield "prompt_tokens_computed", computed
-
-
-def _layer_cost(run: Run) -> LayerCost | None:
-    noted = run.provenance.get("layer_cost")
-    try:
-        return LayerCost(**noted) if isinstance(noted, dict) else None
-    except TypeError:
-        return None
 
 
 def where(record: Record) -> str:
@@ -203,17 +209,15 @@ def check_summary(run: Run) -> dict[str, Check]:
     check = Check("cells computed again from samples.jsonl", expected=anew.size)
     try:
         stored = pandas.read_csv(path)
+        if list(stored) != list(anew) or len(stored) != len(anew):
+            raise ValueError(f"it has {stored.shape} rows and columns, {anew.shape} anew; columns {list(anew)}")
     except ValueError as error:
-        check.different.append(f"it cannot be read: {' '.join(str(error).split())}")
+        check.different.append(f"it cannot be compared: {' '.join(str(error).split())}")
         return {"summary.csv": check}
-    if list(stored.columns) != list(anew.columns) or len(stored) != len(anew):
-        shapes = f"{stored.shape} rows and columns, {anew.shape} anew; columns {list(anew.columns)}"
-        check.different.append(f"it has {shapes}")
-        return {"summary.csv": check}
-    for row in range(len(anew)):
-        named = [str(anew[name][row]) for name in ("category", "task", "method", "params")]
-        for column in anew.columns:
-            check.compare(f"row {row + 1} ({' '.join(named)}) {column}", stored[column][row], anew[column][row])
+    for row, (old, new) in enumerate(zip(stored.to_dict("records"), anew.to_dict("records"), strict=True), 1):
+        named = " ".join(str(new[name]) for name in ("category", "task", "method", "params"))
+        for column in anew:
+            check.compare(f"row {row} ({named}) {column}", old[column], new[column])
     return {"summary.csv": check}
 
 

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy
 import pandas
 
 from lazybench.methods import family
 from lazybench.report import statistics
-from lazybench.report.frame import settings_label
-from lazybench.report.statistics import KL_FLOOR, Estimate, Measured
+from lazybench.report.statistics import KL_FLOOR, Estimate, by_task
 
-Ratios = dict[tuple[str, str], float]  # of a method and its params
-LOGARITHMIC = ("fidelity_kl", "fidelity_first_kl", "fidelity_later_kl")
-QUANTITIES = (*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio")
+Pair = tuple[str, str]  # a method and its family
+TIMES = ("ttft_speedup", "decode_step")
+LOGARITHMIC = ["fidelity_kl", "fidelity_first_kl", "fidelity_later_kl", *TIMES]
+QUANTITIES = [*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio"]
 WHOLE = 1.02  # ratio of FLOPs or memory below which a prompt counts as not pruned
 
 
@@ -35,39 +36,19 @@ class Curve:
     family: str  # what its settings have in common, in words: "variant=continue depth=0.25"
     speeds: tuple[float, ...]
     settings: tuple[pandas.DataFrame, ...]  # for each its samples by task and id, with QUANTITIES as columns
-    params: tuple[str, ...]
     whole: tuple[bool, ...]  # which settings leave most prompts as they are: between them and others is nothing
-
-    @property
-    def labels(self) -> list[str]:
-        """Each setting for people."""
-        return [settings_label(self.method, params) for params in self.params]
 
     def at(self, speed: float) -> pandas.DataFrame:
         """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
-        found = self._neighbours(speed)
-        if found is None:
+        found = between(self.speeds, speed)
+        if found is None or (found[2] and (self.whole[found[0]] or self.whole[found[1]])):
             return self.settings[0][:0]
         first, second, share = found
         one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
-        logs = list(LOGARITHMIC)
         mixed = (1 - share) * one + share * other
-        mixed[logs] = numpy.exp((1 - share) * _log(one[logs]) + share * _log(other[logs]))
+        logs = [numpy.log(side[LOGARITHMIC].clip(lower=KL_FLOOR)) for side in (one, other)]
+        mixed[LOGARITHMIC] = numpy.exp((1 - share) * logs[0] + share * logs[1])
         return mixed[mixed["fidelity_kl"].notna()]
-
-    def timed_at(self, speed: float, times: Mapping[tuple[str, str], float]) -> float:
-        """A ratio of times that is known for each (method, params), at this speed; NaN where it is not."""
-        found = self._neighbours(speed)
-        if found is None:
-            return math.nan
-        first, second, share = found
-        ends = [times.get((self.method, self.params[place]), math.nan) for place in (first, second)]
-        return ends[0] ** (1 - share) * ends[1] ** share if share else ends[0]
-
-    def _neighbours(self, speed: float) -> tuple[int, int, float] | None:
-        """``between``, and None too where one of the two leaves most prompts whole."""
-        found = between(self.speeds, speed)
-        return None if found and found[2] and (self.whole[found[0]] or self.whole[found[1]]) else found
 
 
 def between(speeds: tuple[float, ...], speed: float) -> tuple[int, int, float] | None:
@@ -85,79 +66,102 @@ def between(speeds: tuple[float, ...], speed: float) -> tuple[int, int, float] |
     return None
 
 
-def curves_of(samples: pandas.DataFrame, speedups: Ratios | None = None) -> list[Curve]:
-    """The curves of one model's samples, the baseline's left out.
+@dataclass(frozen=True)
+class Setting:
+    """A method at one setting."""
+
+    method: str
+    params: str
+    samples: pandas.DataFrame  # by task and id, with QUANTITIES and all else as columns
+
+    @property
+    def family(self) -> str:
+        """What it has in common with the other settings of its curve, in words."""
+        return family(self.method, json.loads(self.params))
+
+    @cached_property
+    def flops_ratio(self) -> float:
+        """Of all samples' work together, as if each plain prefill were as long, each task with the same weight: half of
+        the prompts at 2x and the others left whole are 1.33x.
+        """
+        work = 1.0 / self.samples["flops_ratio"]
+        return 1.0 / statistics.mean(by_task(work, work.index.get_level_values("task")))
+
+    @cached_property
+    def memory_ratio(self) -> float:
+        """The plain model's KV cache over KV cache and Aux Cache at the end, the median; NaN where it was not noted."""
+        ratio = 1.0 / (self.samples["kv_ratio"] + self.samples["aux_ratio"].fillna(0))
+        return statistics.median_ratio(by_task(ratio, ratio.index.get_level_values("task"))).value
+
+
+def judged(samples: pandas.DataFrame) -> list[tuple[str, list[Setting]]]:
+    """Each model, with what tells its rows from others, and its settings that were compared with the plain model's.
 
     Args:
         samples: from ``by_sample``.
-        speedups: the speed of each (method, params); those without one are left out. None: ``flops_ratios``.
     """
-    speeds_of = flops_ratios(samples) if speedups is None else speedups
-    families: dict[tuple[str, str], list[tuple[float, str, bool, pandas.DataFrame]]] = {}
-    for (method, params), rows in quantities(samples):
-        speed = speeds_of.get((method, params), math.nan)
-        if not math.isnan(speed) and rows["fidelity_kl"].notna().any():
-            spared = bool((rows["flops_ratio"].median() if speedups is None else speed) < WHOLE)
-            setting = (speed, params, spared, rows[list(QUANTITIES)])
-            families.setdefault((method, family(method, json.loads(params))), []).append(setting)
-    found = []
-    for (method, common), settings in families.items():
-        settings.sort(key=lambda setting: setting[:2])
-        speeds, chosen, whole, frames = zip(*settings, strict=True)
-        found.append(Curve(method, common, speeds, frames, chosen, whole))
-    return found
-
-
-def quantities(samples: pandas.DataFrame) -> list[tuple[tuple[str, str], pandas.DataFrame]]:
-    """Each method and its params but the baseline, with its samples by task and id: ``QUANTITIES`` and all else."""
     steps, kv = samples["baseline_output_tokens"], samples["baseline_kv_bytes_end"]
     total = steps * samples["fidelity_kl"] - samples["fidelity_first_kl"]
     rows = samples.assign(
         fidelity_later_kl=(total.clip(lower=0) / (steps - 1)).where(steps > 1),
         kv_ratio=samples["kv_bytes_end"] / kv,
         aux_ratio=samples["aux_bytes_end"] / kv,
+        ttft_speedup=samples["baseline_ttft_s"] / samples["ttft_s"],
+        decode_step=samples["decode_step_s"] / samples["baseline_decode_step_s"],
     )
-    rows = rows[rows["method"] != "baseline"].set_index(["task", "sample_id"])
-    return [((str(method), str(params)), of) for (method, params), of in rows.groupby(["method", "params"], sort=False)]
+    rows = rows[rows["fidelity_kl"].notna() & (rows["method"] != "baseline")].set_index(["task", "sample_id"])
+    found: dict[str, list[Setting]] = {}
+    for (model, told, method, params), of in rows.groupby(["model", "setting", "method", "params"], sort=False):
+        found.setdefault(f"{model} {told}".strip(), []).append(Setting(str(method), str(params), of))
+    return list(found.items())
 
 
-def flops_ratios(samples: pandas.DataFrame) -> Ratios:
-    """Of all samples' work together, as if each plain prefill were as long, each task with the same weight: half of the
-    prompts at 2x and the others left whole are 1.33x.
+def curves_of(settings: Sequence[Setting], speed: str) -> list[Curve]:
+    """The curves through one model's settings.
+
+    Args:
+        speed: ``flops_ratio`` or ``memory_ratio``; settings without one are left out.
     """
-    return {
-        pair: 1.0 / statistics.mean(Measured.of(1.0 / rows["flops_ratio"], None, rows.index.get_level_values("task")))
-        for pair, rows in quantities(samples)
-    }
-
-
-def memory_ratios(samples: pandas.DataFrame) -> Ratios:
-    """The plain model's KV cache over KV cache and Aux Cache at the end, the median; without those that don't say."""
-    found = {}
-    for pair, rows in quantities(samples):
-        ratio = 1.0 / (rows["kv_ratio"] + rows["aux_ratio"].fillna(0))
-        if ratio.notna().any():
-            found[pair] = statistics.median_ratio(Measured.of(ratio, None, ratio.index.get_level_values("task"))).value
+    families: dict[Pair, list[tuple[float, str, bool, pandas.DataFrame]]] = {}
+    for one in settings:
+        ratio = float(getattr(one, speed))
+        if not math.isnan(ratio):
+            whole = bool((one.samples["flops_ratio"].median() if speed == "flops_ratio" else ratio) < WHOLE)
+            curve = families.setdefault((one.method, one.family), [])
+            curve.append((ratio, one.params, whole, one.samples[QUANTITIES]))
+    found = []
+    for (method, common), of in families.items():
+        speeds, _, spared, frames = zip(*sorted(of, key=lambda setting: setting[:2]), strict=True)
+        found.append(Curve(method, common, speeds, frames, spared))
     return found
 
 
-def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:
-    """Geometric mean over the samples of a curve, in nats; every sample weighs the same."""
-    values = samples[name].dropna()
+def numbers(samples: pandas.DataFrame) -> dict[str, object]:
+    """What a table says of a setting's samples, or of a curve's at one speed."""
+    scored = samples[samples["score"].notna() & samples["baseline_score"].notna()]
+    relative = Estimate(math.nan)
+    if len(scored):
+        relative = statistics.relative_score(_tasks(scored["score"]), _tasks(scored["baseline_score"]))
+    return {
+        "n": len(samples),
+        **divergence(samples["fidelity_kl"]).columns("kl"),
+        "kl_first": divergence(samples["fidelity_first_kl"]).value,
+        "kl_later": divergence(samples["fidelity_later_kl"]).value,
+        **statistics.mean_score(_tasks(samples["fidelity_top1"])).columns("same_token"),
+        **relative.columns("relative_score"),
+        **statistics.median_ratio(_tasks(samples["ttft_speedup"])).columns("ttft_speedup"),
+        **statistics.median_ratio(_tasks(samples["decode_step"])).columns("decode_step"),
+        **{name: samples[name].mean() for name in ("kv_ratio", "aux_ratio")},
+    }
+
+
+def divergence(values: pandas.Series) -> Estimate:
+    """Geometric mean over samples, in nats; every sample weighs the same."""
+    values = values.dropna()
     return statistics.compare_divergences(values, numpy.ones(len(values))).estimate
 
 
-def same_token(samples: pandas.DataFrame) -> Estimate:
-    """Share of the plain model's tokens that are predicted too; every task weighs the same."""
-    return statistics.mean_score(by_task(samples["fidelity_top1"]))
-
-
-def by_task(values: pandas.Series) -> Measured:
-    """A curve's samples with their tasks; as of one task where some task has one sample, which knows no spread."""
-    tasks = values.index.get_level_values("task") if len(values) else None
-    measured = Measured.of(values, None, tasks)
-    return measured if all(len(task) > 1 for task in measured.by_task()) else Measured.of(values)
-
-
-def _log(values: pandas.DataFrame) -> pandas.DataFrame:
-    return values.clip(lower=KL_FLOOR).map(math.log, na_action="ignore")
+def _tasks(values: pandas.Series) -> list[statistics.Array]:
+    """As of one task where some task has one sample, which knows no spread."""
+    tasks = by_task(values, values.index.get_level_values("task"))
+    return tasks if all(len(task) > 1 for task in tasks) else by_task(values)

@@ -6,37 +6,23 @@ in scores and shares every task does, as in summaries.
 
 from __future__ import annotations
 
-import json
-import math
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
 import pandas
 
-from lazybench.methods import family, title
+from lazybench.methods import title
 from lazybench.report import statistics
-from lazybench.report.curves import (
-    Curve,
-    Ratios,
-    by_task,
-    curves_of,
-    divergence,
-    flops_ratios,
-    memory_ratios,
-    quantities,
-    same_token,
-)
+from lazybench.report.curves import Curve, curves_of, judged, numbers
 from lazybench.report.frame import settings_label
 from lazybench.report.results import Results
-from lazybench.report.statistics import CONFIDENCE, Comparison, Estimate, Measured
-from lazybench.report.tables import formatted, number
+from lazybench.report.statistics import CONFIDENCE, Estimate
+from lazybench.report.text import formatted, number
 
 FLOPS, MEMORY = "FLOPs ratio", "memory ratio"
 MATCHED = {FLOPS: (1.5, 2.0, 3.0), MEMORY: (1.25, 1.5, 2.0, 4.0)}
-TIMES = {"ttft_speedup": ("baseline_ttft_s", "ttft_s"), "decode_step": ("decode_step_s", "baseline_decode_step_s")}
 COLUMNS = {  # of a table for people: heading, digits and factor
     "flops_ratio": ("FLOPs ratio", 2, 1.0),
     "kl": ("KL nats", 3, 1.0),
@@ -52,8 +38,6 @@ COLUMNS = {  # of a table for people: heading, digits and factor
     "lowest": ("measured from", 2, 1.0),
     "highest": ("to", 2, 1.0),
 }
-Times = dict[tuple[str, str, str], list[tuple[float, dict[str, float]]]]
-EQUAL_WORK = 0.03  # FLOPs ratios that differ by less are of prompts of one length
 
 
 @dataclass(frozen=True)
@@ -64,7 +48,6 @@ class Section:
     matched: str  # FLOPS or MEMORY
     ratio: float
     curves: tuple[Curve, ...]
-    times: dict[str, Ratios] = field(default_factory=dict)  # by name: see TIMES
 
     @property
     def title(self) -> str:
@@ -89,53 +72,35 @@ class Section:
         """Numbers, one row a method, the closest to the plain model first, those without any last."""
         rows = [
             {
-                "model": self.model,
-                "matched": self.matched,
-                "ratio": self.ratio,
                 "method": name,
                 "family": curve.family,
-                "settings": "; ".join(curve.labels),
                 "lowest": curve.speeds[0],
                 "highest": curve.speeds[-1],
-                **{kind: curve.timed_at(self.ratio, known) for kind, known in self.times.items()},
-                **_numbers(samples),
+                **numbers(samples),
             }
             for name, curve, samples in zip(self.names, self.curves, self.samples, strict=True)
         ]
         return pandas.DataFrame(rows).sort_values("kl", na_position="last", kind="stable", ignore_index=True)
 
-    def comparisons(self) -> pandas.DataFrame:
-        """Every two methods on the samples that both have: one row for each order of the two.
-
-        ``kl_ratio``: the geometric mean of the first's divergence over the second's; ``result``: "closer" or "further"
-        where the 95% interval leaves out 1, "undecided" else; ``p_holm``: of the sign test, corrected for the pairs.
+    def matrix(self) -> pandas.DataFrame:
+        """Row against column, of every two methods on the samples that both have: the geometric mean of the ratio of
+        their divergences, and who is closer to the plain model, as ``board.MATRIX_READING`` says.
         """
-        pairs = list(combinations([place for place, samples in enumerate(self.samples) if len(samples)], 2))
-        found = [self._compare(*pair) for pair in pairs]
+        there = [place for place, samples in enumerate(self.samples) if len(samples)]
+        pairs = list(combinations(there, 2))
+        both = [[self.samples[place]["fidelity_kl"] for place in pair] for pair in pairs]
+        found = [statistics.compare_divergences(*one.align(other, join="inner")) for one, other in both]
         corrected = statistics.holm([one.p_sign if one.samples else 1.0 for one in found])
-        rows = []
+        cells: dict[tuple[int, int], str] = {}
         for (first, second), one, p_holm in zip(pairs, found, corrected, strict=True):
-            for names, turned in (((first, second), one.estimate), ((second, first), _inverse(one.estimate))):
-                rows.append(
-                    {
-                        "model": self.model,
-                        "matched": self.matched,
-                        "ratio": self.ratio,
-                        "method": self.names[names[0]],
-                        "against": self.names[names[1]],
-                        **turned.columns("kl_ratio"),
-                        "n": one.samples,
-                        "result": _result(turned),
-                        "p_sign": one.p_sign,
-                        "p_holm": p_holm,
-                        "samples_to_decide": one.samples_to_decide,
-                    }
-                )
-        return pandas.DataFrame(rows)
-
-    def _compare(self, first: int, second: int) -> Comparison:
-        one, other = self.samples[first]["fidelity_kl"].align(self.samples[second]["fidelity_kl"], join="inner")
-        return statistics.compare_divergences(one, other)
+            ratio, marks = one.estimate, 1 + (p_holm < 1 - CONFIDENCE)
+            inverse = Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
+            for pair, kl in (((first, second), ratio), ((second, first), inverse)):
+                result = "" if not kl.excludes(1) else "+" if kl.high < 1 else "-"
+                cells[pair] = f"{number(kl.value, 2)} {result * marks}".strip()
+        names = [self.names[place] for place in there]
+        columns = {self.names[of]: [cells.get((place, of), "") for place in there] for of in there}
+        return pandas.DataFrame({"method": names, **columns}) if pairs else pandas.DataFrame()
 
 
 def sections(results: Results, ratios: Sequence[float] | None = None) -> list[Section]:
@@ -145,38 +110,33 @@ def sections(results: Results, ratios: Sequence[float] | None = None) -> list[Se
         ratios: FLOPs ratios; None: those of ``MATCHED``.
     """
     found = []
-    times = _times(results.samples)
-    for model, samples in judged_samples(results):
-        known = _of_equal_work(times, samples["model"].iloc[0], samples)
-        if curves := curves_of(samples):
-            at = ratios or MATCHED[FLOPS]
-            found += [Section(model, FLOPS, ratio, tuple(curves), known) for ratio in at]
-        if curves := curves_of(samples, memory_ratios(samples)):
-            at_memory = [Section(model, MEMORY, ratio, tuple(curves)) for ratio in MATCHED[MEMORY]]
+    for model, settings in judged(results.samples):
+        if curves := tuple(curves_of(settings, "flops_ratio")):
+            found += [Section(model, FLOPS, ratio, curves) for ratio in ratios or MATCHED[FLOPS]]
+        if curves := tuple(curves_of(settings, "memory_ratio")):
+            at_memory = [Section(model, MEMORY, ratio, curves) for ratio in MATCHED[MEMORY]]
             found += [section for section in at_memory if any(map(len, section.samples))]
     return found
 
 
-def judged_samples(results: Results) -> list[tuple[str, pandas.DataFrame]]:
-    """Each model with what tells its rows from others, and its rows of ``by_sample`` that were compared with the plain
-    model's.
-    """
-    judged = results.samples[results.samples["fidelity_kl"].notna()]
-    groups = judged.groupby(["model", "setting"], sort=False)
-    return [(f"{model} {setting}".strip(), rows) for (model, setting), rows in groups]
-
-
 def measured_settings(results: Results) -> pandas.DataFrame:
     """Every setting that was judged, by model and rising FLOPs ratio: what it saves, what it holds, what it loses."""
-    rows = []
-    for model, samples in judged_samples(results):
-        flops, memory = flops_ratios(samples), memory_ratios(samples)
-        for (method, params), of_setting in quantities(samples):
-            about = {"model": model, "method_name": method, "method": title(method)}
-            about |= {"settings": settings_label(method, params), "family": family(method, json.loads(params))}
-            ratio = memory.get((method, params), math.nan)
-            saved = {"flops_ratio": flops[method, params], "memory_ratio": ratio, "memory": 1 / ratio}
-            rows.append({**about, **saved, **_numbers(of_setting)})
+    rows = [
+        {
+            "model": model,
+            "method_name": one.method,
+            "params": one.params,
+            "family": one.family,
+            "method": title(one.method),
+            "settings": settings_label(one.method, one.params),
+            "flops_ratio": one.flops_ratio,
+            "memory_ratio": one.memory_ratio,
+            "memory": 1 / one.memory_ratio,
+            **numbers(one.samples),
+        }
+        for model, settings in judged(results.samples)
+        for one in settings
+    ]
     table = pandas.DataFrame(rows)
     return table.sort_values(["model", "flops_ratio"], kind="stable", ignore_index=True) if rows else table
 
@@ -193,75 +153,3 @@ def readable(table: pandas.DataFrame) -> pandas.DataFrame:
         columns[heading] = formatted(table, name, digits, factor) if name in table else []
     columns["n"] = [str(n) if n else "" for n in table["n"]]
     return pandas.DataFrame({name: cells for name, cells in columns.items() if any(cells)})
-
-
-def matrix(comparisons: pandas.DataFrame) -> pandas.DataFrame:
-    """Row against column: the ratio of their divergences, and who is closer to the plain model."""
-    names = list(dict.fromkeys(comparisons["method"]))
-    marks = {"closer": "+", "further": "-", "undecided": ""}
-    cells = {
-        (row["method"], row["against"]): f"{number(row['kl_ratio'], 2)} "
-        + marks[row["result"]] * (1 + (row["p_holm"] < 1 - CONFIDENCE))
-        for row in comparisons.to_dict("records")
-    }
-    lines = [{"method": one, **{other: cells.get((one, other), "").strip() for other in names}} for one in names]
-    return pandas.DataFrame(lines)
-
-
-def _numbers(samples: pandas.DataFrame) -> dict[str, object]:
-    kl = divergence(samples)
-    scored = samples[samples["score"].notna() & samples["baseline_score"].notna()]
-    relative = Estimate(math.nan)
-    if len(scored):
-        relative = statistics.relative_score(by_task(scored["score"]), by_task(scored["baseline_score"]))
-    return {
-        "n": len(samples),
-        **kl.columns("kl"),
-        "kl_first": divergence(samples, "fidelity_first_kl").value,
-        "kl_later": divergence(samples, "fidelity_later_kl").value,
-        **same_token(samples).columns("same_token"),
-        **relative.columns("relative_score"),
-        "kv_ratio": samples["kv_ratio"].mean(),
-        "aux_ratio": samples["aux_ratio"].mean(),
-    }
-
-
-def _times(samples: pandas.DataFrame) -> Times:
-    """For each model by its plain name and each setting of a method that was timed: its FLOPs ratio there and the
-    medians of its ratios of times.
-    """
-    found: Times = defaultdict(list)
-    timed = samples[samples["baseline_ttft_s"].notna()]
-    for (model, _), rows in timed.groupby(["model", "setting"], sort=False):
-        saved = flops_ratios(rows)
-        for pair, of_setting in quantities(rows):
-            tasks = of_setting.index.get_level_values("task")
-            ratios = {
-                name: statistics.median_ratio(Measured.of(of_setting[above] / of_setting[below], None, tasks)).value
-                for name, (above, below) in TIMES.items()
-            }
-            found[str(model), *pair].append((saved[pair], ratios))
-    return found
-
-
-def _of_equal_work(times: Times, model: str, samples: pandas.DataFrame) -> dict[str, Ratios]:
-    """The ratios of times of each setting where it saved as much as in these samples: prompts of one length."""
-    found: dict[str, Ratios] = {}
-    for pair, saved in flops_ratios(samples).items():
-        known = times.get((model, *pair), [])
-        equal = [(abs(there - saved), place) for place, (there, _) in enumerate(known) if _equal(there, saved)]
-        for name, ratio in known[min(equal)[1]][1].items() if equal else ():
-            found.setdefault(name, {})[pair] = ratio
-    return found
-
-
-def _equal(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=EQUAL_WORK)
-
-
-def _inverse(ratio: Estimate) -> Estimate:
-    return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
-
-
-def _result(ratio: Estimate) -> str:
-    return "undecided" if not ratio.excludes(1) else "closer" if ratio.high < 1 else "further"

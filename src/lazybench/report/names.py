@@ -28,10 +28,10 @@ def short_names(rows: pandas.DataFrame) -> Names:
     }
 
 
-def settings_lines(names: Names) -> list[str]:
-    """``LazyLLM 1: depths=0.3 keep=0.5``, for each of ``short_names`` that has settings."""
-    labels = {name: settings_label(*key) for key, name in names.items()}
-    return [f"{name}: {label}" for name, label in labels.items() if label]
+def label_lines(names: Names) -> Names:
+    """``LazyLLM 1: depths=0.3 keep=0.5`` for each of ``short_names`` that has settings, else the name alone."""
+    labels = {key: settings_label(*key) for key in names}
+    return {key: f"{name}: {labels[key]}" if labels[key] else name for key, name in names.items()}
 
 
 def task_title(task: str, category: str, setting: str) -> str:

@@ -1,4 +1,4 @@
-"""What a table must say in words: how to read it, what its rows leave out, what makes its numbers less certain."""
+"""What a table must say in words: what comes first, how to read it, what makes its numbers less certain."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pandas
 
 from lazybench.report.frame import superseded
-from lazybench.report.names import category_rows, task_title
+from lazybench.report.names import category_rows, short_names, task_title, timed
 from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.report.text import formatted
 from lazybench.run.reading import Run, missing_shards
 
 READING = {  # by the column that it explains
@@ -20,6 +21,29 @@ READING = {  # by the column that it explains
     "paired ratios; ?: TTFT difference not significant. Decoding step x: method over baseline, above 1 is slower.",
     "flops_ratio": "FLOPs ratio: FLOPs of the plain prefill over the method's.",
 }
+
+
+def headline(summary: pandas.DataFrame) -> str:
+    """A page's first sentence: who is fastest and who stays closest to the baseline, where enough samples say so."""
+    rows = category_rows(summary)
+    n, names = rows["n"].max(), short_names(rows)
+    tables = len(rows[["model", "category", "task", "setting"]].drop_duplicates())
+    pruned = rows[~rows["method"].isin(["baseline", "plain"])].reset_index(drop=True)
+    if tables > 1 or pruned.empty:
+        return f"{tables} tables, {len(names)} methods with their settings, up to {n} samples in a row."
+    if n < LEAST_SAMPLES:
+        return f"A demonstration: {n} samples are too few for a claim."
+    speed = "ttft_speedup" if timed(pruned) else "flops_ratio"
+    said = []
+    for column, what, digits, sign in (
+        (speed, f"the highest {speed.replace('_', ' ').replace('ttft', 'TTFT').replace('flops', 'FLOPs')}", 2, 1),
+        ("fidelity_kl_median", "the lowest KL divergence from the baseline (median, nats)", 3, -1),
+    ):
+        if pruned[column].notna().any():
+            best = pruned.iloc[[int((sign * pruned[column]).argmax())]]
+            (key,) = zip(best["method"], best["params"], strict=True)
+            said.append(f"{names[key]} has {what}: {formatted(best, column, digits)[0]}")
+    return f"{'; '.join(said)} (n={n})."
 
 
 def reading(summary: pandas.DataFrame) -> str:

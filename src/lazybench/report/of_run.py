@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lazybench.report.figures.style import save
-from lazybench.report.figures.tradeoff import draw
-from lazybench.report.names import with_setting
+from lazybench.report.artefacts import TRADEOFF, write_figures
+from lazybench.report.figures import tradeoff
+from lazybench.report.leaderboard import measured_settings
+from lazybench.report.names import category_rows, short_names, with_setting
 from lazybench.report.page import write_page
 from lazybench.report.results import Results
 from lazybench.run.reading import read_run
@@ -24,5 +25,10 @@ def write_run_report(folder: Path) -> None:
     # written before the marker of its end, and for one shard alone: neither is a fault of this table
     results = Results((replace(run, finished=True, config={**run.config, "shard": "0/1"}),))
     results.write_summary(run.path)
-    save(draw(with_setting(results.summary)), run.path / "tradeoff.png")
-    write_page(run.path / "index.html", results)
+    settings, summary = measured_settings(results), with_setting(results.summary)
+    if len(settings):
+        figure = tradeoff.settings_figure(settings, names=short_names(category_rows(summary)))
+    else:  # without fidelity: by score, category by category
+        figure = tradeoff.draw(summary, next(iter(tradeoff.qualities(summary)), "fidelity_top1"))
+    shown = write_figures([("tradeoff", TRADEOFF, figure)], run.path, ("png",))
+    write_page(run.path / "index.html", results, shown)

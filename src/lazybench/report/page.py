@@ -1,86 +1,90 @@
-"""One HTML page with everything in it: it opens anywhere, without a network."""
+"""One HTML page: the first sentence, the table, the figure, wins and losses; it needs no network and runs nothing."""
 
 from __future__ import annotations
 
-import io
 import json
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pandas
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 from yaml import safe_dump
 
 from lazybench.errors import UserError
 from lazybench.methods import title
 from lazybench.report import paper, tables
-from lazybench.report.artefacts import Drawn, write_text
 from lazybench.report.data_at_hand import measured_task, offline
-from lazybench.report.figures.style import save_to
-from lazybench.report.figures.tradeoff import draw
-from lazybench.report.names import category_rows, method_title, settings_lines, short_names, with_setting
-from lazybench.report.notes import machine, reading, row_notes
+from lazybench.report.names import category_rows, label_lines, method_title, short_names
+from lazybench.report.notes import headline, machine, reading, row_notes
 from lazybench.report.results import Results
-from lazybench.run.files import without_folders
+from lazybench.run.files import without_folders, write_atomically
 from lazybench.run.reading import Run
+from lazybench.run.record import Record
 from lazybench.tasks.base import Sample
 
 HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands
-PREDICTION_CHARACTERS = 1_500
+PREDICTION_CHARACTERS = 600
+SAMPLES_SHOWN = 100  # those that a method won or lost first
+NAMED = 3  # models or tasks in a title; more are counted
+RIGHT = 0.5  # a score from which on an answer is shown as right
+ENVIRONMENT = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
 
 
 def write_page(
     path: Path,
     results: Results,
-    shown: Mapping[str, tuple[str, pandas.DataFrame]] = MappingProxyType({}),
-    figures: Sequence[Drawn] = (),
+    figures: Sequence[tuple[str, str]] = (),
+    shown: Iterable[tuple[str, pandas.DataFrame]] = (),
     texts: bool = True,
     data_root: Path | None = None,
 ) -> None:
     """Write the page.
 
     Args:
-        shown: name to caption and table.
+        figures: name and caption of each; NAME.png lies beside the page.
+        shown: caption and table of each that stands there too.
         texts: show prompt heads and answers where the data is at hand; predictions always stand.
         data_root: folder of LongBench-schema JSONL files; None: where the run read them.
     """
     summary = results.summary
     names = short_names(category_rows(summary)) if len(summary) else {}
-    if len(summary) and not any(name.startswith("fig5") for name, _, _ in figures):  # figure 5 shows the same
-        figures = [("tradeoff", "Quality over speed, by model and category", draw(with_setting(summary))), *figures]
+    samples, counts = _samples(results, texts, data_root)
     render(
         path,
         "page.html",
-        title=", ".join(dict.fromkeys(f"{run.config['task'].get('name')} on {_model(run)}" for run in results.runs)),
-        paper=paper.TITLE,
-        runs=[_run_facts(run) for run in results.runs],
+        title=_title(results.runs),
+        headline=headline(summary) if len(summary) else "no samples measured yet",
         sections=tables.sections(summary, names) if len(summary) else [],
-        parameters=settings_lines(names),
-        reading=reading(summary),
-        notes=[*(row_notes(summary) if len(summary) else ()), *results.notes],
+        parameters=[line for key, line in label_lines(names).items() if line != names[key]],
+        notes=[reading(summary), *(row_notes(summary) if len(summary) else ()), *results.notes],
+        figures=figures,
+        counts=counts,
+        samples=samples[:SAMPLES_SHOWN],
+        samples_in_all=len(samples),
         failed=[record for _, record in results.labelled if record.error],
-        tables=list(shown.values()),
-        figures=[(name, caption, inline(figure)) for name, caption, figure in figures],
-        samples=_for_script(_browser(results, texts, data_root)),
-        texts=texts,
+        tables=list(shown),
+        runs=[_run_facts(run) for run in results.runs],
+        paper=paper.TITLE,
     )
 
 
 def render(path: Path, template: str, **values: Any) -> None:
     """A page from its template; every text is escaped."""
-    environment = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
-    write_text(path, environment.get_template(template).render(values))
+    write_atomically(path, ENVIRONMENT.get_template(template).render(values).encode())
 
 
-def inline(figure: Figure) -> str:
-    """A figure as the source of an img element."""
-    buffer = io.BytesIO()
-    save_to(figure, buffer, "png")
-    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+def _title(runs: Sequence[Run]) -> str:
+    """``SmolLM2-135M-Instruct (Q4_1), qasper, 2026-11-30``"""
+    models = dict.fromkeys(_model(run) for run in runs)
+    tasks = dict.fromkeys(str(run.config["task"].get("name")) for run in runs)
+    dates = sorted(dict.fromkeys(date for run in runs if (date := run.started[0][:10])))
+    named = [
+        ", ".join(found) if len(found) <= NAMED else f"{len(found)} {word}"
+        for found, word in ((models, "models"), (tasks, "tasks"))
+    ]
+    return ", ".join(filter(None, [*named, " to ".join(dict.fromkeys((*dates[:1], *dates[-1:])))])) or "results"
 
 
 def _model(run: Run) -> str:
@@ -94,49 +98,59 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "name": run.path.name,
         "finished": run.finished,
         "what": f"{_model(run)} on {machine(run)}: {len(run.records)} records of {methods or 'no method'}",
-        "provenance": json.dumps(without_folders(run.provenance), indent=2, default=str),
+        "provenance": json.dumps(without_folders(run.provenance), indent=1, default=str),
         "config": safe_dump(without_folders(run.config), sort_keys=False),
     }
 
 
-def _browser(results: Results, texts: bool, data_root: Path | None) -> list[dict[str, Any]]:
-    """One entry per sample: what it is, and each method's prediction and score (the first repeat)."""
-    entries: dict[tuple[str, str, str, int], dict[str, Any]] = {}
-    for index, (run, told) in enumerate(zip(results.runs, results.settings, strict=True)):
-        documents = _documents(run, data_root) if texts else {}
+def _samples(
+    results: Results, texts: bool, data_root: Path | None
+) -> tuple[list[dict[str, Any]], pandas.DataFrame | None]:
+    """Each sample with every method's answer beside the baseline's, those that one won or lost first; and how often
+    each method did, where there are scores.
+    """
+    groups: dict[tuple[int, str, str], list[Record]] = defaultdict(list)
+    for place, run in enumerate(results.runs):
         for record in run.records:
-            if record.repeat:
-                continue
-            model = f"{record.model} {told[record.category]}".strip()
-            entry = entries.setdefault(
-                (model, record.task, record.sample_id, index),
+            if not record.repeat:
+                groups[place, record.task, record.sample_id].append(record)
+    found: list[dict[str, Any]] = []
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for (place, task, sample_id), records in groups.items():
+        plain = next((record.score for record in records if record.method == "baseline"), None)
+        answers = []
+        for record in records:
+            compared = record.score is not None and plain is not None and record.method != "baseline"
+            gain = (record.score or 0.0) - (plain or 0.0) if compared else 0.0
+            result = "won" if gain > 0 else "lost" if gain < 0 else "same"
+            name = method_title(record.method, record.setting)
+            if compared:
+                counts[name][result] += 1
+            answers.append(
                 {
-                    "model": model,
-                    "task": record.task,
-                    "id": record.sample_id,
-                    "prompt_tokens": record.prompt_tokens,
-                    "text": _text(documents.get((record.task, record.sample_id))),
-                    "methods": [],
-                },
-            )
-            entry["methods"].append(
-                {
-                    "method": method_title(record.method, record.setting),
-                    "prediction": record.prediction[:PREDICTION_CHARACTERS],
-                    "score": None if record.score is None else round(100 * record.score, 1),
-                    "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 3),
-                    "error": record.error,
+                    "method": name,
+                    "result": result if gain else "",
+                    "right": record.score is not None and record.score >= RIGHT,
+                    "score": "" if record.score is None else f"{100 * record.score:.0f}",
+                    "prediction": record.error or record.prediction[:PREDICTION_CHARACTERS],
                 }
             )
-    return list(entries.values())
-
-
-def _text(sample: Sample | None) -> dict[str, Any] | None:
-    """The prompt's head and tail and the answers, where the data is at hand."""
-    if sample is None:
-        return None
-    head, rest = sample.prompt[:HEAD_CHARACTERS], sample.prompt[HEAD_CHARACTERS:]
-    return {"head": head, "tail": rest[-HEAD_CHARACTERS:], "answers": list(sample.answers)}
+        about = {"place": place, "task": task, "id": sample_id, "model": records[0].model, "answers": answers}
+        found.append({**about, "tokens": records[0].prompt_tokens, "gains": sum(bool(a["result"]) for a in answers)})
+    found.sort(key=lambda sample: -sample["gains"])
+    documents: dict[int, dict[tuple[str, str], Sample]] = {}
+    for sample in found[:SAMPLES_SHOWN] if texts else ():
+        if (place := sample["place"]) not in documents:
+            documents[place] = _documents(results.runs[place], data_root)
+        if document := documents[place].get((sample["task"], sample["id"])):
+            head, rest = document.prompt[:HEAD_CHARACTERS], document.prompt[HEAD_CHARACTERS:]
+            tail = rest[-HEAD_CHARACTERS:]
+            sample |= {"prompt": f"{head}\n\n[...]\n\n{tail}" if tail else head, "wanted": " / ".join(document.answers)}
+    rows = [
+        {"method": name, **{word: str(of[word]) for word in ("won", "lost", "same")}, "n": str(of.total())}
+        for name, of in counts.items()
+    ]
+    return found, pandas.DataFrame(rows) if rows else None
 
 
 def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample]:
@@ -150,9 +164,3 @@ def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample
             continue
         found.update({(name, sample.sample_id): sample for sample in samples})
     return found
-
-
-def _for_script(value: Any) -> str:
-    """JSON that can stand in a script element whatever the texts hold."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -7,18 +7,16 @@ must be those that the run noted; the hub is not asked, and no code of a checkpo
 from __future__ import annotations
 
 import random
-import types
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from lazybench.errors import UserError, naming
-from lazybench.methods import Method, build
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.models.spec import DTYPES
-from lazybench.report.checks import Check, where
+from lazybench.pruning.settings import build
+from lazybench.report.checks import Check, method_of, where
 from lazybench.report.data_at_hand import check_scorer, data_settings, measured_task, offline
 from lazybench.run.config import RunConfig
 from lazybench.run.measuring import Measuring
@@ -28,11 +26,10 @@ from lazybench.run.run_folder import RunFolder
 from lazybench.run.tracking import Tracker
 from lazybench.tasks.base import Sample, Task
 
-T = TypeVar("T")
 SAME_WEIGHTS = ("sha256", "fingerprint", "revision", "weights", "parameters", "dtype", "attention", "quantization")
 # column to its tolerances, relative and absolute: another processor rounds otherwise, and a token at a tie may go
 WORK, NATS, SHARE = (0.01, 0.0), (0.05, 0.001), (0.0, 0.1)
-COLUMNS: dict[str, tuple[float, float]] = {
+COLUMNS = {
     **dict.fromkeys(("prompt_tokens", "truncated_from", "output_tokens", "prediction"), (0.0, 0.0)),
     **dict.fromkeys(("prompt_tokens_computed", "prompt_tokens_computed_by_stage"), WORK),
     **dict.fromkeys(("prompt_tokens_computed_by_step", "tokens_of_layer_runs", "mlp_tokens_of_layer_runs"), WORK),
@@ -68,40 +65,9 @@ def remeasured(run: Run, count: int, data_root: Path | None = None, model_path: 
     return _compared(run, anew)
 
 
-def rebuilt(kind: type[T], node: Mapping[str, Any]) -> T:
-    """A dataclass of this package from data: its known fields; a part that is a dataclass itself by the field's type.
-
-    Raises:
-        UserError: a value that it refuses.
-    """
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(cast(Any, kind)) if field.init and field.name in node]
-    try:
-        return kind(**{name: _part(hints[name], node[name]) for name in known})
-    except (TypeError, ValueError) as error:
-        raise naming(kind.__name__, error) from error
-
-
-def rebuilt_method(node: Mapping[str, Any]) -> Method:
-    """A registered method with its parameters as plain data; nothing is imported for it.
-
-    Raises:
-        UserError: no such method or parameter, or a value that is not allowed.
-    """
-    return build(str(node.get("method")), {name: value for name, value in node.items() if name != "method"})
-
-
-def _part(hint: Any, value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    parts = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kind = next((part for part in parts if is_dataclass(part)), None)
-    return dict(value) if kind is None else rebuilt(cast(type, kind), value)
-
-
 def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None) -> RunConfig:
     given, noted = run.config, run.provenance.get("model") or {}
-    model = rebuilt(ModelSpec, given["model"])
+    model = build(ModelSpec, given["model"], "model")
     if noted.get("dtype") in DTYPES:  # "auto" is another one on another device
         model = replace(model, dtype=noted["dtype"])
     if model_path is not None:
@@ -111,7 +77,7 @@ def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None
         task_name=str(given["task"].get("name")),
         datasets=tuple(given["task"]["datasets"]),
         data=data_settings(run, data_root),
-        methods=tuple(rebuilt_method(node) for node in given.get("methods") or ()),
+        methods=tuple(map(method_of, given.get("methods") or ())),
         repeats=given.get("repeats", 1),
         warmup=0,
         max_new_tokens=given.get("max_new_tokens"),
@@ -136,13 +102,10 @@ def _samples(run: Run, config: RunConfig, data_root: Path | None) -> list[tuple[
 
 def _chosen(run: Run, samples: list[tuple[Task, int, Sample]], count: int) -> list[tuple[Task, int, Sample]]:
     """Drawn anew each time: who changed records by hand cannot know which are looked at."""
-    of_sample: dict[tuple[str, str], int] = {}
-    for record in run.records:
-        key = (record.task, record.sample_id)
-        of_sample[key] = of_sample.get(key, 0) + (record.error is None)
+    of_sample = Counter((record.task, record.sample_id) for record in run.records if record.error is None)
     chosen: list[tuple[Task, int, Sample]] = []
     for one in random.sample(samples, len(samples)):
-        held = of_sample.get((one[0].name, one[2].sample_id), 0)
+        held = of_sample[one[0].name, one[2].sample_id]
         if held and count > 0:
             count -= held
             chosen.append(one)
@@ -162,13 +125,9 @@ def _compared(run: Run, anew: list[Record]) -> dict[str, Check]:
     checks = {name: Check("measured anew") for name in COLUMNS}
     for record in anew:
         before = stored.get(record.key[1:])
-        if before is None:
-            continue
-        for name, tolerances in COLUMNS.items():
-            if record.error is None and getattr(before, name) in (None, "", ()):
-                continue  # not measured then
-            checks[name].expected += 1
-            checks[name].compare(
-                where(before), getattr(before, name), record.error or getattr(record, name), *tolerances
-            )
+        for name, tolerances in COLUMNS.items() if before else ():
+            old, new = getattr(before, name), record.error or getattr(record, name)
+            if before and (record.error or old not in (None, "", ())):  # else not measured then
+                checks[name].expected += 1
+                checks[name].compare(where(before), old, new, *tolerances)
     return {name: check for name, check in checks.items() if check.compared}

@@ -1,6 +1,6 @@
 """Estimates, intervals and tests of the report: every number with brackets around it comes from here.
 
-Samples are what is drawn from a population; a sample's repeats belong together, and a category's tasks weigh the same.
+Samples are what is drawn from a population, and a category's tasks weigh the same.
 ``tests/test_report_statistics.py`` simulates how often each interval covers the truth.
 """
 
@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
-POWER = 0.8  # of the number of samples that would decide a comparison
 LEAST_SAMPLES = 10  # fewer know too little of the spread to have an interval
 ROUNDING = 1e-12
 KL_FLOOR = 1e-4  # nats; below it a sample counts as not harmed: its logarithm would be the precision's
 Array = NDArray[numpy.float64]
+Tasks = Sequence[Array]  # of each task its samples' values
 
 
 @dataclass(frozen=True)
@@ -39,65 +39,43 @@ class Estimate:
         return self.high < value or self.low > value
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One value for each record, with the sample and the task that it belongs to.  # (records,) each"""
+def by_task(values: ArrayLike, tasks: ArrayLike | None = None) -> list[Array]:
+    """One value for each sample, split by its task; missing ones (NaN) are left out. Without tasks: all of one.
 
-    values: Array
-    samples: NDArray[numpy.int_]
-    tasks: NDArray[numpy.int_]
-
-    @classmethod
-    def of(cls, values: ArrayLike, samples: ArrayLike | None = None, tasks: ArrayLike | None = None) -> Measured:
-        """Values that are missing (NaN) are left out. Without ids: a sample for each value, all of one task."""
-        numbers = numpy.asarray(values, dtype=float)
-        there = ~numpy.isnan(numbers)
-        names = numpy.arange(len(numbers)) if samples is None else numpy.asarray(samples)
-        groups = numpy.zeros(len(numbers), dtype=int) if tasks is None else numpy.asarray(tasks)
-        _, task = numpy.unique(groups[there], return_inverse=True)
-        found, name = numpy.unique(names[there], return_inverse=True)
-        _, sample = numpy.unique(task * len(found) + name, return_inverse=True)  # one id in two tasks: two samples
-        return cls(numbers[there], sample, task)
-
-    def by_task(self, values: Array | None = None) -> list[Array]:
-        """For each task its samples' means over their repeats.  # (samples of the task,) each"""
-        values = self.values if values is None else values
-        repeats = numpy.bincount(self.samples)
-        means = numpy.bincount(self.samples, values) / numpy.maximum(repeats, 1)
-        task_of_sample = numpy.zeros(len(repeats), dtype=int)
-        task_of_sample[self.samples] = self.tasks
-        return [means[task_of_sample == task] for task in range(task_of_sample.max(initial=-1) + 1)]
-
-    @property
-    def count(self) -> int:
-        """How many samples."""
-        return len(numpy.unique(self.samples))
-
-    @property
-    def enough(self) -> bool:
-        """Whether these samples have an interval."""
-        return self.count >= LEAST_SAMPLES and all(len(task) > 1 for task in self.by_task())
+    Args:
+        values: (samples,)
+        tasks: (samples,) names or numbers
+    """
+    numbers = numpy.asarray(values, dtype=float)
+    names = numpy.zeros(len(numbers)) if tasks is None else numpy.asarray(tasks)
+    there = ~numpy.isnan(numbers)
+    found, task = numpy.unique(names[there], return_inverse=True)
+    return [numbers[there][task == place] for place in range(len(found))]
 
 
-def mean(measured: Measured) -> float:
+def count(tasks: Tasks) -> int:
+    """How many samples."""
+    return sum(map(len, tasks))
+
+
+def mean(tasks: Tasks) -> float:
     """The mean over the tasks of their samples' mean; NaN of nothing."""
-    tasks = measured.by_task()
     return float(numpy.mean([task.mean() for task in tasks])) if tasks else math.nan
 
 
-def mean_score(measured: Measured) -> Estimate:
+def mean_score(tasks: Tasks) -> Estimate:
     """The mean of scores or shares, 0..1, with Wilson's interval for the effective number of samples.
 
     That number is how many yes-or-no answers would have the variance seen (Korn and Graubard, 1998), so that the
     interval holds for many zeros and few hits, never leaves 0..1, and has a width where every sample scored the same.
     """
-    value, tasks = mean(measured), measured.by_task()
-    if not measured.enough:
+    value = mean(tasks)
+    if not _enough(tasks):
         return Estimate(value)
     variance = _variance_of_mean(tasks)
     # equal scores have a variance of nothing but rounding
     known = variance > ROUNDING * value * (1 - value)
-    effective = value * (1 - value) / variance if known and 0 < value < 1 else measured.count
+    effective = value * (1 - value) / variance if known and 0 < value < 1 else count(tasks)
     squared = _quantile(tasks) ** 2
     centre = (value + squared / (2 * effective)) / (1 + squared / effective)
     half = math.sqrt(squared * (value * (1 - value) / effective + squared / (4 * effective**2)))
@@ -105,42 +83,41 @@ def mean_score(measured: Measured) -> Estimate:
     return Estimate(value, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def median(measured: Measured) -> Estimate:
-    """The weighted median of all records, with Woodruff's (1952) interval: values at the shares around one half.
+def median(tasks: Tasks) -> Estimate:
+    """The median with Woodruff's (1952) interval: the values at the shares around one half; each task weighs the same.
 
-    The share below the median has a variance between samples, so that repeats count for what they tell; each task has
-    the same weight. Nothing is asked of the distribution: an outlier moves it no further than any other value.
+    Nothing is asked of the distribution: an outlier moves it no further than any other value.
     """
-    tasks = measured.by_task()
     if not tasks:
         return Estimate(math.nan)
-    repeats = numpy.bincount(measured.samples)
-    sizes = numpy.array([len(task) for task in tasks])
-    weights = 1 / (len(tasks) * sizes[measured.tasks] * repeats[measured.samples])
-    order = numpy.argsort(measured.values, kind="stable")
-    values, weights = measured.values[order], weights[order]
-    value = (_at_share(values, weights, 0.5) - _at_share(-values[::-1], weights[::-1], 0.5)) / 2
-    if not measured.enough:
+    values = numpy.concatenate(tasks)
+    order = numpy.argsort(values, kind="stable")
+    values = values[order]
+    weights = numpy.concatenate([numpy.full(len(task), 1 / (len(tasks) * len(task))) for task in tasks])[order]
+
+    def at(share: float) -> tuple[float, float]:
+        """The first of the values at which so much of the weight is reached, from below and from above."""
+        low, high = (
+            min(int(numpy.searchsorted(numpy.cumsum(side), share - 1e-9)), len(values) - 1)
+            for side in (weights, weights[::-1])
+        )
+        return float(values[low]), float(values[::-1][high])
+
+    value = sum(at(0.5)) / 2
+    if not _enough(tasks):
         return Estimate(value)
-    below = (measured.values < value) + 0.5 * (measured.values == value)
-    # noise of the clock alone splits repeats by chance: the variance is at least that of a fair coin for each
-    coin = 0.25 / repeats.mean()
-    shares = measured.by_task(below)
-    spreads = [max(share.var(ddof=1), coin * len(share) / (len(share) - 1)) / len(share) for share in shares]
-    variance = sum(spreads) / len(tasks) ** 2
-    share = 0.5 - _quantile(shares) * math.sqrt(variance)
-    low, high = _at_share(values, weights, share), -_at_share(-values[::-1], weights[::-1], share)
-    return Estimate(value, low, high)
+    variance = sum(0.25 / (len(task) - 1) for task in tasks) / len(tasks) ** 2  # a fair coin's for each sample
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count(tasks) - len(tasks))
+    return Estimate(value, *at(0.5 - quantile * math.sqrt(variance)))
 
 
-def median_ratio(ratios: Measured) -> Estimate:
+def median_ratio(tasks: Tasks) -> Estimate:
     """The median of paired ratios, by their logarithms: the ratio's inverse has the inverse bounds."""
-    logs = median(Measured(numpy.log(ratios.values), ratios.samples, ratios.tasks))
-    return _exponential(logs)
+    return _exponential(median([numpy.log(task) for task in tasks]))
 
 
-def relative_score(method: Measured, baseline: Measured) -> Estimate:
-    """The ratio of two mean scores over the same records, with Fieller's interval; none below ten samples.
+def relative_score(method: Tasks, baseline: Tasks) -> Estimate:
+    """The ratio of two mean scores over the same samples, with Fieller's interval; none below ten samples.
 
     The variance counts one sample more that the method lost and one that it gained, as Bonett and Price (2012) do for
     differences of paired shares: answers that were all alike, or all wrong, don't prove that others will be. The bound
@@ -151,15 +128,13 @@ def relative_score(method: Measured, baseline: Measured) -> Estimate:
         return Estimate(1.0)
     if not below:
         return Estimate(math.inf if above else math.nan)
-    if not method.enough:
+    if not _enough(method):
         return Estimate(above / below)
-    scores, plain = method.by_task(), baseline.by_task()
-    squared = _quantile(scores) ** 2
-    count = method.count
-    one_more = (max(_highest(scores), _highest(plain)) / count) ** 2
-    aa, bb = (squared * (_variance_of_mean(tasks) + one_more) for tasks in (scores, plain))
-    both = [score + other for score, other in zip(scores, plain, strict=True)]
-    ab = squared * (_variance_of_mean(both) - _variance_of_mean(scores) - _variance_of_mean(plain)) / 2
+    squared = _quantile(method) ** 2
+    one_more = (max(float(task.max()) for task in (*method, *baseline)) / count(method)) ** 2
+    aa, bb = (squared * (_variance_of_mean(tasks) + one_more) for tasks in (method, baseline))
+    both = [score + other for score, other in zip(method, baseline, strict=True)]
+    ab = squared * (_variance_of_mean(both) - _variance_of_mean(method) - _variance_of_mean(baseline)) / 2
     if below**2 <= bb:
         return Estimate(above / below, 0.0, math.inf)
     centre, square = (above * below - ab) / (below**2 - bb), (above**2 - aa) / (below**2 - bb)
@@ -184,7 +159,6 @@ class Comparison:
     estimate: Estimate
     samples: int
     p_sign: float  # two-sided sign test; ties left out
-    samples_to_decide: int | None  # about, at 95% with a power of 80%; None where nothing differs
 
 
 def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
@@ -195,47 +169,37 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     """
     one, other = (numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), KL_FLOOR)) for values in (first, second))
     logs = (one - other)[~numpy.isnan(one - other)]
-    count = len(logs)
-    if not count:
-        return Comparison(Estimate(math.nan), 0, math.nan, None)
-    value, spread = float(logs.mean()), float(logs.std(ddof=1)) if count > 1 else math.nan
+    if not len(logs):
+        return Comparison(Estimate(math.nan), 0, math.nan)
+    value, spread = float(logs.mean()), float(logs.std(ddof=1)) if len(logs) > 1 else math.nan
     estimate = Estimate(value)
-    if count >= LEAST_SAMPLES and spread:  # differences that were all alike don't prove that others will be
-        low, high = stats.t.interval(CONFIDENCE, count - 1, value, spread / math.sqrt(count))
+    if len(logs) >= LEAST_SAMPLES and spread:  # differences that were all alike don't prove that others will be
+        low, high = stats.t.interval(CONFIDENCE, len(logs) - 1, value, spread / math.sqrt(len(logs)))
         estimate = Estimate(value, float(low), float(high))
     wins, losses = int((logs > 0).sum()), int((logs < 0).sum())
     p_sign = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    needed = None
-    if value and spread > 0:
-        quantiles = stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(POWER)
-        needed = math.ceil((quantiles * spread / value) ** 2)
-    return Comparison(_exponential(estimate), count, p_sign, needed)
+    return Comparison(_exponential(estimate), len(logs), p_sign)
 
 
 def _exponential(logs: Estimate) -> Estimate:
     return Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high))
 
 
-def _at_share(rising: Array, weights: Array, share: float) -> float:
-    """The first of the rising values at which so much of the weight is reached."""
-    reached = numpy.searchsorted(numpy.cumsum(weights), share - 1e-9)
-    return float(rising[min(int(reached), len(rising) - 1)])
+def _enough(tasks: Tasks) -> bool:
+    """Whether these samples have an interval."""
+    return count(tasks) >= LEAST_SAMPLES and all(len(task) > 1 for task in tasks)
 
 
-def _variance_of_mean(tasks: Sequence[Array]) -> float:
+def _variance_of_mean(tasks: Tasks) -> float:
     return float(sum(task.var(ddof=1) / len(task) for task in tasks)) / len(tasks) ** 2
 
 
-def _freedom(tasks: Sequence[Array]) -> float:
+def _freedom(tasks: Tasks) -> float:
     """Degrees of freedom of the variance of the mean over tasks (Satterthwaite, 1946)."""
     parts = [float(task.var(ddof=1)) / len(task) for task in tasks]
     squares = sum(part**2 / (len(task) - 1) for part, task in zip(parts, tasks, strict=True))
     return sum(parts) ** 2 / squares if squares else sum(len(task) - 1 for task in tasks)
 
 
-def _quantile(tasks: Sequence[Array]) -> float:
+def _quantile(tasks: Tasks) -> float:
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, _freedom(tasks)))
-
-
-def _highest(tasks: Sequence[Array]) -> float:
-    return float(max((task.max(initial=0.0) for task in tasks), default=0.0))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+import re
+from typing import Any
 
 import numpy
 import pandas
 
 from lazybench.report import statistics
-from lazybench.report.frame import LAUNCHES, ROW, natural, paired
+from lazybench.report.frame import LAUNCHES, ROW, by_sample
 from lazybench.report.paper import CATEGORY_TITLES
-from lazybench.report.statistics import Measured
 
-# name -> numerator and denominator of a ratio that is taken record by record: its median
+# name -> numerator and denominator of a ratio that is taken sample by sample: its median
 RATIOS = {
     "ttft_speedup": ("baseline_ttft_s", "ttft_s"),
     "generation_speedup": ("baseline_generation_s", "same_steps_s"),
@@ -24,10 +24,10 @@ MEANS = (
     *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens", *LAUNCHES),
     *("added_memory_bytes", "kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 )
-SCORES = tuple(f"{name}{part}" for name in ("score", "relative_score") for part in ("", "_low", "_high"))
+COUNTS = {"n": "prompt_tokens", "n_paired": "baseline_prompt_tokens", "truncated": "truncated_from"}
 
 
-def summarise(records: pandas.DataFrame) -> pandas.DataFrame:
+def summarise(records: pandas.DataFrame, samples: pandas.DataFrame | None = None) -> pandas.DataFrame:
     """One row per task, method and its settings, and per category where it has several tasks (``level`` says which).
 
     A category is the macro-average over its tasks, as LongBench does it: each task has the same weight. Scores and
@@ -41,65 +41,75 @@ def summarise(records: pandas.DataFrame) -> pandas.DataFrame:
 
     Args:
         records: from ``records_frame``.
+        samples: what ``by_sample`` makes of them, where it is at hand.
     """
     if records.empty:
         return pandas.DataFrame()
-    rows = paired(records)
-    rows["sample"] = rows.groupby([*ROW[:3], "sample_id"]).ngroup()
-    rows["task_number"] = rows.groupby("task").ngroup()
-    of_row = dict(iter(rows.groupby(ROW)))
-    failed = records.groupby(ROW, sort=False)["failed"].sum()
-    tasks = records.groupby(["model", "setting", "category"])["task"].nunique()
+    rows = by_sample(records) if samples is None else samples
+    columns = {str(name): rows[name].to_numpy() for name in rows if rows[name].dtype == float}
+    columns["task_number"] = rows["task"].factorize()[0]
+    of_row = rows.groupby(ROW).indices
+    failed: dict[Any, int] = records.groupby(ROW, sort=False)["failed"].sum().to_dict()
+    tasks: dict[Any, int] = records.groupby(["model", "setting", "category"])["task"].nunique().to_dict()
     groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # level and a row's names to the rows put together
-    for key in failed.index:
+    for key in failed:
         model, setting, _, category, method, params = key
         groups["task", *key] = [key]
         if tasks[model, setting, category] > 1:
             groups.setdefault(("category", model, setting, "", category, method, params), []).append(key)
     found = []
     for names, keys in groups.items():
-        numbers = _row(pandas.concat([of_row.get(key, rows[:0]) for key in keys]))
-        found.append({**dict(zip(["level", *ROW], names, strict=True)), **numbers, "failed": int(failed[keys].sum())})
+        places = numpy.concatenate([of_row.get(key, numpy.zeros(0, dtype=int)) for key in keys])
+        numbers = _row({name: column[places] for name, column in columns.items()}, is_baseline=names[-2] == "baseline")
+        lost = sum(int(failed[key]) for key in keys)
+        found.append({**dict(zip(["level", *ROW], names, strict=True)), **numbers, "failed": lost})
     found.sort(key=_order)
     summary = pandas.DataFrame(found)
-    return summary.drop(columns=list(SCORES)) if summary["score"].isna().all() else summary
+    return summary.drop(columns=summary.filter(regex="score").columns) if summary["score"].isna().all() else summary
 
 
-def _row(rows: pandas.DataFrame) -> dict[str, object]:
-    """All numbers of one row, from its records; where every record failed, missing ones."""
-    samples = rows["sample"].to_numpy()
-    measured = partial(Measured.of, samples=samples, tasks=rows["task_number"].to_numpy())
-    columns = {str(name): rows[name].to_numpy(dtype=float) for name in rows if rows[name].dtype == float}
+def natural(text: str) -> tuple[tuple[float, str], ...]:
+    """Sort key of a text with numbers in it: ``length=900`` before ``length=1500``."""
+    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", text)
+    return tuple((float(part), "") if part[0].isdigit() else (-1.0, part) for part in parts)
 
-    def both(above: str, below: str) -> list[Measured]:
-        missing = numpy.isnan(columns[above] + columns[below])
-        return [measured(numpy.where(missing, numpy.nan, columns[name])) for name in (above, below)]
 
-    def counted(name: str) -> int:
-        return len(numpy.unique(samples[~numpy.isnan(columns[name])]))
+def _row(rows: dict[str, numpy.ndarray], is_baseline: bool) -> dict[str, object]:
+    """All numbers of one row, from its samples; where every record failed, missing ones."""
 
-    is_baseline = len(rows) > 0 and bool((rows["method"] == "baseline").all())
-    row: dict[str, object] = {"n": counted("prompt_tokens"), "n_paired": counted("baseline_prompt_tokens")}
-    row |= {"failed": 0, "truncated": counted("truncated_from")}
+    def tasks_of(values: numpy.ndarray) -> list[statistics.Array]:
+        return statistics.by_task(values, rows["task_number"])
+
+    def both(above: str, below: str) -> list[list[statistics.Array]]:
+        missing = numpy.isnan(rows[above] + rows[below])
+        return [tasks_of(numpy.where(missing, numpy.nan, rows[name])) for name in (above, below)]
+
+    row: dict[str, object] = {name: int((~numpy.isnan(rows[of])).sum()) for name, of in COUNTS.items()}
     score, plain = both("score", "baseline_score")
     with numpy.errstate(divide="ignore", invalid="ignore"):
-        ratios = {name: measured(columns[above] / columns[below]) for name, (above, below) in RATIOS.items()}
+        ratios = {name: tasks_of(rows[above] / rows[below]) for name, (above, below) in RATIOS.items()}
     estimates = {
-        "score": statistics.mean_score(measured(columns["score"])),
+        "score": statistics.mean_score(tasks_of(rows["score"])),
         "relative_score": statistics.relative_score(plain if is_baseline else score, plain),
-        "fidelity_top1": statistics.mean_score(measured(columns["fidelity_top1"])),
-        "fidelity_kl_median": statistics.median(measured(columns["fidelity_kl"])),
+        "fidelity_top1": statistics.mean_score(tasks_of(rows["fidelity_top1"])),
+        "fidelity_kl_median": statistics.median(tasks_of(rows["fidelity_kl"])),
         **{name: statistics.median_ratio(ratio) for name, ratio in ratios.items()},
     }
     for name, one in estimates.items():
         row |= one.columns(name)
-    row |= {name: statistics.mean(measured(columns[name])) for name in MEANS}
+    row |= {name: statistics.mean(tasks_of(rows[name])) for name in MEANS}
     above, below = map(statistics.mean, both(*RATIOS["ttft_speedup"]))
     row["ttft_speedup_of_sums"] = above / below
-    row["flops_ratio"] = statistics.median(measured(columns["flops_ratio"])).value
+    row["flops_ratio"] = statistics.median(tasks_of(rows["flops_ratio"])).value
     row["efficiency"] = estimates["ttft_speedup"].value / row["flops_ratio"]  # type: ignore[operator]
-    row["ttft_quartile1_s"], row["ttft_median_s"], row["ttft_quartile3_s"] = rows["ttft_s"].quantile([0.25, 0.5, 0.75])
-    return row | {f"{name}_median_s": rows[f"{name}_s"].median() for name in ("generation", "decode_step")}
+    for name, share in (("quartile1", 0.25), ("median", 0.5), ("quartile3", 0.75)):
+        row[f"ttft_{name}_s"] = _quantile(rows["ttft_s"], share)
+    return row | {f"{name}_median_s": _quantile(rows[f"{name}_s"], 0.5) for name in ("generation", "decode_step")}
+
+
+def _quantile(values: numpy.ndarray, share: float) -> float:
+    known = values[~numpy.isnan(values)]
+    return float(numpy.quantile(known, share)) if len(known) else numpy.nan
 
 
 def _order(row: dict[str, object]) -> tuple[object, ...]:

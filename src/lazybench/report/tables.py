@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 
 import pandas
-import tabulate
 
 from lazybench.report import paper
 from lazybench.report.names import (
     Names,
     category_rows,
     category_title,
+    label_lines,
     method_title,
-    settings_lines,
     short_names,
     task_title,
     timed,
     with_setting,
 )
 from lazybench.report.notes import reading, row_notes
-from lazybench.report.statistics import Estimate
+from lazybench.report.text import formatted, markdown, number
 
 WIDTH = 120  # of a terminal
-tabulate.MIN_PADDING = 0  # two spaces before every heading else
-WORDS = ("model", "task", "category", "method", "settings", "fixed")  # columns of text, not of numbers
 
 
 def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
@@ -42,7 +38,8 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
         return "no samples measured yet\n"
     names = short_names(category_rows(summary))
     parts = [f"**{title}**\n\n{markdown(table)}" for title, table in sections(summary, names)]
-    words = [*settings_lines(names), "", reading(summary), *row_notes(summary), *notes]
+    told = [line for key, line in label_lines(names).items() if line != names[key]]
+    words = [*told, "", reading(summary), *row_notes(summary), *notes]
     words.append("Everything else (every task, quartiles, memory, KL divergence): summary.csv.")
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
@@ -128,46 +125,3 @@ def _beside_the_papers(
         for heading, (name, _) in columns.items():
             table[f"paper {model} {heading}"] = [number(value, 2) for value in theirs[f"{prefix}_{name}"]]
     return table
-
-
-def markdown(table: pandas.DataFrame) -> str:
-    """A Markdown table, padded so that it reads well as plain text; numbers to the right."""
-    align = ["left" if name in WORDS else "right" for name in table]
-    escaped = table.map(lambda cell: str(cell).replace("|", "\\|"))
-    return f"{escaped.to_markdown(index=False, colalign=align, disable_numparse=True)}\n"
-
-
-def latex(table: pandas.DataFrame, caption: str, label: str) -> str:
-    """A LaTeX table for the ``booktabs`` package."""
-    columns = "".join("l" if name in WORDS else "r" for name in table)
-    styler = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-    caption = caption.replace("%", r"\%")
-    return str(styler.to_latex(hrules=True, column_format=columns, caption=caption, label=label))
-
-
-def format_estimate(one: Estimate, digits: int, factor: float = 1.0, of_bounds: int | None = None) -> str:
-    """``0.68 [0.57, 0.79]``; nothing beside a number without an interval.
-
-    Args:
-        of_bounds: digits of the bounds, where they are others.
-    """
-    value = number(factor * one.value, digits)
-    if not value or math.isnan(one.low):
-        return value
-    low, high = (number(factor * bound, digits if of_bounds is None else of_bounds) for bound in (one.low, one.high))
-    return f"{value} [{low}, {high or '∞'}]"  # nothing bounds it: see ``relative_score``
-
-
-def formatted(
-    rows: pandas.DataFrame, name: str, digits: int, factor: float = 1.0, of_bounds: int | None = None
-) -> list[str]:
-    """A column with its intervals as text; none where it is 1 by definition, the baseline's against itself."""
-    table = pandas.DataFrame({"value": rows[name], "low": rows.get(f"{name}_low"), "high": rows.get(f"{name}_high")})
-    if name != "score" and "low" in table:
-        table.loc[rows["method"] == "baseline", "low"] = math.nan
-    return [format_estimate(Estimate(*map(float, one)), digits, factor, of_bounds) for one in table.to_numpy(float)]
-
-
-def number(value: float, digits: int) -> str:
-    """Rounded; nothing where there is no number."""
-    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else ""

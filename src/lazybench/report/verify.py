@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lazybench.errors import UserError, command, one_line, refuse
 from lazybench.pruning.settings import path_of
@@ -34,34 +35,28 @@ SHOWN = 10  # mismatches printed of each kind
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lazybench verify", description="Computes runs' numbers again.")
-    parser.add_argument(
-        "folders", type=path_of, nargs="+", metavar="FOLDER", help="runs or campaign files, at any depth"
-    )
-    parser.add_argument(
-        "--data-root", type=path_of, help="folder of LongBench-schema JSONL files; default: as it was run"
-    )
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="runs or campaigns, at any depth")
+    parser.add_argument("--data-root", type=path_of, help="LongBench-schema JSONL files; default: as it was run")
     parser.add_argument("--remeasure", type=int, default=0, metavar="N", help="measure N records anew, drawn by chance")
-    parser.add_argument(
-        "--model-path", type=path_of, help="the weights for --remeasure; default: where the run had them"
-    )
+    parser.add_argument("--model-path", type=path_of, help="the weights for --remeasure; default: as it was run")
     options = parser.parse_args(arguments)
-    codes = []
+    paths: list[Path] = []
+    codes: list[int] = []
     for folder in options.folders:
         try:
             alone = not folder.is_dir() or (folder / "config.yaml").exists()
-            paths = [folder] if alone else find_runs(folder)
+            paths += [folder] if alone else find_runs(folder)
         except UserError as error:
             codes.append(refuse(error))
-            continue
-        for path in paths:
-            try:
-                runs = read_runs(path)
-                for run in runs:
-                    if len(options.folders) + len(paths) + len(runs) > 3:
-                        print(f"{run.path}:")
-                    codes.append(_verify(run, options))
-            except UserError as error:
-                codes.append(refuse(error))
+    for path in paths:
+        try:
+            runs = read_runs(path)
+            for run in runs:
+                if len(options.folders) > 1 or len(paths) > 1 or len(runs) > 1:
+                    print(f"{run.path}:")
+                codes.append(_verify(run, options))
+        except UserError as error:
+            codes.append(refuse(error))
     if len(codes) > 1:
         print(
             f"{len(codes)} runs, what was computed again: {codes.count(0)} match, {codes.count(1)} differ, "

@@ -55,7 +55,7 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
         extent = (0, tokens, layers - 0.5, -0.5)
         norm = LogNorm(floor, float(binned.max()))
         image = left.imshow(binned.clip(floor), aspect="auto", cmap="cividis", norm=norm, extent=extent)
-        figure.colorbar(image, ax=left, label="attention score")
+        figure.colorbar(image, ax=left, label="attention score", format="{x:g}")
         left.set(title=f"(a) {title}", xlabel="prompt token index", ylabel="layer (from 0)")
         positive = mean[mean > 0]
         bins = numpy.geomspace(positive.min(), positive.max(), 41)
@@ -67,6 +67,7 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
             label = f"{share:.0%} of the attention: {count / tokens:.1%} of the tokens"
             right.axvline(falling[min(count, tokens) - 1], color=colour, linestyle=line, label=label)
         right.set(xscale="log", xlabel="mean attention score over layers", ylabel="tokens (%)")
+        right.xaxis.set_major_formatter("{x:g}")
         right.set_title("(b) distribution")
         figure.legend(fontsize=8, loc="outside lower right", ncols=len(MASSES))
     return figure

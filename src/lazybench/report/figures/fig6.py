@@ -7,9 +7,20 @@ import json
 import pandas
 from matplotlib.figure import Figure
 
+from lazybench.errors import UserError
+from lazybench.methods import build
 from lazybench.pruning.places import layers_run
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.names import category_rows
+
+
+def schedule_of(params: str) -> PruningSchedule | None:
+    """What a record says of LazyLLM's pruning; None where this version can't read it, as of a stranger's file."""
+    try:
+        return build("lazyllm", json.loads(params)).pruning  # type: ignore[attr-defined]
+    except UserError:
+        return None
 
 
 def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str) -> pandas.DataFrame:
@@ -25,12 +36,11 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str)
     found = []
     rows = category_rows(summary) if len(summary) else pandas.DataFrame(columns=["model", "method", "params"])
     for (model, method, params), group in rows.groupby(["model", "method", "params"], sort=False):
-        pruning = json.loads(str(params)).get("pruning") or {}
-        layer, depth, keep = (pruning.get(key) or [] for key in ("layers", "depths", "keep"))
-        place = None
-        if method == "lazyllm" and len(keep) == 1 and (layer or depth):
-            of = layers.get(str(model))
-            place = layer[0] if layer else layers_run(depth[0], of) - 1 if of else depth[0]
+        keep, place = 1.0, None
+        if method == "lazyllm" and (schedule := schedule_of(str(params))) and len(schedule.keep) == 1:
+            keep, depth, of = schedule.keep[0], schedule.depths, layers.get(str(model))
+            place = schedule.layers[0] if schedule.layers else depth[0] if depth else None
+            place = layers_run(depth[0], of) - 1 if depth and of else place
         elif method != "baseline":
             continue
         reach = {
@@ -38,7 +48,7 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str)
             for side in ("low", "high")
         }
         quality = {"value": group[name].mean(), "n": group["n"].sum(), **reach}
-        found.append({"model": model, "keep": keep[0] if place is not None else 1.0, "layer": place, **quality})
+        found.append({"model": model, "keep": keep, "layer": place, **quality})
     return pandas.DataFrame(found, columns=["model", "keep", "layer", "value", "n", "low", "high"])
 
 

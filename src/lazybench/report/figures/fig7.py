@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazybench.errors import UserError
-from lazybench.pruning.schedule import PAPER, PruningSchedule
-from lazybench.pruning.settings import build
+from lazybench.report.figures.fig6 import schedule_of
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.frame import settings_label
 from lazybench.run.record import Record
@@ -27,7 +23,7 @@ def mean_by_step(records: Sequence[Record]) -> NDArray[numpy.float64]:
     Returns:
         (steps, stages) shares; step 0 is the prefill.
     """
-    traces = [numpy.asarray(record.prompt_tokens_computed_by_step) for record in records]
+    traces = [numpy.asarray(record.prompt_tokens_computed_by_step, dtype=float) for record in records]
     steps = max(len(trace) for trace in traces)
     return numpy.mean([numpy.pad(trace, ((0, steps - len(trace)), (0, 0)), mode="edge") for trace in traces], axis=0)
 
@@ -39,10 +35,10 @@ def stage_names(params: str, stages: int, layers: int | None) -> list[str]:
         params: LazyLLM's, as a record's ``setting`` has them.
         layers: of the model.
     """
-    with suppress(UserError):  # an earlier version's record can name options that are gone
-        schedule = build(PruningSchedule, json.loads(params).get("pruning", {}), "pruning", PAPER)
-        if layers and len(runs := schedule.stages(layers)) == stages:
-            return [f"layers {run.start}-{run.stop - 1}" for run in runs]
+    schedule = schedule_of(params)
+    runs = schedule.stages(layers) if schedule and layers else ()
+    if len(runs) == stages:
+        return [f"layers {run.start}-{run.stop - 1}" for run in runs]
     return [f"stage {index}" for index in range(stages)]
 
 
@@ -53,18 +49,17 @@ def draw(labelled: Sequence[tuple[str, Record]], layers: dict[str, int]) -> Figu
         labelled: each record with the name of its model and settings.
         layers: a model's name to its number of layers.
     """
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str, int], list[Record]] = {}
     for model, record in labelled:
-        traced = record.method == "lazyllm" and record.error is None and record.prompt_tokens_computed_by_step
-        if traced and len(record.prompt_tokens_computed_by_step[0]) > 1:
-            groups.setdefault((model, record.setting), []).append(record)
-    stages = {key: len(group[0].prompt_tokens_computed_by_step[0]) for key, group in groups.items()}
-    panels = sorted(groups.items(), key=lambda group: -stages[group[0]])[:PANELS]
+        stages = {len(shares) for shares in record.prompt_tokens_computed_by_step}
+        if record.method == "lazyllm" and record.error is None and len(stages) == 1 and (count := max(stages)) > 1:
+            groups.setdefault((model, record.setting, count), []).append(record)
+    panels = sorted(groups.items(), key=lambda group: -group[0][2])[:PANELS]
     with styled():
         columns = min(3, max(1, len(panels)))
         height = -(-len(panels) // columns) or 1
         figure = new_figure(5 * columns, 3.3 * height)
-        for index, ((model, params), group) in enumerate(panels):
+        for index, ((model, params, _), group) in enumerate(panels):
             shares = mean_by_step(group)
             axes = figure.add_subplot(height, columns, index + 1)
             axes.axhline(100, color=BLACK, linewidth=1, label="baseline")

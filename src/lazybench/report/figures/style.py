@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,43 +13,14 @@ import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
+from lazybench.methods import METHODS, Method
 from lazybench.run.files import write_atomically
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    *("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"),
 )
-POWER = re.compile(r"\$\\mathdefault\{(?:-?\d+\\times\s?)?-?10\^\{-?\d+\}\}\$")  # a logarithmic axis' label
-Style = tuple[str, str]  # colour and marker
-# Paul Tol's muted colours, https://sronpersonalpages.nl/~pault/
-INDIGO, WINE, OLIVE, TEAL, ROSE, FOREST, BROWN = (
-    *("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#117733", "#661100"),
-)
-# each method has one look everywhere; whoever adds one gives it a colour and marker here, or it is grey
-METHODS: dict[str, Style] = {
-    "baseline": (BLACK, "o"),
-    "random_drop": (ORANGE, "s"),
-    "static_pruning": (SKY, "^"),
-    "prompt_compression": (PURPLE, "D"),
-    "lazyllm": (VERMILION, "P"),
-    "lazyllm_evicted": (VERMILION, "X"),
-    "taper": (BLUE, "*"),
-    "plain": ("#777777", "o"),
-    "asl": (INDIGO, "X"),
-    "claa": (WINE, "<"),
-    "fastkv": (OLIVE, ">"),
-    "first_last": (TEAL, "h"),
-    "gemfilter": (ROSE, "v"),
-    "h2o": (FOREST, "p"),
-    "oracle": (YELLOW, "8"),
-    "pyramid_infer": (BROWN, "d"),
-    "snapkv": (INDIGO, "H"),
-    "spec_prefill": (WINE, "D"),
-    "uniprefill": (GREEN, "s"),
-}
-OF_OTHERS = ("0.5", "o")
 LINES = (
     (BLUE, "o", "-"),
     (ORANGE, "s", "--"),
@@ -70,13 +40,13 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
-    "svg.hashsalt": "lazybench",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 
 
-def look(method: str) -> Style:
-    """A method's colour and marker, the same in every figure."""
-    return METHODS.get(method, OF_OTHERS)
+def look(method: str) -> tuple[str, str]:
+    """A method's colour and marker, the same in every figure; grey of one that is not at hand."""
+    return METHODS[method].look if method in METHODS else Method.look
 
 
 def points(
@@ -101,6 +71,26 @@ def points(
     axes.errorbar(rows[across], factor * rows[name], yerr, reach(across), color=colour, marker=marker, **bars)
 
 
+def name_lines(axes: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None:
+    """Write the lines' names right of the panel, each as near to its line's end as the others leave room.
+
+    Args:
+        ends: of each line its name, its colour and its last point.
+    """
+    axes.autoscale_view()
+    to_axes = axes.transData + axes.transAxes.inverted()
+    rising = sorted((float(to_axes.transform((x, y))[1]), name, colour, (x, y)) for name, colour, x, y in ends)
+    step, heights = min(0.062, 1 / max(1, len(ends) - 1)), list[float]()
+    for height, *_ in rising:
+        heights.append(max(height, heights[-1] + step if heights else 0.0))
+    for place in range(len(heights) - 1, -1, -1):  # down again from the top
+        heights[place] = min(heights[place], 1 - step * (len(heights) - 1 - place))
+    for height, (_, name, colour, end) in zip(heights, rising, strict=True):
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.4, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}
+        text = {"xytext": (1.03, height), "textcoords": "axes fraction", "va": "center", "fontsize": 8}
+        axes.annotate(name, end, color=colour, arrowprops=arrow, **text)  # type: ignore[arg-type]
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw inside this: the settings hold here and nowhere else."""
@@ -115,24 +105,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write atomically, in the format that the name ends in, without a date: the same data gives the same file."""
-    buffer = io.BytesIO()
-    save_to(figure, buffer, path.suffix[1:])
-    write_atomically(path, buffer.getvalue())
-
-
-def save_to(figure: Figure, buffer: io.BytesIO, kind: str) -> None:
-    """Write to memory: ``png``, ``pdf`` or ``svg``."""
+    kind, buffer = path.suffix[1:], io.BytesIO()
     metadata: dict[str, Any] | None = {"CreationDate": None} if kind == "pdf" else None
     with styled():
-        _names_are_no_formulas(figure)
         figure.savefig(buffer, format=kind, metadata=metadata)
-
-
-def _names_are_no_formulas(figure: Figure) -> None:
-    """Only a logarithmic axis writes mathtext; a dollar sign in a name is a dollar sign."""
-    for axes in figure.axes:
-        axes.get_xticklabels(which="both")  # gives the ticks their texts
-        axes.get_yticklabels(which="both")
-    for text in figure.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text()):
-        if isinstance(text, Text) and not POWER.fullmatch(text.get_text()):
-            text.set_parse_math(False)
+    write_atomically(path, buffer.getvalue())
