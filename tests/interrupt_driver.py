@@ -1,8 +1,8 @@
 """A real run that is killed again and again. Started by test_main_interrupts.py.
 
 Each child goes on with the run as ``run.py`` does, until it is killed some lines later or at a random moment, by
-SIGKILL and Ctrl-C by turns; the last one may finish. Children are forked, so that torch is imported once. Prints one
-JSON list: for each child its signal, exit code, standard error, and samples.jsonl as it left it.
+SIGKILL, Ctrl-C and SIGTERM by turns; the last one may finish. Children are forked, so that torch is imported once.
+Prints one JSON list: for each child its signal, exit code, standard error, and samples.jsonl as it left it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     for number in range(KILLS + 1):
         with tempfile.TemporaryFile() as errors:
             child = fork_run(errors.fileno())
-            name = "none" if number == KILLS else ("SIGKILL", "SIGINT")[number % 2]
+            name = "none" if number == KILLS else ("SIGKILL", "SIGINT", "SIGTERM")[number % 3]
             if name != "none":
                 wait_for_lines(samples, count_lines(samples) + draw.randrange(1, 5))
                 time.sleep(draw.random() * 0.05)

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.policy import At, PerHead, Policy
-from lazybench.pruning.scorers import AttentionScorer, Given
+from lazybench.pruning.scorers import AttentionScorer, Given, OutputNorm
 
 
 @dataclass
@@ -130,6 +130,9 @@ class Reference:
         if isinstance(self.policy.scorer, Given):
             self.scored[layer] = self._given(using)
             return
+        if isinstance(self.policy.scorer, OutputNorm):
+            self.scored[layer] = {token: self.layers.change(layer, token, using) for token in using}
+            return
         assert isinstance(self.policy.scorer, AttentionScorer)
         groups = self._groups(self.policy.scorer, layer, computed, using)
         self.scored[layer] = score_of_layer(self.policy.scorer, groups, self.layers.query_heads)
@@ -142,9 +145,18 @@ class Reference:
     def _is_scored(self, layer: int) -> bool:
         placement = self.policy.placement
         if isinstance(placement, At):
-            return any(at - self.policy.look_back < layer <= at for at in placement.layers)
+            return layer in self._looked_back_on(placement)
         assert isinstance(placement, WhereRanksSettle)
         return placement.first - placement.observed < layer <= placement.last
+
+    def _looked_back_on(self, placement: At) -> set[int]:
+        """The layers whose scores count: a window hides what older tokens are worth, so such layers are passed over."""
+        whole = [layer for layer in range(self.layers.num_layers) if self.layers.window(layer) is None]
+        found = set(placement.layers)
+        for at in placement.layers:
+            before = [layer for layer in whole or range(self.layers.num_layers) if layer < at]
+            found.update(before[len(before) - min(len(before), self.policy.look_back - 1) :])
+        return found
 
     # ---- prunings
     def _after(self, layer: int, using: list[int], new: list[int]) -> list[int]:
@@ -167,8 +179,7 @@ class Reference:
         return [token for token in chosen if token not in absent or token in revived]
 
     def _over_layers(self, layer: int, using: list[int]) -> Scores:
-        earliest = max(0, layer - self.policy.look_back + 1)
-        rows = [self.scored[at] for at in range(earliest, layer + 1) if at in self.scored]
+        rows = [self.scored[at] for at in sorted(self.scored) if at <= layer][-self.policy.look_back :]
         return over_layers(self.policy, rows, using)
 
     def _prunes(self, layer: int) -> bool:

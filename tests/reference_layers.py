@@ -1,6 +1,7 @@
 """The arithmetic of Llama-class models and of Gemma 4, one token and one head at a time, nothing over tokens.
 
-It takes the weights from the model's modules and shares no code with the engine.
+It takes the weights from the model's modules and shares no code with the engine. Queries, keys and values are lists of
+floats, and attention is loops over them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+Head = list[float]
+
+
+def dot(one: Head, other: Head) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 @dataclass
@@ -28,9 +35,9 @@ class PlainLayers:
 
     model: PreTrainedModel
     hidden: list[dict[int, Tensor]] = field(default_factory=list)
-    keys: list[dict[int, list[Tensor]]] = field(default_factory=list)
-    values: list[dict[int, list[Tensor]]] = field(default_factory=list)
-    queries: list[dict[int, list[Tensor]]] = field(default_factory=list)
+    keys: list[dict[int, list[Head]]] = field(default_factory=list)
+    values: list[dict[int, list[Head]]] = field(default_factory=list)
+    queries: list[dict[int, list[Head]]] = field(default_factory=list)
     evicted: list[list[set[int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -63,8 +70,13 @@ class PlainLayers:
         """One head's attention of ``token`` to ``others``, as if there were no sliding window; or raw products."""
         query = self._query(layer, token)[head]
         if products:
-            return [float(torch.dot(query, self.keys[layer][other][head // self.group])) for other in others]
-        return [float(probability) for probability in self._probabilities(layer, head, query, others)]
+            return [dot(query, self.keys[layer][other][head // self.group]) for other in others]
+        return self._probabilities(layer, head, query, others)
+
+    def change(self, layer: int, token: int, using: list[int]) -> float:
+        """The length of what the layer's attention adds to the token's state."""
+        attended = self._attended(layer, token, [other for other in using if other <= token])
+        return math.sqrt(sum(float(value) ** 2 for value in self.model.model.layers[layer].self_attn.o_proj(attended)))
 
     def window(self, layer: int) -> int | None:
         """The layer's sliding window."""
@@ -85,28 +97,26 @@ class PlainLayers:
         """(heads * head_dim,)"""
         if (window := self.window(layer)) is not None:
             visible = [other for other in visible if token - other < window]
-        queries = self._query(layer, token)
         outputs = []
-        for head, query in enumerate(queries):
+        for head, query in enumerate(self._query(layer, token)):
             kv_head = head // self.group
             seen = [other for other in visible if other not in self.evicted[layer][kv_head]]
-            output = torch.zeros_like(query)
+            output = [0.0] * len(query)
             for other, probability in zip(seen, self._probabilities(layer, head, query, seen), strict=True):
-                output = output + probability * self.values[layer][other][kv_head]
-            outputs.append(output)
-        return torch.cat(outputs)
+                for place, value in enumerate(self.values[layer][other][kv_head]):
+                    output[place] += probability * value
+            outputs += output
+        return torch.tensor(outputs, dtype=self.hidden[layer][token].dtype)
 
-    def _probabilities(self, layer: int, head: int, query: Tensor, tokens: list[int]) -> list[Tensor]:
-        scores = []
-        for token in tokens:
-            key = self.keys[layer][token][head // self.group]
-            scores.append(torch.dot(query, key) * self.scaling(key))
+    def _probabilities(self, layer: int, head: int, query: Head, tokens: list[int]) -> list[float]:
+        keys = [self.keys[layer][token][head // self.group] for token in tokens]
+        scores = [dot(query, key) * self.scaling(key) for key in keys]
         highest = max(scores)
-        exponentials = [torch.exp(score - highest) for score in scores]
+        exponentials = [math.exp(score - highest) for score in scores]
         total = sum(exponentials)
         return [exponential / total for exponential in exponentials]
 
-    def scaling(self, key: Tensor) -> float:
+    def scaling(self, key: Head) -> float:
         return 1 / math.sqrt(len(key))
 
     def _make_key_and_value(self, layer: int, token: int) -> None:
@@ -116,7 +126,7 @@ class PlainLayers:
         self.keys[layer][token] = [self._rotated(key, token, layer) for key in keys]
         self.values[layer][token] = self._heads(attention, attention.v_proj(normed), "v_norm")
 
-    def _query(self, layer: int, token: int) -> list[Tensor]:
+    def _query(self, layer: int, token: int) -> list[Head]:
         if token not in self.queries[layer]:
             attention = self.model.model.layers[layer].self_attn
             normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
@@ -124,15 +134,15 @@ class PlainLayers:
             self.queries[layer][token] = [self._rotated(query, token, layer) for query in queries]
         return self.queries[layer][token]
 
-    def _heads(self, attention: torch.nn.Module, projected: Tensor, norm_name: str) -> list[Tensor]:
-        heads, norm = list(projected.split(attention.head_dim)), getattr(attention, norm_name, None)
-        return heads if norm is None else [norm(head) for head in heads]
+    def _heads(self, attention: torch.nn.Module, projected: Tensor, norm_name: str) -> list[Head]:
+        heads, norm = projected.split(attention.head_dim), getattr(attention, norm_name, None)
+        return [(head if norm is None else norm(head)).tolist() for head in heads]
 
-    def _rotated(self, head: Tensor, position: int, layer: int) -> Tensor:
+    def _rotated(self, head: Head, position: int, layer: int) -> Head:
         """Rotary embedding (arXiv 2104.09864): element i and i + half turn by position * 10000^(-2i / size)."""
         size = len(head)
         half = size // 2
-        turned = torch.empty_like(head)
+        turned = [0.0] * size
         for i in range(half):
             angle = position * 10_000.0 ** (-2 * i / size)
             turned[i] = head[i] * math.cos(angle) - head[i + half] * math.sin(angle)
@@ -150,7 +160,7 @@ class Gemma4Layers(PlainLayers):
         self.inputs = getattr(self, "inputs", {})
         self.inputs[token] = decoder.project_per_layer_inputs(state, decoder.get_per_layer_inputs(ids, state))[0, 0]
 
-    def scaling(self, key: Tensor) -> float:
+    def scaling(self, key: Head) -> float:
         return 1.0
 
     def _run(self, layer: int, token: int, visible: list[int]) -> None:
@@ -164,8 +174,10 @@ class Gemma4Layers(PlainLayers):
         own = block.per_layer_projection(gate * self.inputs[token][layer])
         self.hidden[layer + 1][token] = (state + block.post_per_layer_input_norm(own)) * block.layer_scalar[0]
 
-    def _rotated(self, head: Tensor, position: int, layer: int) -> Tensor:
-        decoder = self.model.model
-        cos, sin = decoder.rotary_emb(head[None], torch.tensor([[position]]), self.model.config.layer_types[layer])
+    def _rotated(self, head: Head, position: int, layer: int) -> Head:
+        decoder, state = self.model.model, torch.tensor([head])
+        tables = decoder.rotary_emb(state, torch.tensor([[position]]), self.model.config.layer_types[layer])
+        cos, sin = (table[0, 0].tolist() for table in tables)
         half = len(head) // 2
-        return head * cos[0, 0] + torch.cat([-head[half:], head[:half]]) * sin[0, 0]
+        turned = [-value for value in head[half:]] + head[:half]
+        return [value * c + other * s for value, other, c, s in zip(head, turned, cos, sin, strict=True)]

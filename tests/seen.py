@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazybench.pruning.scorers import Seen
+from lazybench.pruning.rows import Seen
 
 
 def seen_rows(rows: Tensor, kv_heads: int) -> Seen:

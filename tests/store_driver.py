@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from lazybench.errors import UserError
@@ -20,10 +19,6 @@ def record(number: int, error: str | None = None) -> Record:
         prediction="an answer, é世界 \n" * (number % 40),
         prompt_tokens_computed_by_step=((0.5, 0.25),) * 3, error=error,
     )  # fmt: skip
-
-
-def completed(number: int) -> Record:
-    return replace(record(number), fidelity_top1=0.5, fidelity_kl=0.25)
 
 
 def die_at_fsync(count: int) -> None:
@@ -44,7 +39,6 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--fail", type=int, nargs="*", default=[], help="samples that fail")
-    parser.add_argument("--complete", action="store_true", help="append the times, then once more with the fidelity")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause-s", type=float, default=0.0)
     parser.add_argument("--die-at-fsync", type=int, default=0)
@@ -67,11 +61,6 @@ def main() -> int:
                 if new.key not in folder.done:
                     folder.append(new)
                     print("appended", number, flush=True)
-                    time.sleep(arguments.pause_s)
-                known = folder.done.get(new.key)
-                if arguments.complete and known is not None and known.fidelity_top1 is None:
-                    folder.complete(completed(number))
-                    print("completed", number, flush=True)
                     time.sleep(arguments.pause_s)
             folder.finish()
             return 1 if folder.failed() else 0

@@ -136,6 +136,12 @@ def test_only_finished_runs_are_packed(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([str(tmp_path), "--out", str(out), "--exclude", str(tmp_path / "two")]) == 0
     assert main([str(tmp_path / "one"), "--out", str(tmp_path / "all.csv")]) == 2
     assert "must end in .parquet" in capsys.readouterr().err
+    samples = tmp_path / "two" / "samples.jsonl"
+    *kept, torn = samples.read_bytes().splitlines(keepends=True)
+    samples.write_bytes(b"".join(kept))
+    whole = [record for record in PLAIN if record.sample_id != from_line(torn).sample_id]
+    assert pack([tmp_path / "two"], out, unfinished=True) == len(whole) > 0
+    assert [run.records for run in read_runs(out)] == [whole]
 
 
 @pytest.mark.parametrize(

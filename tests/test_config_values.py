@@ -19,10 +19,8 @@ from lazybench.tasks import build_task
 VALUES: tuple[Any, ...] = (None, "text", -1, 1.5, [], {}, True)
 EXPERIMENTS = (
     "size=null",
-    "experiment=tune",
     "experiment=quality",
     "task=ruler_embedded",
-    "task=tuning",
     "pruning=authors_linear",
 )
 

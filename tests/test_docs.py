@@ -51,7 +51,7 @@ RUNS = [
     if command.startswith(("python run.py ", "lazybench "))
     and SUBCOMMANDS.match(command) is None
     and not re.search(
-        r"--help|lm_eval/|OWNER/NAME|<name>|NAME\.yaml|\.\.\.|checkpoints|\.gguf|tune\.job|launcher|plugins|tune\.models",
+        r"--help|lm_eval/|OWNER/NAME|<name>|NAME\.yaml|\.\.\.|checkpoints|\.gguf|launcher|plugins",
         command,
     )
 ]

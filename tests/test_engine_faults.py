@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from tiny_models import random_prompt, shared_model, tiny_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Cache, GenerationConfig, PreTrainedModel
+from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.pruning import legacy
@@ -17,8 +18,8 @@ from lazybench.pruning.attention import MaskRule, lazy_attention
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.choosing import Viewers
 from lazybench.pruning.policy import At, Policy
-from lazybench.pruning.scorers import AttentionScorer, Seen
-from lazybench.pruning.stage import Plan, Stage, Step
+from lazybench.pruning.stage import Plan, Stage
+from lazybench.pruning.step import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
@@ -34,15 +35,6 @@ def generate(model: PreTrainedModel, prompt: Tensor, new_tokens: int, cache: Cac
 # ---- float16
 
 
-def equation_1(query: Tensor, key: Tensor, scaling: float, **shown: Any) -> Tensor:
-    """(1, tokens) what the last of all queries gives each key."""
-    position = torch.arange(key.shape[2])[None]
-    last = query[:, :, -1:]
-    return AttentionScorer()(
-        Seen(0, last, key, position, position[:, -1:], scaling=scaling, kv_heads=key.shape[1], **shown)
-    )
-
-
 def huge_scores(tokens: int = 40) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (1, heads, tokens, 16) in float16, whose scores all lie near 2 ** 18 = 262,144."""
     generator = torch.Generator().manual_seed(0)
@@ -53,24 +45,19 @@ def huge_scores(tokens: int = 40) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("softcap", "sink"), [(None, None), (1e5, None), (None, 65_504.0), (1e5, 57_536.0)]
+    ("softcap", "sink"), [(1e5, None), (None, 65_504.0), (1e5, 57_536.0)]
 )  # a sink as large as the capped scores
-def test_scores_beyond_float16_select_what_float32_selects(softcap, sink):
+def test_attention_beyond_float16_is_that_of_float32(softcap, sink):
+    """Where the attention is the engine's own; what scores beyond float16 select is shown in test_scorers.py."""
     sinks = None if sink is None else torch.full((4,), sink)
-    query, key, value = huge_scores()
-    assert (query @ key.repeat_interleave(2, dim=1).transpose(2, 3)).isinf().all()
-    half = equation_1(query, key, 0.25, softcap=softcap, sinks=None if sinks is None else sinks.half())
-    single = equation_1(query.float(), key.float(), 0.25, softcap=softcap, sinks=sinks)
-    assert half.isfinite().all()
-    assert single.std() > 0
-    assert torch.equal(half.topk(20).indices, single.topk(20).indices)
-    if softcap or sinks is not None:  # the attention itself is the engine's own there
-        outputs = []
-        for dtype in (torch.float16, torch.float32):
-            inputs = (states.to(dtype) for states in (query, key, value))
-            rule = MaskRule(cache=prefill_of(40), viewers=Viewers(Policy.nothing_pruned(), None, ()))
-            outputs.append(lazy_attention(torch.nn.Module(), *inputs, rule, scaling=0.25, softcap=softcap, s_aux=sinks))
-        torch.testing.assert_close(outputs[0][0].float(), outputs[1][0], atol=2e-3, rtol=2e-3)
+    states = huge_scores()
+    assert (states[0] @ states[1].repeat_interleave(2, dim=1).transpose(2, 3)).isinf().all()
+    outputs = []
+    for dtype in (torch.float16, torch.float32):
+        rule = MaskRule(cache=prefill_of(40), viewers=Viewers(Policy.nothing_pruned(), None, ()))
+        inputs = (state.to(dtype) for state in states)
+        outputs.append(lazy_attention(torch.nn.Module(), *inputs, rule, scaling=0.25, softcap=softcap, s_aux=sinks)[0])
+    torch.testing.assert_close(outputs[0].float(), outputs[1], atol=2e-3, rtol=2e-3)
 
 
 def prefill_of(tokens: int) -> LazyCache:
@@ -91,8 +78,8 @@ def test_families_with_ready_made_masks_do_not_overflow_either():
     for mask in (torch.ones(1, 1, 40, 40, dtype=torch.bool), torch.zeros(1, 1, 40, 40)):
         rows = legacy._rows(query[:, :, -1:], key, mask, 0.25)  # (1, heads, 1, keys)
         assert rows.isfinite().all()
-        single = equation_1(query.float(), key.float(), 0.25)
-        assert torch.equal(rows[:, :, 0].mean(dim=1).topk(20).indices, single.topk(20).indices)
+        single = (query[:, :, -1:].float() @ key.float().transpose(2, 3) * 0.25).softmax(dim=-1)
+        assert torch.equal(rows[:, :, 0].mean(dim=1).topk(20).indices, single[:, :, 0].mean(dim=1).topk(20).indices)
 
 
 def selections(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
@@ -209,25 +196,6 @@ def test_a_cache_that_a_failed_pass_left_incomplete_is_refused_everywhere():
     assert "under LazyLLM" in refused(lambda: generate(model, longer, 2, cache))
 
 
-@pytest.mark.parametrize("turn", [random_prompt(9, seed=5), random_prompt(1, seed=5)], ids=["nine tokens", "one token"])
-def test_a_conversation_goes_on_after_a_one_token_answer(turn):
-    model = shared_model("llama")
-    with LazyLLM(model, PRUNED) as lazy:
-        first = generate(model, PROMPT, 1)
-        generate(model, with_turn(first, turn), 3, first.past_key_values)
-    steps = lazy.trace.steps
-    assert [(step.new, step.is_prompt) for step in steps] == [
-        (20, True),
-        (1 + turn.shape[1], True),
-        (1, False),
-        (1, False),
-    ]
-    with LazyLLM(model, PruningSchedule((0, 2), (1.0, 1.0))):
-        first = generate(model, PROMPT, 1)
-        second = generate(model, with_turn(first, turn), 3, first.past_key_values)
-    assert torch.equal(second.sequences, generate(model, with_turn(first, turn), 3).sequences)
-
-
 def test_a_one_token_turn_is_prompt_and_a_generation_taken_up_again_is_not():
     model = shared_model("llama")
     turn = random_prompt(1, seed=5)
@@ -248,18 +216,19 @@ def test_a_one_token_turn_is_prompt_and_a_generation_taken_up_again_is_not():
     assert first.past_key_values.prompt_end == 23
 
 
-def test_a_prompt_in_pieces_is_still_refused():
+def test_a_prompt_in_pieces_is_refused_however_it_is_asked_for():
     model = tiny_model("llama")
     with LazyLLM(model, PRUNED), torch.no_grad():
         call = {"attention_mask": torch.ones_like(PROMPT), "max_new_tokens": 2}
-        for size in (1, 8, 19):  # 19 leaves a last piece of one token
+        for size in (1, 19):  # 19 leaves a last piece of one token
             config = GenerationConfig(prefill_chunk_size=size)
-            for refusal in (
-                refused(lambda: model.generate(PROMPT, prefill_chunk_size=size, **call)),  # noqa: B023
-                refused(lambda: model.generate(PROMPT, config, **call)),  # noqa: B023
-                refused(lambda: model.generate(PROMPT, generation_config=config, **call)),  # noqa: B023
+            for args, options in (
+                ((), {"prefill_chunk_size": size}),
+                ((config,), {}),
+                ((), {"generation_config": config}),
             ):
-                assert f"prefill_chunk_size={size}" in refusal
+                said = refused(partial(model.generate, PROMPT, *args, **options, **call))
+                assert f"prefill_chunk_size={size}" in said
         cache = model(PROMPT[:, :8], logits_to_keep=1).past_key_values
         said = refused(lambda: model(PROMPT[:, 8:], past_key_values=cache, logits_to_keep=1))
         assert "pass the prompt at once" in said
@@ -278,33 +247,6 @@ def test_a_cache_continued_in_another_context_keeps_its_trace():
     assert [step.new for step in lazy.trace.steps] == [20, 1, 1, 1, 21, 1, 1]
     assert lazy.trace.prompt_tokens == 41
     assert 0.3 < lazy.trace.prompt_tokens_computed_mean <= 1.0
-
-
-# ---- what is put back
-
-
-def test_two_models_of_one_config_may_not_both_run():
-    config = tiny_model("llama").config
-    models = [AutoModelForCausalLM.from_config(config).eval() for _ in range(2)]
-    with LazyLLM(models[0], PRUNED):
-        assert "its own copy" in refused(lambda: LazyLLM(models[1], PRUNED).__enter__())
-        generate(models[0], PROMPT, 2)
-    assert config._attn_implementation == "sdpa"
-    with LazyLLM(models[1], PRUNED):
-        generate(models[1], PROMPT, 2)
-    assert config._attn_implementation == "sdpa"
-
-
-def test_generate_is_put_back_whoever_wrapped_it_before():
-    model = tiny_model("llama")
-    with LazyLLM(model, PRUNED):
-        assert "generate" in vars(model)
-    assert "generate" not in vars(model)
-    mine = model.generate
-    model.generate = mine
-    with LazyLLM(model, PRUNED):
-        assert vars(model)["generate"] is not mine
-    assert vars(model)["generate"] is mine
 
 
 # ---- a cache that is dropped in the middle of a call

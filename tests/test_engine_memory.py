@@ -1,4 +1,4 @@
-"""What the engine's buffers hold on to, and on which device they lie."""
+"""What the engine's buffers hold on to, and on which device they lie; a model that a device map spreads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from weakref import ref
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from tiny_models import random_prompt, tiny_model
+from tiny_models import generate_logits, left_padded, random_prompt, tiny_model
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
@@ -63,25 +63,22 @@ def decode(model: PreTrainedModel, mode: Callable[[int], AbstractContextManager]
     return torch.stack(rows), cache
 
 
-def test_steps_outside_no_grad_leave_no_graph_behind(model):
-    with LazyLLM(model, PRUNED):
-        expected, _ = decode(model, lambda step: torch.no_grad())
-        measured, cache = decode(model, lambda step: torch.enable_grad())
-    torch.testing.assert_close(measured, expected)
-    buffers = buffers_of(cache)
-    assert len(buffers) > 8
-    assert not any(buffer.requires_grad or buffer.grad_fn is not None for buffer in buffers)
-
-
 @pytest.mark.parametrize(
-    "modes", [(torch.inference_mode, torch.no_grad), (torch.no_grad, torch.inference_mode, torch.enable_grad)]
+    "modes",
+    [
+        (torch.enable_grad,),
+        (torch.inference_mode, torch.no_grad),
+        (torch.no_grad, torch.inference_mode, torch.enable_grad),
+    ],
 )
-def test_steps_may_change_between_inference_mode_and_others(model, modes):
+def test_steps_outside_no_grad_and_in_inference_mode_leave_nothing_behind(model, modes):
     with LazyLLM(model, PRUNED):
         expected, _ = decode(model, lambda step: torch.no_grad())
         measured, cache = decode(model, lambda step: modes[step % len(modes)]())
     torch.testing.assert_close(measured, expected)
-    assert not any(buffer.is_inference() for buffer in buffers_of(cache))
+    buffers = buffers_of(cache)
+    assert len(buffers) > 8
+    assert not any(buffer.is_inference() or buffer.requires_grad or buffer.grad_fn is not None for buffer in buffers)
 
 
 def test_beams_kept_in_inference_mode_go_on_outside_it(model):
@@ -235,3 +232,31 @@ def test_every_buffer_lies_where_the_layer_that_uses_it_lies(family, schedule, p
         assert {buffer.device for buffer in cache.arena(layer)._buffers} == {expected}
     assert cache._aux.keys() == {torch.device("lazy", layer // 2) for layer in schedule.layers}
     assert {buffer.device for buffer in cache.inputs._rows.values()} == {torch.device("lazy:0")}  # the layers move them
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("padded", [False, True], ids=["one prompt", "padded batch"])
+def test_layers_kept_on_disk_give_what_layers_in_memory_give(family, padded, tmp_path):
+    whole = tiny_model(family)
+    whole.save_pretrained(tmp_path / "model")
+    layer_names = [name for name, module in whole.named_modules() if name.endswith((".0", ".1", ".2", ".3"))]
+    places = {name: "disk" if name.endswith((".1", ".2")) else "cpu" for name in layer_names}
+    stem = layer_names[0].removesuffix(".0")
+    for name, _ in whole.named_parameters(remove_duplicate=False):
+        if not name.startswith(f"{stem}."):
+            places[name.rsplit(".", 1)[0]] = "cpu"
+    spread = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model",
+        device_map=places,
+        offload_folder=tmp_path / "offload",
+        dtype=torch.float32,
+        attn_implementation=whole.config._attn_implementation,
+    ).eval()
+    assert any(weight.device.type == "meta" for weight in spread.parameters())
+    prompts, mask = left_padded([PROMPT, random_prompt(14, seed=9)]) if padded else (PROMPT, None)
+    for schedule in (PruningSchedule((0, 2), (0.6, 0.5)), PruningSchedule((), ())):
+        with LazyLLM(whole, schedule):
+            expected = generate_logits(whole, prompts, 5, attention_mask=mask)[1]
+        with LazyLLM(spread, schedule):
+            measured = generate_logits(spread, prompts, 5, attention_mask=mask)[1]
+        torch.testing.assert_close(measured, expected)

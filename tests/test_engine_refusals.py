@@ -1,4 +1,4 @@
-"""Models, schedules and calls that pruning cannot serve: one line that says why, never a wrong run."""
+"""Models, policies and calls that pruning cannot serve: one line that says why, never a wrong run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import REFUSED, SINGLE_ONLY, left_padded, random_prompt, shared_model, tiny_model
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel, StaticCache
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.methods.fastkv import FastKV
@@ -19,51 +19,74 @@ from lazybench.pruning.policy import Policy
 
 PRUNED = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.6))
 PROMPTS = [random_prompt(tokens, seed) for seed, tokens in enumerate((17, 11, 14))]
+PROMPT = PROMPTS[0]
+
+
+def refused(call: Callable[[], object], words: str) -> str:
+    with pytest.raises(UserError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def call_of(**kwargs: Any) -> Callable[[PreTrainedModel], Any]:
-    return lambda model: model.generate(PROMPTS[0], attention_mask=torch.ones_like(PROMPTS[0]), **kwargs)
+    options = {"attention_mask": torch.ones_like(PROMPT), "max_new_tokens": 4, **kwargs}
+    return lambda model: model.generate(PROMPT, **options)
 
 
-@pytest.mark.parametrize(
-    ("call", "reason"),
-    [
-        (call_of(max_new_tokens=2, prefill_chunk_size=4), "prefill_chunk_size"),
-        (call_of(max_new_tokens=4, prompt_lookup_num_tokens=2), "assisted"),
-        (call_of(max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True), "output_hidden_states"),
-        (call_of(max_new_tokens=2, use_cache=False), "use_cache"),
-        (lambda model: model(PROMPTS[0]), r"logits_to_keep=0, the default.*generate\(\), or pass logits_to_keep=1"),
-        (lambda model: model(PROMPTS[0], logits_to_keep=1, output_router_logits=True), "output_router_logits"),
-        (lambda model: model(PROMPTS[0], logits_to_keep=1, output_anything=True), "output_anything"),
-        (lambda model: model(PROMPTS[0], labels=PROMPTS[0]), "labels"),
-        (lambda model: model.generate(random_prompt(300, 0), max_new_tokens=1), "300"),
-        (
-            lambda model: model.generate(
-                PROMPTS[0],
-                attention_mask=torch.ones_like(PROMPTS[0]).index_fill(1, torch.tensor([16]), 0),
-                max_new_tokens=1,
-            ),
-            "left",
-        ),
-    ],
-    ids=[
-        "chunked prefill",
-        "assisted",
-        "hidden states",
-        "no cache",
-        "all logits",
-        "router logits",
-        "any other output",
-        "labels",
-        "too long",
-        "right padding",
-    ],
-)
-def test_calls_that_pruning_cannot_serve_are_refused_in_one_line(call, reason):
+def in_training(model: PreTrainedModel) -> None:
+    try:
+        model.train()(PROMPT, logits_to_keep=1)
+    finally:
+        model.eval()
+
+
+RETURNED = {"return_dict_in_generate": True}
+CALLS: dict[str, tuple[Callable[[PreTrainedModel], Any], str]] = {
+    "chunked prefill": (call_of(prefill_chunk_size=4), "prefill_chunk_size"),
+    "prompt lookup": (call_of(prompt_lookup_num_tokens=2), "assisted"),
+    "assistant": (lambda model: call_of(assistant_model=tiny_model("llama", seed=1))(model), "assisted"),
+    "hidden states": (call_of(output_hidden_states=True, **RETURNED), "output_hidden_states"),
+    "attentions": (lambda model: model(PROMPT, logits_to_keep=1, output_attentions=True), "output_attentions"),
+    "no cache": (call_of(use_cache=False), "use_cache=True"),
+    "static cache": (call_of(cache_implementation="static"), "StaticCache"),
+    "own static cache": (
+        lambda model: call_of(past_key_values=StaticCache(config=model.config, max_cache_len=32))(model),
+        "StaticCache",
+    ),
+    "all logits": (lambda model: model(PROMPT), r"logits_to_keep=0, the default.*generate\(\), or pass .*keep=1"),
+    "router logits": (lambda model: model(PROMPT, logits_to_keep=1, output_router_logits=True), "output_router_logits"),
+    "any other output": (lambda model: model(PROMPT, logits_to_keep=1, output_anything=True), "output_anything"),
+    "labels": (lambda model: model(PROMPT, labels=PROMPT), "labels"),
+    "right padding": (
+        call_of(attention_mask=torch.ones_like(PROMPT).index_fill(1, torch.tensor([16]), 0)),
+        "padded on the left",
+    ),
+    "training": (in_training, "training mode"),
+}
+
+
+@pytest.mark.parametrize(("call", "reason"), CALLS.values(), ids=CALLS)
+def test_calls_that_pruning_cannot_serve(call, reason):
     model = shared_model("llama")
-    with LazyLLM(model, PRUNED), pytest.raises(UserError, match=reason) as refused:
-        call(model)
-    assert "\n" not in str(refused.value)
+    with LazyLLM(model, PRUNED):
+        refused(lambda: call(model), reason)
+        assert model(PROMPT, logits_to_keep=1).logits.shape[1] == 1
+
+
+def test_a_cache_that_the_plain_model_filled():
+    model, filled = shared_model("llama"), DynamicCache(config=shared_model("llama").config)
+    model(PROMPT, past_key_values=filled)
+    with LazyLLM(model, PRUNED):
+        refused(lambda: model.generate(torch.cat([PROMPT, PROMPT], dim=1), past_key_values=filled), "without LazyLLM")
+
+
+def test_a_prompt_longer_than_the_window_before_it_runs():
+    model, layers_run = tiny_model("llama"), []
+    model.model.layers[0].register_forward_hook(lambda *_: layers_run.append(1))
+    with LazyLLM(model, PRUNED):
+        refused(lambda: model.generate(random_prompt(300, 0), max_new_tokens=1), "the prompt has 300 tokens, .* 256")
+    assert not layers_run
 
 
 @pytest.mark.parametrize(
@@ -74,27 +97,26 @@ def test_calls_that_pruning_cannot_serve_are_refused_in_one_line(call, reason):
         (lambda model: Pruned(model, PRUNED), "must be a Policy; a schedule goes into LazyLLM"),
         (lambda model: PruningSchedule.paper(model.config), "num_layers=.* must be a whole number"),
         (lambda model: PruningSchedule.paper(8, keep=0.7), "pruning.keep=0.7 must be a list"),
+        (lambda model: LazyLLM(model, PruningSchedule((3,), (0.5,))).__enter__(), "3 is out of range .* of 4 layers"),
         (lambda model: LazyLLM(model, PRUNED).trace.prompt_tokens_computed_mean, "nothing was generated"),
         (lambda model: LazyLLM(model, PRUNED).trace.prompt_tokens_computed_by_stage, "nothing was generated"),
     ],
 )
-def test_what_is_no_schedule_and_a_trace_of_nothing_are_one_line(made, words):
-    with pytest.raises(UserError, match=words) as refused:
-        made(shared_model("llama"))
-    assert "\n" not in str(refused.value)
+def test_what_is_no_schedule_for_the_model_and_a_trace_of_nothing(made, words):
+    refused(lambda: made(shared_model("llama")), words)
 
 
-def test_outputs_that_the_config_asks_for_are_refused_too():
+def test_outputs_that_the_config_asks_for():
     model = tiny_model("qwen2_moe", output_router_logits=True)
-    with LazyLLM(model, PRUNED), pytest.raises(UserError, match="output_router_logits=True"):
-        model.generate(PROMPTS[0], max_new_tokens=2)
+    with LazyLLM(model, PRUNED):
+        refused(lambda: call_of()(model), "output_router_logits=True")
 
 
-def test_outputs_that_nobody_named_are_refused_where_they_come_out():
+def test_outputs_that_nobody_named_where_they_come_out():
     model = tiny_model("llama")
     model.register_forward_hook(lambda _, __, output: {**output, "of_each_token": (torch.zeros(1, 17, 1),)})
-    with LazyLLM(model, PRUNED), pytest.raises(UserError, match="of_each_token"):
-        model(PROMPTS[0], logits_to_keep=1)
+    with LazyLLM(model, PRUNED):
+        refused(lambda: model(PROMPT, logits_to_keep=1), "of_each_token")
 
 
 class Adapted(torch.nn.Module):
@@ -104,25 +126,32 @@ class Adapted(torch.nn.Module):
         return tiny_model("llama")
 
 
-@pytest.mark.parametrize(
-    ("wrapped", "way"),
-    [
-        (Adapted, r"model\.get_base_model\(\)"),
-        (lambda: torch.compile(tiny_model("llama")), r"model\._orig_mod"),
-        (lambda: torch.nn.DataParallel(tiny_model("llama")), r"model\.module"),
-    ],
-    ids=["PEFT", "compiled", "DataParallel"],
-)
-def test_a_model_inside_another_is_refused_with_the_way_out(wrapped, way):
-    with pytest.raises(UserError, match=way):
-        LazyLLM(wrapped(), PRUNED)
-
-
-def test_a_model_compiled_in_place_is_refused():
+def compiled_in_place() -> PreTrainedModel:
     model = tiny_model("llama")
     model.compile()
-    with pytest.raises(UserError, match=r"model\.compile\(\)"):
-        LazyLLM(model, PRUNED)
+    return model
+
+
+def encoder_decoder() -> PreTrainedModel:
+    config = AutoConfig.for_model("t5", vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4)
+    return AutoModelForSeq2SeqLM.from_config(config).eval()
+
+
+MODELS: dict[str, tuple[Callable[[], Any], str]] = {
+    "PEFT": (Adapted, r"model\.get_base_model\(\)"),
+    "compiled": (lambda: torch.compile(tiny_model("llama")), r"model\._orig_mod"),
+    "compiled in place": (compiled_in_place, r"model\.compile\(\)"),
+    "DataParallel": (lambda: torch.nn.DataParallel(tiny_model("llama")), r"model\.module"),
+    "encoder-decoder": (encoder_decoder, "encoder-decoder"),
+    "without a head": (lambda: tiny_model("llama").model, "language-modelling head"),
+    "training": (lambda: tiny_model("llama").train(), "training mode"),
+    **{name: (lambda name=name: tiny_model(name), f"{name}.* attention in its own way") for name in REFUSED},
+}
+
+
+@pytest.mark.parametrize(("made", "words"), MODELS.values(), ids=MODELS)
+def test_models_that_cannot_run(made, words):
+    refused(lambda: LazyLLM(made(), PRUNED), words)
 
 
 @pytest.mark.parametrize(
@@ -135,18 +164,13 @@ def test_refusals_name_the_method_that_was_asked_for(method, name):
         lambda: Pruned(torch.nn.Linear(1, 1), policy),
         lambda: Pruned(tiny_model("gpt_neo"), policy),
         lambda: Pruned(tiny_model("llama").train(), policy),
-        lambda: _run(model, policy, lambda: model(PROMPTS[0])),
-        lambda: _run(model, policy, lambda: model(PROMPTS[0], logits_to_keep=1, output_attentions=True)),
-        lambda: _run(model, policy, lambda: call_of(prompt_lookup_num_tokens=2)(model)),
-        lambda: _run(model, policy, lambda: call_of(prefill_chunk_size=4)(model)),
-        lambda: _run(model, policy, lambda: call_of(use_cache=False)(model)),
-        lambda: _run(model, policy, lambda: call_of(cache_implementation="static")(model)),
         lambda: _run(model, policy, lambda: Pruned(model, policy).__enter__()),
     ]
+    for case in ("all logits", "attentions", "prompt lookup", "chunked prefill", "no cache", "static cache"):
+        calls.append(lambda case=case: _run(model, policy, lambda: CALLS[case][0](model)))
     for call in calls:
-        with pytest.raises(UserError, match=rf"\b{name}\b") as refused:
-            call()
-        assert name == "LazyLLM" or "LazyLLM" not in str(refused.value)
+        said = refused(call, rf"\b{name}\b")
+        assert name == "LazyLLM" or "LazyLLM" not in said
 
 
 def _run(model: PreTrainedModel, policy: Policy, call: Callable[[], Any]) -> None:
@@ -154,24 +178,9 @@ def _run(model: PreTrainedModel, policy: Policy, call: Callable[[], Any]) -> Non
         call()
 
 
-@pytest.mark.parametrize("family", REFUSED)
-def test_families_that_cannot_run_are_refused(family):
-    with pytest.raises(UserError, match=family), LazyLLM(tiny_model(family), PRUNED):
-        pass
-
-
 @pytest.mark.parametrize("family", sorted(SINGLE_ONLY))
-def test_batches_of_a_family_without_padding_are_refused(family):
+def test_batches_of_a_family_without_padding(family):
     model = shared_model(family)
     batch, mask = left_padded(PROMPTS)
-    with LazyLLM(model, PRUNED), pytest.raises(UserError, match=family):
-        model.generate(batch, attention_mask=mask, max_new_tokens=1)
-
-
-def test_schedules_too_deep_and_nested_contexts_are_refused():
-    model = shared_model("llama")
-    with pytest.raises(UserError, match="model of 4 layers"), LazyLLM(model, PruningSchedule((3,), (0.5,))):
-        pass
-    with LazyLLM(model, PRUNED), pytest.raises(UserError), LazyLLM(model, PRUNED):
-        pass
-    assert model.generate(PROMPTS[0], max_new_tokens=8, min_new_tokens=8).shape[1] == PROMPTS[0].shape[1] + 8
+    with LazyLLM(model, PRUNED):
+        refused(lambda: model.generate(batch, attention_mask=mask, max_new_tokens=1), f"{family}.*one prompt at a time")

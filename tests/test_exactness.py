@@ -1,13 +1,15 @@
-"""Pruned prefill and decoding equal the slow reference, for models, prompts and schedules drawn at random."""
+"""Prefill and decoding equal the slow reference, for models, prompts, schedules and policies drawn at random."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from drawn_policies import pruned_once, pruned_where_ranks_settle, revived
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reference import Reference
@@ -16,6 +18,7 @@ from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.budgets import NEVER, Mass, Ratio, Revival
+from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import At, Policy
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -24,35 +27,44 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "one key head, biases": ("llama", {"num_key_value_heads": 1, "attention_bias": True}),
     "sliding window in every layer": ("mistral", {}),
     "sliding window in two layers, biases": ("qwen2", {}),
+    "sliding window in every other layer": ("qwen2", {"layer_types": ["sliding_attention", "full_attention"] * 2}),
     "norms of queries and keys": ("qwen3", {}),
 }
 NUM_LAYERS = 4
+NEW_TOKENS = 6
+SIZES = (1, 2, 5, 9, 13, 17, 21, 24)
 
 
 @cache
-def exact_model(kind: str, seed: int) -> PreTrainedModel:
+def exact_model(kind: str, seed: int = 0) -> PreTrainedModel:
     family, overrides = KINDS[kind]
     return float64_model(family, seed, **overrides)
 
 
+def drawn(examples: int) -> settings:
+    return settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+
+
 @st.composite
-def schedules(draw: st.DrawFn) -> PruningSchedule:
-    layers = tuple(sorted(draw(st.sets(st.integers(0, NUM_LAYERS - 2), min_size=1, max_size=3))))
-    percents = [draw(st.sampled_from([10, 30, 50, 60, 70, 90, 100])) for _ in layers]
+def schedules(draw: st.DrawFn, prompt_tokens: int, layers: int) -> PruningSchedule:
+    at = tuple(sorted(draw(st.sets(st.integers(0, layers - 2), min_size=1, max_size=3))))
+    percents = [draw(st.sampled_from([10, 30, 50, 60, 70, 90, 100])) for _ in at]
     return PruningSchedule(
-        layers,
+        at,
         tuple(percent / 100 for percent in percents),
         ratio_of=draw(st.sampled_from(["entered", "context", "mass"])),
         revive=draw(st.sampled_from([True, True, True, False])),
     )
 
 
-def reference_for(model: PreTrainedModel, schedule: PruningSchedule) -> Reference:
-    """The schedule in a policy's words, written out here: the engine's own translation is under test."""
-    by_mass = schedule.ratio_of == "mass"
-    budget = tuple(Mass(share) if by_mass else Ratio(share, schedule.ratio_of) for share in schedule.keep)
-    revival = Revival() if schedule.revive else NEVER
-    return Reference(model, Policy(At(schedule.layers), budget=budget, revival=revival))
+def reference_for(model: PreTrainedModel, by: PruningSchedule | Policy) -> Reference:
+    """A schedule stands here in a policy's words: the engine's own translation is under test."""
+    if isinstance(by, Policy):
+        return Reference(model, by)
+    budget = tuple(Mass(share) if by.ratio_of == "mass" else Ratio(share, by.ratio_of) for share in by.keep)
+    return Reference(model, Policy(At(by.layers), budget=budget, revival=Revival() if by.revive else NEVER))
 
 
 def replay(reference: Reference, prompt: list[int], generated: list[int]) -> torch.Tensor:
@@ -60,7 +72,7 @@ def replay(reference: Reference, prompt: list[int], generated: list[int]) -> tor
     return torch.stack([reference.prefill(prompt), *(reference.decode(token) for token in generated[:-1])])
 
 
-def counts_by_stage(reference: Reference, stages: tuple[range, ...]) -> list[tuple[list[int], ...]]:
+def counts_by_stage(reference: Reference, stages: list[range]) -> list[tuple[list[int], ...]]:
     """Per step: tokens computed, selected and revived in each stage."""
     counts, before = [], 0
     for computed, selected in zip(reference.computed, reference.selected, strict=True):
@@ -77,70 +89,98 @@ def counts_by_stage(reference: Reference, stages: tuple[range, ...]) -> list[tup
 
 
 def check_equal(
-    model: PreTrainedModel, exact: PreTrainedModel, schedule: PruningSchedule, prompt_seed: int, **sizes: Any
+    model: PreTrainedModel,
+    by: PruningSchedule | Policy,
+    prompt_tokens: int,
+    seed: int,
+    exact: PreTrainedModel | None = None,
+    tolerance: float = 1e-9,
+) -> Reference:
+    """Logits and counts of one generation; ``exact`` is the model's twin in float64, where it isn't that itself."""
+    prompt = random_prompt(prompt_tokens, seed)
+    with LazyLLM(model, by) if isinstance(by, PruningSchedule) else Pruned(model, by) as run:
+        tokens, logits = generate_logits(model, prompt, NEW_TOKENS)
+    reference = reference_for(exact or model, by)
+    expected = replay(reference, prompt[0].tolist(), tokens[0, prompt_tokens:].tolist())
+    if tolerance < 1e-6:
+        assume(reference.margin > 1e-6)  # two tokens tie: either may be kept
+    torch.testing.assert_close(logits[:, 0].double(), expected.double(), rtol=0, atol=tolerance)
+    stages = run.trace.stages
+    with_layers = [number for number, stage in enumerate(stages) if len(stage)]  # before layer 0 there are none
+    noted = [
+        tuple([counts[number] for number in with_layers] for counts in (step.computed, step.selected, step.revived))
+        for step in run.trace.steps
+    ]
+    assert noted == counts_by_stage(reference, [stages[number] for number in with_layers])
+    return reference
+
+
+def prunes(reference: Reference) -> bool:
+    return any(len(layer) < len(reference.computed[0][0]) for layer in reference.computed[0])
+
+
+def evicts(reference: Reference) -> bool:
+    return any(heads[0] for heads in reference.layers.evicted)
+
+
+def revives(reference: Reference) -> bool:
+    return any(len(layer) > 1 for step in reference.computed[1:] for layer in step)
+
+
+@pytest.mark.parametrize(
+    ("by", "sizes", "examples", "reached"),
+    [
+        (schedules, SIZES, 60, {revives: 20}),
+        pytest.param(pruned_once, SIZES, 110, {prunes: 15, evicts: 8}, marks=pytest.mark.slow),
+        # ranks of a few tokens tie
+        pytest.param(pruned_where_ranks_settle, (14, 19, 24), 90, {prunes: 8}, marks=pytest.mark.slow),
+        pytest.param(revived, SIZES, 90, {revives: 15}, marks=pytest.mark.slow),
+    ],
+    ids=["LazyLLM's schedules", "chosen in the prefill alone", "pruned where ranks settle", "revived"],
+)
+def test_pruned_generation_equals_the_reference_in_float64(
+    by: Callable[..., st.SearchStrategy],
+    sizes: tuple[int, ...],
+    examples: int,
+    reached: dict[Callable[[Reference], bool], int],
 ):
-    """Logits and counts of one generation; returns how many tokens were revived in it."""
-    prompt = random_prompt(sizes["prompt_tokens"], prompt_seed)
-    with LazyLLM(model, schedule) as lazy:
-        tokens, logits = generate_logits(model, prompt, sizes["new_tokens"])
-    reference = reference_for(exact, schedule)
-    expected = replay(reference, prompt[0].tolist(), tokens[0, prompt.shape[1] :].tolist())
-    assume(reference.margin > sizes["margin"])  # two tokens tie: either may be kept
-    torch.testing.assert_close(logits[:, 0].double(), expected.double(), rtol=0, atol=sizes["tolerance"])
-    counts = counts_by_stage(reference, lazy.trace.stages)
-    noted = [([*step.computed], [*step.selected], [*step.revived]) for step in lazy.trace.steps]
-    assert noted == counts
-    return sum(sum(revived) for _, _, revived in counts)
+    """``reached``: how many of the drawn cases must have done so."""
+    found: list[list[bool]] = []
 
-
-def test_pruned_generation_equals_the_reference_in_float64():
-    revived: list[int] = []
-
-    @settings(max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @drawn(examples)
     @given(
         kind=st.sampled_from(sorted(KINDS)),
         model_seed=st.integers(0, 2),
-        prompt_seed=st.integers(0, 10_000),
-        prompt_tokens=st.sampled_from([1, 2, 5, 9, 13, 17, 21, 24]),
-        schedule=schedules(),
+        prompt=st.sampled_from(sizes).flatmap(lambda tokens: st.tuples(st.just(tokens), by(tokens, NUM_LAYERS))),
+        seed=st.integers(0, 10_000),
     )
-    def check(kind, model_seed, prompt_seed, prompt_tokens, schedule):
-        model = exact_model(kind, model_seed)
-        sizes = {"prompt_tokens": prompt_tokens, "new_tokens": 6, "margin": 1e-6, "tolerance": 1e-9}
-        revived.append(check_equal(model, model, schedule, prompt_seed, **sizes))
+    def check(kind, model_seed, prompt, seed):
+        reference = check_equal(exact_model(kind, model_seed), prompt[1], prompt[0], seed)
+        found.append([holds(reference) for holds in reached])
 
     check()
-    assert sum(count > 0 for count in revived) >= 20  # revival is what the drawn cases must reach
+    counts = [sum(column) for column in zip(*found, strict=True)]
+    assert all(count >= least for count, least in zip(counts, reached.values(), strict=True)), counts
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "gemma 4"])
 def test_pruned_generation_equals_the_reference_in_float32(kind):
-    family, overrides = KINDS[kind]
-    schedule = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.6))
-    sizes = {"prompt_tokens": 30, "new_tokens": 8, "margin": 0.0, "tolerance": 1e-4}
-    assert check_equal(tiny_model(family, **overrides), exact_model(kind, 0), schedule, 1, **sizes) > 0
-
-
-def test_gemma_4_under_the_papers_schedule_equals_the_reference():
-    """Its layers' keys differ in size, and so do their rotary embeddings; tokens come back in all of them."""
+    """Gemma 4's layers differ in the size of their keys and in their rotary embeddings; tokens come back in all."""
+    family, overrides = KINDS.get(kind, ("gemma4_text", {}))
     schedule = PruningSchedule.paper(NUM_LAYERS, keep=(0.7, 0.7, 0.6))
-    model = tiny_model("gemma4_text")
-    sizes = {"prompt_tokens": 30, "new_tokens": 8, "margin": 0.0, "tolerance": 1e-4}
-    assert check_equal(model, model, schedule, 1, **sizes) > 0
+    model = tiny_model(family, **overrides)
+    exact = exact_model(kind) if kind in KINDS else model
+    assert revives(check_equal(model, schedule, 30, 1, exact, tolerance=1e-4))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_without_pruning_is_the_plain_model(kind):
-    model, prompt = exact_model(kind, 0), random_prompt(15, 0)
+def test_the_reference_is_the_plain_model_computes_no_token_twice_and_nests_its_selections(kind):
+    model, prompt = exact_model(kind), random_prompt(15, 0)
     tokens, logits = generate_logits(model, prompt, 4)
     expected = replay(Reference(model, Policy.nothing_pruned()), prompt[0].tolist(), tokens[0, 15:].tolist())
     torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", ["grouped queries", "sliding window in two layers, biases"])
-def test_the_reference_computes_no_token_twice_and_nests_its_selections(kind):
-    reference = Reference(exact_model(kind, 0), Policy(At((0, 2)), budget=Ratio(0.5), revival=Revival()))
-    replay(reference, random_prompt(20, 3)[0].tolist(), [5, 6, 7, 8, 9, 10])
+    reference = Reference(model, Policy(At((0, 2)), budget=Ratio(0.5), revival=Revival()))
+    replay(reference, prompt[0].tolist(), [5, 6, 7, 8, 9, 10])
     for layer in range(NUM_LAYERS):
         computed = [token for step in reference.computed for token in step[layer]]
         assert len(computed) == len(set(computed))

@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 import torch
 from drawn_policies import pruned_once, revived
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import Reference
-from test_exactness import KINDS, NUM_LAYERS, exact_model, replay
+from test_exactness import KINDS, NUM_LAYERS, drawn, exact_model, replay
 from tiny_models import generate_logits, left_padded, random_prompt
 
 from lazybench.errors import UserError
@@ -17,12 +17,9 @@ from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.budgets import Ratio, Tokens
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import At, PerHead, Policy
-from lazybench.pruning.scorers import AttentionScorer, Given
+from lazybench.pruning.scorers import Given
 
 NEW_TOKENS = 5
-drawn = settings(
-    max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 LENGTHS = (4, 16, 11)
 policies = st.one_of(pruned_once(LENGTHS[1], NUM_LAYERS), revived(LENGTHS[1], NUM_LAYERS))
 
@@ -30,12 +27,14 @@ policies = st.one_of(pruned_once(LENGTHS[1], NUM_LAYERS), revived(LENGTHS[1], NU
 def serves_padded_batches(policy: Policy) -> bool:
     if isinstance(policy.scorer, Given):  # tested by itself: it goes by position, padding included
         return False
-    return not (policy.last_share or policy.retention or getattr(policy.scorer, "window_share", 0.0))
+    return policy.retention is None
 
 
-def check_batch(kind: str, policy: Policy, seed: int) -> None:
+@drawn(30)
+@given(kind=st.sampled_from(sorted(KINDS)), policy=policies.filter(serves_padded_batches), seed=st.integers(0, 999))
+def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone(kind, policy, seed):
     """Each row's logits, against the reference of its prompt alone."""
-    model = exact_model(kind, 0)
+    model = exact_model(kind)
     prompts = [random_prompt(tokens, seed + number) for number, tokens in enumerate(LENGTHS)]
     padded, mask = left_padded(prompts)
     with Pruned(model, policy):
@@ -47,20 +46,9 @@ def check_batch(kind: str, policy: Policy, seed: int) -> None:
         torch.testing.assert_close(logits[:, row], expected, rtol=0, atol=1e-9)
 
 
-def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone():
-    @drawn
-    @given(kind=st.sampled_from(sorted(KINDS)), policy=policies.filter(serves_padded_batches), seed=st.integers(0, 999))
-    def check(kind, policy, seed):
-        check_batch(kind, policy, seed)
-
-    check()
-
-
 def test_given_scores_of_a_padded_batch_go_by_position():
-    model, scores = (
-        exact_model("grouped queries", 0),
-        torch.rand(3, max(LENGTHS), generator=torch.Generator().manual_seed(0)).double(),
-    )
+    model = exact_model("grouped queries")
+    scores = torch.rand(3, max(LENGTHS), generator=torch.Generator().manual_seed(0)).double()
     prompts = [random_prompt(tokens, tokens) for tokens in LENGTHS]
     padded, mask = left_padded(prompts)
     fields = {"placement": At((-1, 1)), "budget": (Ratio(0.6), Ratio(0.5)), "first": 1}
@@ -73,37 +61,41 @@ def test_given_scores_of_a_padded_batch_go_by_position():
         torch.testing.assert_close(together[:, row], alone[:, 0], rtol=0, atol=1e-9)
 
 
-def test_a_second_turn_goes_on_as_the_reference_does():
-    @drawn
-    @given(kind=st.sampled_from(sorted(KINDS)), policy=policies, more=st.integers(2, 6), seed=st.integers(0, 999))
-    def check(kind, policy, more, seed):
-        model, prompt = exact_model(kind, 0), random_prompt(LENGTHS[1], seed)
-        reference = Reference(model, policy)
-        with Pruned(model, policy):
-            first = model.generate(prompt, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
-            turn = torch.cat([first.sequences, random_prompt(more, seed + 1)], dim=1)
-            second, logits = generate_logits(model, turn, NEW_TOKENS, past_key_values=first.past_key_values)
-        told = turn[0, LENGTHS[1] :].tolist()
-        replay(reference, prompt[0].tolist(), told[:3])
-        expected = replay(reference, told[2:], second[0, turn.shape[1] :].tolist())
-        assume(reference.margin > 1e-6)
-        torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-9)
-
-    check()
+@drawn(30)
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    policy=policies,
+    answer=st.sampled_from([1, 3]),
+    more=st.integers(1, 6),
+    seed=st.integers(0, 999),
+)
+def test_a_second_turn_goes_on_as_the_reference_does(kind, policy, answer, more, seed):
+    model, prompt = exact_model(kind), random_prompt(LENGTHS[1], seed)
+    reference = Reference(model, policy)
+    with Pruned(model, policy):
+        first = model.generate(prompt, max_new_tokens=answer, do_sample=False, return_dict_in_generate=True)
+        turn = torch.cat([first.sequences, random_prompt(more, seed + 1)], dim=1)
+        second, logits = generate_logits(model, turn, NEW_TOKENS, past_key_values=first.past_key_values)
+    told = turn[0, LENGTHS[1] :].tolist()
+    replay(reference, prompt[0].tolist(), told[:answer])
+    expected = replay(reference, told[answer - 1 :], second[0, turn.shape[1] :].tolist())
+    assume(reference.margin > 1e-6)
+    torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
     "policy",
     [
-        Policy(At((1,)), budget=Ratio(0.5), last_share=0.2),
-        Policy(At((1,)), AttentionScorer(window_share=0.2), Ratio(0.5)),
         Policy(WhereRanksSettle(1, 2, 2, 0.5, 2), budget=Tokens(4)),
         Policy.nothing_pruned(retention=PerHead(budget=Tokens(4))),
     ],
-    ids=["share of newest tokens", "share as window", "layers by prompt", "retention"],
+    ids=["layers by prompt", "retention"],
 )
 def test_what_goes_by_each_prompts_length_is_refused_in_a_padded_batch(policy):
     padded, mask = left_padded([random_prompt(5, 0), random_prompt(9, 1)])
     model = exact_model("grouped queries", 0)
-    with Pruned(model, policy), pytest.raises(UserError, match=r"one (prompt )?at a time"):
+    with Pruned(model, policy), pytest.raises(UserError, match=r"^token pruning .* one prompt at a time"):
         generate_logits(model, padded, 2, attention_mask=mask)
+    if policy.placement.fixed is None:
+        with Pruned(model, policy), pytest.raises(UserError, match="one prompt at a time"):
+            generate_logits(model, padded[1:], 2, num_beams=2)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_environment
+from conftest import RunPy
 from hydra import compose, initialize_config_dir
 
-from lazybench.cli.choices import run_config
+from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.experiment import ARTEFACTS, SIZES
 from lazybench.cli.groups import config_folder, names, register
-from lazybench.cli.sweep import run_folders
 from lazybench.run.config import RunConfig
 from lazybench.run.reading import read_records
 
@@ -22,10 +19,10 @@ EXPERIMENTS = names("experiment")
 
 
 @functools.cache
-def composed(*overrides: str) -> RunConfig:
+def composed(*overrides: str, sweep: bool = False) -> RunConfig:
     register()
     with initialize_config_dir(str(config_folder()), version_base=None):
-        return run_config(compose("config", list(overrides)))
+        return run_config(compose("config", prepare(overrides)), sweep)
 
 
 @pytest.mark.parametrize("size", [None, *SIZES])
@@ -64,17 +61,15 @@ def test_figure_6_is_one_pruning_layer_at_every_depth_and_keep_ratio() -> None:
     assert {schedule.layers[0] + 1 for schedule in schedules} == {3, 9, 16, 22, 28}  # layers run before pruning
 
 
-def test_a_sweep_has_one_folder_for_each_job() -> None:
-    folders = run_folders(["-m", "experiment=fig1", "size=smoke", "shard=0/2,1/2", "hydra/launcher=slurm"])
-    assert len(folders) == 2
-    assert run_folders(["experiment=fig1", "size=smoke"])[0] not in folders
-
-
-def test_a_tag_is_a_folder_or_for_several_jobs_a_folder_of_folders() -> None:
+def test_a_configuration_is_a_folder_and_a_tag_one_or_for_several_jobs_a_folder_of_folders() -> None:
     runs = Path("results/runs")
-    assert run_folders(["tag=long"]) == [runs / "long"]
-    assert {folder.parent for folder in run_folders(["-m", "tag=long", "seed=1,2"])} == {runs / "long"}
-    assert run_folders(["tag=long", "shard=1/2"])[0].parent == runs / "long"
+    parts = {composed("limit=2", *more).out for more in ((), ("shard=0/2",), ("shard=1/2",), ("seed=1",))}
+    assert len(parts) == 4
+    assert {path.parent for path in parts} == {runs}
+    assert composed("tag=long").out == runs / "long"
+    jobs = {composed("tag=long", f"seed={seed}", sweep=True).out for seed in (1, 2)}
+    assert len(jobs) == 2
+    assert {path.parent for path in jobs} == {runs / "long"} == {composed("tag=long", "shard=1/2").out.parent}
 
 
 @pytest.mark.parametrize(
@@ -88,22 +83,20 @@ def test_a_tag_is_a_folder_or_for_several_jobs_a_folder_of_folders() -> None:
         (("fig6", "smoke", "limit=0"), "limit=0"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    script = [sys.executable, "-m", "lazybench", "experiment", *arguments]
-    done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=120)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words: str, command: RunPy) -> None:
+    done = command("experiment", *arguments)
     assert done.returncode == 2, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert words in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert words in line
 
 
 @pytest.mark.slow
 def test_an_experiment_runs_its_sweep_and_builds_its_artefact_and_measures_nothing_twice(
-    tiny_checkpoint: Path, tmp_path: Path
+    tiny_checkpoint: Path, tmp_path: Path, command: RunPy
 ) -> None:
     small = (f"model.path={tiny_checkpoint}", "task.parameters.length=150", "max_new_tokens=4")
     for name in ("table1", "fig7", "fig2"):
-        script = [sys.executable, str(ROOT / "experiments" / "run.py"), name, "smoke", *small]
-        done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
+        done = command("experiment", name, "smoke", *small)
         assert done.returncode == 0, done.stderr
         artefacts = tmp_path / "results" / "artefacts" / f"{name}-smoke"
         assert {"index.html", "table.md", f"{name}.md" if name == "table1" else f"{name}.png"} <= {

@@ -1,4 +1,8 @@
-"""What the engine promises, on a tiny model of every family that it supports."""
+"""What the engine promises, on tiny models of the families that it supports.
+
+That nothing pruned is the plain model, and pruned what the plain model makes of what was selected, is shown on every
+family; the rest on one family of each trait, and on every other family in turn.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,22 @@ from typing import Any
 import pytest
 import torch
 from recorder import dense_replay, recording
-from tiny_models import FAMILIES, SINGLE_ONLY, generate_logits, left_padded, random_prompt, shared_model, tiny_model
+from tiny_models import (
+    FAMILIES,
+    SINGLE_ONLY,
+    generate_logits,
+    in_turn,
+    left_padded,
+    random_prompt,
+    shared_model,
+    tiny_model,
+)
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-batched_family = pytest.mark.parametrize("family", sorted(set(FAMILIES) - SINGLE_ONLY))
 NOTHING_PRUNED = PruningSchedule((0, 2), (1.0, 1.0))
 PRUNED = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.6))
 PROMPTS = [random_prompt(tokens, seed) for seed, tokens in enumerate((17, 11, 14))]
@@ -38,39 +50,39 @@ def outputs(
 
 
 @every_family
-def test_keep_ratio_1_is_the_plain_model(family):
+def test_keep_ratio_1_is_the_plain_model_alone_in_a_padded_batch_and_with_beams(family):
     model = shared_model(family)
     plain_tokens, plain_logits = outputs(model, PROMPTS[0], None)
     for schedule in (NOTHING_PRUNED, PruningSchedule((), ())):
         tokens, logits = outputs(model, PROMPTS[0], schedule)
         assert tokens.equal(plain_tokens)
         close(logits, plain_logits)
-
-
-@batched_family
-def test_keep_ratio_1_is_the_plain_model_for_a_padded_batch_and_beams(family):
-    model = shared_model(family)
+    if family in SINGLE_ONLY:
+        return
     batch, mask = left_padded(PROMPTS)
     plain_tokens, plain_logits = outputs(model, batch, None, attention_mask=mask)
     tokens, logits = outputs(model, batch, NOTHING_PRUNED, attention_mask=mask)
     assert tokens.equal(plain_tokens)
     close(logits, plain_logits)
-    plain_beams = outputs(model, PROMPTS[0], None, num_beams=3)[0]
-    assert outputs(model, PROMPTS[0], NOTHING_PRUNED, num_beams=3)[0].equal(plain_beams)
+    plain_beams = outputs(model, batch, None, attention_mask=mask, num_beams=3)[0]
+    assert outputs(model, batch, NOTHING_PRUNED, attention_mask=mask, num_beams=3)[0].equal(plain_beams)
 
 
-@batched_family
-def test_a_padded_batch_gives_what_each_prompt_gives_alone(family):
-    check_batch(family, PRUNED)
+CONTEXT, MASS, FOR_GOOD = (
+    replace(PRUNED, ratio_of="context"),
+    replace(PRUNED, ratio_of="mass"),
+    replace(PRUNED, revive=False),
+)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "bloom"])
-@pytest.mark.parametrize("options", [{"ratio_of": "context"}, {"ratio_of": "mass"}, {"revive": False}], ids=str)
-def test_so_it_does_under_every_option(family, options):
-    check_batch(family, replace(PRUNED, **options))
-
-
-def check_batch(family: str, schedule: PruningSchedule) -> None:
+@pytest.mark.parametrize(
+    ("family", "schedule"),
+    [
+        *((family, PRUNED) for family in in_turn(0, *SINGLE_ONLY)),
+        *(("bloom", other) for other in (CONTEXT, MASS, FOR_GOOD)),
+    ],
+)
+def test_a_padded_batch_gives_what_each_prompt_gives_alone(family, schedule):
     model = shared_model(family)
     batch, mask = left_padded(PROMPTS)
     tokens, logits = outputs(model, batch, schedule, attention_mask=mask)
@@ -144,7 +156,7 @@ def library_functions() -> list[set[str]]:
     return [set(ALL_ATTENTION_FUNCTIONS.valid_keys()), set(ALL_MASK_ATTENTION_FUNCTIONS.valid_keys())]
 
 
-@every_family
+@pytest.mark.parametrize("family", in_turn(1))
 def test_leaving_the_context_restores_the_model_bit_for_bit(family):
     model = shared_model(family)
     before, library = attachments(model), library_functions()
@@ -158,6 +170,7 @@ def test_leaving_the_context_restores_the_model_bit_for_bit(family):
         outputs(model, PROMPTS[0], PRUNED)
     hook.remove()
 
+    assert torch.overrides._len_torch_function_stack() == 0
     assert attachments(model) == before
     assert library_functions() == library
     assert model.config.to_dict() == config
@@ -178,7 +191,7 @@ def broken(after: int) -> Callable[..., None]:
     return hook
 
 
-@every_family
+@pytest.mark.parametrize("family", in_turn(2))
 def test_generations_in_one_context_do_not_leak_into_each_other(family):
     model = shared_model(family)
     alone = [outputs(model, prompt, PRUNED)[1] for prompt in PROMPTS[:2]]
@@ -195,7 +208,7 @@ def test_generations_in_one_context_do_not_leak_into_each_other(family):
         assert generate_logits(model, PROMPTS[1], 8)[1].equal(alone[1])
 
 
-@batched_family
+@pytest.mark.parametrize("family", in_turn(3, *SINGLE_ONLY))
 def test_a_beam_scores_what_its_tokens_score_alone(family):
     """Beams swap rows at every step: caches that did not follow would give another hypothesis's probabilities."""
     model = shared_model(family)
@@ -235,7 +248,9 @@ def log_probability(model: PreTrainedModel, prompt: Tensor, written: Tensor) -> 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_runs_and_keeps_its_dtype(family, dtype):
     model = tiny_model(family, dtype)
-    logits = outputs(model, PROMPTS[0], PRUNED)[1]
+    with LazyLLM(model, PRUNED) as lazy:
+        logits = generate_logits(model, PROMPTS[0], 8)[1]
+    assert lazy.trace.steps[0].computed == (17, 12, 9, 6)
     assert logits.dtype == dtype
     assert logits.isfinite().all()
     plain, unpruned = outputs(model, PROMPTS[0], None)[1], outputs(model, PROMPTS[0], NOTHING_PRUNED)[1]

@@ -1,4 +1,4 @@
-"""Policies other than LazyLLM's, on a tiny model of every family: nothing revived, MLPs saved, keys evicted."""
+"""Policies other than LazyLLM's, on tiny models of each trait: nothing revived, MLPs saved, keys evicted."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_families import PROMPTS, close, every_family, layers_of, outputs
-from tiny_models import SINGLE_ONLY, generate_logits, left_padded, shared_model
+from test_families import PROMPTS, close, layers_of, outputs
+from tiny_models import SINGLE_ONLY, generate_logits, in_turn, left_padded, shared_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
 from lazybench.pruning.budgets import Ratio
 from lazybench.pruning.cache import LazyCache
-from lazybench.pruning.checks import windowed_layers
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.layers import find_mlp
+from lazybench.pruning.places import windowed_layers
 from lazybench.pruning.policy import At, PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer
 
@@ -43,7 +43,7 @@ WINDOWED = Policy(
 )
 
 
-@every_family
+@pytest.mark.parametrize("family", in_turn(4))
 def test_a_policy_that_never_revives_runs(family):
     """A window of queries, pooled scores, a spared first token, the pruning layers' MLP for what goes on alone."""
     model = shared_model(family)
@@ -56,6 +56,10 @@ def test_a_policy_that_never_revives_runs(family):
         assert not cache._aux
         assert [step.computed for step in run.trace.steps[1:]] == [(1, 1, 1)] * 7
         assert (logits - outputs(model, prompt, None)[1]).abs().max() > 1e-3
+    if alone[0][0].trace.steps[0].mlp_saved:  # saving the MLP of what is dropped changes nothing
+        whole_run, _, _, whole = pruned_outputs(model, PROMPTS[0], replace(WINDOWED, before_mlp=False))
+        assert not whole_run.trace.steps[0].mlp_saved
+        close(alone[0][3], whole)
     if family in SINGLE_ONLY:
         return
     batch, mask = left_padded(PROMPTS)
@@ -65,18 +69,7 @@ def test_a_policy_that_never_revives_runs(family):
         close(logits[:, row], logits_alone[:, 0])
 
 
-@every_family
-def test_saving_the_mlp_of_what_is_dropped_changes_nothing(family):
-    model = shared_model(family)
-    run, _, _, saved = pruned_outputs(model, PROMPTS[0], WINDOWED)
-    if not run.trace.steps[0].mlp_saved:
-        return  # its MLP is no module of its own
-    whole_run, _, _, whole = pruned_outputs(model, PROMPTS[0], replace(WINDOWED, before_mlp=False))
-    assert not whole_run.trace.steps[0].mlp_saved
-    close(saved, whole)
-
-
-@every_family
+@pytest.mark.parametrize("family", in_turn(5))
 def test_keys_are_evicted_where_the_family_lets_the_engine_see_them(family):
     model = shared_model(family)
     policy = Policy.nothing_pruned(retention=PerHead(AttentionScorer(window=4), Ratio(0.5, of="context"), last=4))

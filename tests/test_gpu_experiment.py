@@ -1,4 +1,4 @@
-"""``experiment=gpu``, as far as a CPU can tell: its way through, its counts, its profile of revived tokens."""
+"""``experiment=gpu``, as far as a CPU can tell: its way through, its profile of revived tokens."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import RunPy
-from operations import operations_of
 from tiny_models import random_prompt, tiny_model
 from tiny_requests import tiny_request
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from lazybench.measure.launches import launches_and_waits
 from lazybench.methods.baseline import Baseline
-from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.plain import Plain
 from lazybench.pruning.budgets import Revival
 from lazybench.run.reading import read_records
 
-PAPER = PruningSchedule.preset("paper")
 LIKE_TEXT = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.7), revival=Revival(like="smollm2"))
 
 
@@ -45,18 +41,6 @@ def test_a_profile_beside_a_number_is_refused():
         Revival(like="gpt2")
 
 
-def test_the_profiler_counts_what_the_dispatcher_sees():
-    request = tiny_request()
-    plain, lazy = (launches_and_waits(method, request) for method in (Baseline(), LazyLLMMethod(PAPER)))
-    prefill, *steps = operations_of(request.model, lambda: Baseline().run(request))
-    # the mean of a norm is three kernels to one and one to the other
-    assert plain["prefill_launches"] == pytest.approx(prefill.launched, rel=0.2)
-    assert plain["step_launches"] == pytest.approx(steps[2].launched, rel=0.2)
-    assert lazy["prefill_launches"] > plain["prefill_launches"]
-    assert lazy["step_launches"] > plain["step_launches"]
-    assert "step_waits" not in plain
-
-
 def test_another_attention_gives_the_same_tokens_and_is_taken_off():
     request = tiny_request()
     before = request.model.config._attn_implementation
@@ -67,7 +51,7 @@ def test_another_attention_gives_the_same_tokens_and_is_taken_off():
 
 
 @pytest.mark.slow
-def test_it_runs_at_reduced_depth_on_a_cpu_and_counts_launches(run_py: RunPy, tmp_path: Path):
+def test_it_runs_at_reduced_depth_on_a_cpu(run_py: RunPy, tmp_path: Path):
     methods = (
         "methods=[baseline,{method: lazyllm, pruning: {revival: {like: smollm2}}},{method: plain, attention: none}]"
     )
@@ -83,5 +67,5 @@ def test_it_runs_at_reduced_depth_on_a_cpu_and_counts_launches(run_py: RunPy, tm
     )
     assert lazy.params == {"pruning": {"revival": {"like": "smollm2"}}}
     assert lazy.details["revived_tokens_per_step"] > 0
-    assert lazy.details["step_launches"] > baseline.details["step_launches"] > 50
+    assert baseline.ttft_s > 0
     assert (tmp_path / "run" / "index.html").exists()

@@ -1,4 +1,4 @@
-"""Twenty kills and Ctrl-Cs at random moments lose nothing, double nothing, and the line says what is kept."""
+"""Twenty kills, Ctrl-Cs and SIGTERMs at random moments lose nothing, double nothing, and the line says what is kept."""
 
 from __future__ import annotations
 
@@ -41,27 +41,18 @@ def test_twenty_interrupts_lose_and_double_nothing(tiny_checkpoint: Path, tmp_pa
     before: dict[RecordKey, Record] = {}
     for child in killed:
         assert "Traceback" not in child["stderr"]
-        _, kept = whole(child)
+        kept = whole(child)
         for key, record in before.items():  # what was there stays, and is not measured again
-            assert kept[key].ttft_s == record.ttft_s
-            assert record.fidelity_top1 in (None, kept[key].fidelity_top1)
-        assert progress(kept) > progress(before)
+            assert kept[key] == record
+        assert len(kept) > len(before)
         for key, record in kept.items():
-            assert final[key].ttft_s == record.ttft_s
-            assert final[key].prediction == record.prediction
-        if child["signal"] == "SIGINT":
+            assert final[key] == record
+        if child["signal"] != "SIGKILL":
             assert child["code"] == 130
             assert re.search(rf"interrupted; {len(kept)} records are kept in ", child["stderr"]), child["stderr"]
         before = kept
-    assert any(record.fidelity_top1 is None for child in killed for record in whole(child)[1].values())
 
 
-def progress(records: dict[RecordKey, Record]) -> int:
-    """Steps done: a record timed is one, its fidelity another."""
-    return len(records) + sum(record.fidelity_top1 is not None for record in records.values())
-
-
-def whole(child: dict[str, Any]) -> tuple[list[str], dict[RecordKey, Record]]:
-    """The whole lines that a child left, and their records by key, the later line for the earlier one."""
-    lines = child["samples"].split("\n")[:-1]  # a kill may have torn the last
-    return lines, {record.key: record for record in map(from_line, lines)}
+def whole(child: dict[str, Any]) -> dict[RecordKey, Record]:
+    """The whole lines that a child left, by key: a kill may have torn the last."""
+    return {record.key: record for record in map(from_line, child["samples"].split("\n")[:-1])}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_requests import tiny_request
 
-from lazybench.measure.fidelity import EXACT, Fidelity, fidelity, free_tokens, quality, record_reference
+from lazybench.measure.fidelity import EXACT, fidelity, free_tokens, quality, record_reference
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.request import Request, Response
@@ -77,14 +77,9 @@ def test_another_method_is_judged_on_the_same_text() -> None:
         (judged.first_top1, agreements[0]),
         (judged.kl, divergences.mean()),
         (judged.first_kl, divergences[0]),
-        (judged.later_kl, divergences[1:].mean()),
     ):
         assert found == pytest.approx(expected.item(), rel=1e-4)
     assert fidelity(method, request, reference) == judged
-
-
-def test_a_single_token_has_no_later_ones() -> None:
-    assert Fidelity.of_steps([False], [0.5]) == Fidelity(0.0, 0.5, 0.0, 0.5, None)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ import itertools
 import time
 import weakref
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from tiny_requests import tiny_request
 
+from lazybench import LazyLLM, PruningSchedule
 from lazybench.errors import SampleError, UserError
 from lazybench.measure.memory import CLEAR_REFS, PeakMemory
 from lazybench.measure.protocol import SHORT_TOKENS, WarmUp, attempt, measure, order_of_methods
@@ -60,22 +62,27 @@ def test_a_single_token_has_no_decoding_step(request_: Request) -> None:
     assert measured.ttft_s == measured.generation_s
 
 
-def test_each_token_is_on_the_host_before_the_next_forward_pass(request_: Request) -> None:
+@pytest.mark.parametrize("schedule", [None, PruningSchedule((2, 4), (0.6, 0.6))], ids=["plain", "pruned"])
+def test_each_token_is_on_the_host_before_the_next_forward_pass(schedule: PruningSchedule | None) -> None:
+    """On a GPU too, where there is one."""
     events: list[str] = []
 
     class Watched(Baseline):
         def run(self, request: Request) -> Response:
             clock = request.generate_kwargs["streamer"]
             put = clock.put
-            clock.put = lambda value: (put(value), events.append("token"))
+            clock.put = lambda value: (put(value), events.append(f"token on {value.device}"))
             hook = request.model.register_forward_pre_hook(lambda *_: events.append("forward"))
             try:
-                return super().run(request)
+                with LazyLLM(request.model, schedule) if schedule else nullcontext():
+                    return super().run(request)
             finally:
                 hook.remove()
 
-    measure(Watched(), request_)
-    assert events == ["token", *["forward", "token"] * 5]  # the first "token" is the prompt
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    request = tiny_request(new_tokens=5)
+    measure(Watched(), replace(request, model=request.model.to(device), prompt_ids=request.prompt_ids.to(device)))
+    assert events == ["token on cpu", *["forward", "token on cpu"] * 5]  # the first token is the prompt
 
 
 def test_tokens_handed_over_late_are_refused(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:

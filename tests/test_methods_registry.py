@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 import pytest
+import torch
 from conftest import run_environment
 from tiny_requests import tiny_request
 
@@ -34,6 +35,7 @@ def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
     method = build(name)
     request = tiny_request(num_hidden_layers=12)  # asl compares eight of them
     method.prepare(request.model)
+    reference = record_reference(Baseline(), request)
     measured = measure(method, request)
     response = measured.response
     assert len(response.new_tokens) == 6
@@ -42,9 +44,12 @@ def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
     assert 0 < shares.prompt_tokens_computed < 2
     assert shares.flops_ratio > 0
     assert len(shares.by_stage) >= 1
-    judged = fidelity(method, request, record_reference(Baseline(), request))
+    judged = fidelity(method, request, reference)
     assert 0 <= judged.top1 <= 1
     assert judged.kl >= 0
+    assert torch.equal(Baseline().run(request).new_tokens, reference.tokens)  # the model is left plain
+    if name == "prompt_compression":
+        assert 0 < response.overhead_s < measured.ttft_s  # reading is inside the TTFT
 
 
 def changed(method: Method) -> Iterator[tuple[str, Any, Method]]:

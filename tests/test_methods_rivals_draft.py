@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import RunPy
 from hydra import compose, initialize_config_dir
 from tiny_checkpoints import save_llama2
@@ -14,7 +15,11 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import config_folder, register
 from lazybench.errors import UserError
+from lazybench.methods import running
+from lazybench.methods.lookahead import attention_of_draft
+from lazybench.methods.request import Request
 from lazybench.methods.spec_prefill import SpecPrefill
+from lazybench.models import ModelSpec, load_model
 from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops
 
 
@@ -97,17 +102,32 @@ def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(
     assert record["flops_ratio"] < whole / full_prefill_flops(small, tokens)
 
 
-def test_a_draft_whose_window_is_too_short_is_one_line(
-    run_py: RunPy, tiny_checkpoint: Path, draft: Path, tmp_path: Path
+def test_renumbered_the_model_is_sent_the_best_chunks_alone(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = tmp_path / "short"
+    loaded = load_model(ModelSpec("custom", path=tiny_checkpoint))
+    ids = torch.randint(3, 500, (1, 200), generator=torch.Generator().manual_seed(0))
+    request = Request(loaded.model, loaded.tokenizer, ids, {"max_new_tokens": 2}, seed=0)
+    method, sent, generate = SpecPrefill(keep=0.5, lookahead=2, renumber=True), [], running.generate
+    monkeypatch.setattr(running, "generate", lambda asked, prompt: (sent.append(prompt), generate(asked, prompt))[1])
+    method.run(request)
+    scores, _ = attention_of_draft(request, None, 2, method.scorer)
+    means = torch.stack([chunk.mean() for chunk in scores[0].split(32)])
+    best = means.topk(4).indices.sort().values.tolist()  # 4 of 7 chunks, the last of which is short
+    assert torch.equal(sent[0][0], torch.cat([ids[0].split(32)[place] for place in best]))
+
+
+def test_a_draft_whose_window_is_too_short_is_one_line(tiny_checkpoint: Path, draft: Path, tmp_path: Path) -> None:
     config = LlamaConfig.from_pretrained(draft, max_position_embeddings=64)
-    LlamaForCausalLM(config).save_pretrained(short)
-    AutoTokenizer.from_pretrained(draft).save_pretrained(short)
-    done = run_drafted(run_py, tiny_checkpoint, short, tmp_path / "run")
-    assert done.returncode == 2, done.stderr
-    assert "spec_prefill.draft=short has a window of 64 tokens, the prompt " in done.stderr
-    assert "Traceback" not in done.stderr
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "short")
+    AutoTokenizer.from_pretrained(draft).save_pretrained(tmp_path / "short")
+    loaded = load_model(ModelSpec("custom", path=tiny_checkpoint))
+    request = Request(loaded.model, loaded.tokenizer, torch.full((1, 80), 7), {"max_new_tokens": 1}, seed=0)
+    with pytest.raises(
+        UserError, match=r"spec_prefill\.draft=short has a window of 64 tokens, the prompt 80;"
+    ) as refused:
+        SpecPrefill(draft=ModelSpec("short", path=tmp_path / "short")).run(request)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_draft_of_another_vocabulary_is_one_line(run_py: RunPy, tiny_checkpoint: Path, tmp_path: Path) -> None:

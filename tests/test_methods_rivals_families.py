@@ -1,4 +1,4 @@
-"""The rivals on a tiny model of every family, and in every way to generate; what can't be is refused in one line."""
+"""The rivals on tiny models of each trait and other families in turn, and in every way to generate; refusals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import torch
 from test_families import PROMPTS, close
-from tiny_models import FAMILIES, SINGLE_ONLY, generate_logits, left_padded, random_prompt, shared_model, tiny_model
+from tiny_models import (
+    FAMILIES,
+    TRAITS,
+    generate_logits,
+    random_prompt,
+    shared_model,
+    tiny_model,
+)
 from tiny_requests import byte_tokenizer
 from transformers import PreTrainedModel
 
@@ -62,12 +69,17 @@ WHOLE: list[PolicyMethod] = [
 ]
 CLOSED = sorted(family for family in FAMILIES if not shared_model(family)._can_set_attn_implementation())
 LATENT = ["deepseek_v3"]  # all heads share one latent state: no head can evict alone
-BATCHED = sorted(set(FAMILIES) - SINGLE_ONLY)
+OPEN = sorted(set(FAMILIES) - {*CLOSED, *LATENT})
+TRAIT = list(TRAITS.values())
+METHODS: list[Method] = [*PRUNING, TAPER, BY_LENGTH, BY_PROMPT, *CHOSEN_BEFORE, *EVICTING, FILTER]
 
 
-def in_turn(families: list[str], methods: list[Any]) -> Any:
-    """Each family with one of the methods."""
-    pairs = [(family, methods[place % len(methods)]) for place, family in enumerate(families)]
+def paired(families: list[str], methods: list[Any]) -> Any:
+    """Each method with one of the families, and each family with one of the methods."""
+    pairs = [
+        (families[place % len(families)], methods[place % len(methods)])
+        for place in range(max(len(families), len(methods)))
+    ]
     return pytest.mark.parametrize(("family", "method"), pairs, ids=[f"{family}-{m.name}" for family, m in pairs])
 
 
@@ -88,38 +100,24 @@ def one_line(refused: pytest.ExceptionInfo[UserError]) -> str:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_runs_on_every_family_or_is_refused(family: str) -> None:
+    """Each method on one family of each trait; on other families three of them in turn."""
     model = shared_model(family)
-    for method in [*PRUNING, TAPER, BY_LENGTH, BY_PROMPT, *CHOSEN_BEFORE]:
-        assert len(answer(method, model)) == 3
-    for method in EVICTING:
-        if family in CLOSED or family in LATENT:
+    place = list(FAMILIES).index(family)
+    turn = METHODS if family in TRAIT else [METHODS[(3 * place + more) % len(METHODS)] for more in range(3)]
+    for method in turn:
+        no_eviction = method in EVICTING and family in (*CLOSED, *LATENT)
+        if no_eviction or (method is FILTER and family in CLOSED):
             with pytest.raises(UserError) as refused:  # before anything is measured
                 method.prepare(model)
-            assert "no keys can be evicted" in one_line(refused)
+            assert ("no keys can be evicted" if no_eviction else "no query-key products") in one_line(refused)
         else:
             assert len(answer(method, model)) == 3
-    if family in CLOSED:
-        with pytest.raises(UserError) as refused:
-            FILTER.prepare(model)
-        assert "no query-key products" in one_line(refused)
-    else:
-        assert len(answer(FILTER, model)) == 3
 
 
-@in_turn(BATCHED, [*PRUNING, TAPER])
-def test_a_padded_batch_is_each_prompt_alone(family: str, method: PolicyMethod) -> None:
-    model = shared_model(family)
-    batch, mask = left_padded(PROMPTS)
-    with under(model, method) as run:
-        tokens, logits = generate_logits(model, batch, 4, attention_mask=mask)
-        assert run.trace.steps[0].computed[-1] < run.trace.steps[0].computed[0]
-        for row, prompt in enumerate(PROMPTS):
-            tokens_alone, logits_alone = generate_logits(model, prompt, 4)
-            assert tokens[row, batch.shape[1] :].equal(tokens_alone[0, prompt.shape[1] :])
-            close(logits[:, row], logits_alone[:, 0])
+OPEN_TRAIT = [family for family in TRAIT if family in OPEN]
 
 
-@in_turn(sorted(set(BATCHED) - {*CLOSED, *LATENT}), [*EVICTING, BY_LENGTH])
+@paired(OPEN_TRAIT, [*EVICTING, BY_LENGTH])
 def test_prompts_of_equal_length_are_each_alone(family: str, method: PolicyMethod) -> None:
     """Where what stays hangs on the length, and where keys are evicted alike in all rows."""
     model, prompts = shared_model(family), [random_prompt(17, seed) for seed in (4, 5)]
@@ -129,44 +127,12 @@ def test_prompts_of_equal_length_are_each_alone(family: str, method: PolicyMetho
             close(logits[:, row], generate_logits(model, prompt, 4)[1][:, 0])
 
 
-@pytest.mark.parametrize(
-    ("method", "words"),
-    [*((method, "one at a time") for method in [*EVICTING, BY_LENGTH]), (BY_PROMPT, "one prompt at a time")],
-    ids=lambda value: value if isinstance(value, str) else value.name,
-)
-def test_a_padded_batch_that_can_not_be_is_refused(method: PolicyMethod, words: str) -> None:
-    model, (batch, mask) = shared_model("llama"), left_padded(PROMPTS)
-    with under(model, method), pytest.raises(UserError) as refused:
-        generate_logits(model, batch, 2, attention_mask=mask)
-    assert words in one_line(refused)
-
-
-def test_beams_where_each_prompt_decides_are_refused() -> None:
-    model = shared_model("llama")
-    with under(model, BY_PROMPT), pytest.raises(UserError) as refused:
-        generate_logits(model, PROMPT, 2, num_beams=2)
-    assert "one prompt at a time" in one_line(refused)
-
-
-@in_turn(sorted(set(BATCHED) - {*CLOSED, *LATENT}), WHOLE)
+@paired(OPEN_TRAIT, WHOLE)
 def test_beams_with_everything_kept_are_the_plain_models(family: str, method: PolicyMethod) -> None:
     model = shared_model(family)
     plain, _ = generate_logits(model, PROMPT, 4, num_beams=3)
     with under(model, method):
         assert generate_logits(model, PROMPT, 4, num_beams=3)[0].equal(plain)
-
-
-@in_turn(sorted(set(FAMILIES) - {*CLOSED, *LATENT}), [*EVICTING, *PRUNING, TAPER, BY_LENGTH, BY_PROMPT])
-def test_a_conversation_goes_on_with_the_returned_cache(family: str, method: PolicyMethod) -> None:
-    model = shared_model(family)
-    turn = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
-    with under(model, method) as run:
-        first = model.generate(PROMPT, **turn)
-        longer = torch.cat([first.sequences, random_prompt(6, seed=5)], dim=1)
-        second = model.generate(longer, past_key_values=first.past_key_values, **turn)
-    assert second.sequences.shape[1] == 17 + 3 + 6 + 3
-    assert [step.new for step in run.trace.steps] == [17, 1, 1, 7, 1, 1]
-    assert second.past_key_values.get_seq_length() == 28
 
 
 def test_experts_that_give_their_output_flat_are_saved_like_others() -> None:

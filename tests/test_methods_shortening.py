@@ -1,4 +1,4 @@
-"""Random drop and the static rerun: what they keep, and that the model then is the plain one."""
+"""What shorter prompts and prunings keep, that all kept is the baseline, and what LazyLLM says of its work."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lazybench.errors import UserError
+from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.work import shares_of
 from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
+from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.probe import probe_layers
+from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.request import Request
 from lazybench.methods.running import best_positions, generate
 from lazybench.methods.static_pruning import StaticPruning
-from lazybench.pruning.layers import full_attention_layers
+from lazybench.pruning.lazyllm import LazyLLM
+from lazybench.pruning.places import full_attention_layers
+from lazybench.pruning.schedule import PruningSchedule
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +52,45 @@ def test_baseline_is_plain_generate(request_: Request) -> None:
     assert (shares.prompt_tokens_computed, shares.by_stage, shares.flops_ratio) == (1.0, (1.0,), 1.0)
 
 
-@pytest.mark.parametrize("method", [RandomDrop(1.0), StaticPruning(keep=1.0)], ids=["random_drop", "rerun"])
-def test_keep_one_is_the_baseline(method: Method, request_: Request) -> None:
-    response = method.run(request_)
-    assert torch.equal(response.new_tokens, Baseline().run(request_).new_tokens)
-    shares = shares_of(response.work, request_)
-    assert (shares.prompt_tokens_computed, shares.flops_ratio) == (1.0, 1.0)
+EVERYTHING = [
+    RandomDrop(1.0),
+    StaticPruning(keep=1.0),
+    StaticPruning("continue", 1.0),
+    PromptCompression(1.0, "sentence"),
+    PromptCompression(1.0, "token"),
+    LazyLLMMethod(PruningSchedule((2, 5), (1.0, 1.0))),
+]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
+@pytest.mark.parametrize("method", EVERYTHING, ids=lambda method: f"{method.name} {method.label}")
+def test_keep_one_is_the_baseline(method: Method, family: str) -> None:
+    request = tiny_request(family)
+    reference = record_reference(Baseline(), request)
+    response = method.run(request)
+    assert torch.equal(response.new_tokens, reference.tokens)
+    assert shares_of(response.work, request).prompt_tokens_computed == 1.0
+    judged = fidelity(method, request, reference)
+    assert judged.top1 == 1.0
+    assert judged.kl == pytest.approx(0.0, abs=1e-5)
+
+
+def test_lazyllm_reports_its_trace() -> None:
+    request = tiny_request()
+    schedule = PruningSchedule((2, 5), (0.5, 0.5))
+    response = LazyLLMMethod(schedule).run(request)
+    with LazyLLM(request.model, schedule) as lazy:
+        tokens = request.model.generate(request.prompt_ids, **request.generate_kwargs)[0, 60:]
+    assert torch.equal(response.new_tokens, tokens)
+    work, shares = response.work, shares_of(response.work, request)
+    assert work.tokens_of_layer_runs == (60,) * 3 + (30,) * 3 + (15,) * 2
+    assert shares.prompt_tokens_computed == lazy.trace.prompt_tokens_computed_mean
+    assert shares.by_step[0] == (1.0, 0.5, 0.25)
+    assert shares.by_stage == shares.by_step[-1]
+    revived = sum(sum(step.revived) for step in lazy.trace.steps)
+    assert work.revived_tokens_per_step == revived / 5 > 0
+    once = shares_of(StaticPruning("continue", 0.5, depth=0.25).run(request).work, request)
+    assert set(once.by_step) == {once.by_stage} == {(1.0, 0.5)}
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.33, 0.5, 0.9])
@@ -65,26 +103,16 @@ def test_random_drop_keeps_an_exact_count_in_order(keep: float, request_: Reques
     assert shares_of(RandomDrop(keep).run(request_).work, request_).prompt_tokens_computed == count / 60
 
 
-def test_random_drop_draws_by_seed_alone() -> None:
-    numbered = replace(tiny_request(), prompt_ids=torch.arange(60)[None])
-    draws = []
-    for seed in (0, 0, 1, 2):
-        torch.manual_seed(len(draws))  # the global state must not matter, nor change
-        before = torch.get_rng_state()
-        draws.append(tuple(prompt_seen(RandomDrop(0.5), replace(numbered, seed=seed))[0].tolist()))
-        assert torch.equal(torch.get_rng_state(), before)
-    assert draws[0] == draws[1]
-    assert len(set(draws)) == 3
-
-
-def test_every_token_is_dropped_equally_often() -> None:
+def test_random_drop_draws_by_seed_alone_and_every_token_equally_often() -> None:
     """1,000 draws of half of 20 tokens: each stays 500 times, give or take 5 standard deviations."""
-    request = tiny_request(new_tokens=1, num_hidden_layers=1)
-    counts = torch.zeros(20)
-    for seed in range(1000):
-        numbered = replace(request, prompt_ids=torch.arange(20)[None], seed=seed)
-        counts[prompt_seen(RandomDrop(0.5), numbered)[0]] += 1
+    request = replace(tiny_request(new_tokens=1, num_hidden_layers=1), prompt_ids=torch.arange(20)[None])
+    draws = [tuple(prompt_seen(RandomDrop(0.5), replace(request, seed=seed))[0].tolist()) for seed in range(1000)]
+    counts = torch.bincount(torch.tensor(draws).flatten(), minlength=20)
     assert ((counts - 500).abs() < 5 * math.sqrt(1000) / 2).all()
+    torch.manual_seed(7)  # the global state must not matter, nor change
+    before = torch.get_rng_state()
+    assert tuple(prompt_seen(RandomDrop(0.5), request)[0].tolist()) == draws[0] != draws[1]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -100,6 +128,7 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
     assert ran == [0, 1]
     for hook in hooks:
         hook.remove()
+    assert not any(module._forward_hooks for module in model.modules())
     eager = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager").eval()
     eager.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -130,14 +159,6 @@ def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
     assert 1.0 < shares.flops_ratio < 1 / 0.4
 
 
-def test_probe_leaves_the_model_as_it_was() -> None:
-    request = tiny_request()
-    before = Baseline().run(request).new_tokens
-    probe_layers(request.model, request.prompt_ids, range(1))
-    assert torch.equal(Baseline().run(request).new_tokens, before)
-    assert not any(module._forward_hooks for module in request.model.modules())
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -145,6 +166,11 @@ def test_probe_leaves_the_model_as_it_was() -> None:
         (lambda: RandomDrop(0.0), "random_drop.keep=0.0 must be a number above 0 and at most 1"),
         (lambda: StaticPruning(keep=1.5), "static_pruning.keep=1.5 must be a number above 0 and at most 1"),
         (lambda: StaticPruning(depth=True), "static_pruning.depth=true must be a number"),
+        (
+            lambda: LazyLLMMethod(PruningSchedule((9,), (0.5,))).prepare(tiny_request().model),
+            "pruning layer 9 is out of range for a model of 8 layers",
+        ),
+        (lambda: StaticPruning("continue", depth=1.0).prepare(tiny_request().model), "out of range"),
         (lambda: StaticPruning("again"), "unknown static_pruning.variant 'again'; Known: continue, rerun"),
     ],
 )

@@ -127,6 +127,11 @@ def test_a_file_that_was_cut_off_ends_in_one_line(share: float, tmp_path: Path) 
     whole = write_gguf(tmp_path / "whole.gguf", llama()).read_bytes()
     (tmp_path / "cut.gguf").write_bytes(whole[: int(share * len(whole))])
     assert "cut.gguf is not a readable GGUF file" in refused(tmp_path / "cut.gguf")
+    assert "no file" in refused(tmp_path / "absent.gguf")
+
+
+def test_an_unknown_splitting_is_refused(tmp_path: Path) -> None:
+    assert "gpt2/zmollm" in refused(write_gguf(tmp_path / "model.gguf", llama(), pre="zmollm"))
 
 
 def test_llama3s_splitting_keeps_known_words_whole_and_begins_with_bos(tmp_path: Path) -> None:
@@ -144,6 +149,15 @@ def test_llama3s_splitting_keeps_known_words_whole_and_begins_with_bos(tmp_path:
 def test_the_end_of_a_turn_ends_a_generation(tmp_path: Path) -> None:
     loaded = load(write_gguf(tmp_path / "a.gguf", llama(), metadata=lambda writer: writer.add_eot_token_id(262)))
     assert loaded.model.generation_config.eos_token_id == [loaded.tokenizer.eos_token_id, 262]
+
+
+def test_a_conversion_is_one_line_and_a_later_start_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_gguf(tmp_path / "a.gguf", llama())
+    capfd.readouterr()
+    load(path)
+    assert capfd.readouterr().err == "a.gguf: converted once, for this start and all later ones\n"
+    load(path)
+    assert not capfd.readouterr().err
 
 
 def test_the_quantisation_is_in_the_name(tmp_path: Path) -> None:

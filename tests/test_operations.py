@@ -102,20 +102,18 @@ def test_a_pruning_by_chunks_waits_once(model, method):
     assert prefill.waits == len(policy.placement.fixed)
 
 
-def test_steps_that_do_not_choose_anew_do_not_wait(model, plain):
-    _, steps = passes(model, revival(every=4), PROMPT)
+@pytest.mark.parametrize(
+    ("options", "step_ratio", "between_ratio", "copies_between"),
+    [({}, 1.05, 1.03, 3), ({"most": 8, "attend": "computed"}, 1.043, 1.006, 0)],
+    ids=["selected", "computed"],
+)
+def test_steps_between_bursts_do_not_wait(model, plain, options, step_ratio, between_ratio, copies_between):
+    """Where what is computed is attended to, they ask nothing at all of the host."""
+    _, steps = passes(model, revival(every=4, **options), PROMPT)
     assert [step.waits for step in steps] == [3, 0, 0, 0, 3, 0, 0]
     for step in steps:
-        assert step.launched <= (1.05 if step.waits else 1.03) * plain.launched
-        assert step.copies == 3
-
-
-def test_steps_between_bursts_ask_nothing_of_the_host(model, plain):
-    _, steps = passes(model, revival(most=8, attend="computed", every=4), PROMPT)
-    assert [step.waits for step in steps] == [3, 0, 0, 0, 3, 0, 0]
-    assert [step.copies for step in steps] == [3, 0, 0, 0, 3, 0, 0]
-    for step in steps:
-        assert step.launched <= (1.043 if step.waits else 1.006) * plain.launched
+        assert step.launched <= (step_ratio if step.waits else between_ratio) * plain.launched
+        assert step.copies == (3 if step.waits else copies_between)
 
 
 def test_prompts_of_one_length(model):

@@ -1,10 +1,11 @@
-"""A policy refuses parts that contradict each other, in one line, before anything runs."""
+"""A policy refuses parts that contradict each other, in one line, before anything runs; where ranks settle."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+import torch
 
 from lazybench.errors import UserError
 from lazybench.methods.asl import WhereRanksSettle
@@ -42,3 +43,25 @@ def test_parts_that_contradict_each_other_are_refused(parts: dict[str, Any], wor
 @pytest.mark.parametrize("parts", [{"products": True}, {"standardise": True}])
 def test_signed_scores_rank_and_count_where_no_mass_is_asked_for(parts: dict[str, Any]) -> None:
     assert Policy(At((1,)), AttentionScorer(**parts), Ratio(0.5)).scorer == AttentionScorer(**parts)
+
+
+RISING, FALLING = [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "last", "pruned_after"),
+    [
+        ([RISING, FALLING, RISING, RISING, RISING, RISING], 5, [3]),  # once
+        ([RISING, FALLING] * 3, 5, []),  # the ranks never settle
+        ([RISING, FALLING, RISING, RISING], 2, []),  # too late
+        ([RISING] * 6, 5, []),  # settled from the start: never below its own reference
+    ],
+)
+def test_each_prompt_is_pruned_once_at_the_first_settled_layer(
+    rows: list[list[float]], last: int, pruned_after: list[int]
+) -> None:
+    placement = WhereRanksSettle(first=1, observed=2, top=2, below=0.3, last=last)
+    scored = placement.scored(1)
+    for _ in range(2):  # each prefill decides anew
+        decide = placement.begin()
+        assert [at for at, row in enumerate(rows) if at in scored and decide(at, torch.tensor([row]))] == pruned_after

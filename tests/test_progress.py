@@ -80,6 +80,19 @@ def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[st
             progress.advance(timed("baseline", f"s{place}", 1.0))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
-    assert lines[0].startswith("1/20 qasper baseline")  # the first number as soon as there is one
-    assert "1.00 s" in lines[0]
-    assert lines[-1].startswith("20/20 qasper baseline")
+    assert lines[0].startswith("1/20 qasper, 0:00:00 left: baseline 1.00 s")  # as soon as there is a number
+    assert lines[-1] == "20/20 qasper, 0:00:00 left: baseline 1.00 s"  # the method is named once
+
+
+def test_time_left_is_at_the_pace_of_what_is_measured_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of an earlier process took none of this one's time."""
+    now = [100.0]
+    monkeypatch.setattr("lazybench.run.progress.time.monotonic", lambda: now[0])
+    with Progress(total=20) as progress:
+        for place in range(15):
+            progress.advance(timed("baseline", f"s{place}", 1.0))
+        assert progress.bar.tasks[0].fields["left"] == "?"
+        progress.show("qasper", "baseline")
+        now[0] += 90
+        progress.advance(timed("baseline", "s15", 1.0))
+        assert progress.bar.tasks[0].fields["left"] == "0:06:00"

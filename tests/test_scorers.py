@@ -1,4 +1,7 @@
-"""Scorers: what must not matter (blocks, slots, padding, precision) doesn't, and each option is its formula."""
+"""Scorers: what must not matter (blocks, slots, padding, precision) doesn't.
+
+That each option is its formula is shown against the slow reference, in test_exactness.py.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from seen import padded, permuted, random_seen, seen_rows
+from seen import padded, permuted, random_seen
 
 from lazybench.errors import UserError
-from lazybench.pruning import scorers
-from lazybench.pruning.scorers import AttentionScorer, Given, Seen, attention_rows, over_layers, pooled, standardised
+from lazybench.pruning import rows
+from lazybench.pruning.rows import Seen, attention_rows
+from lazybench.pruning.scorers import AttentionScorer, Given
 
 SCORERS = {
     "equation 1": AttentionScorer(),
@@ -33,9 +37,9 @@ LAYERS = {"plain": {}, "softcap": {"softcap": 2.0}, "sinks": {"sinks": torch.ten
 def test_a_window_scored_in_blocks_equals_it_scored_at_once(scorer, layer, monkeypatch):
     seen = random_seen(keys=17, queries=scorer.queries(17), seed=0, **layer)
     at_once = scorer(seen)
-    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE_ON_CPU", 2 * 4 * 17)  # two queries at a time
+    monkeypatch.setattr(rows, "_ELEMENTS_AT_ONCE_ON_CPU", 2 * 4 * 17)  # two queries at a time
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
-    monkeypatch.setattr(scorers, "_ELEMENTS_AT_ONCE_ON_CPU", 1)
+    monkeypatch.setattr(rows, "_ELEMENTS_AT_ONCE_ON_CPU", 1)
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
 
 
@@ -72,8 +76,9 @@ def test_keys_that_are_no_candidates_come_between_no_neighbours(scorer):
 
 
 @every_scorer
-def test_half_precision_scores_as_float32_does_far_beyond_its_range(scorer):
-    seen = random_seen(keys=11, queries=scorer.queries(11), seed=2, dtype=torch.float16)
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_half_precision_scores_as_float32_does_far_beyond_its_range(scorer, layer):
+    seen = random_seen(keys=11, queries=scorer.queries(11), seed=2, dtype=torch.float16, **layer)
     assert seen.query is not None
     assert seen.key is not None
     seen = replace(seen, query=seen.query * 200, key=seen.key * 200, scaling=1e-5)  # products of some millions
@@ -94,86 +99,13 @@ def test_probabilities_that_the_layer_shows_score_as_its_queries_and_keys_do(sco
         torch.testing.assert_close(scorer(shown), scorer(seen), rtol=1e-12, atol=1e-12)
 
 
-def test_a_row_is_the_softmax_over_what_its_query_sees():
-    seen = random_seen(keys=6, queries=3, seed=4)
-    assert seen.query is not None
-    assert seen.key is not None
-    (rows,) = attention_rows(seen)
-    for head in range(4):
-        for query in range(3):
-            visible = seen.key[0, head // 2, : 4 + query]
-            expected = (visible @ seen.query[0, head, query] * 8**-0.5).softmax(dim=0)
-            torch.testing.assert_close(rows[0, head, query, : 4 + query], expected)
-            assert (rows[0, head, query, 4 + query :] == 0).all()
-
-
-def test_a_batch_scores_each_row_as_alone():
-    alone = [random_seen(keys=9, queries=3, seed=seed) for seed in (5, 6)]
-    fields = {name: torch.cat([getattr(seen, name) for seen in alone]) for name in ("query", "key")}
-    places = {name: getattr(alone[0], name).expand(2, -1) for name in ("position", "query_position")}
-    together = replace(alone[0], **fields, **places)
-    for scorer in (SCORERS["z-scores"], SCORERS["products, max pool"]):
-        scorer = replace(scorer, window=3)
-        torch.testing.assert_close(scorer(together), torch.cat([scorer(seen) for seen in alone]))
-
-
-def test_a_window_share_grows_with_the_prompt():
-    assert AttentionScorer().queries(100) == 1
-    assert AttentionScorer(window=1, window_share=0.2).queries(99) == 1 + 19
-
-
-def test_pooling_pads_with_zeros_and_divides_by_its_length():
-    scores = torch.tensor([[[3.0, 6.0, 0.0, 9.0]]])
-    assert pooled(scores, 3, "mean")[0, 0].tolist() == [3.0, 3.0, 5.0, 3.0]
-    assert pooled(scores, 3, "max")[0, 0].tolist() == [6.0, 6.0, 9.0, 9.0]
-    assert pooled(-scores, 3, "max")[0, 0].tolist() == [-3.0, 0.0, 0.0, 0.0]
-
-
-def test_z_scores_have_no_mean_and_an_unbiased_deviation_of_one():
-    scores = torch.randn(2, 3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    counted = torch.arange(10).expand(2, -1) < 7
-    z = standardised(scores, counted)
-    torch.testing.assert_close(z[:, :, :7].mean(dim=2), torch.zeros(2, 3, dtype=torch.float64), rtol=0, atol=1e-12)
-    torch.testing.assert_close(z[:, :, :7].std(dim=2), torch.ones(2, 3, dtype=torch.float64), rtol=0, atol=1e-7)
-    assert (z[:, :, 7:] == 0).all()
-
-
-def test_a_window_without_a_context_scores_zero():
-    scores = SCORERS["z-scores"](random_seen(keys=3, queries=3, seed=0))
-    assert (scores == 0).all()
-
-
-def test_given_scores_go_by_original_position_and_generated_tokens_come_first():
-    given = Given(torch.tensor([[0.3, 0.1, 0.2]]))
-    position = torch.tensor([[4, 2, 0, 3], [-1, 1, 2, 4]])
-    scores = given(Seen(-1, None, None, position, position[:, :0]))
-    assert scores[0, 1:3].tolist() == pytest.approx([0.2, 0.3])
-    assert scores[1, 1:3].tolist() == pytest.approx([0.1, 0.2])
-    assert (scores[0, [0, 3]] > 1e18).all()
-    assert torch.isfinite(scores).all()  # infinity is for tokens that always stay
-
-
 def test_beams_share_the_given_scores_of_their_prompt():
     given = Given(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     position = torch.tensor([[0, 1]]).expand(4, -1)
     assert given(Seen(-1, None, None, position, position[:, :0])).tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
-@pytest.mark.parametrize("how", ["max", "mean"])
-def test_layers_are_reduced_position_by_position(how):
-    earlier = (torch.tensor([[1.0, 5.0, 2.0, 4.0]]), torch.tensor([[0, 1, 2, 3]]))
-    later = (torch.tensor([[7.0, 3.0, 0.0]]), torch.tensor([[3, 1, -1]]))  # token 1 in slot 1, a filler behind
-    scores = over_layers([earlier, later], torch.tensor([[3, 1]]), 4, how)
-    assert scores[0].tolist() == ([7.0, 5.0] if how == "max" else [5.5, 4.0])
-
-
 @pytest.mark.parametrize("wrong", [{"window": 0}, {"pool": 4}, {"pool": 0}, {"window": 1.5}])
 def test_a_scorer_refuses_what_it_can_not_do(wrong):
     with pytest.raises(UserError):
         AttentionScorer(**wrong)
-
-
-def test_rows_of_a_hand_written_layer_are_summed_over_the_window():
-    rows = torch.tensor([[[0.5, 0.5, 0.0], [0.2, 0.2, 0.6]], [[1.0, 0.0, 0.0], [0.1, 0.8, 0.1]]])
-    scores = AttentionScorer(window=2)(seen_rows(rows, kv_heads=1))
-    assert scores[0].tolist() == pytest.approx([0.9, 0.75, 0.35])

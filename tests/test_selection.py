@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazybench.pruning.budgets import Mass, Ratio, Tokens
-from lazybench.pruning.selection import choose, choose_chunks, ends
+from lazybench.pruning.selection import choose, choose_chunks
 
 
 def drawn(batch: int, keys: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -85,55 +84,7 @@ def test_chunks_do_not_depend_on_the_order_of_the_slots(seed, chunk):
     assert shuffled[1] == expected[1]
 
 
-def test_a_short_last_chunk_counts_for_less_by_its_sum_and_not_by_its_mean():
-    score = torch.tensor([[0.2, 0.2, 0.1, 0.1, 0.3]])
-    position, nothing = torch.arange(5)[None], torch.zeros(1, 5, dtype=torch.bool)
-    assert choose_chunks(score, position, nothing, Tokens(1), 2, "sum")[0][0].tolist() in ([0, 1], [1, 0])
-    assert choose_chunks(score, position, nothing, Tokens(1), 2, "mean")[0][0].tolist() == [4]
-
-
-def test_a_share_of_the_context_counts_chunks_of_the_context():
-    score, position = torch.arange(6.0)[None], torch.tensor([[0, 3, 5, 6, 8, 9]])
-    nothing = torch.zeros(1, 6, dtype=torch.bool)
-    budget = Ratio(0.2, of="context")
-    assert choose_chunks(score, position, nothing, budget, 2, "sum")[1] == [2]  # one of three
-    assert choose_chunks(score, position, nothing, budget, 2, "sum", context=[12])[1] == [4]  # two of six
-
-
-def test_the_best_chunk_stays_whatever_the_budget():
-    score, position = torch.arange(6.0)[None], torch.arange(6)[None]
-    nothing = torch.zeros(1, 6, dtype=torch.bool)
-    budget = Ratio(0.1, rounding="down")
-    assert choose_chunks(score, position, nothing, budget, 2, "sum")[0].tolist() == [[5, 4]]
-
-
 def test_a_token_that_always_stays_outranks_any_score():
     position = torch.arange(4)[None]
     score = torch.tensor([[torch.finfo(torch.float32).max, 1.0, 0.0, -5.0]])
     assert choose(score, position, position == 3, [1]).tolist() == [[3]]
-
-
-def test_padding_is_never_chosen_though_it_lies_at_an_end():
-    position = torch.arange(6).expand(2, -1)
-    valid = position >= torch.tensor([[0], [4]])
-    always = ends(position, 0, 5, 6)
-    chosen = choose(torch.ones(2, 6), position, always, [5, 2], valid)
-    assert tokens(chosen[1]) == {4, 5}
-    assert (chosen[1] == -1).sum() == 3
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "padding", "expected"),
-    [
-        (0, 1, None, [[5], [5]]),
-        (2, 1, None, [[0, 1, 5], [0, 1, 5]]),
-        (2, 2, [0, 3], [[0, 1, 4, 5], [3, 4, 5]]),
-        (0, 0, None, [[], []]),
-    ],
-)
-def test_the_ends_of_a_text_begin_behind_its_padding(first, last, padding, expected):
-    position = torch.arange(6).expand(2, -1)
-    always = ends(position, first, last, 6, padding)
-    for row, tokens_of_row in enumerate(expected):
-        start = 0 if padding is None else padding[row]
-        assert [token for token in always[row].nonzero().flatten().tolist() if token >= start] == tokens_of_row

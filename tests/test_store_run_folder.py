@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from store_driver import completed, record
+from store_driver import record
 
 from lazybench.errors import UserError
 from lazybench.run.reading import read_records
@@ -99,31 +99,6 @@ def test_failed_samples_are_tried_again(tmp_path: Path) -> None:
     assert from_line((tmp_path / "samples.failed.jsonl").read_bytes()).error == "OutOfMemoryError: too big"
 
 
-def test_a_second_line_completes_a_record_and_a_finished_run_keeps_that_alone(tmp_path: Path) -> None:
-    timed = [record(number) for number in range(3)]
-    judged = [replace(one, fidelity_top1=0.5, fidelity_kl=0.1) for one in timed]
-    failed = replace(timed[2], error="fidelity: OutOfMemoryError: too big")
-    samples = tmp_path / "samples.jsonl"
-    with open_folder(tmp_path) as folder:
-        for one in timed:
-            folder.append(one)
-        folder.complete(judged[0])
-        folder.complete(failed)
-        assert list(folder.done.values()) == [judged[0], timed[1], failed]
-        with pytest.raises(ValueError, match="appended before"):
-            folder.append(judged[1])
-    assert read_records(samples) == [judged[0], timed[1], failed]
-    with open_folder(tmp_path) as folder:
-        # what was timed stays where fidelity alone failed, which is tried again
-        assert list(folder.done.values()) == [judged[0], timed[1], timed[2]]
-        folder.complete(judged[1])
-        folder.complete(judged[2])
-        folder.finish()
-        folder.append(record(3))
-    assert read_records(samples) == [*judged, record(3)]
-    assert samples.read_bytes().count(b"\n") == 4
-
-
 def test_a_record_never_stands_twice(tmp_path: Path) -> None:
     fill(tmp_path, 2)
     before = (tmp_path / "samples.jsonl").read_bytes()
@@ -132,45 +107,11 @@ def test_a_record_never_stands_twice(tmp_path: Path) -> None:
     assert (tmp_path / "samples.jsonl").read_bytes() == before
 
 
-def test_a_completed_record_supersedes_its_first_line(tmp_path: Path) -> None:
-    with open_folder(tmp_path) as folder:
-        folder.append(record(0))
-        folder.append(record(1))
-        with pytest.raises(ValueError, match="never appended"):
-            folder.complete(completed(2))
-        folder.complete(completed(0))
-        assert list(folder.done.values()) == [completed(0), record(1)]
-        assert (tmp_path / "samples.jsonl").read_bytes().count(b"\n") == 3
-        folder.finish()
-        assert (tmp_path / "samples.jsonl").read_bytes() == to_line(completed(0)) + to_line(record(1))
-        folder.append(record(2))  # the file that finish() wrote anew is the one that goes on
-    assert read_records(tmp_path / "samples.jsonl") == [completed(0), record(1), record(2)]
-
-
-def test_cut_at_every_byte_while_completing(tmp_path: Path) -> None:
-    """Wherever a crash cut the file: no record with a whole line is lost, none stands twice."""
-    fill(tmp_path, 2)
-    first = (tmp_path / "samples.jsonl").read_bytes()
-    whole = first + to_line(completed(0)) + to_line(completed(1))
-    for cut in range(len(first), len(whole) + 1, 3):
-        (tmp_path / "samples.jsonl").write_bytes(whole[:cut])
-        with open_folder(tmp_path) as folder:
-            assert set(folder.done) == {record(0).key, record(1).key}
-            for number in range(2):
-                known = folder.done[record(number).key]
-                assert known in (record(number), completed(number))
-                if known == record(number):
-                    folder.complete(completed(number))
-            folder.finish()
-        assert (tmp_path / "samples.jsonl").read_bytes() == to_line(completed(0)) + to_line(completed(1))
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"model": {"name": "tiny", "dtype": "float32"}}, "model.dtype: 'auto' then, 'float32' now"),
         ({"methods": [{"keep": [0.7, 0.6]}]}, r"methods\[0\].keep\[1\]: 0.5 then, 0.6 now"),
-        ({"limit": 3}, "limit: None then, 3 now"),
         ({"repeats": 3}, "repeats: None then, 3 now"),
     ],
 )
@@ -182,6 +123,18 @@ def test_changed_configuration_is_refused(tmp_path: Path, change: dict, named: s
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
     open_folder(tmp_path).close()  # the refusal let go of the lock
+
+
+@pytest.mark.parametrize(("limits", "kept"), [((3, 10), 10), ((10, 3), 10), ((3, None), None), ((None, 3), None)])
+def test_a_higher_limit_goes_on_in_the_same_folder(
+    tmp_path: Path, limits: tuple[int | None, int | None], kept: int | None
+) -> None:
+    for number, limit in enumerate(limits):
+        with open_folder(tmp_path, {**CONFIG, "limit": limit}) as folder:
+            folder.append(record(number))
+            folder.finish()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["limit"] == kept
+    assert len(folder.done) == 2
 
 
 def test_changed_weights_or_data_are_refused(tmp_path: Path) -> None:

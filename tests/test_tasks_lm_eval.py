@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_environment
-from lm_eval.api.task import ConfigurableTask
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from lazybench.errors import UserError
 from lazybench.integrations.lm_eval import main as lm_eval_main
 from lazybench.integrations.lm_eval_model import LazyLLMModel, schedule_of
-from lazybench.pruning.engine import LazyLLM
+from lazybench.pruning.lazyllm import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.tasks import CATEGORIES, DataSettings, build_task
-from lazybench.tasks.catalogue import CHOICES, INFINITEBENCH, TASKS, asks, samples_of
-from lazybench.tasks.lm_eval_requests import requests_of
-from lazybench.tasks.lm_eval_task import TASK_FILES, LmEvalTask
+from lazybench.tasks import CATEGORIES
+from lazybench.tasks.catalogue import CHOICES, TASKS, asks, samples_of
+from lazybench.tasks.lm_eval_task import TASK_FILES
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,14 +72,22 @@ def test_the_command_line_runs_our_tasks_with_our_engine_in_batches(tiny_checkpo
     assert all(line["arguments"]["gen_args_0"]["arg_0"].endswith("Next line of code:\n") for line in logged)
 
 
-def test_bad_model_arguments_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "pruning", "told"),
+    [
+        ("lazybench_lcc", "papr", "did you mean paper"),
+        pytest.param("lazybench_qaspr", "paper", "lazybench: Tasks not found: lazybench_qaspr", marks=pytest.mark.slow),
+    ],
+)
+def test_a_bad_argument_is_one_line(task: str, pruning: str, told: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     done = command_line(
-        *("--model", "lazyllm", "--device", "cpu", "--tasks", "lazybench_lcc"),
-        *("--model_args", f"pretrained={tiny_checkpoint},pruning=papr"),
+        *("--model", "lazyllm", "--device", "cpu", "--tasks", task),
+        *("--model_args", f"pretrained={tiny_checkpoint},pruning={pruning}"),
         *("--metadata", json.dumps({"data_root": str(documents(tmp_path))})),
     )
     assert done.returncode == 2
-    assert "did you mean paper" in done.stderr.strip().splitlines()[-1]
+    assert told in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -145,49 +150,12 @@ def test_loglikelihood_is_refused_or_plain(model: Any, tiny_checkpoint: Path) ->
 
 
 def test_schedules_by_preset_and_by_layers() -> None:
-    assert schedule_of("9:0.7+19:0.5", 32) == PruningSchedule((9, 19), (0.7, 0.5))
-    assert schedule_of("paper", 32).layers == PruningSchedule.paper(32).layers
+    assert schedule_of("9:0.7+19:0.5") == PruningSchedule((9, 19), (0.7, 0.5))
+    assert schedule_of("paper").build(32).layers == PruningSchedule.paper(32).layers
     with pytest.raises(UserError, match="as in 9:0"):
-        schedule_of("9:x", 32)
+        schedule_of("9:x")
     with pytest.raises(UserError, match="did you mean paper"):
-        schedule_of("papre", 32)
-
-
-def test_any_generation_task_with_stops_filters_and_examples() -> None:
-    """A task in lm-eval's own form, as gsm8k is: few-shot, stop texts, a filter before an exact match."""
-    rows = [{"question": f"{n} + 1?", "answer": f"It is {n + 1} #### {n + 1}"} for n in range(4)]
-
-    def load(**_: Any) -> dict[str, Any]:
-        from datasets import Dataset
-
-        return {"test": Dataset.from_list(rows)}
-
-    config = {
-        "task": "sums",
-        "custom_dataset": load,
-        "test_split": "test",
-        "fewshot_split": "test",
-        "num_fewshot": 1,
-        "output_type": "generate_until",
-        "doc_to_text": "Question: {{question}}\nAnswer:",
-        "doc_to_target": "{{answer.split('#### ')[1]}}",
-        "generation_kwargs": {"until": ["Question:"], "max_gen_toks": 20},
-        "filter_list": [
-            {
-                "name": "number",
-                "filter": [{"function": "regex", "regex_pattern": r"#### (\d+)"}, {"function": "take_first"}],
-            }
-        ],
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    }
-    own = ConfigurableTask(config=config)
-    task = LmEvalTask("lm_eval/sums", DataSettings(limit=2), own, requests_of(own))
-    first, second = task.samples()
-    assert first.prompt.count("Question:") == 2  # one example, then the question
-    assert first.prompt.endswith("Question: 0 + 1?\nAnswer:")
-    assert (task.max_new_tokens, task.stop_strings, task.chat_format) == (20, ("Question:",), False)
-    assert task.score(" It is #### 1 Question: #### 5", first) == 1.0
-    assert task.score(" It is #### 1", second) == 0.0
+        schedule_of("papre")
 
 
 def test_every_dataset_is_a_task() -> None:
@@ -206,87 +174,11 @@ def test_every_dataset_is_a_task() -> None:
     for name, datasets in tasks.items():
         lengths = {dataset for dataset in datasets if dataset.startswith("plain_text_")}
         assert set(datasets) - lengths <= set(CATEGORIES)
-        assert (name in ("plain_text", "plain_text_lengths", "tuning")) == bool(lengths)
+        assert (name in ("plain_text", "plain_text_lengths")) == bool(lengths)
         assert (name in CATEGORIES) == (datasets == (name,))
     assert len(tasks["longbench"]) == 16
     assert sum(map(samples_of, tasks["longbench"])) == 3750  # the paper's count
     assert all(asks(dataset) for dataset in (*tasks["longbench"], *tasks["longbench_zh"], *tasks["longbench_e"]))
-
-
-@pytest.mark.parametrize(
-    ("name", "prompt", "good", "bad"),
-    [
-        (
-            "kv_retrieval",
-            "Extract the value corresponding to the specified key in the JSON object below.\n\n"
-            "the {context}\n\nthe input",
-            ' "gold".',
-            "golden",
-        ),
-        (
-            "code_run",
-            "Following is a set of Python functions. There is a function called named func_1.\n\nthe {context}\n\n"
-            "Please give me the exact number of the return value of func_1(7). Be concise. "
-            "Your response must end with the final returned value.",
-            "It is: 42",
-            "42 is it",
-        ),
-    ],
-)
-def test_infinitebench_runs_by_lm_evals_own_files(name: str, prompt: str, good: str, bad: str) -> None:
-    """Their prompts and scores on a row made here; their data is the hub's."""
-    import lm_eval.tasks
-    from datasets import Dataset
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    folder = Path(lm_eval.tasks.__file__).parent / "infinitebench"
-    assert all((folder / f"infinitebench_{known}.yaml").is_file() for known in INFINITEBENCH)
-    asked = "func_1(7)" if name == "code_run" else "the input"
-    row = {"id": 0, "context": "the {context}", "input": asked, "answer": ["42" if name == "code_run" else "gold"]}
-
-    def load(**_: Any) -> dict[str, Any]:
-        return {name: Dataset.from_list([{**row, "options": []}])}
-
-    config = {**load_yaml(folder / f"infinitebench_{name}.yaml"), "custom_dataset": load}
-    own = ConfigurableTask(config=config)
-    task = LmEvalTask("lm_eval/infinitebench", DataSettings(), own, requests_of(own))
-    (sample,) = task.samples()
-    assert sample.prompt == prompt
-    assert task.score(good, sample) == 1.0
-    assert task.score(bad, sample) == 0.0
-    assert task.stop_strings == ("\n",)
-
-
-@pytest.mark.slow
-def test_an_unknown_task_ends_lm_evals_command_in_one_line(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "lazybench.integrations.lm_eval",
-        "--model",
-        "lazyllm",
-        "--tasks",
-        "lazybench_qaspr",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1] == "lazybench: Tasks not found: lazybench_qaspr"
-    assert "Traceback" not in done.stderr
-
-
-def test_a_task_file_of_ones_own_is_timed_too(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n', encoding="utf-8")
-    (tmp_path / "own_sums.yaml").write_text(
-        "task: own_sums\ndataset_path: json\n"
-        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
-        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{question}}'\ndoc_to_target: '{{answer}}'\n"
-        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n",
-        encoding="utf-8",
-    )
-    task = build_task("lm_eval/own_sums", DataSettings(parameters={"include_path": str(tmp_path)}))
-    (sample,) = task.samples()
-    assert sample.prompt == "1 + 1?"
-    assert task.score("2", sample) == 1.0
 
 
 @pytest.mark.parametrize(

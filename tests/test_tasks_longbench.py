@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from longbench_rows import row, write
+from ruler_rows import tokenizer_of
 
 from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel, ModelSpec
@@ -42,13 +42,6 @@ MAX_NEW_TOKENS = {
 # sha256 of each template of dataset2prompt.json: a changed byte is a changed benchmark
 TEMPLATES = "e7d865d712fe45e2455f5e864ac474001d7758d68d349e76ffbcdd382483358f"
 NO_CHAT = {"trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"}
-
-
-@cache
-def tokenizer_of(checkpoint: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(checkpoint)
 
 
 @pytest.fixture
@@ -101,12 +94,6 @@ def test_score_goes_through_the_task(tmp_path: Path) -> None:
     assert sample.all_classes == ("Date", "Food")
     assert task.score("\nDate\nFood", sample) == 1.0
     assert task.score("Date Food", sample) == 0.5
-
-
-def test_limit_then_shard(tmp_path: Path) -> None:
-    root = write(tmp_path, "qasper", [row(number) for number in range(10)])
-    ids = [s.sample_id for s in build_task("qasper", DataSettings(root=root, limit=7, shard=(1, 3))).samples()]
-    assert ids == ["id1", "id4"]
 
 
 def test_truncation_keeps_both_halves(tiny_checkpoint: Path) -> None:

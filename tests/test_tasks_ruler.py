@@ -71,20 +71,6 @@ def test_prompts_fill_the_length_and_keep_what_is_asked(name: str, tiny_checkpoi
         assert settled[0] == settled[1]
 
 
-@pytest.mark.parametrize("name", OFFLINE)
-def test_deterministic_by_seed_limit_and_shard(name: str) -> None:
-    first = list(build_task(name, DataSettings(limit=6)).samples())
-    assert len({sample.sample_id for sample in first}) == 6
-    assert list(build_task(name, DataSettings(limit=6)).samples()) == first
-    assert list(build_task(name, DataSettings(limit=3)).samples()) == first[:3]
-    assert list(build_task(name, DataSettings(limit=6, shard=(1, 2))).samples()) == first[1::2]
-    other = build_task(name, DataSettings(limit=6, seed=1))
-    assert [sample.sample_id for sample in other.samples()] != [sample.sample_id for sample in first]
-    if "_qa_" not in name:  # questions are asked in the data's order, as RULER asks them
-        assert [sample.answers for sample in other.samples()] != [sample.answers for sample in first]
-    assert build_task(name, DataSettings(limit=1)).fingerprint == build_task(name, DataSettings(limit=2)).fingerprint
-
-
 def test_a_run_measures_them_without_a_network(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
     names = ["ruler_niah_multikey_3", "ruler_vt", "ruler_fwe", "ruler_qa_2_embedded"]
     done = run_py(

@@ -36,8 +36,7 @@ from lazybench.tasks.lm_eval_task import LmEvalTask, any_lm_eval_task
 COMMANDS: dict[str, Callable[[Path], int]] = {
     "report": lambda folder: report([str(folder), "--out", str(folder / "report")]),
     "leaderboard": lambda folder: leaderboard([str(folder), "--out", str(folder / "board")]),
-    "verify": lambda folder: verify([str(folder)]),
-    "remeasure": lambda folder: verify([str(folder), "--remeasure", "1"]),
+    "verify": lambda folder: verify([str(folder), "--remeasure", "1"]),
 }
 TASK_FILE = """\
 task: own_sums
@@ -253,6 +252,23 @@ def test_a_task_that_runs_predictions_is_refused_when_running(tmp_path: Path) ->
         any_lm_eval_task("own_sums", DataSettings(parameters={"include_path": str(tmp_path)}))
 
 
+@pytest.mark.parametrize("name", ["humaneval", "mbpp", "own_sums"])
+def test_no_file_of_the_working_folder_runs_as_a_metric(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = tmp_path / "code_eval" / "code_eval.py"
+    metric.parent.mkdir()
+    metric.write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
+    text = TASK_FILE.format(folder=tmp_path).replace("!function evil.run", "!function metric.code_eval")
+    (tmp_path / "own_sums.yaml").write_text(text)
+    (tmp_path / "metric.py").write_text("import evaluate\ncode_eval = evaluate.load('code_eval').compute\n")
+    (tmp_path / "rows.jsonl").write_text('{"answer": "2", "q": "1 + 1"}\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--confirm_run_unsafe_code|would be run as the task's metric"):
+        any_lm_eval_task(name, DataSettings(parameters={"include_path": str(tmp_path)}))
+    assert not (tmp_path / "it-ran").exists()
+
+
 @pytest.mark.parametrize("name", ["../evil", "evil.py", pytest.param("lm_eval//tmp/evil", marks=pytest.mark.slow)])
 def test_a_dataset_is_one_of_the_known_names(stranger: Path, name: str) -> None:
     with pytest.raises(UserError, match="unknown"):
@@ -276,8 +292,8 @@ def test_a_cached_reference_is_tensors(tmp_path: Path) -> None:
     assert not (tmp_path / "it-ran").exists()
 
 
-@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "{{ 7 * 191 }}", "$\\undefined{$", "</script><b>"])
-def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Path, text: str) -> None:
+def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Path) -> None:
+    text = "<script>alert(1)</script> {{ 7 * 191 }} $\\undefined{$ </script><b>"
     shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
     samples = tmp_path / "run" / "samples.jsonl"
     lines = [json.loads(line) for line in samples.read_text().splitlines()]

@@ -16,11 +16,13 @@ from transformers import LlamaConfig
 
 from lazybench.errors import UserError
 from lazybench.methods.asl import WhereRanksSettle, rank_variance
+from lazybench.methods.dash import DASH
 from lazybench.methods.pyramid_infer import FallingRatio
-from lazybench.methods.taper import PRESETS, Taper
+from lazybench.methods.taper import Taper
 from lazybench.pruning.budgets import Mass, Ratio, Tokens
 from lazybench.pruning.policy import PerHead
-from lazybench.pruning.scorers import AttentionScorer, Seen, over_layers
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import AttentionScorer, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 CONTEXT = [
@@ -112,13 +114,6 @@ def test_claa_takes_the_highest_of_two_layers(standardise, highest, propagated):
     assert kept(score, 4) == propagated
 
 
-def test_claa_of_one_layer_is_fastkv():
-    score = AttentionScorer(window=2, own_columns=False, pool=3)(shared())
-    position = torch.arange(8)[None]
-    torch.testing.assert_close(over_layers([(score, position)], position, 8, "max"), score)
-    assert kept(score, 4) == {2, 3, 6, 7}
-
-
 def test_asl_prunes_where_the_ranks_of_the_best_have_settled():
     ranks = [[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [5, 6, 4, 3, 1, 2]]
     assert rank_variance(torch.tensor(ranks[:2], dtype=torch.float64), top=2) == 4.25
@@ -147,11 +142,16 @@ def test_specprefill_ranks_chunks_by_their_mean_and_forces_no_token():
     assert chunks_kept(score, Ratio(0.5), "mean") == [0, 1, 6, 7]
 
 
-def test_pyramidinfer_keeps_a_falling_share_of_what_each_layer_got():
-    entered = [8]
-    for layer in range(3):
-        entered.append(FallingRatio(0.5, layer, 4, least=1).count(entered[-1], 8, recent=1 + int(0.25 * 8)))
-    assert entered == [8, 8, 7, 6]
+def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
+    method = DASH(keep=0.5, depth=0.4)
+    policy = method.policy(LlamaConfig(num_hidden_layers=10))
+    assert (policy.placement.fixed, policy.before_mlp, policy.revives) == ((3,), True, False)
+    updates = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [-6.0, 8.0], [1.0, 1.0], [0.0, -2.0], [0.1, 0.0]]])
+    position = torch.arange(6)[None]
+    score = policy.scorer(Seen(3, None, None, position, position, output=updates))
+    close(score[0], [5.0, 1.0, 10.0, 1.4142, 2.0, 0.1])
+    # three of six: the last one whatever its norm, and the two longest
+    assert kept(score, policy.budget.count(6, 6, policy.last), last=policy.last) == {0, 2, 5}
 
 
 @pytest.mark.parametrize(("keep", "last_layer", "mean"), [(0.9, 0.38, 0.77), (0.7, 0.22, 0.60)])
@@ -215,16 +215,8 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
         ({"depths": (0.5,)}, "taper.depths and taper.keep go together"),
         ({"keep": (0.5,)}, "taper.depths and taper.keep go together"),
         ({"depths": (0.5,), "keep": (0.5, 0.5)}, "taper.depths has 1 entries"),
-        ({"depths": (0.5,), "keep": (1.5,)}, "keep[0]=1.5"),
         ({"preset": "fats"}, "did you mean fast"),
         ({"preset": None}, "one of safe, balanced, fast"),
-        ({"heads": "min"}, "Known: max, mean, query_max"),
-        ({"pool": 4}, "pool=4 must be odd"),
-        ({"chunk": 0}, "chunk=0"),
-        ({"over_layers": "min"}, "Known: max, mean"),
-        ({"budget": "tokens"}, "Known: context, entered, mass"),
-        ({"last_share": 2}, "taper.last_share=2 must be"),
-        ({"last_share": "x"}, "taper.last_share='x' must be"),
     ],
 )
 def test_taper_refuses_what_no_model_can_take(settings, words):
@@ -233,13 +225,9 @@ def test_taper_refuses_what_no_model_can_take(settings, words):
     assert "\n" not in str(refused.value)
 
 
-def test_taper_is_named_by_what_it_does():
-    assert [Taper(preset=name).label for name in PRESETS] == ["preset=safe", "preset=balanced", "preset=fast"]
-    assert Taper(depths=[0.2, 0.5], keep=[0.5, 0.7], window=8, revive=8).label == (
-        "depths=0.2,0.5 keep=0.5,0.7 revive=8 window=8"
-    )
+def test_taper_saves_the_mlp_where_nothing_comes_back_and_prunes_once_a_layer():
     shallow = Taper("safe").policy(LlamaConfig(num_hidden_layers=2))  # several depths fall on one layer
     assert shallow.placement.fixed == (0,)
-    assert [Taper(revive=tokens).policy(LlamaConfig()).revives for tokens in (0, 8)] == [False, True]
-    assert [Taper(revive=tokens).policy(LlamaConfig()).before_mlp for tokens in (0, 8)] == [True, False]
-    assert Taper(revive=None).policy(LlamaConfig()).revives  # as many as are wanted
+    for revive, revives in ((0, False), (8, True), (None, True)):  # None: as many as are wanted
+        policy = Taper(revive=revive).policy(LlamaConfig())
+        assert (policy.revives, policy.before_mlp) == (revives, not revives)

@@ -119,6 +119,20 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "use_cache": True,
     },
 }
+# one family for each trait of an architecture that the engine treats in a way of its own
+TRAITS = {
+    "grouped queries": "llama",
+    "a window in every layer": "mistral",
+    "windows in some layers": "gemma3_text",
+    "softcap": "gemma2",
+    "sinks": "gpt_oss",
+    "experts": "qwen3_moe",
+    "one latent state for all heads": "deepseek_v3",
+    "positions embedded": "gpt2",
+    "attention of its own": "gptj",
+    "biases by distance": "bloom",
+}
+TURNS = 6
 SINGLE_ONLY = {"mpt"}  # its attention bias is the same for every row of a batch, whatever the padding
 REFUSED: dict[str, dict[str, Any]] = {
     "gpt_neo": {
@@ -132,6 +146,12 @@ REFUSED: dict[str, dict[str, Any]] = {
     },
     "xglm": {**SPECIAL, "d_model": 32, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
 }
+
+
+def in_turn(turn: int, *without: str) -> list[str]:
+    """The families of one of ``TURNS`` tests: one of each trait, and every other family in one test of all."""
+    others = [family for family in FAMILIES if family not in TRAITS.values()]
+    return [family for family in (*TRAITS.values(), *others[turn::TURNS]) if family not in without]
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""What Hydra finds only in the package ``hydra_plugins``: a sweeper that keeps exit codes, and a launcher for Slurm.
+"""What Hydra finds only in the package ``hydra_plugins``: a sweeper that keeps how jobs end, a launcher for Slurm.
 
 Every start of the program scans this file, so it imports nothing heavy.
 """
@@ -31,11 +31,11 @@ class LazybenchSweeper(BasicSweeper):
     """Hydra's own, which throws away what the jobs of another process return: here the command line learns of it."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from lazybench.cli.sweep import note_job
+        from lazybench.cli.sweep import ended
 
         batches = super().sweep(arguments)
         for result in (result for batch in batches for result in batch):
-            note_job(result.overrides, result.return_value)
+            ended[" ".join(result.overrides)] = result.return_value
         return batches
 
 
@@ -94,7 +94,7 @@ def _wait(job: Any, overrides: Sequence[str]) -> JobReturn:
             print(error, file=sys.stderr)
     else:
         print(f"Slurm job {job.job_id} ended without a result; its log: {job.paths.stderr}", file=sys.stderr)
-    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=LOST)
+    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=(LOST, None))
 
 
 def _in_queue(job_id: str) -> bool:

@@ -14,14 +14,14 @@ from lazybench.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from lazybench.pruning.engine import LazyLLM as LazyLLM
     from lazybench.pruning.engine import Pruned
+    from lazybench.pruning.lazyllm import LazyLLM as LazyLLM
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
 
 __version__ = "0.2.0"
 __all__ = ["LazyLLM", "PruningSchedule", "UserError", "prune"]
 
-_HOMES = {"LazyLLM": "lazybench.pruning.engine", "PruningSchedule": "lazybench.pruning.schedule"}
+_HOMES = {"LazyLLM": "lazybench.pruning.lazyllm", "PruningSchedule": "lazybench.pruning.schedule"}
 
 
 def __getattr__(name: str) -> Any:

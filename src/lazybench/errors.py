@@ -89,6 +89,23 @@ def naming_errors(what: str) -> Iterator[None]:
         raise naming(what, error) from None
 
 
+@contextmanager
+def library_errors(what: str, otherwise: str = "") -> Iterator[None]:
+    """Inside, whatever a library raises on foreign data is one line; a ``UserError`` stays as it is.
+
+    Args:
+        what: is wrong; the library's own words follow it.
+        otherwise: what to do, behind them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{what}: {type(error).__name__}: {reason}{otherwise}") from error
+
+
 def check_whole_number(name: str, value: object, least: int = 1) -> None:
     """Refuse a setting that is no whole number of at least ``least``; ``True`` is none.
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -62,39 +62,38 @@ def prepare(overrides: Sequence[str]) -> list[str]:
 
 
 def _prepare(override: str) -> str:
-    # Hydra's own syntax (glob(*), choice(...), quotes) is left for it to read
-    key, _, value = override.partition("=")
-    if value.startswith("~") and not _is_group(key):  # neither it nor what is not ASCII is in Hydra's syntax
-        value = ",".join(str(path_of(part)) for part in value.split(","))
-        override = f"{key}={value}"
-    if not value.isascii() and not _is_group(key) and not re.search(r"[\[\](){}'\"$,]", value):
-        return f'{key}="{value}"'
-    if key.lstrip("+~") in ("hydra", "hydra.searchpath"):
+    key, sign, value = override.partition("=")
+    group = key.lstrip("+~").partition("@")[0]
+    hydras_own = re.search(r"[\[\](){}'\"$]", value)  # glob(*), choice(...), quotes: left for Hydra to read
+    if group in ("hydra", "hydra.searchpath"):
         raise UserError(f"{override}: {NO_OTHER_FILES}")
-    match = re.fullmatch(r"(?P<group>\+?\w+)=(?P<choices>[^\[\](){}'\"$]*)", override)
-    if match is None or (group := match["group"].lstrip("+")) not in groups():
-        if "." not in key and re.search(r"\.\.|(^|[^\w.\-])[/~]", f"{key} {value}") and _is_group(key):
+    if group in groups() and sign and not hydras_own:
+        return f"{key}={','.join(_choice(group, choice) for choice in value.split(','))}"
+    if "/" in group or group in (*groups(), "method"):  # Hydra might look for a file
+        if re.search(r"^/|\.\.", group) or re.search(r"\.\.|[/~]", value):
             raise UserError(f"{override}: {NO_OTHER_FILES}")
-        return override
-    return f"{match['group']}={','.join(_choice(group, choice) for choice in match['choices'].split(','))}"
+    elif sign and not hydras_own:  # neither ~ nor what is not ASCII is in Hydra's syntax
+        value = ",".join(str(path_of(part)) if part.startswith("~") else part for part in value.split(","))
+        return f"{key}={value}" if value.isascii() or "," in value else f'{key}="{value}"'
+    return override
 
 
-def refuse_other_files(arguments: Sequence[str]) -> None:
-    """Hydra's options that read files of anybody's as if they were this program's: one even runs a pickle.
+def check_options(arguments: Sequence[str]) -> None:
+    """Refuse options that there are not, and those of Hydra that read anybody's files as if they were this program's.
 
     Raises:
-        UserError: one of them is there, written out or shortened.
+        UserError: one of them is there, written out or shortened: one even runs a pickle.
     """
-    given = get_args_parser().parse_args(list(arguments))
+    parser = get_args_parser()
+    parser.error = _refuse_option  # type: ignore[method-assign]
+    given = parser.parse_args(list(arguments))
     for name in ("config_path", "config_name", "config_dir", "experimental_rerun"):
         if (value := getattr(given, name)) is not None:
             raise UserError(f"--{name.replace('_', '-')} {value}: {NO_OTHER_FILES}")
 
 
-def _is_group(key: str) -> bool:
-    """Whether Hydra might look for a file: ``hydra/launcher``, ``+method``, and not ``out``."""
-    name = key.lstrip("+~").partition("@")[0]
-    return "/" in name or name in (*groups(), "method")
+def _refuse_option(message: str) -> NoReturn:
+    raise UserError(f"{message}; `lazybench --help` lists what there is, and options stand first")
 
 
 def _choice(group: str, choice: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from math import ceil
+import time
+from datetime import timedelta
 from statistics import fmean
 
-from transformers import PretrainedConfig
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
 
-from lazybench.cli.tune import searched_method
+from lazybench.measure.clock import synchronizer
 from lazybench.methods.base import PolicyMethod
 from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
@@ -19,13 +21,14 @@ from lazybench.run.config import RunConfig
 from lazybench.tasks import build_task
 
 CHARACTERS_PER_TOKEN = 4  # about, of English prose and code
+PROBED_TOKENS = 512
 
 
 def dry_run(config: RunConfig) -> int:
     """Print what would run. Reads the task's data and the model's shape, no weights.
 
     Raises:
-        UserError: data or shape out of reach; settings that this model or a search can't take.
+        UserError: data or shape out of reach; settings that this model can't take.
     """
     shape = shape_of(config.model)
     name = config.model.display_name(quantized_as(config.model, shape))
@@ -50,10 +53,6 @@ def dry_run(config: RunConfig) -> int:
     # without a clock fidelity is the run itself; its score may take another
     passes = timed * (2 if config.fidelity and config.timing else 1) + (1 if config.fidelity else 0)
     generations = passes * len(lengths) + config.warmup * len(config.methods) * config.timing
-    if config.tune is not None:
-        searched_method(config)
-        generations = config.tune.trials * ceil(len(lengths) / 2)
-        print(f"  a search: {config.tune.trials} trials on every other sample")
     print(f"  {generations} generations in all{', fidelity included' if config.fidelity else ''}")
     if lengths:
         _forecast(config, shape, lengths, new_tokens, generations)
@@ -71,7 +70,7 @@ def _forecast(
     device = device_of(config.model.device)
     dtype = dtype_of(config.model.dtype, device)
     cut_depth(layer_alone := copy.deepcopy(shape), 1)
-    random_model(layer_alone, dtype, device, config.model.attention)  # refuses an attention that is not here
+    one_layer = random_model(layer_alone, dtype, device, config.model.attention)  # refuses an attention not here
     rows = sum(
         (getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
         * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
@@ -81,8 +80,24 @@ def _forecast(
     cache = 2 * rows * longest * dtype.itemsize
     weights = weight_bytes(shape, dtype, config.model.quantization)
     prefill = fmean(full_prefill_flops(shape, length) for length in lengths)
+    flops_per_s = _flops_per_s(one_layer, min(max(lengths), PROBED_TOKENS))
+    expected = timedelta(seconds=round(generations * prefill / flops_per_s))
     print(
         f"  prompts of about {round(fmean(lengths)):,} tokens, {prefill / 1e12:.2f} TFLOP each in the plain model\n"
         f"  {generations * prefill / 1e12:,.0f} TFLOP in all, and up to {new_tokens} decoding steps after each prompt\n"
+        f"  about {expected} for the prefills, at {flops_per_s / 1e12:.3g} TFLOP/s as measured on one layer here\n"
         f"  memory: {weights / GIB:.2f} GiB of weights, {cache / GIB:.2f} GiB of KV cache at {longest:,} tokens"
     )
+
+
+def _flops_per_s(one_layer: PreTrainedModel, tokens: int) -> float:
+    """Of a prefill of that many tokens by a model's one layer, run twice: the first time warms up."""
+    wait = synchronizer(one_layer.device)
+    prompt = torch.zeros((1, tokens), dtype=torch.long, device=one_layer.device)
+    for _ in range(2):
+        wait()
+        started = time.perf_counter()
+        with torch.no_grad():
+            one_layer.base_model(prompt, use_cache=False)
+        wait()
+    return full_prefill_flops(one_layer.config, tokens) / (time.perf_counter() - started)

@@ -38,11 +38,13 @@ Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they
 {keys}
   model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16"""
 OF_CODE = {  # experiments without a file
+    **dict.fromkeys(("table2", "fig1", "fig7"), "From the runs of table1."),
     "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where quality's "
     "prompts were cut to 1,500 tokens.",
     "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
     "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
 }
+Rows = Iterator[str | tuple[str, str]]  # a line, or a name and what is said of it
 
 
 def answer_help(arguments: Sequence[str]) -> str | None:
@@ -57,17 +59,11 @@ def answer_help(arguments: Sequence[str]) -> str | None:
     topics = [text for text in arguments[asked + 1 :] if "=" not in text and not text.startswith("-")]
     if not topics:
         return _overview()
-    lists = {
-        "tasks": _tasks,
-        "models": _models,
-        "methods": _methods,
-        "pruning": _pruning,
-        "experiments": _experiments,
-    }
-    topic = f"{topics[0]}s" if f"{topics[0]}s" in lists else topics[0]
-    if topic not in lists:
-        raise unknown_name("list", topic, lists)
-    return "\n".join(lists[topic]())
+    topic = topics[0] if topics[0] in LISTS else f"{topics[0]}s"
+    if topic not in LISTS:
+        raise unknown_name("list", topics[0], LISTS)
+    rows = LISTS[topic]()
+    return "\n".join(row if isinstance(row, str) else _wrapped(f"  {row[0]}", row[1]) for row in rows)
 
 
 def _overview() -> str:
@@ -89,65 +85,63 @@ def _keys() -> Iterator[str]:
     yield _wrapped("  data.root=null", "a folder of LongBench-schema JSONL files, one per dataset; null: the hub")
 
 
-def _tasks() -> Iterator[str]:
-    yield "task=NAME. Without a network: "
-    stored = sorted((config_folder() / "task").glob("*.yaml"))
-    for path in stored:
+def _tasks() -> Rows:
+    stored = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
+    yield "task=NAME. Without a network:"
+    for name, path in stored.items():
         parameters = yaml.safe_load(path.read_text(encoding="utf-8"))["parameters"]
-        yield _wrapped(f"  {path.stem}", f"{_comment(path)[0]} {_given(parameters, 'task.parameters.')}")
+        yield name, f"{_comment(path)[0]} {_given(parameters, 'task.parameters.')}"
     yield "Several datasets, each with the same weight (from the hub, or data.root=FOLDER):"
     for name, datasets in GROUPS.items():
-        yield _wrapped(f"  {name}", f"{sum(map(samples_of, datasets)):,} samples: {' '.join(datasets)}")
+        yield name, f"{sum(map(samples_of, datasets)):,} samples: {' '.join(datasets)}"
     yield "One dataset (NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words):"
     for name in DATASETS:
         extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
-        yield _wrapped(f"  {name}", f"{samples_of(name)} samples{extended}: {asks(name)}")
+        yield name, f"{samples_of(name)} samples{extended}: {asks(name)}"
     yield "Benchmarks of longer prompts (docs/tasks.md):"
     for name, node in CHOICES.items():
         if not _one_of_many(name):
             several = len(node["datasets"]) > 1
             parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
-            yield _wrapped(f"  {name}", f"{' '.join(parts)} {_given(node['parameters'], 'task.parameters.')}")
-    listed = {*(path.stem for path in stored), *GROUPS, *DATASETS, *(f"{name}_e" for name in DATASETS), *CHOICES}
-    yield _wrapped("Others:", " ".join(name for name in names("task") if name not in listed))
-    yield "  lm_eval/NAME            any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
+            yield name, f"{' '.join(parts)} {_given(node['parameters'], 'task.parameters.')}"
+    listed = {*stored, *GROUPS, *DATASETS, *(f"{name}_e" for name in DATASETS), *CHOICES}
+    yield from ((name, "a module's of your own") for name in names("task") if name not in listed)
+    yield "lm_eval/NAME", "any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
 
 
-def _models() -> Iterator[str]:
+def _models() -> Rows:
     yield "model=NAME, or without a file: model=OWNER/NAME (hub), model=FOLDER, model=FILE.gguf"
     for path in sorted((config_folder() / "model").glob("*.yaml")):
         node = model_file(path.stem)
         limit = f", prompts up to {node.prompt_limit_tokens:,} tokens" if "prompt_limit_tokens" in node else ""
-        yield _wrapped(f"  {path.stem}", f"{_comment(path)[0]} {node.get('hub_id', '')}{limit}")
-    yield _wrapped("model.KEY:", " ".join(field.name for field in fields(ModelSpec) if field.name != "name"))
+        about = " ".join(_comment(path)).partition(". ")[0]
+        yield path.stem, f"{about} {node.get('hub_id', '')}{limit}".replace(" ,", ",")
+    yield "KEY of model.KEY:", " ".join(field.name for field in fields(ModelSpec) if field.name != "name")
 
 
-def _methods() -> Iterator[str]:
+def _methods() -> Rows:
     yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
     for name, node in method_nodes().items():
         documentation = METHODS[name].__doc__ or ""
         numbers = re.findall(r"\b\d{4}\.\d{5}\b", documentation.partition("Source:")[2].split("\n\n")[0])
         papers = f" [arXiv {', '.join(dict.fromkeys(numbers))}]" if numbers else ""
-        yield _wrapped(f"  {name}", f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(node)}", 28)
+        yield name, f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(node)}"
 
 
-def _pruning() -> Iterator[str]:
+def _pruning() -> Rows:
     yield "pruning=NAME, or pruning=FILE.yaml with some of the keys below"
     for name in names("pruning"):
-        yield _wrapped(f"  {name}", label("lazyllm", {"pruning": pruning_fields(name)}), 28)
+        yield name, label("lazyllm", {"pruning": pruning_fields(name)})
     documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
     yield "\npruning.KEY=VALUE"
     yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()
 
 
-def _experiments() -> Iterator[str]:
+def _experiments() -> Rows:
     yield "experiment=NAME, with size=smoke, mini or full; what it would take: dry_run=true"
-    stored = {path.stem: path for path in (config_folder() / "experiment").glob("*.yaml")}
     for name in names("experiment"):
-        about = (
-            " ".join(_comment(stored[name])[1:]) if name in stored else OF_CODE.get(name, "From the runs of table1.")
-        )
-        yield _wrapped(f"  {name}", about)
+        path = config_folder() / "experiment" / f"{name}.yaml"
+        yield name, " ".join(_comment(path)[1:]) if path.exists() else OF_CODE[name]
 
 
 def _one_of_many(task: str) -> bool:
@@ -175,3 +169,6 @@ def _wrapped(head: str, text: str, indent: int = 24) -> str:
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
     return filled or begin.rstrip()
+
+
+LISTS = {"tasks": _tasks, "models": _models, "methods": _methods, "pruning": _pruning, "experiments": _experiments}

@@ -26,10 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lazybench import __version__
-from lazybench.cli.choices import load_plugins, prepare, refuse_other_files, run_config
+from lazybench.cli.choices import check_options, load_plugins, prepare, run_config
 from lazybench.cli.groups import composed, config_folder, groups, register
 from lazybench.cli.help import answer_help
-from lazybench.cli.sweep import codes, note_job, print_end, take_own_gpu
+from lazybench.cli.sweep import Outcome, ended, print_end, take_own_gpu
 from lazybench.cli.unused import unused_settings
 from lazybench.errors import UserError, command, refuse, show_any_character, unknown_name
 from lazybench.pruning.settings import typed
@@ -45,7 +45,7 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
   lazybench leaderboard FOLDER        methods at matched speeds, and pairwise comparisons
   lazybench verify FOLDER             scores, columns and summary computed again; --remeasure N measures anew
   lazybench pack FOLDER --out FILE    finished runs as one file of records
-  lazybench tune KEY=VALUE ...        search a method's settings
+  lazybench calibrate MODEL           presets for a model, found on embedded text within minutes
   lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model
 
   from lazybench import LazyLLM, PruningSchedule      with LazyLLM(model, schedule): model.generate(...)"""
@@ -55,6 +55,7 @@ MODULES = {  # of the commands that are no run
     "leaderboard": "lazybench.report.board",
     "verify": "lazybench.report.verify",
     "pack": "lazybench.run.campaign",
+    "calibrate": "lazybench.cli.calibrate",
     "lm-eval": "lazybench.integrations.lm_eval",
 }
 
@@ -67,13 +68,16 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # torch's threads wait for each other spinning, for long: beside other work one may spin for one that has no core.
+    # 1,000 rounds are some microseconds (two cores under a load of 10: a decoding step of 0.3 s in place of 2.9 s)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if not given or re.fullmatch(r"[A-Za-z][\w-]*", given[0]) is None:
         return measure(given)
     name, *rest = given
-    if name in ("run", "tune"):
-        return measure([*(["experiment=tune"] if name == "tune" else []), *rest])
+    if name == "run":
+        return measure(rest)
     if name not in MODULES:
-        raise unknown_name("command", name, ["run", "tune", *MODULES])
+        raise unknown_name("command", name, ["run", *MODULES])
     sys.argv[1:] = rest
     return int(import_module(MODULES[name]).main())
 
@@ -84,6 +88,7 @@ def measure(arguments: list[str]) -> int:
     Raises:
         UserError: bad input, whether it is Hydra's or ours to refuse.
     """
+    ended.clear()
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own error and exits with 1
     try:
@@ -91,12 +96,12 @@ def measure(arguments: list[str]) -> int:
         if (text := answer_help(arguments)) is not None:
             print(text)
             return 0
-        refuse_other_files(arguments)
+        check_options(arguments)
         register()
         sys.argv[1:] = prepare(arguments)
         _job()
-        if len(codes) > 1:
-            print_end(arguments)
+        if len(ended) > 1:
+            print_end()
     except KeyboardInterrupt:
         return 130
     except UserError:
@@ -105,7 +110,7 @@ def measure(arguments: list[str]) -> int:
         if not is_hydras(error):
             raise
         raise one_line(error) from None
-    return max(codes.values(), default=0)
+    return max((code for code, _ in ended.values()), default=0)
 
 
 def named_plugins(arguments: Sequence[str]) -> tuple[str, ...]:
@@ -116,25 +121,20 @@ def named_plugins(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 @hydra.main(version_base=None, config_path=str(config_folder()), config_name="config")
-def _job(config: DictConfig) -> int:
+def _job(config: DictConfig) -> Outcome:
     """One composed configuration: typed, run, reported. A failing job of a sweep does not stop the others."""
     show_any_character()  # a launcher's job is a process of its own
     settings = HydraConfig.get()
+    overrides = cast(list[str], OmegaConf.to_container(settings.overrides.task))  # as typed: limit=${seed} stays so
     sweep = settings.mode is RunMode.MULTIRUN
-    try:
-        if sweep:
-            take_own_gpu()
-        code = _run(config, settings.overrides.task, sweep)
-    except Exception:
-        if not sweep:
-            raise
-        traceback.print_exc()
-        code = 1
-    note_job(settings.overrides.task, code)
-    return code
+    if sweep:
+        take_own_gpu()
+    ended[" ".join(overrides)] = outcome = _run(config, overrides, sweep)
+    return outcome
 
 
-def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
+def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
+    folder = None
     try:
         OmegaConf.resolve(config)
         _check_who_names_code(config, overrides)
@@ -145,18 +145,27 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
             raise UserError("; ".join(unused) + "; leave it out")
         for line in unused:  # another job of the sweep may read it
             print(f"lazybench: {line}", file=sys.stderr)
-        return _start(run_config(config, sweep))
+        checked = run_config(config, sweep)
+        folder = None if checked.dry_run else checked.out
+        return _start(checked, sweep), folder
     except UserError as error:
-        return refuse(error)
+        return refuse(error), folder
+    except OmegaConfBaseException as error:
+        return refuse(one_line(error)), folder
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "what was finished is kept"
         print(f"interrupted; {kept}; the same command goes on from there", file=sys.stderr)
         if sweep:
             raise  # ends the sweep, not only this job
-        return 130
+        return 130, folder
+    except Exception:
+        if not sweep:
+            raise
+        traceback.print_exc()
+        return 1, folder
 
 
-def _start(checked: RunConfig) -> int:
+def _start(checked: RunConfig, sweep: bool) -> int:
     """Everything is checked that can be without torch; it is imported here."""
     if checked.dry_run:
         from lazybench.cli.forecast import dry_run
@@ -164,16 +173,12 @@ def _start(checked: RunConfig) -> int:
         return dry_run(checked)
     if (checked.out / "done").exists():
         failed = json.loads((checked.out / "done").read_text(encoding="utf-8"))["failed"]
-        again = f"its {failed} failed samples are tried again" if failed else "here is its table"
+        again = f"its {failed} failed samples are tried again" if failed else "only what a higher limit adds is new"
         print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
-    if checked.tune is not None:
-        from lazybench.cli.tune import tune
-
-        return tune(checked)
     from lazybench.report.of_run import write_run_report
     from lazybench.run.runner import run
 
-    return run(checked, write_run_report)
+    return run(checked, write_run_report, show=not sweep)
 
 
 def _check_who_names_code(config: DictConfig, overrides: Sequence[str]) -> None:

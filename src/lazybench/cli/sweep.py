@@ -1,4 +1,4 @@
-"""A sweep as a whole: how its jobs ended, where each puts its run, and the one table of all of them."""
+"""A sweep as a whole: how its jobs ended, and the one table of all of them."""
 
 from __future__ import annotations
 
@@ -7,55 +7,30 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
-from lazybench.cli.choices import prepare, run_config
-from lazybench.cli.groups import composed, register
-from lazybench.errors import UserError
-
-codes: dict[str, int] = {}  # of this command's jobs: overrides to exit code
+Outcome = tuple[int, Path | None]  # of a job: its exit code and its run's folder
+ended: dict[str, Outcome] = {}  # of this command's jobs, by overrides: told by themselves, or by the sweeper
 
 
-def note_job(overrides: Sequence[str], code: int) -> None:
-    """Keep how a job ended: told by itself, or by the sweeper for one in a process of its own."""
-    codes[" ".join(overrides)] = code
+def measured() -> list[Path]:
+    """The folders of this command's jobs that hold records."""
+    folders = dict.fromkeys(folder for _, folder in ended.values() if folder is not None)
+    return [folder for folder in folders if (folder / "samples.jsonl").exists()]
 
 
-def run_folders(overrides: Sequence[str]) -> list[Path]:
-    """Where each job of a sweep puts its run; a job that bad input ended has none.
-
-    Args:
-        overrides: as on run.py's command line; ``model=a,b`` makes two jobs.
-    """
-    register()
-    sweep = any(option in ("-m", "--multirun") for option in overrides)
-    texts = prepare([text for text in overrides if not text.startswith("-")])
-    (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(texts), max_batch_size=None)
-    folders = []
-    for job in jobs:
-        with suppress(UserError):
-            folders.append(run_config(composed(job), sweep).out)
-    return list(dict.fromkeys(folders))
-
-
-def print_end(arguments: Sequence[str]) -> None:
-    """One table of every run that measured anything (a single run has printed its own), and which jobs failed."""
-    measured = [folder for folder in run_folders(arguments) if (folder / "samples.jsonl").exists()]
-    if len(measured) > 1:
+def print_end() -> None:
+    """One table of every run that measured anything, which is in a file too, and which jobs failed."""
+    if len(folders := measured()) > 1:
         from lazybench.report.results import load
 
-        above = Path(os.path.commonpath(measured))
-        load(measured).write_summary(above)
+        above = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+        load(folders).write_summary(above)
         table = (above / "table.md").read_text(encoding="utf-8")
-        print(f"\nall {len(measured)} runs together ({above / 'table.md'}):\n\n{table}")
-    failed = [f"{job} (exit code {code})" for job, code in codes.items() if code]
+        print(f"\nall {len(folders)} runs together ({above / 'table.md'}):\n\n{table}")
+    failed = [f"{job} (exit code {code})" for job, (code, _) in ended.items() if code]
     if failed:
-        print(f"lazybench: {len(failed)} of {len(codes)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
+        print(f"lazybench: {len(failed)} of {len(ended)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
 
 
 def take_own_gpu() -> None:

@@ -49,9 +49,7 @@ class LazyLLMModel(HFLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(pretrained=pretrained, backend="causal", **kwargs)
-        depth = self.model.config.get_text_config().num_hidden_layers
-        self.schedule = schedule_of(str(pruning), depth)
-        self.schedule.check_depth(depth)
+        self.schedule = schedule_of(str(pruning)).resolved(self.model.config.get_text_config())
         self.prompt_limit_tokens = prompt_limit_tokens
         self.unpruned_loglikelihood = unpruned_loglikelihood
 
@@ -98,10 +96,10 @@ class LazyLLMModel(HFLM):
             )
 
 
-def schedule_of(pruning: str, num_layers: int) -> PruningSchedule:
-    """The schedule that ``pruning=...`` of ``--model_args`` names, for a model of ``num_layers`` layers.
+def schedule_of(pruning: str) -> PruningSchedule:
+    """The schedule that ``pruning=...`` of ``--model_args`` names.
 
-    >>> schedule_of("9:0.7+19:0.5", 32).keep
+    >>> schedule_of("9:0.7+19:0.5").keep
     (0.7, 0.5)
     """
     if ":" in pruning:
@@ -110,4 +108,4 @@ def schedule_of(pruning: str, num_layers: int) -> PruningSchedule:
         except ValueError:
             raise UserError(f"pruning={pruning!r} must be layers and keep ratios, as in 9:0.7+19:0.7+28:0.7") from None
         return PruningSchedule(tuple(layer for layer, _ in pairs), tuple(keep for _, keep in pairs))
-    return build(PruningSchedule, pruning_fields(pruning), "pruning").build(num_layers)
+    return build(PruningSchedule, pruning_fields(pruning), "pruning")

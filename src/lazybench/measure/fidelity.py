@@ -33,29 +33,20 @@ class Reference:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How closely a method follows the reference.
+    """How closely a method follows the reference, over all steps and for the first token.
 
     ``top1``: share of steps whose greedy token is the reference's. ``kl``: mean KL divergence of the method's
-    next-token distribution from the reference's, in nats. Over all steps, of the first token, and of the later tokens
-    (their mean; None where there is none).
+    next-token distribution from the reference's, in nats.
     """
 
     top1: float
     kl: float
     first_top1: float
     first_kl: float
-    later_kl: float | None
 
     @classmethod
     def of_steps(cls, agreements: list[bool], divergences: list[float]) -> Fidelity:
-        later = len(agreements) - 1
-        return cls(
-            top1=fmean(agreements),
-            kl=fmean(divergences),
-            first_top1=float(agreements[0]),
-            first_kl=divergences[0],
-            later_kl=fmean(divergences[1:]) if later else None,
-        )
+        return cls(fmean(agreements), fmean(divergences), float(agreements[0]), divergences[0])
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ def measure(method: Method, request: Request) -> Measurement:
             clock.start()
             response = method.run(timed)
             peak, added = memory.bytes(), memory.added_bytes()
+        if request.engine is not None:  # the process holds both models
+            peak = added = None
     finally:
         hook.remove()
     return Measurement(clock.ttft_s, clock.generation_s, clock.decode_step_s, response, peak, added)

@@ -11,6 +11,7 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
     asl,
     baseline,
     claa,
+    dash,
     fastkv,
     first_last,
     gemfilter,
@@ -19,6 +20,7 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
     lazyllm_evicted,
     oracle,
     plain,
+    presets,
     prompt_compression,
     pyramid_infer,
     random_drop,
@@ -49,13 +51,15 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> Method:
     """A method from what a configuration or a record says of it.
 
     Args:
-        params: parameters by name, as JSON types; what is left out keeps its default.
+        params: parameters by name, as JSON types; what is left out keeps its default. ``preset="FILE.yaml@2x"`` stands
+            for those of a file (``presets``); what else is given goes on top.
 
     Raises:
-        UserError: no such method or parameter, or a value that is not allowed.
+        UserError: no such method, preset or parameter, or a value that is not allowed.
     """
     kind = find(name)
-    return build_settings(kind, params or {}, name, kind())
+    of_file, rest = presets.split(name, params or {})
+    return build_settings(kind, {**of_file, **rest}, name, kind())
 
 
 def label(name: str, params: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -45,7 +45,7 @@ class WhereRanksSettle:
     def fixed(self) -> tuple[int, ...] | None:
         return None
 
-    def scored(self, look_back: int) -> frozenset[int] | range:
+    def scored(self, look_back: int, readable: Sequence[int] | None = None) -> frozenset[int] | range:
         return range(self.first - self.observed + 1, self.last + 1)
 
     def begin(self) -> Callable[[int, Tensor | None], bool]:
@@ -126,7 +126,7 @@ class ASL(PolicyMethod):
 
     name: ClassVar[str] = "asl"
     title: ClassVar[str] = "ASL"
-    look: ClassVar[tuple[str, str]] = ("#332288", "X")
+    drawn_as: ClassVar[tuple[str, str]] = ("#332288", "X")
     shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth", "below")
     amount: ClassVar[tuple[str, ...]] = ("keep", "below", "depth")
     settings: ClassVar[Settings] = [

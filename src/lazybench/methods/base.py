@@ -25,7 +25,7 @@ class Method(Checked, ABC):
     Attributes:
         name: as it is typed, and in records.
         title: as tables and figures show it.
-        look: its colour and marker in every figure (colours of Okabe and Ito, and of Paul Tol).
+        drawn_as: its colour and marker in every figure (colours of Okabe and Ito, and of Paul Tol).
         shown: parameters that a label shows even at their defaults.
         amount: parameters that say how much is kept; settings that differ in nothing else are one curve.
         settings: at which ``experiment=quality`` judges the method, from gentle to harsh, so that its curve encloses
@@ -34,7 +34,7 @@ class Method(Checked, ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    look: ClassVar[tuple[str, str]] = ("#808080", "o")
+    drawn_as: ClassVar[tuple[str, str]] = ("#808080", "o")
     shown: ClassVar[tuple[str, ...]] = ("keep",)
     amount: ClassVar[tuple[str, ...]] = ("keep",)
     settings: ClassVar[Settings] = ()
@@ -123,7 +123,13 @@ class PolicyMethod(Method):
 
 
 class RerunMethod(Method):
-    """A method that says which tokens the model sees; they stay in the text's order and are numbered anew."""
+    """A method that says which tokens the model sees; they stay in the text's order and are numbered anew.
+
+    Attributes:
+        looks: whether it reads the prompt to say so; if not, its length, its template and the seed are all it takes.
+    """
+
+    looks: ClassVar[bool] = True
 
     @abstractmethod
     def positions(self, request: Request) -> tuple[Tensor, Before]:
@@ -131,7 +137,8 @@ class RerunMethod(Method):
 
     def prepare(self, model: Model) -> None:
         """Refuse a model whose attention can't be looked at, before anything is measured."""
-        pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
+        if self.looks:
+            pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
 
     def run(self, request: Request) -> Response:
         positions, before = self.positions(request)

@@ -11,6 +11,18 @@ from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Odd, Share
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A budget of keys: ``retain`` of the prompt, counted in the layers behind the pruning from what went on."""
+
+    retain: float
+    propagate: float
+
+    def count(self, entered: int, context: int, recent: int) -> int:
+        share = self.retain if entered == context else self.retain / self.propagate
+        return pruning.share_of(share, entered, "down")
+
+
 @register
 @dataclass(frozen=True)
 class FastKV(PolicyMethod):
@@ -22,9 +34,7 @@ class FastKV(PolicyMethod):
     whole. Shares are truncated to whole tokens, the window included.
 
     Deviations: the first version's scripts pool by the mean, and so does this default; the newest code's is the
-    maximum, here ``pool_by=max``. Every layer's cache keeps ``int(N * retain)`` of a prompt of ``N`` tokens; behind the
-    layer the authors' keeps ``int(int(N * propagate) * (retain / propagate))``, one token fewer at some lengths. The
-    first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
+    maximum, here ``pool_by=max``. The first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
     Layers with a sliding window keep their cache.
 
     Args:
@@ -45,7 +55,7 @@ class FastKV(PolicyMethod):
 
     name: ClassVar[str] = "fastkv"
     title: ClassVar[str] = "FastKV"
-    look: ClassVar[tuple[str, str]] = ("#999933", ">")
+    drawn_as: ClassVar[tuple[str, str]] = ("#999933", ">")
     shown: ClassVar[tuple[str, ...]] = ("propagate", "retain", "depth")
     amount: ClassVar[tuple[str, ...]] = ("propagate", "depth")
     settings: ClassVar[Settings] = [  # no eviction: what the choice of tokens loses, not the cache's
@@ -58,9 +68,9 @@ class FastKV(PolicyMethod):
         return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
 
     def policy(self, config: TextConfig) -> pruning.Policy:
-        kept = pruning.Ratio(self.retain, of="context", rounding="down")
+        kept = Kept(self.retain, self.propagate)
         return pruning.Policy(
-            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)),
+            pruning.At((pruning.place(self.depth, config),)),
             self.scorer,
             pruning.Ratio(self.propagate, of="context", rounding="down"),
             last=self.window,

@@ -37,7 +37,7 @@ class GemFilter(RerunMethod):
 
     name: ClassVar[str] = "gemfilter"
     title: ClassVar[str] = "GemFilter"
-    look: ClassVar[tuple[str, str]] = ("#AA4499", "v")
+    drawn_as: ClassVar[tuple[str, str]] = ("#AA4499", "v")
     shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
     settings: ClassVar[Settings] = [
@@ -68,7 +68,6 @@ class GemFilter(RerunMethod):
         kept = pruning.share_of(self.keep, prompt) if self.keep is not None else self.tokens or prompt
         if kept >= prompt:  # nothing to choose: no first pass
             return everything(request), Before()
-        layers = request.model.config.get_text_config().num_hidden_layers
-        layer = min(pruning.layers_run(self.depth, layers), layers - 1)
+        layer = pruning.place(self.depth, request.model.config.get_text_config(), layers_more=0)
         scores, before = probed(request, [layer], self.scorer)
         return best_positions(scores, kept), before

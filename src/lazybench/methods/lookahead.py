@@ -17,7 +17,8 @@ from lazybench.pruning.checks import window_of
 from lazybench.pruning.choosing import Watch
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import Scorer, Seen
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import Scorer
 
 
 @torch.no_grad()

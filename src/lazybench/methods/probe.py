@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from lazybench.pruning.choosing import EnoughSeen, Watch
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import AttentionScorer, Scorer, Seen
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import AttentionScorer, Scorer
 
 EQUATION_1 = AttentionScorer()
 

@@ -72,6 +72,7 @@ class PyramidInfer(PolicyMethod):
         first: tokens at the beginning that always stay.
         least: nothing is dropped where so few would remain.
         decay: ``"cosine"``, ``"linear"`` or ``"constant"``.
+        interval: one layer in so many drops tokens, from the first on (the authors' settings of 13B: 2, ``keep=0.8``).
     """
 
     keep: Share = 0.9
@@ -80,16 +81,17 @@ class PyramidInfer(PolicyMethod):
     first: Number = 4
     least: Number = 64
     decay: Literal["cosine", "linear", "constant"] = "cosine"
+    interval: Count = 1
 
     name: ClassVar[str] = "pyramid_infer"
     title: ClassVar[str] = "PyramidInfer"
-    look: ClassVar[tuple[str, str]] = ("#661100", "d")
+    drawn_as: ClassVar[tuple[str, str]] = ("#661100", "d")
     shown: ClassVar[tuple[str, ...]] = ("keep", "recent")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.9, 0.7, 0.5, 0.25, 0.1)]
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers
-        places = tuple(range(layers - 1))
+        places = tuple(range(0, layers - 1, self.interval))
         return pruning.Policy(
             pruning.At(places),
             pruning.AttentionScorer(1, window_share=self.recent, newest_weight=self.newest_weight),

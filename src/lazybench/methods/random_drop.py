@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import Method, Settings, register
-from lazybench.methods.request import Request, Response
+from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.request import Before, Request, Tensor
 from lazybench.pruning.settings import Count, Share
 
 
 @register
 @dataclass(frozen=True)
-class RandomDrop(Method):
+class RandomDrop(RerunMethod):
     """Drop prompt tokens at random, each with the same chance, before the model sees them.
 
     Source: LazyLLM's table 1 (arXiv 2407.14057), "random token drop", mean of 5 runs, after Yao et al. 2022
@@ -41,11 +41,12 @@ class RandomDrop(Method):
 
     name: ClassVar[str] = "random_drop"
     title: ClassVar[str] = "Random token drop"
-    look: ClassVar[tuple[str, str]] = ("#E69F00", "s")
+    drawn_as: ClassVar[tuple[str, str]] = ("#E69F00", "s")
+    looks: ClassVar[bool] = False
     shown: ClassVar[tuple[str, ...]] = ("keep", "spare_template")
     settings: ClassVar[Settings] = [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)]
 
-    def run(self, request: Request) -> Response:
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
         import torch
 
         tokens = request.prompt_ids.shape[1]
@@ -55,5 +56,4 @@ class RandomDrop(Method):
             spared = request.template[draw]
             draw = torch.cat([draw[spared], draw[~spared]])  # the template first, the rest as it was drawn
             kept = max(kept, int(spared.sum()))
-        positions = draw[:kept].sort().values
-        return self.answer(request, request.prompt_ids[:, positions.to(request.prompt_ids.device)])
+        return draw[:kept].sort().values, Before()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import torch
     import transformers
+
+    from lazybench.pruning.policy import Policy
 
 # names for annotations: a method's module needs neither torch nor transformers for them
 Tensor: TypeAlias = "torch.Tensor"
@@ -35,6 +37,7 @@ class Request:
     template: Tensor | None = None
     # (prompt_tokens,) bool, on the CPU: the document's tokens; None: the task does not tell them apart
     context: Tensor | None = None
+    engine: Engine | None = None  # who generates in the model's place; None: the model itself
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,16 @@ class Work:
     kv_bytes_end: int | None = None
     aux_bytes_prefill: int | None = None
     aux_bytes_end: int | None = None
+
+
+class Engine(Protocol):
+    """Another engine with the same weights, under the same clock."""
+
+    def plain(self, request: Request, prompt_ids: Tensor) -> tuple[Tensor, int, int]:
+        """What it generates from ``prompt_ids``, (new_tokens,); bytes of its KV cache after the prefill, at the end."""
+
+    def pruned(self, request: Request, policy: Policy) -> tuple[Tensor, Work]:
+        """What it generates from the request's prompt while it prunes, and what that ran."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -91,18 +92,25 @@ def answer(
         overhead_s: see ``Response``.
     """
     layers = request.model.config.get_text_config().num_hidden_layers
-    new_tokens, cache = generate(request, prompt_ids)
-    at_the_end = [(keys.nbytes + values.nbytes, keys.shape[-2]) for keys, values in _keys_and_values(cache)]
+    new_tokens, prefill, end = (request.engine.plain if request.engine else _plain)(request, prompt_ids)
     work = Work(
         layer_runs_before + (prompt_ids.shape[1],) * layers,
         other_flops=other_flops,
         by_stage=by_stage,
-        kv_bytes_prefill=sum(held * min(prompt_ids.shape[1], tokens) // tokens for held, tokens in at_the_end),
-        kv_bytes_end=sum(held for held, _ in at_the_end),
+        kv_bytes_prefill=prefill,
+        kv_bytes_end=end,
         aux_bytes_prefill=0,
         aux_bytes_end=0,
     )
     return Response(new_tokens, work, overhead_s)
+
+
+def _plain(request: Request, prompt_ids: Tensor) -> tuple[Tensor, int, int]:
+    """What ``model.generate`` gives, and bytes of its KV cache after the prefill and at the end."""
+    new_tokens, cache = generate(request, prompt_ids)
+    at_the_end = [(keys.nbytes + values.nbytes, keys.shape[-2]) for keys, values in _keys_and_values(cache)]
+    prefill = sum(held * min(prompt_ids.shape[1], tokens) // tokens for held, tokens in at_the_end)
+    return new_tokens, prefill, sum(held for held, _ in at_the_end)
 
 
 def _keys_and_values(cache: Cache) -> Iterator[tuple[Tensor, Tensor]]:
@@ -123,6 +131,9 @@ def answer_pruned(
         overhead_s: see ``Response``.
         read_before: share of the prompt that the same model had computed before, to choose by it.
     """
+    if request.engine is not None:
+        new_tokens, work = request.engine.pruned(request, policy)
+        return Response(new_tokens, replace(work, other_flops=work.other_flops + other_flops), overhead_s)
     with Pruned(request.model, policy) as run:
         new_tokens, _ = generate(request, request.prompt_ids)
     return Response(new_tokens, work_of(run.trace, other_flops, policy.revives, read_before), overhead_s)

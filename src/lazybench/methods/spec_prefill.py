@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.methods.request import Model, Request, Response, TextConfig
+from lazybench.methods.request import Model, Request, Response, Tensor, TextConfig
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.settings import Count, Odd, Share
 
@@ -35,6 +35,7 @@ class SpecPrefill(PolicyMethod):
         lookahead: queries of the draft, the prompt's last token included.
         chunk: tokens of a chunk.
         pool: length in tokens of the pooling.
+        renumber: what stays is numbered anew, so that the model is sent a shorter prompt and any engine can run it.
     """
 
     keep: Share = 0.3
@@ -42,10 +43,11 @@ class SpecPrefill(PolicyMethod):
     lookahead: Count = 8
     chunk: Count = 32
     pool: Odd = 13
+    renumber: bool = False
 
     name: ClassVar[str] = "spec_prefill"
     title: ClassVar[str] = "SpecPrefill"
-    look: ClassVar[tuple[str, str]] = ("#882255", "D")
+    drawn_as: ClassVar[tuple[str, str]] = ("#882255", "D")
     shown: ClassVar[tuple[str, ...]] = ("keep", "draft")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.3, 0.15)]
 
@@ -86,6 +88,9 @@ class SpecPrefill(PolicyMethod):
         started = time.perf_counter()
         scores, flops = attention_of_draft(request, self.draft, self.lookahead, self.scorer)
         request.synchronize()
+        if self.renumber:
+            kept = request.prompt_ids[:, self._best(scores, request)]
+            return self.answer(request, kept, other_flops=flops, overhead_s=time.perf_counter() - started)
         return self.answer_pruned(
             request,
             self.for_model(request.model).scored_by(pruning.Given(scores)),
@@ -93,3 +98,13 @@ class SpecPrefill(PolicyMethod):
             overhead_s=time.perf_counter() - started,
             read_before=1.0 if self.draft is None else 0.0,
         )
+
+    def _best(self, scores: Tensor, request: Request) -> Tensor:
+        """(kept,) positions of the best chunks, rising."""
+        from lazybench.methods.running import everything
+        from lazybench.pruning.choosing import goes_on
+
+        at, policy = everything(request)[None], self.for_model(request.model)
+        tokens = at.shape[1]
+        chosen, _ = goes_on(policy, 0, [(scores, at)], at, tokens, [0], [tokens], [tokens])
+        return chosen[0].sort().values

@@ -42,7 +42,7 @@ class StaticPruning(PolicyMethod):
 
     name: ClassVar[str] = "static_pruning"
     title: ClassVar[str] = "Static token pruning"
-    look: ClassVar[tuple[str, str]] = ("#56B4E9", "^")
+    drawn_as: ClassVar[tuple[str, str]] = ("#56B4E9", "^")
     shown: ClassVar[tuple[str, ...]] = ("variant", "keep", "depth")
     settings: ClassVar[Settings] = [{"variant": "continue", "keep": keep} for keep in (0.7, 0.6, 0.3, 0.1)]
 
@@ -54,9 +54,7 @@ class StaticPruning(PolicyMethod):
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":
             return pruning.Policy.nothing_pruned()
-        return pruning.Policy(
-            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)), budget=pruning.Ratio(self.keep)
-        )
+        return pruning.Policy(pruning.At((pruning.place(self.depth, config),)), budget=pruning.Ratio(self.keep))
 
     def run(self, request: Request) -> Response:
         return super().run(request) if self.variant == "continue" else self._rerun(request)

@@ -47,13 +47,13 @@ class UniPrefill(PolicyMethod):
 
     name: ClassVar[str] = "uniprefill"
     title: ClassVar[str] = "UniPrefill"
-    look: ClassVar[tuple[str, str]] = ("#009E73", "s")
+    drawn_as: ClassVar[tuple[str, str]] = ("#009E73", "s")
     shown: ClassVar[tuple[str, ...]] = ("mass",)
     amount: ClassVar[tuple[str, ...]] = ("mass",)
     settings: ClassVar[Settings] = [{"mass": mass} for mass in (0.995, 0.99, 0.9, 0.3)]
 
     def policy(self, config: TextConfig) -> pruning.Policy:
-        layers = sorted({pruning.layers_run(depth, config.num_hidden_layers) - 1 for depth in self.depths})
+        layers = sorted({pruning.place(depth, config) for depth in self.depths})
         return pruning.Policy(
             pruning.At(tuple(layers)),
             pruning.AttentionScorer(self.window),

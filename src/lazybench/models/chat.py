@@ -8,7 +8,7 @@ from datetime import datetime
 
 from transformers import PreTrainedTokenizerBase
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, library_errors
 
 XGEN_HEADER = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -56,11 +56,9 @@ def check_wrapper(chat_format: str, tokenizer: PreTrainedTokenizerBase) -> None:
     Raises:
         UserError: it is broken, one of several without a default, draws at random, or refuses or drops a plain prompt.
     """
-    try:
+    with library_errors("the chat template can't be used", f"; {WITHOUT}"):
         wrapped = chat_wrapper(chat_format, tokenizer)
         text, again = wrapped(NO_USER_TEXT), wrapped(NO_USER_TEXT)
-    except Exception as error:  # a template may raise what it likes
-        raise UserError(f"the chat template can't be used: {' '.join(str(error).split())[:200]}; {WITHOUT}") from error
     if NO_USER_TEXT not in text or text != again:
         what = "leaves the user's text out" if text == again else "writes another text each time"
         raise UserError(f"the chat template {what}; {WITHOUT}")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import sys
 import tempfile
-from dataclasses import dataclass
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, library_errors
 from lazybench.models.fingerprint import cache_root, sha256_of
 from lazybench.models.gguf_file import GGUFFile
 from lazybench.models.gguf_tokenizer import gguf_tokenizer
@@ -37,16 +39,7 @@ NO_MATTER = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"}
 SIZES = {"expert_feed_forward_length", "expert_shared_feed_forward_length"}  # a wrong one is a weight of another shape
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A GGUF file as safetensors and tokenizer.json."""
-
-    folder: Path
-    sha256: str  # of the GGUF file
-    quantization: str | None  # "Q4_1"; None: plain floats
-
-
-def converted(path: Path) -> Converted:
+def converted(path: Path) -> Path:
     """The folder that holds this GGUF file's weights and tokenizer, made on the first call.
 
     It is made beside its place and renamed into it; a list of its files and their sizes tells a torn one.
@@ -56,8 +49,8 @@ def converted(path: Path) -> Converted:
     """
     if not path.is_file():
         raise UserError(f"no file {path}; model.path must name a checkpoint folder or a .gguf file")
-    digest, folder = _place(path)
-    if (manifest := _manifest(folder)) is None:
+    folder = _place(path)
+    if _manifest(folder) is None:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="converting-", dir=folder.parent) as scratch:
@@ -76,20 +69,17 @@ def converted(path: Path) -> Converted:
                     f"{getattr(error, 'strerror', None) or error}; free space there or set LAZYBENCH_CACHE to another "
                     "folder"
                 ) from error
-        manifest = _manifest(folder)
-        assert manifest is not None
-    return Converted(folder, digest, manifest["quantization"])
+    return folder
 
 
 def quantization_of(path: Path) -> str | None:
     """What the file's weights are, without converting it; None: plain floats."""
-    manifest = _manifest(_place(path)[1])
+    manifest = _manifest(_place(path))
     return GGUFFile(path).quantization if manifest is None else manifest["quantization"]
 
 
-def _place(path: Path) -> tuple[str, Path]:
-    digest = sha256_of(path)
-    return digest, cache_root() / f"gguf-{digest[:16]}-{VERSION}"
+def _place(path: Path) -> Path:
+    return cache_root() / f"gguf-{sha256_of(path)[:16]}-{VERSION}"
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -129,17 +119,14 @@ def _convert(path: Path, folder: Path) -> str | None:
 
 def _model(file: GGUFFile) -> PreTrainedModel:
     """The file's model as transformers reads it, with what it doesn't read."""
-    place: dict[str, Any] = {"pretrained_model_name_or_path": file.path.parent, "gguf_file": file.path.name}
-    try:
-        config = AutoConfig.from_pretrained(**place)
+    folder, name = file.path.parent, file.path.name
+    with library_errors(f"{name} can't be loaded"):
+        config = AutoConfig.from_pretrained(folder, gguf_file=name)
         _carry_rope(file, config)
         _check_metadata(file, config)
-        folder = place.pop("pretrained_model_name_or_path")
-        model, _ = load_whole(folder, file.path.name, config=config, dtype=torch.float32, **place)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a broken or foreign file makes transformers raise
-        raise UserError(f"{file.path.name} can't be loaded: {' '.join(str(error).split())[:300]}") from error
+        print(f"{name}: converted once, for this start and all later ones", file=sys.stderr)
+        with redirect_stderr(StringIO()):  # transformers' progress, a line for each weight
+            model, _ = load_whole(folder, name, config=config, dtype=torch.float32, gguf_file=name)
     held = sum(int(tensor.n_elements) for name, tensor in file.tensors.items() if name != ROPE_FACTORS)
     if held != (taken := sum(weight.numel() for weight in model.parameters())):
         raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from gguf import GGUFReader, LlamaFileType
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, library_errors
 
 PLAIN_TYPES = ("F32", "F16", "BF16")  # a precision, no quantisation
 
@@ -22,12 +22,10 @@ class GGUFFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with library_errors(f"{path.name} is not a readable GGUF file"):
             reader = GGUFReader(path)
             self.metadata = {name: field.contents() for name, field in reader.fields.items()}
             self.tensors = {tensor.name: tensor for tensor in reader.tensors}
-        except Exception as error:  # whatever broken bytes make the reader raise
-            raise UserError(f"{path.name} is not a readable GGUF file: {' '.join(str(error).split())[:200]}") from error
         if (parts := self.get("split.count", 0)) > 1:
             raise UserError(
                 f"{path.name} is one of {parts} parts; merge them with llama.cpp's "

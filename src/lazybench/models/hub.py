@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from lazybench.errors import UserError
 
@@ -22,64 +17,55 @@ SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.bpe")  
 OTHERWISE = "or give a local copy with model.path=FOLDER_OR_GGUF"
 
 
-@dataclass(frozen=True)
-class Repository:
-    """A model on the hub. A folder that it gives is named by the commit it holds."""
+@cache
+def files_of(hub_id: str, revision: str | None, kind: str = "model") -> tuple[str, ...] | None:
+    """The names of a repository's files; None: no hub in reach, so that an earlier download must do."""
+    try:
+        found: Any = HfApi().repo_info(hub_id, revision=revision, repo_type=kind, timeout=TIMEOUT_S)
+    except Exception as error:
+        if unreachable(error):
+            return None
+        raise
+    return tuple(sibling.rfilename for sibling in found.siblings or [])
 
-    hub_id: str
-    revision: str | None
-    online: bool  # False: what an earlier run downloaded
-    weight_files: str  # glob of the weights, safetensors before anything else
 
-    @staticmethod
-    def find(hub_id: str, revision: str | None) -> Repository:
-        """Ask the hub for a model; without a network, ask the hub's cache.
+def model_folder(hub_id: str, revision: str | None, with_weights: bool) -> Path:
+    """A model of the hub, downloaded or kept of an earlier run, in a folder that is named by its commit.
 
-        Raises:
-            UserError: no such repository or revision, gated, or neither the hub nor a cached copy in reach.
-        """
-        try:
-            found = HfApi().model_info(hub_id, revision=revision, timeout=TIMEOUT_S)
-        except HFValidationError as error:
-            raise UserError(f"model.hub_id={hub_id!r} is not of the form OWNER/NAME, {OTHERWISE}") from error
-        except Exception as error:
-            if not unreachable(error):
-                raise refusal(hub_id, revision, error) from error
-            try:
-                folder = snapshot_download(
-                    hub_id, revision=revision, allow_patterns=[*SMALL_FILES], local_files_only=True
-                )
-            except LocalEntryNotFoundError:
-                raise refusal(hub_id, revision, error) from error
-            return Repository(hub_id, revision, online=False, weight_files=_weights(os.listdir(folder)))
-        names = [sibling.rfilename for sibling in found.siblings or []]
-        return Repository(hub_id, revision, online=True, weight_files=_weights(names))
+    Args:
+        with_weights: safetensors before anything else; without, enough to judge whether they fit.
 
-    def small_files(self) -> Path:
-        """The folder with configuration and tokenizer: enough to judge whether the weights fit."""
-        return self._download([*SMALL_FILES])
+    Raises:
+        UserError: no such repository or revision, gated, or neither the hub nor a cached copy in reach.
+    """
+    try:
+        names = files_of(hub_id, revision)
 
-    def all_files(self) -> Path:
-        return self._download([*SMALL_FILES, self.weight_files])
-
-    def _download(self, patterns: list[str]) -> Path:
-        try:
+        def download(*patterns: str) -> Path:
             return Path(
                 snapshot_download(
-                    self.hub_id,
-                    revision=self.revision,  # by name: so a later start without a network finds it
-                    allow_patterns=patterns,
+                    hub_id,
+                    revision=revision,  # by name: so a later start without a network finds it
+                    allow_patterns=[*SMALL_FILES, *patterns],
                     ignore_patterns=["original/*", "metal/*", "onnx/*"],
-                    local_files_only=not self.online,
+                    local_files_only=names is None,
                     etag_timeout=TIMEOUT_S,
                 )
             )
-        except Exception as error:
-            raise refusal(self.hub_id, self.revision, error) from error
+
+        folder = download()
+        if not with_weights:
+            return folder
+        present = os.listdir(folder) if names is None else names
+        return download("*.safetensors" if any(name.endswith(".safetensors") for name in present) else "*.bin")
+    except Exception as error:
+        raise refusal(hub_id, revision, error) from error
 
 
 def refusal(hub_id: str, revision: str | None, error: Exception) -> UserError:
     """The one line for what the hub said."""
+    if isinstance(error, HFValidationError):
+        return UserError(f"model.hub_id={hub_id!r} is not of the form OWNER/NAME, {OTHERWISE}")
     if isinstance(error, GatedRepoError):
         return UserError(
             f"{hub_id} is gated: accept its licence at https://huggingface.co/{hub_id}, then set the variable HF_TOKEN "
@@ -108,7 +94,3 @@ def unreachable(error: Exception) -> bool:
     return status >= 500 or bool(
         kinds & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "TransportError", "Timeout"}
     )
-
-
-def _weights(names: list[str]) -> str:
-    return "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"

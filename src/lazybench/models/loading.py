@@ -17,22 +17,25 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils import logging
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, library_errors
 from lazybench.models.chat import chat_wrapper, check_wrapper, pinned_date, postprocessor
-from lazybench.models.fingerprint import fingerprint
+from lazybench.models.fingerprint import fingerprint, sha256_of
 from lazybench.models.fit import check_fit
 from lazybench.models.gguf import converted, quantization_of
-from lazybench.models.hub import Repository
+from lazybench.models.hub import model_folder
 from lazybench.models.random_weights import byte_tokenizer, cut_depth, random_model, true_shape, widen
 from lazybench.models.spec import EMBEDDED_FILES, LoadedModel, ModelSpec
-from lazybench.models.weights import load_whole, some
+from lazybench.models.weights import load_whole, quiet, some
 from lazybench.models.xgen_tokenizer import xgen_tokenizer
 from lazybench.pruning.checks import window_of
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # of a checkpoint; left open, transformers would ask
 UNLIMITED_WINDOW = 1 << 20  # bloom states none; a tokenizer's "no limit" is 1e30
+# greedy decoding: sampling settings would only warn; a clock or a cache of the checkpoint's would change numbers
+NOT_THE_CHECKPOINTS = ("temperature", "top_p", "top_k", "max_time", "cache_implementation", "num_beams")
 
 
 def load_model(spec: ModelSpec) -> LoadedModel:
@@ -44,28 +47,27 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     logging.disable_progress_bar()
     device = device_of(spec.device)
     dtype = dtype_of(spec.dtype, device)
-    if spec.weights == "random":
-        model, tokenizer, facts = _random(spec, dtype, device)
-    else:
-        model, tokenizer, facts = _pretrained(spec, dtype, device)
+    model, tokenizer, facts = (_random if spec.weights == "random" else _pretrained)(spec, dtype, device)
     model.eval()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    generation = model.generation_config
-    generation.do_sample = False
-    # greedy decoding: sampling settings would only warn; a clock or a cache of the checkpoint's would change numbers
-    for name in ("temperature", "top_p", "top_k", "max_time", "cache_implementation"):
-        setattr(generation, name, None)
-    if generation.pad_token_id is None:
-        generation.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.do_sample = False
+    for name in NOT_THE_CHECKPOINTS:
+        setattr(model.generation_config, name, None)
+    if model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    _check_generation(model, spec.name)
     check_wrapper(spec.chat_format, tokenizer)
-    has_template = bool(tokenizer.chat_template)
+    without_template = spec.chat_format == "tokenizer" and not tokenizer.chat_template
+    text = model.config.get_text_config()
+    window = window_of(text) or getattr(text, "max_seq_len", None)
+    window = int(window or min(tokenizer.model_max_length, UNLIMITED_WINDOW))
     return LoadedModel(
         spec=spec,
         model=model,
         tokenizer=tokenizer,
-        window_tokens=_window(model.config.get_text_config(), tokenizer),
+        window_tokens=window,
         wrap_chat=chat_wrapper(spec.chat_format, tokenizer),
         postprocess=postprocessor(spec.chat_format),
         provenance={
@@ -77,9 +79,9 @@ def load_model(spec: ModelSpec) -> LoadedModel:
             "device": spec.device_map or device.type,
             "attention": model.config._attn_implementation,
             "parameters": model.num_parameters(),
-            "layers": model.config.get_text_config().num_hidden_layers,
-            "window_tokens": _window(model.config.get_text_config(), tokenizer),
-            "chat_format": "none" if spec.chat_format == "tokenizer" and not has_template else spec.chat_format,
+            "layers": text.num_hidden_layers,
+            "window_tokens": window,
+            "chat_format": "none" if without_template else spec.chat_format,
             **({"chat_date": date} if (date := pinned_date(spec.chat_format, tokenizer)) else {}),
         },
     )
@@ -108,9 +110,17 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    stated = window_of(config) or getattr(config, "max_seq_len", None)
-    return int(stated or min(tokenizer.model_max_length, UNLIMITED_WINDOW))
+def _check_generation(model: Any, name: str) -> None:
+    """Refuse a generation configuration under which every sample would fail: one token is tried.
+
+    Raises:
+        UserError: it decodes otherwise than greedily, or transformers refuses it.
+    """
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    with library_errors(f"the generation_config.json of {name} can't be used", "; take that out of it"):
+        if (mode := model.generation_config.get_generation_mode().value) != "greedy_search":
+            raise ValueError(f"it asks for {mode.replace('_', ' ')}, and decoding is greedy here")
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=1)
 
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]
@@ -124,14 +134,8 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         options["device_map"] = {"": device}  # straight to the device, never twice in memory
     if spec.quantization is not None:
         options["quantization_config"] = _quantization(spec.quantization, dtype)
-    repository = None
-    if spec.path is None and spec.embedded is None and spec.hub_id is not None:
-        repository = Repository.find(spec.hub_id, spec.revision)
-        folder = repository.small_files()
-        facts: dict[str, Any] = {"source": f"hub {spec.hub_id}"}
-    else:
-        folder, facts = _local(spec)
-    try:
+    folder, facts = _place(spec)
+    with library_errors(f"can't load {spec.name} from {facts['source']}"):
         if (folder / "adapter_config.json").is_file():  # beside it lies, or from it follows, another model's weights
             raise UserError(
                 f"{facts['source']} holds an adapter: merge it into its model first (merge_and_unload of peft, "
@@ -143,37 +147,47 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
                 f"{facts['source']}: its config.json names a kernel of the hub, which is code; leave it out"
             )
         _check_shape(spec, config)
+        facts["quantization"] = quantized_as(spec, config)
         check_fit(spec, config, dtype, device)
-        tokenizer = _tokenizer(spec, folder)
-        if repository is not None:
-            folder = repository.all_files()
+        tokenizer = xgen_tokenizer(folder) if spec.tokenizer else AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        if spec.hub_id is not None and facts["source"] == f"hub {spec.hub_id}":
+            folder = model_folder(spec.hub_id, spec.revision, with_weights=True)
             facts["revision"] = folder.name  # the commit, also where the configuration pins none
         model, unused = load_whole(folder, spec.name, config=config, **NO_CODE, **options)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a damaged or foreign checkpoint makes the libraries raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise UserError(f"can't load {spec.name} from {facts['source']}: {reason}") from error
-    facts["quantization"] = quantized_as(spec, config)
     if unused:
         facts["unused_weights"] = unused[:20]
         print(f"{facts['source']}: {type(model).__name__} has no use for {some(unused)}", file=sys.stderr)
     return model, tokenizer, facts
 
 
-def quantized_as(spec: ModelSpec, config: PretrainedConfig) -> str | None:
-    """What the weights are stored or loaded as: ``Q4_1``, ``4bit``, ``gptq 4 bits``; None: plain floats."""
-    if spec.weights == "random":
-        return None
-    if spec.quantization is not None:
-        return spec.quantization
-    if (path := local_path(spec)) is not None and path.suffix == ".gguf":
-        return quantization_of(path)
-    stated = getattr(config, "quantization_config", None) or {}
-    stated = stated if isinstance(stated, dict) else stated.to_dict()
-    bits = stated.get("bits") or next((bits for bits in (4, 8) if stated.get(f"load_in_{bits}bit")), None)
-    method = str(stated.get("quant_method", "") or "").rpartition(".")[2].lower()
-    return " ".join(filter(None, [method, f"{bits} bits" if bits else ""])) or None
+def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded:
+    if spec.quantization is not None or spec.device_map is not None:
+        raise UserError("model.weights=random goes with neither model.quantization nor model.device_map")
+    config = shape_of(spec)
+    check_fit(spec, config, dtype, device)
+    model = random_model(config, dtype, device, spec.attention)
+    tokenizer = byte_tokenizer(config.get_text_config().vocab_size)
+    return model, tokenizer, {"source": "random weights of the true shape", "tokenizer": "one id a byte"}
+
+
+def shape_of(spec: ModelSpec) -> PretrainedConfig:
+    """The configuration of what ``load_model`` would give, without its weights.
+
+    Raises:
+        UserError: no shape is stated or in reach, another model's under this model's name, too few layers.
+    """
+    if spec.path is None and (spec.config or spec.weights == "random"):
+        config = true_shape(spec)
+    else:
+        folder, facts = _place(spec, hashed=False)
+        with library_errors(f"can't read the config.json of {facts['source']}"):
+            config = AutoConfig.from_pretrained(folder, **NO_CODE)
+        _check_shape(spec, config)
+    if spec.num_layers is not None:
+        cut_depth(config, spec.num_layers)
+    if spec.window_tokens is not None:
+        widen(config, spec.window_tokens)
+    return config
 
 
 def _check_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
@@ -198,48 +212,43 @@ def _check_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
         )
 
 
-def _random(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Loaded:
-    if spec.quantization is not None or spec.device_map is not None:
-        raise UserError("model.weights=random goes with neither model.quantization nor model.device_map")
-    config = shape_of(spec)
-    check_fit(spec, config, dtype, device)
-    model = random_model(config, dtype, device, spec.attention)
-    tokenizer = byte_tokenizer(config.get_text_config().vocab_size)
-    return model, tokenizer, {"source": "random weights of the true shape", "tokenizer": "one id a byte"}
-
-
-def shape_of(spec: ModelSpec) -> PretrainedConfig:
-    """The configuration of what ``load_model`` would give, without its weights.
+def quantized_as(spec: ModelSpec, config: PretrainedConfig) -> str | None:
+    """What the weights are stored or loaded as: ``Q4_1``, ``4bit``, ``gptq 4 bits``; None: plain floats.
 
     Raises:
-        UserError: no shape is stated or in reach, another model's under this model's name, too few layers.
+        UserError: a method that transformers doesn't know: it would load the weights as plain floats.
     """
-    if spec.path is not None:
-        path = local_path(spec) or spec.path
-        config = _config(converted(path).folder if path.suffix == ".gguf" else path)
-        _check_shape(spec, config)
-    elif spec.config or spec.weights == "random":
-        config = true_shape(spec)
-    elif spec.embedded is None and spec.hub_id is not None:
-        config = _config(Repository.find(spec.hub_id, spec.revision).small_files())
-    else:
-        config = _config(_local(spec)[0])
-    if spec.num_layers is not None:
-        cut_depth(config, spec.num_layers)
-    if spec.window_tokens is not None:
-        widen(config, spec.window_tokens)
-    return config
+    if spec.weights == "random":
+        return None
+    if spec.quantization is not None:
+        return spec.quantization
+    if (path := _local_path(spec)) is not None and path.suffix == ".gguf":
+        return quantization_of(path)
+    stated = getattr(config, "quantization_config", None) or {}
+    stated = stated if isinstance(stated, dict) else stated.to_dict()
+    bits = stated.get("bits") or next((bits for bits in (4, 8) if stated.get(f"load_in_{bits}bit")), None)
+    method = str(stated.get("quant_method", "") or "").rpartition(".")[2].lower()
+    with quiet():
+        if stated and not (method and AutoHfQuantizer.supports_quant_method(stated)):
+            raise UserError(
+                f"the config.json of {spec.name} names quant_method={stated.get('quant_method')}, which transformers "
+                f"{version('transformers')} doesn't know; give a checkpoint of plain floats or of a kind that it reads"
+            )
+    return " ".join(filter(None, [method, f"{bits} bits" if bits else ""])) or None
 
 
-def _config(folder: Path) -> PretrainedConfig:
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, **NO_CODE)
-    except Exception as error:  # whatever a damaged or foreign file makes the library raise
-        raise UserError(f"can't read {folder.name}/config.json: {' '.join(str(error).split())[:300]}") from error
-    return config
+def _quantization(bits: str, dtype: torch.dtype) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"model.quantization={bits} needs bitsandbytes; run: pip install bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == "8bit",
+        load_in_4bit=bits == "4bit",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type="nf4",
+    )
 
 
-def local_path(spec: ModelSpec) -> Path | None:
+def _local_path(spec: ModelSpec) -> Path | None:
     """The folder or the GGUF file on this machine; None: the hub's.
 
     Raises:
@@ -263,30 +272,31 @@ def local_path(spec: ModelSpec) -> Path | None:
     return Path(found.origin).parent / name
 
 
-def _local(spec: ModelSpec) -> tuple[Path, dict[str, Any]]:
-    """The folder of a checkpoint on this machine, and what the provenance says of it."""
-    if (path := local_path(spec)) is None:
-        raise UserError(f"model {spec.name} names no weights; give model.path=FOLDER_OR_GGUF or model.hub_id=ID")
-    if path.suffix != ".gguf":
-        return path, {"source": f"folder {path.resolve().name}", "fingerprint": fingerprint(path)}
-    made = converted(path)
-    package = f" of {spec.embedded} {version(spec.embedded)}" if spec.embedded is not None else ""
-    return made.folder, {"source": f"{path.name}{package}", "sha256": made.sha256}
+def checkpoint_of(spec: ModelSpec) -> Path:
+    """The folder with a model's weights, a GGUF file's converted one included.
+
+    Raises:
+        UserError: random or quantised weights, which no folder holds.
+    """
+    if spec.weights == "random" or spec.quantization is not None:
+        raise UserError(f"model {spec.name} has no checkpoint of its own: take weights as they lie in a folder or file")
+    if spec.path is None and spec.embedded is None and spec.hub_id is not None:
+        return model_folder(spec.hub_id, spec.revision, with_weights=True)
+    return _place(spec, hashed=False)[0]
 
 
-def _tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
-    if spec.tokenizer == "xgen":
-        return xgen_tokenizer(folder)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-    return tokenizer
+def _place(spec: ModelSpec, hashed: bool = True) -> tuple[Path, dict[str, Any]]:
+    """The folder with a checkpoint's configuration and tokenizer, and what the provenance says of it.
 
-
-def _quantization(bits: str, dtype: torch.dtype) -> Any:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"model.quantization={bits} needs bitsandbytes; run: pip install bitsandbytes")
-    return BitsAndBytesConfig(
-        load_in_8bit=bits == "8bit",
-        load_in_4bit=bits == "4bit",
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_type="nf4",
-    )
+    Args:
+        hashed: the provenance is wanted too, for which every file is read once.
+    """
+    if (path := _local_path(spec)) is None:
+        if spec.hub_id is None:
+            raise UserError(f"model {spec.name} names no weights; give model.path=FOLDER_OR_GGUF or model.hub_id=ID")
+        return model_folder(spec.hub_id, spec.revision, with_weights=False), {"source": f"hub {spec.hub_id}"}
+    if path.suffix == ".gguf":
+        package = f" of {spec.embedded} {version(spec.embedded)}" if spec.embedded is not None else ""
+        return converted(path), {"source": f"{path.name}{package}", "sha256": sha256_of(path)}
+    facts = {"source": f"folder {path.resolve().name}"}
+    return path, {**facts, "fingerprint": fingerprint(path)} if hashed else facts

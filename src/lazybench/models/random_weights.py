@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, library_errors
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.checks import window_of
 
@@ -34,10 +34,8 @@ def true_shape(spec: ModelSpec) -> PretrainedConfig:
             f"model {spec.name} states no shape for weights=random; give model.path=FOLDER with its config.json, "
             "or '+model.config={model_type: llama, hidden_size: 4096, ...}'"
         )
-    try:
+    with library_errors(f"model.config of {spec.name}"):
         return AutoConfig.for_model(kind, **shape)
-    except Exception as error:
-        raise UserError(f"model.config of {spec.name}: {' '.join(str(error).split())[:300]}") from error
 
 
 def cut_depth(config: PretrainedConfig, num_layers: int) -> None:
@@ -70,12 +68,9 @@ def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.dev
     state = torch.random.get_rng_state()
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     try:
-        with device:
+        with library_errors(f"model.attention={attention} can't be used here"), device:
             torch.manual_seed(0)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
-    except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model.attention={attention} can't be used here: {reason}") from error
     finally:
         torch.random.set_rng_state(state)
     model.generation_config.eos_token_id = None  # no end by chance: every run generates to its limit

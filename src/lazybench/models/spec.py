@@ -101,11 +101,13 @@ class LoadedModel:
     wrap_chat: Callable[[str], str]  # puts a prompt into the chat format; identity for "none"
     postprocess: Callable[[str], str]  # XGen: strip and remove "Assistant:"; identity otherwise
     provenance: Mapping[str, Any]  # revision or file hash, dtype, attention, device, parameter count
+    engine: Any = None  # another one that generates in the model's place, as vLLM's
 
     @property
     def label(self) -> str:
         """The model's name in records, tables and plots."""
-        return self.spec.display_name(self.provenance.get("quantization"))
+        name = self.spec.display_name(self.provenance.get("quantization"))
+        return name if self.engine is None else f"{name} on vLLM"
 
     @property
     def scores_mean_something(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +29,11 @@ def load_whole(folder: Path | str, source: str, **options: Any) -> tuple[PreTrai
     Raises:
         UserError: weights that are missing, of another shape, or of layers that the model doesn't have.
     """
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # transformers' own report would stand in front of the one line
-    try:
+    with quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    finally:
-        logging.set_verbosity(level)
-    model, info = loaded
-    check_whole(model, info, source)
-    return model, sorted(info["unexpected_keys"])
-
-
-def check_whole(model: PreTrainedModel, info: dict[str, Collection[Any]], source: str) -> None:
-    """Refuse what transformers would fill at random or leave out.
-
-    Args:
-        info: what ``from_pretrained`` tells with ``output_loading_info``; tied weights are not missing there, nor
-            are buffers that the model makes itself.
-
-    Raises:
-        UserError: it is not whole.
-    """
+    model, info = loaded  # tied weights are not missing there, nor are buffers that the model makes itself
     if missing := info["missing_keys"]:
         raise UserError(
             f"{source} lacks {some(missing)}: complete the checkpoint (every shard of it, the configuration that "
@@ -62,15 +45,27 @@ def check_whole(model: PreTrainedModel, info: dict[str, Collection[Any]], source
             f"{source} does not fit its configuration: {some([name for name, *_ in mismatched])}; the first is "
             f"{list(found)} in the file and {list(wanted)} in config.json"
         )
-    if not info["unexpected_keys"] or getattr(model.config, "quantization_config", None):  # whose scales are its own
-        return
-    layers = find_layers(model)[1]
-    prefix = next(name for name, module in model.named_modules() if module is layers)
-    if foreign := [name for name in info["unexpected_keys"] if name.startswith(f"{prefix}.")]:
-        raise UserError(
-            f"{source} holds {some(foreign)} that its configuration leaves out: another model would be measured; "
-            "its config.json must be the one that belongs to the weights"
-        )
+    unused = sorted(info["unexpected_keys"])
+    if unused and not getattr(model.config, "quantization_config", None):  # whose scales are its own
+        layers = find_layers(model)[1]
+        prefix = next(name for name, module in model.named_modules() if module is layers)
+        if foreign := [name for name in unused if name.startswith(f"{prefix}.")]:
+            raise UserError(
+                f"{source} holds {some(foreign)} that its configuration leaves out: another model would be measured; "
+                "its config.json must be the one that belongs to the weights"
+            )
+    return model, unused
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own report, which would stand in front of the one line."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def some(names: Collection[str]) -> str:

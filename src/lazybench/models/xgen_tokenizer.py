@@ -7,7 +7,6 @@ and 1. A fast tokenizer gives the same ids when every split of a token into two 
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 
@@ -16,11 +15,10 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from lazybench.errors import UserError
+from lazybench.errors import library_errors
 
 # GPT-2's splitting, as tiktoken's gpt2 encoding states it
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-TIKTOKEN_FILE = "gpt2.tiktoken"  # "base64-of-bytes rank" a line, tiktoken's own format
 ENCODER_FILE = "encoder.json"  # GPT-2's own vocabulary
 FIM_TOKENS = (
     *("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>", "<gh_stars>"),
@@ -31,17 +29,7 @@ END_OF_TEXT = "<|endoftext|>"
 MAXIMUM_TOKENS = 8192
 
 
-def extended_ranks(gpt2: dict[bytes, int]) -> dict[bytes, int]:
-    """GPT-2's ranks with XGen's runs behind them; one id is left free for the end of text.
-
-    Args:
-        gpt2: bytes to rank; its own ``<|endoftext|>`` takes the id right after the last.
-    """
-    ranks = dict(gpt2)
-    runs = [b" " * count for count in range(31, 1, -1)] + [b"\t" * count for count in range(9, 1, -1)]
-    for index, run in enumerate(runs, start=len(gpt2) + 1):
-        ranks[run] = index
-    return ranks
+OTHERWISE = f"; go online once, set TIKTOKEN_CACHE_DIR to a filled cache, or put GPT-2's {ENCODER_FILE} into model.path"
 
 
 def tokenizer_of_ranks(ranks: dict[bytes, int], end_of_text: int) -> PreTrainedTokenizerFast:
@@ -84,31 +72,22 @@ def tokenizer_of_ranks(ranks: dict[bytes, int], end_of_text: int) -> PreTrainedT
 def xgen_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """XGen's tokenizer: no BOS, padding is the end of text, 50,313 tokens.
 
-    GPT-2's ranks come from the checkpoint's folder (``gpt2.tiktoken`` or GPT-2's own ``encoder.json``), else from
-    tiktoken, which downloads them once.
+    GPT-2's ranks come from the checkpoint's folder (GPT-2's own ``encoder.json``), else from tiktoken, which downloads
+    them once.
 
     Raises:
         UserError: the ranks can't be had.
     """
-    if (own := folder / TIKTOKEN_FILE).is_file():
-        lines = [line.split() for line in own.read_bytes().splitlines() if line]
-        gpt2 = {base64.b64decode(token): int(rank) for token, rank in lines}
-    elif (own := folder / ENCODER_FILE).is_file():
+    if (own := folder / ENCODER_FILE).is_file():
         byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
         texts = json.loads(own.read_text(encoding="utf-8"))
         gpt2 = {bytes(byte_of[letter] for letter in text): rank for text, rank in texts.items() if text != END_OF_TEXT}
     else:
-        gpt2 = _downloaded_ranks()
-    return tokenizer_of_ranks(extended_ranks(gpt2), end_of_text=len(gpt2))
+        with library_errors("XGen's tokenizer needs GPT-2's ranks, and tiktoken could not download them", OTHERWISE):
+            import tiktoken
 
-
-def _downloaded_ranks() -> dict[bytes, int]:
-    import tiktoken
-
-    try:
-        return dict(tiktoken.get_encoding("gpt2")._mergeable_ranks)
-    except Exception as error:
-        raise UserError(
-            f"XGen's tokenizer needs GPT-2's ranks and tiktoken could not download them ({type(error).__name__}); go "
-            f"online once, set TIKTOKEN_CACHE_DIR to a filled cache, or put GPT-2's {ENCODER_FILE} into model.path"
-        ) from error
+            gpt2 = dict(tiktoken.get_encoding("gpt2")._mergeable_ranks)
+    runs = [b" " * count for count in range(31, 1, -1)] + [b"\t" * count for count in range(9, 1, -1)]
+    # the end of text takes the id right after GPT-2's last
+    ranks = gpt2 | {run: rank for rank, run in enumerate(runs, start=len(gpt2) + 1)}
+    return tokenizer_of_ranks(ranks, end_of_text=len(gpt2))

@@ -14,23 +14,27 @@ if TYPE_CHECKING:
     from lazybench.pruning.budgets import Revival as Revival
     from lazybench.pruning.budgets import Tokens as Tokens
     from lazybench.pruning.budgets import share_of as share_of
-    from lazybench.pruning.engine import LazyLLM as LazyLLM
     from lazybench.pruning.engine import Pruned as Pruned
+    from lazybench.pruning.lazyllm import LazyLLM as LazyLLM
+    from lazybench.pruning.places import layers_run as layers_run
+    from lazybench.pruning.places import place as place
     from lazybench.pruning.policy import BEFORE_THE_FIRST as BEFORE_THE_FIRST
     from lazybench.pruning.policy import At as At
     from lazybench.pruning.policy import PerHead as PerHead
     from lazybench.pruning.policy import Policy as Policy
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
-    from lazybench.pruning.schedule import layers_run as layers_run
     from lazybench.pruning.scorers import AttentionScorer as AttentionScorer
     from lazybench.pruning.scorers import Given as Given
+    from lazybench.pruning.scorers import OutputNorm as OutputNorm
 
 _HOMES = {
     **dict.fromkeys(("Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
-    **dict.fromkeys(("LazyLLM", "Pruned"), "engine"),
+    "LazyLLM": "lazyllm",
+    "Pruned": "engine",
     **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
-    **dict.fromkeys(("PruningSchedule", "layers_run"), "schedule"),
-    **dict.fromkeys(("AttentionScorer", "Given"), "scorers"),
+    **dict.fromkeys(("layers_run", "place"), "places"),
+    "PruningSchedule": "schedule",
+    **dict.fromkeys(("AttentionScorer", "Given", "OutputNorm"), "scorers"),
 }
 
 

@@ -16,7 +16,8 @@ from lazybench.pruning.attention import MaskRule, Visibility
 from lazybench.pruning.inputs import TokenInputs
 from lazybench.pruning.kv import Arena, pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.stage import Plan, Stage, Step
+from lazybench.pruning.stage import Plan, Stage
+from lazybench.pruning.step import Step
 from lazybench.pruning.trace import Trace
 
 

@@ -13,7 +13,6 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from lazybench.errors import UserError
 from lazybench.pruning import legacy
-from lazybench.pruning.layers import full_attention_layers
 from lazybench.pruning.policy import Policy
 
 if TYPE_CHECKING:
@@ -84,17 +83,12 @@ def check_policy(policy: Policy, config: Any, num_layers: int, legacy: bool) -> 
         raise UserError("this model's family shows probabilities alone, no query-key products; score with softmax")
 
 
-def check_batch(policy: Policy, config: Any, batch: int, padding: Tensor | None) -> None:
+def check_batch(policy: Policy, config: Any, batch: int) -> None:
     """Refuse batches that a policy can't serve: what it decides per prompt must hold for all rows."""
     if batch > 1 and config.model_type == "mpt":
         raise UserError(f"mpt runs under {policy.name} one prompt at a time: its position bias has no batch axis")
     if batch > 1 and policy.placement.fixed is None:
         raise UserError(f"{policy.name} decides for each prompt where to prune; give one prompt at a time")
-    by_length = policy.last_share or getattr(policy.scorer, "window_share", 0.0)
-    if padding is not None and by_length:
-        raise UserError(
-            f"{policy.name}'s window is a share of the prompt; give prompts of equal length, or one at a time"
-        )
 
 
 def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> None:
@@ -110,11 +104,6 @@ def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> Non
         )
     if cache.failed:
         raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
-
-
-def windowed_layers(config: Any) -> frozenset[int]:
-    """Indices of the layers with a sliding window."""
-    return frozenset(range(config.num_hidden_layers)) - frozenset(full_attention_layers(config))
 
 
 def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool, method: str) -> None:

@@ -13,8 +13,10 @@ from lazybench.errors import UserError
 from lazybench.pruning.budgets import Mass, per_boundary
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.kv import take_rows
+from lazybench.pruning.places import readable_layers, windowed_layers
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import Seen, flops_of_rows, over_layers
+from lazybench.pruning.rows import Seen, flops_of_rows
+from lazybench.pruning.scorers import OutputNorm, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 
@@ -43,12 +45,15 @@ class Viewers:
     Args:
         policy: whose scorer and retention look.
         watch: and who else does.
-        windowed: layers with a sliding window, whose cache no retention touches.
+        config: of the model's text part; its layers with a sliding window keep their cache whatever the retention.
     """
 
-    def __init__(self, policy: Policy, watch: Watch | None, windowed: Collection[int]) -> None:
-        self.policy, self.watch, self.windowed = policy, watch, windowed
-        self.scored = policy.placement.scored(policy.look_back)
+    def __init__(self, policy: Policy, watch: Watch | None, config: Any) -> None:
+        self.policy, self.watch, self.windowed = policy, watch, windowed_layers(config)
+        scored = policy.placement.scored(policy.look_back, readable_layers(config))
+        by_output = isinstance(policy.scorer, OutputNorm)
+        self.scored: Collection[int] = () if by_output else scored
+        self.normed: Collection[int] = scored if by_output else ()
 
     def wanted(self, cache: LazyCache) -> int:
         """How many of the newest queries anybody wants to see in the layer that runs; 0: nobody looks."""
@@ -73,6 +78,7 @@ class Viewers:
                 valid=None if plan.valid is None else plan.valid.to(device),
                 in_order=plan.in_order,
                 kv_heads=kv_heads,
+                tokens=None if cache.padding is None else cache.candidates,
                 **{"query": None, "key": None, **shown, **cut},
             )
             if viewer == "retention" and not self._evict(cache, seen):
@@ -82,6 +88,15 @@ class Viewers:
                 step.scores[step.layer] = self.policy.scorer(seen), plan.selected
             elif viewer == "watch" and self.watch is not None:
                 self.watch.see(seen)
+
+    def show_output(self, cache: LazyCache, output: Tensor) -> None:
+        """Show a scorer of outputs what the attention of the layer that runs gave, (batch, current tokens, hidden)."""
+        step = cache.running_step
+        if step.scores_anew:
+            plan, at = step.plan, output.device
+            seen = Seen(step.layer, None, None, plan.selected.to(at), plan.current.to(at), output=output)
+            step.scores[step.layer] = self.policy.scorer(seen), plan.selected
+            cache.trace.steps[-1].scoring_flops += 2.0 * output.numel()
 
     def _queries(self, cache: LazyCache) -> dict[str, int]:
         """Who looks, and how many of the newest queries each wants to see."""
@@ -103,7 +118,8 @@ class Viewers:
         assert self.policy.retention is not None
         if seen.valid is not None:
             raise UserError(
-                "keys are evicted alike in all rows of a batch: give prompts of equal length, or one at a time"
+                f"{self.policy.name} evicts as many keys in each row of a batch; give prompts of equal length, or one "
+                "prompt at a time"
             )
         kept = self.policy.retention(seen, cache.prompt_end)
         if kept is not None:
@@ -159,34 +175,56 @@ def enter_next_stage(cache: LazyCache) -> None:
 
 
 def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
-    """Who goes on from the pruning layer that has just run.
+    """``goes_on`` of the pruning layer that has just run."""
+    step, policy = cache.running_step, cache.policy
+    plan, tokens = step.plan, step.tokens
+    device = plan.selected.device
+    rows = [(scores.to(device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
+    in_prompt = tokens == cache.prompt_end  # of each row its own, whose padding is none of it
+    last = [policy.recent(prompt) if in_prompt else policy.last for prompt in cache.candidates]
+    padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
+    contexts, number = cache.candidates, step.prunings - 1
+    return goes_on(policy, number, rows, plan.selected, tokens, last, contexts, plan.counts, plan.valid, padding)
+
+
+def goes_on(
+    policy: Policy,
+    boundary: int,
+    rows: list[tuple[Tensor, Tensor]],
+    position: Tensor,
+    tokens: int,
+    last: list[int],
+    contexts: list[int],
+    counts: list[int],
+    valid: Tensor | None = None,
+    padding: list[int] | None = None,
+) -> tuple[Tensor, list[int]]:
+    """Who goes on from pruning number ``boundary``: a pure function of scores.
+
+    Args:
+        rows: scores of the layers that count, and the positions of their keys, both (batch, keys); the newest last.
+        position: (batch, keys) of the candidates.
+        tokens: how many positions there are.
+        last: how many of each row's newest stay whatever their score.
+        contexts: tokens that each row of the batch has had so far.
+        counts: candidates of each.
+        valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
+        padding: left padding of each row; None: none.
 
     Returns:
         (batch, keys) positions, fillers where a row keeps fewer than another; and each row's number.
     """
-    step, policy = cache.running_step, cache.policy
-    plan, tokens = step.plan, step.tokens
-    position, valid = plan.selected, plan.valid
-    if policy.look_back == 1:
-        score = next(reversed(step.scores.values()))[0].to(position.device)
-    else:
-        rows = [(scores.to(position.device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
-        score = over_layers(rows, position, tokens, policy.over_layers)
-    last = policy.recent(cache.prompt_end) if tokens == cache.prompt_end else policy.last
-    padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
     always = ends(position, policy.first, last, tokens, padding)
-    budget = per_boundary(policy.budget, step.prunings - 1)
+    score = rows[-1][0] if policy.look_back == 1 else over_layers(rows, position, tokens, policy.over_layers)
+    budget = per_boundary(policy.budget, boundary)
     if policy.chunk > 1 or isinstance(budget, Mass):
         whole = (0, 0)
         if policy.whole_chunks:
             whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
             always = torch.zeros_like(always)
-        return choose_chunks(
-            score, position, always, budget, policy.chunk, policy.chunk_score, valid, cache.candidates, whole
-        )
-    least = max(1, policy.first + last)
-    counts = [
-        min(entered, max(least, budget.count(entered, context, last)))
-        for entered, context in zip(plan.counts, cache.candidates, strict=True)
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid, contexts, whole)
+    kept = [
+        min(entered, max(1, policy.first + newest, budget.count(entered, context, newest)))
+        for entered, context, newest in zip(counts, contexts, last, strict=True)
     ]
-    return choose(score, position, always, counts, valid, best_first=policy.revival.capped), counts
+    return choose(score, position, always, kept, valid, best_first=policy.revival.capped), kept

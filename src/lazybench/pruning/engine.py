@@ -34,11 +34,10 @@ from lazybench.pruning.attach import GenerateCalls, attach, parts_of, save_mlp
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.choosing import Viewers, Watch, choose_rows, enter_next_stage, prune
 from lazybench.pruning.kv import take_rows
-from lazybench.pruning.layers import find_mlp
+from lazybench.pruning.layers import find_attention, find_mlp
 from lazybench.pruning.policy import BEFORE_THE_FIRST, Policy
-from lazybench.pruning.schedule import PruningSchedule
-from lazybench.pruning.scorers import Seen
-from lazybench.pruning.stage import Step
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.step import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
 
@@ -71,7 +70,7 @@ class Pruned(AbstractContextManager):
         devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
         self._kinds = list(zip(devices, parts.kinds, strict=True))
         checks.check_policy(policy, self.config, len(self._layers), self._legacy)
-        self._viewers = Viewers(policy, watch, checks.windowed_layers(self.config))
+        self._viewers = Viewers(policy, watch, self.config)
         fixed = policy.placement.fixed
         self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
         self._grouped_experts: list[Any] = []  # configs
@@ -101,6 +100,8 @@ class Pruned(AbstractContextManager):
             undo.callback(layer.register_forward_pre_hook(self._before_layer(index), with_kwargs=True).remove)
         if index in self._may_prune or index == len(self._layers) - 1 or self._legacy:
             undo.callback(layer.register_forward_hook(self._after_layer(index)).remove)
+        if index in self._viewers.normed:
+            undo.callback(find_attention(layer, self.method).register_forward_hook(self._after_attention).remove)
         if self.policy.before_mlp and index in self._may_prune and (mlp := find_mlp(layer)) is not None:
             save_mlp(mlp, self._rows_before_mlp(index), undo)
 
@@ -183,7 +184,7 @@ class Pruned(AbstractContextManager):
             cache.prompt_end = tokens
             if start == 0:
                 cache.start_batch(batch, new, attention_mask)
-                checks.check_batch(self.policy, self.config, batch, cache.padding)
+                checks.check_batch(self.policy, self.config, batch)
         cache.decoded = 0 if is_prompt else cache.decoded + 1
         if start:
             cache.candidates = [count + new for count in cache.candidates]
@@ -248,6 +249,9 @@ class Pruned(AbstractContextManager):
 
         return before
 
+    def _after_attention(self, module: Module, args: tuple, output: Any) -> None:
+        self._viewers.show_output(self._running()[0], output if isinstance(output, Tensor) else output[0])
+
     def _after_layer(self, index: int) -> Callable[..., Any]:
         prunes, is_last = index in self._may_prune, index == len(self._layers) - 1
 
@@ -284,28 +288,3 @@ class Pruned(AbstractContextManager):
         if self._attention_watch is not None:
             self._attention_watch.__exit__(None, None, None)
             self._attention_watch = None
-
-
-class LazyLLM(Pruned):
-    """Dynamic token pruning (LazyLLM, arXiv 2407.14057) for everything ``model.generate`` does inside.
-
-        with LazyLLM(model, schedule) as lazy:
-            tokens = model.generate(**inputs, max_new_tokens=64)
-        lazy.trace.prompt_tokens_computed_mean
-
-    Args:
-        model: a decoder-only ``transformers`` model in eval mode.
-        schedule: where to prune and how many tokens to keep, or the name of a preset (``"paper"``).
-
-    Raises:
-        UserError: as ``Pruned``; an unknown preset.
-    """
-
-    def __init__(self, model: PreTrainedModel, schedule: PruningSchedule | str) -> None:
-        parts_of(model, "LazyLLM")  # refuses what is no model before its config is asked for
-        if isinstance(schedule, str):
-            schedule = PruningSchedule.preset(schedule)
-        if not isinstance(schedule, PruningSchedule):
-            raise UserError(f"schedule={shown(schedule)} must be a PruningSchedule or a preset's name, as in 'paper'")
-        self.schedule = schedule.resolved(model.config.get_text_config())
-        super().__init__(model, self.schedule.policy(name="LazyLLM"))

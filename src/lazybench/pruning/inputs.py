@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lazybench.pruning.kv import pick_batch, room_for, take_rows
-from lazybench.pruning.stage import Step
+from lazybench.pruning.step import Step
 
 
 class TokenInputs:

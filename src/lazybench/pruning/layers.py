@@ -10,6 +10,7 @@ from torch.nn import Module, ModuleList
 from lazybench.errors import UserError
 
 _CACHES = ("past_key_value", "past_key_values", "layer_past")
+_ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 _MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe")
 
 
@@ -54,16 +55,19 @@ def find_mlp(layer: Module) -> Module | None:
     return next((module for name in _MLP_NAMES if (module := getattr(layer, name, None)) is not None), None)
 
 
+def find_attention(layer: Module, method: str = "pruning") -> Module:
+    """The part of a decoder layer that attends.
+
+    Raises:
+        UserError: there is none that returns what is added to the residual (bloom's adds it itself).
+    """
+    found = next((module for name in _ATTENTION_NAMES if (module := getattr(layer, name, None)) is not None), None)
+    if found is None or "residual" in inspect.signature(found.forward).parameters:
+        raise UserError(f"{method} can't read {type(layer).__name__}: its attention returns no update of its own")
+    return found
+
+
 def configs_of_layers(config: Any) -> list[Any]:
     """The text config as each layer has it: Gemma 4's layers differ in the width of their heads."""
     per_layer = getattr(config, "per_layer_config", None)
     return [config if per_layer is None else per_layer[layer] for layer in range(config.num_hidden_layers)]
-
-
-def full_attention_layers(config: Any) -> list[int]:
-    """Indices of the layers without a sliding window."""
-    depth = config.num_hidden_layers
-    types = getattr(config, "layer_types", None)
-    if types:
-        return [layer for layer, kind in enumerate(types) if kind == "full_attention"]
-    return [] if getattr(config, "sliding_window", None) else list(range(depth))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lazybench.pruning.attention import CAUSAL
-from lazybench.pruning.stage import Step
+from lazybench.pruning.step import Step
 
 if TYPE_CHECKING:
     from lazybench.pruning.cache import LazyCache

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lazybench.errors import UserError, check_share, check_whole_number
 from lazybench.pruning.budgets import NEVER, Budget, Mass, Revival
-from lazybench.pruning.scorers import AttentionScorer, Scorer, Seen
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import AttentionScorer, OutputNorm, Scorer
 
 BEFORE_THE_FIRST = -1  # a pruning layer of -1: the tokens are chosen before any layer runs
 
@@ -31,8 +32,12 @@ class Placement(Protocol):
     def fixed(self) -> tuple[int, ...] | None:
         """The pruning layers, where they are known beforehand."""
 
-    def scored(self, look_back: int) -> frozenset[int] | range:
-        """The layers whose attention is scored, when a pruning layer looks back on ``look_back`` of them."""
+    def scored(self, look_back: int, readable: Sequence[int] | None = None) -> frozenset[int] | range:
+        """The layers whose attention is scored, when a pruning layer looks back on ``look_back`` of them.
+
+        Args:
+            readable: the layers that see the whole prompt, which it looks back on; None: all.
+        """
 
     def begin(self) -> Decision:
         """The decision for one prefill."""
@@ -52,9 +57,13 @@ class At:
     def fixed(self) -> tuple[int, ...] | None:
         return self.layers
 
-    def scored(self, look_back: int) -> frozenset[int] | range:
-        """With ``look_back`` layers each, the pruning layer itself included."""
-        return frozenset(layer for last in self.layers for layer in range(max(0, last - look_back + 1), last + 1))
+    def scored(self, look_back: int, readable: Sequence[int] | None = None) -> frozenset[int] | range:
+        """With ``look_back`` layers each, the pruning layer itself included, whether it is ``readable`` or not."""
+        found: set[int] = set()
+        for last in self.layers:
+            before = [layer for layer in (range(last) if readable is None else readable) if layer < last]
+            found.update(before[max(0, len(before) - look_back + 1) :], {last} - {BEFORE_THE_FIRST})
+        return frozenset(found)
 
     def begin(self) -> Decision:
         return lambda layer, _: layer in self.layers
@@ -115,7 +124,8 @@ class Policy:
         chunk: tokens that stay or go together.
         whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
-        look_back: how many layers' scores a pruning layer considers, its own included.
+        look_back: how many layers' scores a pruning layer considers, its own included; layers with a sliding window
+            before it are passed over where others see the whole prompt.
         over_layers: how they are reduced.
         before_mlp: tokens are dropped after the attention of the pruning layer, before its MLP, which is saved.
         revival: what comes back in decoding.
@@ -159,8 +169,13 @@ class Policy:
                 "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "
                 "stays; set revival.most=0"
             )
-        if self.revives and BEFORE_THE_FIRST in (layers or ()):
+        before_the_first = BEFORE_THE_FIRST in (layers or ())
+        if self.revives and before_the_first:
             raise UserError("tokens dropped before the first layer have no state to come back with; set revival.most=0")
+        if isinstance(self.scorer, OutputNorm) and (self.revives or before_the_first):
+            raise UserError(
+                "only what a layer computes there and then has an output; set revival.most=0, layers from 0"
+            )
         if layers is None and (self.revival.most != 0 or self.before_mlp):
             raise UserError("a placement that each prompt decides anew revives nothing and saves no MLP")
 

@@ -6,15 +6,14 @@ its stages "1-9, 10-19, 20-28, 29-32" of Llama 2 7B prune after the indices 8, 1
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lazybench.errors import UserError, check_whole_number, unknown_name
 from lazybench.pruning.budgets import NEVER, THE_PAPERS, Mass, Ratio, Revival
+from lazybench.pruning.places import layers_run, moved, readable_layers
 from lazybench.pruning.settings import Checked, Number, Share
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ class PruningSchedule(Checked):
             ``depths``, so that ``pruning.layers=[8,18,27]`` can be said on top of a preset that has depths.
         keep: the keep ratio at each, in (0, 1].
         depths: the same places as shares of the model's depth, in (0, 1): ``floor(depth * layers)`` layers run first.
+            In a model with sliding windows a place moves on to the next layer with full attention.
         ratio_of: what a ratio is relative to. ``"entered"``: the tokens that entered the pruning
             layer (the paper's section 3.2); ``"context"``: all tokens so far; ``"mass"``: the score of those that
             entered, so that how many stay depends on the prompt.
@@ -69,17 +69,20 @@ class PruningSchedule(Checked):
             if after <= before:
                 raise UserError(f"pruning.{name}={list(places)} must rise strictly; {after} stands after {before}")
 
-    def build(self, num_layers: int) -> PruningSchedule:
+    def build(self, num_layers: int, readable: Sequence[int] | None = None) -> PruningSchedule:
         """The same with ``layers``, for a model of ``num_layers`` layers.
 
-        In a model so shallow that several depths fall on one layer, that layer prunes for all of them at once.
+        Where several depths fall on one layer, that layer prunes for all of them at once.
+
+        Args:
+            readable: the layers that places may move to, see ``places.moved``; None: all.
         """
         check_whole_number("num_layers", num_layers)
         if self.layers is not None:
             return self
         together: dict[int, float] = {}
         for depth, ratio in zip(self.depths or (), self.keep, strict=True):
-            layer = layers_run(depth, num_layers) - 1
+            layer = moved(layers_run(depth, num_layers) - 1, num_layers, readable)
             together[layer] = ratio if self.ratio_of == "context" else together.get(layer, 1.0) * ratio
         return replace(self, layers=tuple(together), keep=tuple(together.values()), depths=None)
 
@@ -90,7 +93,7 @@ class PruningSchedule(Checked):
     def resolved(self, config: Any) -> PruningSchedule:
         """``build`` for the model of this text config, its layers checked."""
         self.check_depth(config.num_hidden_layers)
-        return self.build(config.num_hidden_layers)
+        return self.build(config.num_hidden_layers, readable_layers(config))
 
     def policy(self, prune_nothing: bool = False, **options: Any) -> Policy:
         """The policy of a schedule with ``layers``; places that keep everything are left out.
@@ -130,14 +133,6 @@ class PruningSchedule(Checked):
         if name not in PRESETS:
             raise unknown_name("pruning", name, PRESETS)
         return cls(**PRESETS[name])
-
-
-def layers_run(depth: float, num_layers: int) -> int:
-    """How many whole layers a share ``depth`` of a model's layers holds, at least one.
-
-    Exact on the decimal that was written: 0.3 of 30 layers is 9, whatever the float product says.
-    """
-    return max(1, math.floor(Fraction(str(depth)) * num_layers))
 
 
 def authors_linear() -> dict[str, Any]:

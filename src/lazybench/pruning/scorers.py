@@ -6,7 +6,6 @@ text or not, reduced over the heads in one way or another. ``AttentionScorer`` h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,45 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
-from lazybench.errors import UserError, check_odd
+from lazybench.errors import check_odd
+from lazybench.pruning.rows import Seen, attention_rows
 from lazybench.pruning.settings import Checked, Count, Part
-
-# Probabilities made at once, a long window of queries being scored in blocks.
-_ELEMENTS_AT_ONCE = 2**25
-_ELEMENTS_AT_ONCE_ON_CPU = 2**20  # what its caches hold; larger blocks are slower (docs/log.md, "Rivals")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one layer shows a scorer, after rotary embedding.
-
-    Attributes:
-        layer: its 0-based index.
-        query: (batch, heads, queries, head_dim), the newest last. None where the family computes attention itself.
-        key: (batch, kv_heads, keys, head_dim), the candidates in the order of their slots. None likewise.
-        position: (batch, keys) original positions; -1 for a filler.
-        query_position: (batch, queries); -1 for a filler.
-        valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
-        in_order: the positions rise, fillers in front, and the newest keys are the queries' own.
-        scaling: the layer's own factor of the scores.
-        softcap: the layer's own cap of the scores, applied as tanh.
-        sinks: (heads,) the layer's own attention sinks, which take their part of the probability.
-        rows: (batch, heads, queries, keys) the layer's own probabilities, where the family computes them itself.
-        kv_heads: number of key-value heads.
-    """
-
-    layer: int
-    query: Tensor | None
-    key: Tensor | None
-    position: Tensor
-    query_position: Tensor
-    valid: Tensor | None = None
-    in_order: bool = True
-    scaling: float = 1.0
-    softcap: float | None = None
-    sinks: Tensor | None = None
-    rows: Tensor | None = None
-    kv_heads: int = 1
 
 
 class Scorer(Protocol):
@@ -70,7 +33,8 @@ class AttentionScorer(Checked):
     """The attention that the newest queries pay to each key. The defaults are LazyLLM's equation 1.
 
     ``s_i = (1/H) sum_h A[h, N, i]`` (arXiv 2407.14057, section 3.2): only row N of A is computed, so the cost is
-    that of one decoding step's scores. A sliding window is ignored (inside it, everything older would tie at zero).
+    that of one decoding step's scores. A sliding window is ignored (inside it, everything older would tie at zero), so
+    places given as shares of the depth keep to layers without one.
 
     Args:
         window: newest queries whose rows are summed (SnapKV, FastKV, CLAA: 8 to 64).
@@ -129,7 +93,10 @@ class AttentionScorer(Checked):
         """(batch, keys) who takes part; None: all."""
         if self.own_columns:
             return seen.valid
-        context = seen.position < seen.query_position[:, :1]
+        oldest, own = seen.query_position[:, :1], self._own_queries(seen)
+        if own is not None:
+            oldest = seen.query_position.gather(1, own.int().argmax(dim=1, keepdim=True))
+        context = seen.position < oldest
         return context if seen.valid is None else seen.valid & context
 
     def _by_query_head(self, seen: Seen, counted: Tensor | None) -> Tensor:
@@ -162,8 +129,33 @@ class AttentionScorer(Checked):
     def _weights(self, seen: Seen) -> Tensor:
         """(batch, queries) of the rows, from the row's oldest query that is none of padding."""
         start = 0 if seen.valid is None else seen.position.where(seen.valid, seen.position.max()).amin(1, keepdim=True)
-        real = (seen.query_position >= start).double()
-        return 1.0 + (self.newest_weight - 1.0) * (real.cumsum(1) - real) / (real.sum(1, keepdim=True) - 1).clamp(min=1)
+        own = self._own_queries(seen)
+        real = ((seen.query_position >= start) & (True if own is None else own)).double()
+        rise = (real.cumsum(1) - real) / (real.sum(1, keepdim=True) - 1).clamp(min=1)
+        return real * (1.0 + (self.newest_weight - 1.0) * rise)
+
+    def _own_queries(self, seen: Seen) -> Tensor | None:
+        """(batch, queries) those in the window of each row's own prompt; None: all that are seen."""
+        if not self.window_share or seen.tokens is None:
+            return None
+        count = torch.tensor([self.queries(tokens) for tokens in seen.tokens], device=seen.query_position.device)
+        return torch.arange(seen.query_position.shape[1], 0, -1, device=count.device) <= count[:, None]
+
+
+@dataclass(frozen=True)
+class OutputNorm:
+    """How much a layer's attention changes each token: the L2 norm of its output before the residual (DASH).
+
+    It asks no query what it looks for, and needs each token to be computed in the layer: nothing can come back. Where a
+    family normalises that output before it adds it (Gemma), the norm is that of before.
+    """
+
+    def queries(self, prompt_tokens: int) -> int:
+        return 0
+
+    def __call__(self, seen: Seen) -> Tensor:
+        assert seen.output is not None
+        return seen.output.to(torch.promote_types(seen.output.dtype, torch.float32)).norm(dim=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,75 +179,6 @@ class Given:
         at = by_row.gather(1, seen.position.clamp(0, known - 1))
         # no infinity: tokens that always stay must still come first, and a chunk's sum be finite
         return at.masked_fill(seen.position >= known, torch.finfo(precision).max ** 0.5)
-
-
-def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
-    """The rows of the attention matrix that belong to the given queries, in blocks of them, the newest first.
-
-    The one place where a row of A is computed. Queries and keys are taken to float32 first, so that half precision
-    can neither overflow nor tie.
-
-    Yields:
-        (batch, heads, queries of the block, keys) probabilities, or products; 0 for keys that are no candidates or
-        stand behind the query. Keys behind all queries of a block are left out where they are the last.
-    """
-    if seen.rows is not None:
-        if products:
-            raise UserError("this family shows probabilities, not query-key products; score with softmax")
-        yield seen.rows.to(torch.promote_types(seen.rows.dtype, torch.float32))
-        return
-    assert seen.query is not None
-    assert seen.key is not None
-    query, key = seen.query, seen.key
-    batch, heads, queries, head_dim = query.shape
-    kv_heads, keys = key.shape[1], key.shape[2]
-    precision = torch.promote_types(query.dtype, torch.float32)
-    query, scaling = query.to(precision), 1.0 if products else seen.scaling
-    columns = key.to(precision).transpose(2, 3).reshape(batch * kv_heads, head_dim, keys)
-    nothing = columns.new_empty(())  # what beta=0 adds: scaling and product are one operation
-    at_once = _ELEMENTS_AT_ONCE_ON_CPU if key.device.type == "cpu" else _ELEMENTS_AT_ONCE
-    at_once = max(1, at_once // (batch * heads * keys))
-    for stop in range(queries, 0, -at_once):
-        rows = slice(max(0, stop - at_once), stop)
-        count = stop - rows.start
-        seen_keys = keys - queries + stop if seen.in_order else keys
-        grouped = query[:, :, rows].reshape(batch * kv_heads, heads // kv_heads * count, head_dim)
-        shown = columns if seen_keys == keys else columns[:, :, :seen_keys]
-        scores = torch.baddbmm(nothing, grouped, shown, beta=0, alpha=scaling)
-        scores = scores.view(batch, heads, count, seen_keys)
-        hidden = _hidden(seen, rows, seen_keys)
-        if products:
-            yield scores if hidden is None else scores.masked_fill(hidden, 0.0)
-            continue
-        if seen.softcap:
-            scores = torch.tanh(scores / seen.softcap) * seen.softcap
-        if hidden is not None:
-            scores = scores.masked_fill_(hidden, -torch.inf)
-        if seen.sinks is not None:
-            column = seen.sinks.to(precision).view(1, heads, 1, 1).expand(batch, heads, count, 1)
-            yield torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
-        elif hidden is None or (seen.valid is None and seen.in_order):  # every query sees itself
-            yield scores.softmax(dim=-1)
-        else:  # padding, or the filler of a shorter row, sees nothing
-            yield scores.softmax(dim=-1).nan_to_num(0.0)
-
-
-def flops_of_rows(seen: Seen, queries: int) -> float:
-    """What ``attention_rows`` computes for the newest ``queries``: products with the keys that each of them sees."""
-    if seen.query is None:  # the family's own probabilities
-        return 0.0
-    batch, heads, _, head_dim = seen.query.shape
-    unseen = queries * (queries - 1) / 2 if seen.in_order else 0.0
-    return 2.0 * batch * heads * head_dim * (queries * seen.position.shape[1] - unseen)
-
-
-def _hidden(seen: Seen, rows: slice, keys: int) -> Tensor | None:
-    """(batch, 1, rows, keys) True where a query does not see a key of the first ``keys``; None when each sees all."""
-    if seen.query_position.shape[1] == 1:
-        return None if seen.valid is None else ~seen.valid[:, None, None, :]
-    own = seen.query_position[:, None, rows, None]
-    hidden = seen.position[:, None, None, :keys] > own
-    return hidden if seen.valid is None else hidden | (own < 0) | ~seen.valid[:, None, None, :keys]
 
 
 def pooled(

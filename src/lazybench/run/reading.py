@@ -1,7 +1,7 @@
 """Reading what runs left, run folders and campaign files alike: each gives ``Run`` objects.
 
 A campaign is one file of many runs' records (``NAME.parquet``, a row a record) with their configurations and provenance
-beside it (``NAME.json``); ``store/campaign.py`` writes both.
+beside it (``NAME.json``); ``run/campaign.py`` writes both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from lazybench.errors import UserError
-from lazybench.run.foreign import read_json, yaml_tree
+from lazybench.models.foreign import read_json, yaml_tree
 from lazybench.run.record import Record, RecordKey, from_line
 
 
@@ -100,9 +100,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def read_records(path: Path) -> list[Record]:
     """The records of a samples.jsonl, in the order they were measured.
 
-    Of two lines with one key the later supersedes the earlier, in its place: times are written at once, and once more
-    together with the fidelity. A torn last line (a run that is going on, or was killed) is passed over: what it was to
-    hold will be measured again.
+    Of two lines with one key the later counts, in the place of the earlier. A torn last line (a run that is going on,
+    or was killed) is passed over: what it was to hold will be measured again.
 
     Raises:
         UserError: no such file; a line that is no record.

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lazybench.methods import label
-from lazybench.run.foreign import read_json
+from lazybench.models.foreign import read_json
 
 RecordKey = tuple[str, str, str, str, str, int]  # model, task, method, params as text, sample, repeat
 

@@ -1,9 +1,8 @@
 """The folder of one run: what was asked, on what it ran, and every sample as soon as it is measured.
 
-config.yaml              what was asked; a folder never mixes two configurations
+config.yaml              what was asked; a folder never mixes two configurations, but its limit may rise
 provenance.json          code, libraries, hardware, model and data, written before the first sample
-samples.jsonl            one line a record, appended and synchronised one by one; a later line of a key supersedes the
-                         earlier one, which is gone once the run is finished or opened again
+samples.jsonl            one line a record, appended and synchronised one by one
 samples.failed.jsonl     lines of samples that failed and were tried again
 samples.malformed.jsonl  lines that could not be read, as they were found
 done                     written last: every sample was measured, or is named as failed
@@ -44,7 +43,6 @@ class RunFolder:
         self.commit: str | None = None  # of the code that measures now
         self._lock = lock
         self._samples = -1
-        self._superseded = False  # samples.jsonl holds lines that later ones supersede
         self._resume: dict[str, Any] | None = None  # facts of this process, to be noted before its first sample
 
     @classmethod
@@ -93,21 +91,6 @@ class RunFolder:
         """
         if record.key in self.done:
             raise ValueError(f"{record.key} was appended before")
-        self._write(record)
-
-    def complete(self, record: Record) -> None:
-        """Add a record's line once more, with what was not known when it was appended (its fidelity).
-
-        Raises:
-            UserError: no space left; the line before stands.
-            ValueError: no record of this key is there yet.
-        """
-        if record.key not in self.done:
-            raise ValueError(f"{record.key} is to be completed, but was never appended")
-        self._superseded = True
-        self._write(record)
-
-    def _write(self, record: Record) -> None:
         line = to_line(record)
         self._note_resume()
         append_whole(self._samples, line, self.path / "samples.jsonl")
@@ -118,13 +101,7 @@ class RunFolder:
         return [record for record in self.done.values() if record.error is not None]
 
     def finish(self) -> None:
-        """Leave one line a record, and write the marker that nothing is left to measure. The last thing a run does."""
-        if self._superseded:
-            content = b"".join(map(to_line, self.done.values()))
-            write_atomically(self.path / "samples.jsonl", content)
-            os.close(self._samples)  # of the file that was
-            self._samples = self._open(self.path / "samples.jsonl")
-            self._superseded = False
+        """Write the marker that nothing is left to measure. The last thing a run does."""
         counts = {"records": len(self.done), "failed": len(self.failed())}
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
@@ -132,24 +109,25 @@ class RunFolder:
         names = ("samples.jsonl", "config.yaml", "provenance.json")
         samples, config_path, facts_path = (self.path / name for name in names)
         measured = samples.exists() and samples.stat().st_size > 0
-        if config_path.exists():
-            _same(_read(config_path), config, f"{config_path.parent} was measured with another configuration")
-        elif measured:
-            raise UserError(f"{self.path} holds samples.jsonl but no config.yaml; choose another folder with out=")
-        else:
-            write_atomically(config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
-        if not measured:
-            write_atomically(facts_path, _json(provenance))
-        elif facts_path.exists():
+        for path in (config_path, facts_path) if measured else ():
+            if not path.exists():
+                raise UserError(f"{self.path} holds samples.jsonl but no {path.name}; choose another folder with out=")
+        before = _read(config_path) if config_path.exists() else None
+        if before is not None:
+            limits = [found["limit"] for found in (before, config) if isinstance(found.get("limit"), int)]
+            config["limit"] = max(limits) if len(limits) == 2 else None  # the samples of a lower one are among these
+            _same({**before, "limit": config["limit"]}, config, f"{self.path} was measured with another configuration")
+        if measured:
             first = _read(facts_path)
-            before, now = ({name: facts.get(name) for name in FIXED_FACTS} for facts in (first, provenance))
-            _same(before, now, f"{self.path} was measured with another model or other data")
+            then, now = ({name: facts.get(name) for name in FIXED_FACTS} for facts in (first, provenance))
+            _same(then, now, f"{self.path} was measured with another model or other data")
             self._resume = provenance
-        else:
-            raise UserError(f"{self.path} holds samples.jsonl but no provenance.json; choose another folder with out=")
+        if before != config:
+            write_atomically(config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
         if measured:
             self._repair(samples)
-        elif not samples.exists():
+        else:
+            write_atomically(facts_path, _json(provenance))
             write_atomically(samples, b"")
         self._samples = self._open(samples)
 
@@ -161,10 +139,7 @@ class RunFolder:
             raise write_error(samples, error) from error
 
     def _repair(self, samples: Path) -> None:
-        """Read the latest line of each record; put aside what cannot be read or failed, to be run again.
-
-        A record whose fidelity failed keeps its times: that pass alone is tried again.
-        """
+        """Read each record; put aside what cannot be read or failed, to be run again."""
         content = samples.read_bytes()
         kept: dict[RecordKey, bytes] = {}
         malformed: list[bytes] = []

@@ -31,12 +31,13 @@ from lazybench.tasks.base import Sample, Task
 from lazybench.tasks.plain_text import PlainText
 
 
-def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
+def run(config: RunConfig, write_report: Callable[[Path], object], show: bool = True) -> int:
     """Measure everything that the configuration asks for and that its folder does not hold yet.
 
     Args:
         write_report: writes summary.csv, table.md, tradeoff.png and the page into the folder, from its records. It runs
             before the marker of the end: a crash in it is repaired by the same command.
+        show: print the table; a sweep has one of all its runs.
 
     Returns:
         0 when every sample was measured, 1 when some failed (they are named, and retried on a rerun).
@@ -53,6 +54,10 @@ def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
         shard = "/".join(str(number) for number in config.data.shard)
         print(f"shard={shard} has no sample to measure: take fewer shards, or a higher limit", file=sys.stderr)
     loaded = load_model(_with_room_for(tasks, config))
+    if config.engine == "vllm":
+        from lazybench.run.vllm_engine import on_vllm
+
+        loaded = on_vllm(config, loaded)
     for method in config.methods:
         method.prepare(loaded.model)
     for task in tasks:  # what fits no window, or scores no sample, is refused before anything is measured
@@ -83,7 +88,8 @@ def run(config: RunConfig, write_report: Callable[[Path], object]) -> int:
         write_report(config.out)
         tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
         folder.finish()
-    print((config.out / "table.md").read_text(encoding="utf-8"))
+    if show:
+        print((config.out / "table.md").read_text(encoding="utf-8"))
     print(f"the page: {config.out / 'index.html'} (records, table and plot are beside it)")
     for record in failed:
         print(
@@ -103,9 +109,13 @@ def _with_room_for(tasks: list[Task], config: RunConfig) -> ModelSpec:
 
 
 def _numbered_samples(config: RunConfig, tasks: list[Task]) -> list[tuple[Task, int, Sample]]:
-    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards."""
+    """Every sample of this job with its place in the whole dataset: seeds and orders do not depend on the shards.
+
+    The first one of every dataset, then the second ones: a run that is stopped has as many of each.
+    """
     first, jobs = config.data.shard
-    return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+    found = [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+    return sorted(found, key=lambda entry: entry[1])
 
 
 def _keep_attention_map(config: RunConfig, loaded: LoadedModel, task: Task, _: int, sample: Sample) -> None:

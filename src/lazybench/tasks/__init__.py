@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from typing import TypeVar
 
 from lazybench.errors import UserError, unknown_name
@@ -13,6 +14,16 @@ from lazybench.tasks.metrics import score
 __all__ = ["CATEGORIES", "DataSettings", "Sample", "Task", "build_task", "register_task", "score"]
 
 PLAIN_TEXT = r"plain_text_[1-9]\d{0,6}"
+MAKERS = {  # by how a name begins; imported with the first task of that kind
+    "lm_eval/": "lm_eval_task.any_lm_eval_task",
+    "longbench/": "lm_eval_task.longbench_task",
+    "longbench_v2": "longbench_v2.LongBenchV2",
+    "needle": "embedded.Needle",
+    "plain_text_": "plain_text.PlainText",
+    "ruler_": "ruler.task.RulerTask",
+    "stdlib_code": "stdlib_code.StdlibCode",
+    "stdlib_retrieval": "embedded.StdlibRetrieval",
+}
 REGISTERED: dict[str, type[Task]] = {}  # tasks from elsewhere, by name
 Registered = TypeVar("Registered", bound=type[Task])
 
@@ -53,10 +64,7 @@ def build_task(name: str, settings: DataSettings) -> Task:
     check_name(name)
     if name in REGISTERED:
         return REGISTERED[name](name, settings)
-    if name.startswith("lm_eval/") or name.removesuffix("_e") in DATASETS:
-        from lazybench.tasks import lm_eval_task
-
-        return lm_eval_task.build(name, settings)
-    from lazybench.tasks import building
-
-    return building.build(name, settings)
+    start = "longbench/" if name.removesuffix("_e") in DATASETS else name
+    module, _, maker = next(found for known, found in MAKERS.items() if start.startswith(known)).rpartition(".")
+    task: Task = getattr(import_module(f"lazybench.tasks.{module}"), maker)(name, settings)
+    return task

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from lazybench.errors import UserError
 from lazybench.pruning.settings import path_of, typed
 from lazybench.tasks.catalogue import CATEGORIES
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lazybench.models.spec import LoadedModel
+
+MOST = 1_000_000  # tokens, characters, samples: beyond any model's window
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,14 @@ class Task(ABC):
         """A parameter of the task.
 
         Raises:
-            UserError: it is not a whole number of at least ``least``.
+            UserError: it is not a whole number of at least ``least``, or more than any memory holds.
         """
-        value = self.settings.parameters.get(name, default)
-        return int(typed(Annotated[int, least], value, f"task.parameters.{name}"))
+        value = int(
+            typed(Annotated[int, least], self.settings.parameters.get(name, default), f"task.parameters.{name}")
+        )
+        if value > MOST:
+            raise UserError(f"task.parameters.{name}={value} must be at most {MOST}")
+        return value
 
 
 def place_of(part: str, prompt: str) -> range | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import hf_hub_download
 
-from lazybench.errors import UserError
-from lazybench.models.hub import TIMEOUT_S, unreachable
+from lazybench.errors import UserError, library_errors
+from lazybench.models.hub import files_of
 from lazybench.pruning.settings import path_of
 from lazybench.tasks.rows import TEXT, TEXTS, WHOLE_NUMBER, Kind, Row, check_fields, read_rows
 
@@ -44,7 +45,11 @@ class DataFile:
             UserError: no such folder or file, which names what the folder holds; or the hub is out of reach.
         """
         if root is None:
-            return self._download()
+            instead = f"; give a folder with {self.name}{self.otherwise} instead: data.root=FOLDER"
+            with library_errors(f"{self.hub_id}@{self.revision[:12]} cannot be loaded from the hub", instead):
+                offline = files_of(self.hub_id, self.revision, "dataset") is None
+                at: dict[str, Any] = {"repo_type": "dataset", "revision": self.revision, "local_files_only": offline}
+                return Path(hf_hub_download(self.hub_id, self.hub_name, **at)).read_bytes()
         if not root.is_dir():
             raise UserError(f"data.root={root} is not a folder; give the one that holds {self.name}")
         try:
@@ -55,27 +60,13 @@ class DataFile:
         except OSError as error:
             raise UserError(f"{root / self.name} cannot be read: {error.strerror}") from None
 
-    def _download(self) -> bytes:
-        try:
-            cached = not _hub_answers(self.hub_id, self.revision)
-            options: dict[str, Any] = {"repo_type": "dataset", "revision": self.revision, "local_files_only": cached}
-            return Path(hf_hub_download(self.hub_id, self.hub_name, **options)).read_bytes()
-        except Exception as error:  # no network, no such repository, an offline setting: all ask for the same
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(
-                f"{self.hub_id}@{self.revision[:12]} cannot be loaded from the hub ({type(error).__name__}: {reason}); "
-                f"give a folder with {self.name}{self.otherwise} instead: data.root=FOLDER"
-            ) from None
-
-
-@cache
-def _hub_answers(hub_id: str, revision: str) -> bool:
-    """One short question first: without a network a download would try for half a minute."""
-    try:
-        HfApi().dataset_info(hub_id, revision=revision, timeout=TIMEOUT_S)
-    except Exception as error:
-        return not unreachable(error)
-    return True
+    @contextmanager
+    def opened(self, root: Path | None) -> Iterator[bytes]:
+        """``read``; inside, a field that is missing or of another kind is one line that names the file."""
+        content = self.read(root)
+        where = self.name if root is None else root / self.name
+        with library_errors(f"{where} is not in its benchmark's own JSON format"):
+            yield content
 
 
 def archive(dataset: str) -> DataFile:

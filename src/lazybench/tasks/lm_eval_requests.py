@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -11,13 +12,15 @@ from functools import cache
 from io import StringIO
 from typing import Any
 
+import evaluate
 import numpy
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
-from lazybench.errors import UserError, unknown_name
+from lazybench.errors import UserError, library_errors, unknown_name
 
 
 def requests_of(task: ConfigurableTask) -> list[Instance]:
@@ -28,26 +31,28 @@ def requests_of(task: ConfigurableTask) -> list[Instance]:
     Raises:
         UserError: for some document it is not one prompt of text, or the limits differ.
     """
-    if task.OUTPUT_TYPE != "generate_until":  # some of these take long to ask
-        raise _not_timed(task, f"asks for {task.OUTPUT_TYPE}")
-    task.set_fewshot_seed(DEFAULT_OTHER_SEED)
-    with redirect_stderr(StringIO()):  # its progress bar
-        task.build_all_requests(limit=None, rank=0, world_size=1)
-    requests = list(task.instances)
-    kinds = sorted({request.request_type for request in requests})
-    if kinds != ["generate_until"]:
-        raise _not_timed(task, f"asks for {' and '.join(kinds)}")
-    if len({request.doc_id for request in requests}) < len(requests):
-        raise _not_timed(task, "asks several times for each document")
-    if any(len(request.args) != 2 or not isinstance(request.args[0], str) for request in requests):
-        raise _not_timed(task, "asks with more than a text")
-    if any(request.args[1] != requests[0].args[1] for request in requests):
-        raise _not_timed(task, "has other limits for each document")
+    kinds, requests = [task.OUTPUT_TYPE], list[Instance]()
+    if kinds == ["generate_until"]:  # the others may take long to ask
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+        with redirect_stderr(StringIO()):  # its progress bar
+            task.build_all_requests(limit=None, rank=0, world_size=1)
+        requests = list(task.instances)
+        kinds = sorted({request.request_type for request in requests})
+    limits = [request.args[-1] for request in requests]
+    wrong = {
+        f"asks for {' and '.join(kinds)}": kinds != ["generate_until"],
+        "asks several times for each document": len({request.doc_id for request in requests}) < len(requests),
+        "asks with more than a text": any(
+            len(request.args) != 2 or not isinstance(request.args[0], str) for request in requests
+        ),
+        "has other limits for each document": any(limit != limits[0] for limit in limits),
+    }
+    for why, holds in wrong.items():
+        if holds:
+            raise UserError(
+                f"task=lm_eval/{task.task_name} {why}; only generation tasks of one prompt each can be timed"
+            )
     return requests
-
-
-def _not_timed(task: ConfigurableTask, why: str) -> UserError:
-    return UserError(f"task=lm_eval/{task.task_name} {why}; only generation tasks of one prompt each can be timed")
 
 
 def load_task(
@@ -69,25 +74,40 @@ def load_task(
     known = [known for manager in managers for known in manager.all_subtasks]
     if name not in known:
         raise unknown_name("lm-eval task", name, difflib.get_close_matches(name, known, n=8, cutoff=0.4))
-    try:
-        with _lm_evals_seeds():
+    with library_errors(f"lm-eval task {name} cannot be loaded"):
+        file = managers[-1].task_index[name].yaml_path
+        if file and load_yaml(file, resolve_func=False).get(
+            "unsafe_code"
+        ):  # lm-eval asks for a confirmation of its own
+            raise UserError(
+                f"task=lm_eval/{name} runs what the model wrote as a program, which no run here does; score it "
+                "with lazybench lm-eval --confirm_run_unsafe_code"
+            )
+        with _lm_evals_seeds(), metrics_of_the_library():
             task = managers[-1].load(name)["tasks"][name]
-            if task.config.unsafe_code:  # lm-eval asks for a confirmation of its own
-                raise UserError(
-                    f"task=lm_eval/{name} runs what the model wrote as a program, which no run here does; score it "
-                    "with lazybench lm-eval --confirm_run_unsafe_code"
-                )
             return task, requests_of(task)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"lm-eval task {name} cannot be loaded ({type(error).__name__}: {reason})") from error
 
 
 @cache  # reading all of lm-eval's task files takes eight seconds
 def _shipped_tasks() -> TaskManager:
     return TaskManager()
+
+
+@contextmanager
+def metrics_of_the_library() -> Iterator[None]:
+    """A metric that a task names is never ``NAME/NAME.py`` of the folder that a run was started in."""
+    factory = evaluate.loading.LocalEvaluationModuleFactory
+
+    def local(path: str, **options: Any) -> Any:
+        if not os.path.isabs(path):
+            raise UserError(f"{path} would be run as the task's metric; start in another folder, or rename it")
+        return factory(path, **options)
+
+    evaluate.loading.LocalEvaluationModuleFactory = local
+    try:
+        yield
+    finally:
+        evaluate.loading.LocalEvaluationModuleFactory = factory
 
 
 @contextmanager

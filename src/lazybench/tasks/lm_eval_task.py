@@ -16,7 +16,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from lazybench.errors import UserError
 from lazybench.tasks.base import DataSettings, Sample, place_of
 from lazybench.tasks.documents import load_documents
-from lazybench.tasks.lm_eval_requests import load_task
+from lazybench.tasks.lm_eval_requests import load_task, metrics_of_the_library
 from lazybench.tasks.prompting import OfficialPrompt
 from lazybench.tasks.rows import as_utf8
 
@@ -72,8 +72,9 @@ class LmEvalTask(OfficialPrompt):
         text = postprocess_generated_text(prediction, list(self.stop_strings), None)
         answered = replace(self.requests[sample.sample_id], resps=[text], filtered_resps={})
         self.task._instances = [answered]
-        self.task.apply_filters()
-        metrics = self.task.process_results(answered.doc, [next(iter(answered.filtered_resps.values()))])
+        with metrics_of_the_library():
+            self.task.apply_filters()
+            metrics = self.task.process_results(answered.doc, [next(iter(answered.filtered_resps.values()))])
         listed = (name for name in self.task._metric_fn_list if name in metrics)
         value = metrics.get(next(listed, next(iter(metrics), None)))
         try:
@@ -103,26 +104,24 @@ def length_bucket(words: int) -> str:
     return "0-4k" if words < 4000 else "4-8k" if words < 8000 else "8k+"
 
 
-def build(name: str, settings: DataSettings) -> LmEvalTask:
-    """A generation task that lm-eval ships (``lm_eval/NAME``) or one of our LongBench task files.
+def any_lm_eval_task(name: str, settings: DataSettings) -> LmEvalTask:
+    """A generation task that lm-eval ships, or one from ``include_path``: a folder of the user's own task files.
 
     Raises:
-        UserError: as ``load_task`` and ``load_documents`` do.
+        UserError: as ``load_task`` does.
     """
-    if name.startswith("lm_eval/"):
-        return any_lm_eval_task(name.removeprefix("lm_eval/"), settings)
-    return longbench_task(name, settings)
-
-
-def any_lm_eval_task(name: str, settings: DataSettings) -> LmEvalTask:
-    """A generation task that lm-eval ships, or one from ``include_path``: a folder of the user's own task files."""
+    name = name.removeprefix("lm_eval/")
     task, requests = load_task(name, settings.parameters.get("include_path"))
     source = f"lm-eval {task.config.dataset_path} {task.config.dataset_name or ''}".strip()
     return LmEvalTask(f"lm_eval/{name}", settings, task, requests, source)
 
 
 def longbench_task(name: str, settings: DataSettings) -> LongBenchTask:
-    """One of our LongBench task files."""
+    """One of our LongBench task files.
+
+    Raises:
+        UserError: as ``load_documents`` does.
+    """
     root = None if settings.root is None else str(settings.root)
     documents = load_documents(name, root)
     ours, requests = load_task(f"lazybench_{name}", str(TASK_FILES), {"data_root": root})

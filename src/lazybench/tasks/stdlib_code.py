@@ -39,7 +39,7 @@ class StdlibCode(EmbeddedTask):
         """Path in the library to text, of every source that is long enough."""
         library = Path(sysconfig.get_paths()["stdlib"])
         texts: dict[str, str] = {}
-        for path in _sources(library):
+        for path in sources(library):
             text = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
             if len(text) > self._characters and "\ufffd" not in text:
                 texts[path.relative_to(library).as_posix()] = text
@@ -78,10 +78,10 @@ class StdlibCode(EmbeddedTask):
         return Sample(f"{name}:{target + 1}", prompt, answers, context=place_of(context, prompt))
 
 
-def _sources(folder: Path) -> Iterator[Path]:
+def sources(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith(LEFT_OUT):
-            yield from _sources(path)
+            yield from sources(path)
         elif path.suffix == ".py" and path.is_file():
             yield path
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from lazybench.errors import UserError
 from lazybench.methods import build
-from lazybench.pruning.schedule import PruningSchedule, layers_run
+from lazybench.pruning.places import layers_run
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
 from lazybench.report.names import category_rows
 

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from random import Random
 
 from lazybench.tasks.ruler.recipe import CountTokens, Recipe, around
-from lazybench.tasks.ruler.sources import QuestionSet
+from lazybench.tasks.ruler.sources import Material
 
 COMMON_WORDS_TEMPLATE = (
     "Below is a numbered list of words. In these words, some appear more often than others. "
@@ -83,20 +83,20 @@ def frequent_words_recipe(draw: Random, prompt_tokens: int) -> Recipe:
     return Recipe(tuple(ranked[1:4]), FREQUENT_WORDS_PREFIX, build, around(FREQUENT_WORDS_TEMPLATE), LEAST_CODED)
 
 
-def question_recipe(draw: Random, questions: QuestionSet, number: int) -> Recipe:
+def question_recipe(draw: Random, material: Material, number: int) -> Recipe:
     """The question of that number: its documents, others of its article, any others, then all of them again."""
-    asked = questions.questions[number]
+    asked = material.questions[number]
     near = draw.sample(asked.same_article, len(asked.same_article))
     first = [*asked.documents, *near]
     others_seed, shuffle_seed = draw.getrandbits(64), draw.getrandbits(64)
 
     def build(size: int, count_tokens: CountTokens) -> str:
-        everything = range(len(questions.documents))
+        everything = range(len(material.texts))
         known = set(first)
         others = [index for index in Random(others_seed).sample(everything, len(everything)) if index not in known]
         chosen = list(islice(cycle([*first, *others]), size))
         Random(shuffle_seed).shuffle(chosen)
-        documents = (f"Document {place}:\n{questions.documents[index]}" for place, index in enumerate(chosen, start=1))
+        documents = (f"Document {place}:\n{material.texts[index]}" for place, index in enumerate(chosen, start=1))
         return QUESTION_TEMPLATE.format(context="\n\n".join(documents), query=asked.query)
 
     parts = around(QUESTION_TEMPLATE, query=asked.query)

@@ -6,8 +6,7 @@ The embedded twins take the Python documentation in place of the downloads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -43,12 +42,6 @@ LEAST_DOCUMENT_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Essay:
-    sentences: Sequence[str]  # in their order, with single blanks between words
-    source: str
-
-
-@dataclass(frozen=True)
 class Question:
     query: str
     answers: tuple[str, ...]
@@ -57,14 +50,34 @@ class Question:
 
 
 @dataclass(frozen=True)
-class QuestionSet:
-    documents: Sequence[str]
-    questions: Sequence[Question]
-    source: str
+class Material:
+    """What a task's prompts are filled with, beside what is generated."""
 
-    def __post_init__(self) -> None:
-        if not self.questions:
-            raise UserError(f"{self.source} holds no question that has an answer")
+    texts: Sequence[str] = ()  # an essay's sentences in their order; or documents
+    source: str = "generated"
+    questions: Sequence[Question] = ()  # about the documents
+
+
+def material(kind: str, in_essay: bool, embedded: bool, root: Path | None) -> Material:
+    """What a task of this kind is made of.
+
+    Args:
+        embedded: from the Python documentation, in place of the downloads.
+        root: where the downloads lie; None: the hub.
+
+    Raises:
+        UserError: the file is missing or malformed, or the hub out of reach; it holds no question with an answer.
+    """
+    if in_essay:
+        return _documentation() if embedded else _essay(root)
+    if not kind.startswith("qa_"):
+        return Material()
+    if embedded:
+        return _clozes(1 if kind == "qa_1" else 2)
+    found = (_squad if kind == "qa_1" else _hotpotqa)(root)
+    if not found.questions:
+        raise UserError(f"{found.source} holds no question that has an answer")
+    return found
 
 
 @cache
@@ -82,34 +95,26 @@ def sentences(text: str) -> list[str]:
     return [str(sentence) for sentence in PunktSentenceTokenizer().tokenize(" ".join(text.split()))]
 
 
-def essay(root: Path | None, embedded: bool) -> Essay:
-    """Paul Graham's essays, from ``root`` or the hub; embedded: the Python documentation.
+def _documentation() -> Material:
+    return Material(sentences("\n".join(documentation().values())), documentation_source())
 
-    Raises:
-        UserError: the file is missing or malformed, or the hub out of reach.
-    """
-    if embedded:
-        return Essay(sentences("\n".join(documentation().values())), documentation_source())
-    content = ESSAYS.read(root)
-    with _well_formed(root, ESSAYS):
+
+def _essay(root: Path | None) -> Material:
+    """Paul Graham's essays."""
+    with ESSAYS.opened(root) as content:
         if root is None:
             text = " ".join(row["text"] for row in _parquet(content))
         else:
             text = json_value(ESSAYS.name, content)["text"]
         if not text.strip():
             raise ValueError("field 'text' is empty")
-    return Essay(sentences(text), ESSAYS.source(root))
+    return Material(sentences(text), ESSAYS.source(root))
 
 
-def squad(root: Path | None) -> QuestionSet:
-    """SQuAD 2.0's answerable questions; a document is a paragraph.
-
-    Raises:
-        UserError: the file is missing or malformed, or the hub out of reach.
-    """
-    content = SQUAD.read(root)
+def _squad(root: Path | None) -> Material:
+    """SQuAD 2.0's answerable questions; a document is a paragraph."""
     articles: dict[str, list[tuple[str, str, list[str]]]] = {}  # paragraph, question, answers
-    with _well_formed(root, SQUAD):
+    with SQUAD.opened(root) as content:
         if root is None:
             for row in _parquet(content):
                 entry = (row["context"], row["question"], list(row["answers"]["text"]))
@@ -130,17 +135,12 @@ def squad(root: Path | None) -> QuestionSet:
             if answers:
                 near = tuple(other for other in together if other != own)
                 questions.append(Question(query, tuple(answers), (own,), near))
-    return QuestionSet(documents, questions, SQUAD.source(root))
+    return Material(documents, SQUAD.source(root), questions)
 
 
-def hotpotqa(root: Path | None) -> QuestionSet:
-    """HotpotQA's questions with their ten paragraphs; a document is a title and a paragraph.
-
-    Raises:
-        UserError: the file is missing or malformed, or the hub out of reach.
-    """
-    content = HOTPOT.read(root)
-    with _well_formed(root, HOTPOT):
+def _hotpotqa(root: Path | None) -> Material:
+    """HotpotQA's questions with their ten paragraphs; a document is a title and a paragraph."""
+    with HOTPOT.opened(root) as content:
         rows = [
             (row["question"], row["answer"], [f"{title}\n{''.join(lines)}" for title, lines in row["context"]])
             for row in json_value(HOTPOT.name, content)
@@ -150,10 +150,10 @@ def hotpotqa(root: Path | None) -> QuestionSet:
         Question(query, (answer,), tuple(dict.fromkeys(index[document] for document in given)))
         for query, answer, given in rows
     ]
-    return QuestionSet(documents, questions, HOTPOT.source(root))
+    return Material(documents, HOTPOT.source(root), questions)
 
 
-def documentation_clozes(num_documents: int) -> QuestionSet:
+def _clozes(num_documents: int) -> Material:
     """A name that was left out of a sentence of one document, or of one sentence each of two documents."""
     documents: dict[str, str] = {}  # paragraph to topic
     for topic, text in documentation().items():
@@ -180,7 +180,7 @@ def documentation_clozes(num_documents: int) -> QuestionSet:
         near = [place for place, topic in enumerate(topics) if topic == topics[own[0]] and place not in own]
         questions.append(Question(f"Which name is missing from {kind}: {blanks}?", (name,), own, tuple(near)))
     Random(0).shuffle(questions)  # else the first ones would all be about the first topics
-    return QuestionSet(texts, questions, documentation_source())
+    return Material(texts, documentation_source(), questions)
 
 
 def _numbered(documents: Iterable[str]) -> tuple[list[str], dict[str, int]]:
@@ -191,16 +191,3 @@ def _numbered(documents: Iterable[str]) -> tuple[list[str], dict[str, int]]:
 
 def _parquet(content: bytes) -> list[dict[str, Any]]:
     return list(parquet.read_table(BytesIO(content)).to_pylist())
-
-
-@contextmanager
-def _well_formed(root: Path | None, file: DataFile) -> Iterator[None]:
-    """A field that is missing or of another kind becomes one line that names the file."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-        where = file.name if root is None else root / file.name
-        raise UserError(f"{where} is not in its benchmark's own JSON format ({reason})") from None

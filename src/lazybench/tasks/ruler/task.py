@@ -15,10 +15,10 @@ from lazybench.models.spec import LoadedModel
 from lazybench.tasks.base import Prompt, Sample, Task
 from lazybench.tasks.embedded import sha256_of
 from lazybench.tasks.prompting import encode_text
-from lazybench.tasks.ruler import sources
 from lazybench.tasks.ruler.hidden import NEEDLES, needles_recipe, variables_recipe
 from lazybench.tasks.ruler.lists import common_words_recipe, frequent_words_recipe, question_recipe
 from lazybench.tasks.ruler.recipe import Recipe, largest_size
+from lazybench.tasks.ruler.sources import Material, material, word_list
 
 SAMPLES = 500  # of each task and length, as published
 NEW_TOKENS = {**dict.fromkeys(NEEDLES, 128), "vt": 30, "cwe": 120, "fwe": 50, "qa_1": 32, "qa_2": 32}
@@ -49,29 +49,13 @@ class RulerTask(Task):
         return self.length - self.max_new_tokens
 
     @cached_property
-    def embedded(self) -> bool:
-        return self.name.endswith("_embedded")
-
-    @cached_property
-    def essay(self) -> sources.Essay | None:
-        """What needles are hidden in; None: in generated text, or nothing is hidden."""
-        needles = NEEDLES.get(self.kind)
-        in_essay = needles is not None and needles.haystack == "essay"
-        return sources.essay(self.settings.root, self.embedded) if in_essay else None
-
-    @cached_property
-    def questions(self) -> sources.QuestionSet | None:
-        """What is asked; None: another kind of task."""
-        if not self.kind.startswith("qa_"):
-            return None
-        if self.embedded:
-            return sources.documentation_clozes(1 if self.kind == "qa_1" else 2)
-        return (sources.squad if self.kind == "qa_1" else sources.hotpotqa)(self.settings.root)
+    def material(self) -> Material:
+        in_essay = self.kind in NEEDLES and NEEDLES[self.kind].haystack == "essay"
+        return material(self.kind, in_essay, self.name.endswith("_embedded"), self.settings.root)
 
     @cached_property
     def source(self) -> str:
-        data = self.questions or self.essay
-        return "generated" if data is None else data.source
+        return self.material.source
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,31 +66,28 @@ class RulerTask(Task):
         first = self._recipe(0)
         yield from (first.preview(), *first.answers)
         if self.kind == "cwe":
-            yield from sources.word_list("noun", "adjective", "verb")
+            yield from word_list("noun", "adjective", "verb")
         if self.kind in NEEDLES and NEEDLES[self.kind].keys == "words":
-            yield from (*sources.word_list("adjective"), *sources.word_list("noun"))
-        if self.essay:
-            yield from self.essay.sentences
-        if self.questions:
-            yield from self.questions.documents
-            yield from (text for entry in self.questions.questions for text in (entry.query, *entry.answers))
+            yield from (*word_list("adjective"), *word_list("noun"))
+        yield from self.material.texts
+        yield from (text for asked in self.material.questions for text in (asked.query, *asked.answers))
 
     def _recipe(self, number: int) -> Recipe:
         draw = Random(f"{self.settings.seed} {self.kind} {number}")
-        if self.questions:
-            return question_recipe(draw, self.questions, number)
+        if self.material.questions:
+            return question_recipe(draw, self.material, number)
         if self.kind == "vt":
             return variables_recipe(draw)
         if self.kind == "cwe":
-            return common_words_recipe(draw, sources.word_list("noun", "adjective", "verb"), self.length)
+            return common_words_recipe(draw, word_list("noun", "adjective", "verb"), self.length)
         if self.kind == "fwe":
             return frequent_words_recipe(draw, self.prompt_tokens)
-        return needles_recipe(NEEDLES[self.kind], draw, self.essay.sentences if self.essay else ())
+        return needles_recipe(NEEDLES[self.kind], draw, self.material.texts)
 
     def all_samples(self) -> Iterator[Sample]:
         """The samples with their smallest prompts; ``encode`` builds those that a model gets."""
         length = self.length
-        for number in range(min(SAMPLES, len(self.questions.questions)) if self.questions else SAMPLES):
+        for number in range(min(SAMPLES, len(self.material.questions) or SAMPLES)):
             recipe, sample_id = self._recipe(number), f"{self.settings.seed}-{number}"
             yield Sample(sample_id, recipe.preview(), recipe.answers, details={**recipe.details, "length": length})
 

@@ -1,0 +1,163 @@
+"""Inside vLLM each request gets the tokens that the Hugging Face engine gives it alone, whatever else is running."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazybench.methods.base import Method
+from lazybench.methods.baseline import Baseline
+
+from .conftest import Served, serve
+
+pytestmark = pytest.mark.vllm
+
+SHORT = {"chunk": 4, "first": 4, "last": 4, "window": 8}
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("baseline", {}),
+    ("taper", {**SHORT, "preset": "fast"}),
+    ("taper", {**SHORT, "preset": "balanced", "heads": "max", "pool": 3}),
+    ("uniprefill", {"mass": 0.5, "window": 8, "block": 8, "first": 8, "last": 8}),
+    ("uniprefill", {"mass": 0.8, "window": 8, "block": 4, "first": 4, "last": 8, "rule": "reference"}),
+    ("fastkv", {"retain": 1, "propagate": 0.2}),
+    ("fastkv", {"retain": 1, "propagate": 0.4, "depth": 0.25, "pool_by": "max"}),
+    ("claa", {"retain": 1, "keep": 0.2}),
+    ("claa", {"retain": 1, "keep": 0.4, "depth": 0.25, "standardise": True}),
+    ("dash", {"keep": 0.3}),
+    ("dash", {"keep": 0.1, "depth": 0.25}),
+    ("static_pruning", {"variant": "continue", "keep": 0.3}),
+    ("static_pruning", {"variant": "continue", "keep": 0.6, "depth": 0.5}),
+    ("first_last", {"keep": 0.3}),
+    ("first_last", {"keep": 0.6, "first": 1.0}),
+    ("random_drop", {"keep": 0.3, "spare_template": False}),
+    ("random_drop", {"keep": 0.7, "spare_template": False}),
+    ("pyramid_infer", {"keep": 0.5, "least": 8}),
+    ("pyramid_infer", {"keep": 0.2, "least": 4, "decay": "linear"}),
+    ("lazyllm", {"pruning": {"depths": [0.3, 0.6, 0.9], "keep": [0.5, 0.5, 0.5], "revive": False}}),
+    ("lazyllm", {"pruning": {"layers": [1, 4], "keep": [0.3, 0.6], "ratio_of": "context", "revive": False}}),
+]
+
+
+def prompts(count: int, seed: int, shortest: int = 1, longest: int = 400) -> list[list[int]]:
+    draw = random.Random(seed)
+    return [[draw.randrange(3, 500) for _ in range(draw.randint(shortest, longest))] for _ in range(count)]
+
+
+@pytest.mark.parametrize(("name", "params"), SETTINGS, ids=str)
+def test_batches_of_1_4_and_8(served: Served, name: str, params: dict[str, Any]) -> None:
+    method, given = served.use(name, params), prompts(13, seed=1)
+    given[3] = given[3][:1]
+    exact = []
+    for batch in (given[:1], given[1:5], given[5:]):
+        answers = served.generate(batch)
+        exact += [served.check(method, *pair) for pair in zip(batch, answers, strict=True)]
+    assert sum(exact) >= 12  # the others lie within a hair, which check asserts
+
+
+def run_steps(served: Served, at_step: Callable[[int, Any], None]) -> dict[str, list[int]]:
+    """The engine step by step; ``at_step`` adds or aborts requests before each. Answers of the finished."""
+    engine, answers = served.llm.llm_engine, {}
+    step = 0
+    at_step(step, engine)
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            if output.finished:
+                answers[output.request_id] = list(output.outputs[0].token_ids)
+        step += 1
+        at_step(step, engine)
+    return answers
+
+
+def sampling(new: int = 8, **options: Any) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(**{"temperature": 0, "max_tokens": new, "ignore_eos": True, "detokenize": False, **options})
+
+
+@pytest.mark.parametrize(("name", "params"), [SETTINGS[1], SETTINGS[13], SETTINGS[18]], ids=str)
+def test_requests_arrive_while_others_decode_and_are_aborted(served: Served, name: str, params: dict[str, Any]) -> None:
+    method, given = served.use(name, params), prompts(12, seed=2)
+
+    def at_step(step: int, engine: Any) -> None:
+        if step % 2 == 0 and step // 2 < len(given):
+            place = step // 2
+            engine.add_request(f"{name}{place}", {"prompt_token_ids": given[place]}, sampling(6 + place))
+        if step in (5, 11):
+            engine.abort_request([f"{name}{step // 2}"])
+
+    answers = run_steps(served, at_step)
+    assert set(answers) == {f"{name}{place}" for place in range(12)} - {f"{name}2", f"{name}5"}
+    for place, prompt in enumerate(given):
+        if (got := answers.get(f"{name}{place}")) is not None:
+            served.check(method, prompt, got)
+
+
+def test_500_requests_leave_nothing_behind(served: Served) -> None:
+    if served.model.config.model_type != "llama":
+        pytest.skip("once is enough")
+    method = served.use(*SETTINGS[1])
+    draw, given = random.Random(3), prompts(25, seed=3, longest=150)
+    expected = [served.expect(method, prompt, 4) for prompt in given]
+    order = [draw.randrange(25) for _ in range(500)]
+
+    def at_step(step: int, engine: Any) -> None:
+        while sent and draw.random() < 0.8:
+            place = sent.pop()
+            engine.add_request(f"all{place}", {"prompt_token_ids": given[order[place]]}, sampling(4))
+        if sent and not engine.has_unfinished_requests():
+            place = sent.pop()
+            engine.add_request(f"all{place}", {"prompt_token_ids": given[order[place]]}, sampling(4))
+
+    sent = list(range(500))
+    answers = run_steps(served, at_step)
+    wrong = [place for place in range(500) if answers[f"all{place}"] != expected[order[place]]]
+    assert wrong == []
+    inside = served.inside
+    blocks = served.llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
+    assert inside._pass is None
+    assert len(inside.kept) < blocks  # a block's counts are overwritten by who gets it next
+
+
+def test_preempted_requests_keep_what_they_kept(llama: Path) -> None:
+    """Blocks for less than two requests at their full length: some are computed again, generated tokens included."""
+    small = serve(llama, block_size=32, num_gpu_blocks_override=26, max_num_seqs=4, max_model_len=512)
+    preempted = []
+    scheduler = small.llm.llm_engine.engine_core.engine_core.scheduler
+    original = scheduler._preempt_request
+    scheduler._preempt_request = lambda request, *rest, **named: (
+        preempted.append(request.request_id),
+        original(request, *rest, **named),
+    )[1]
+    for name, params in (SETTINGS[1], SETTINGS[5], SETTINGS[9], SETTINGS[13]):
+        method, given = small.use(name, params), prompts(5, seed=4, shortest=180, longest=280)
+        before = len(preempted)
+        answers = small.generate(given, new=50)
+        assert len(preempted) > before
+        for prompt, got in zip(given, answers, strict=True):
+            small.check(method, prompt, got)
+
+
+def test_seeds_give_the_same_samples_alone_and_in_a_batch(served: Served) -> None:
+    served.use(*SETTINGS[1])
+    given = prompts(6, seed=5)
+    params = [sampling(temperature=1.0, seed=place) for place in range(6)]
+    asked = [{"prompt_token_ids": prompt} for prompt in given]
+    together = [list(one.outputs[0].token_ids) for one in served.llm.generate(asked, params, use_tqdm=False)]
+    alone = [
+        list(served.llm.generate([one], [how], use_tqdm=False)[0].outputs[0].token_ids)
+        for one, how in zip(asked, params, strict=True)
+    ]
+    assert together == alone
+
+
+def test_a_request_can_ask_for_the_plain_model(served: Served) -> None:
+    method, given = served.use(*SETTINGS[1]), prompts(4, seed=6, shortest=200)
+    how = [sampling(extra_args={"lazybench": "plain"} if place % 2 else None) for place in range(4)]
+    answers = served.llm.generate([{"prompt_token_ids": prompt} for prompt in given], how, use_tqdm=False)
+    asked: list[Method] = [method, Baseline()] * 2
+    for prompt, one, answer in zip(given, asked, answers, strict=True):
+        served.check(one, prompt, list(answer.outputs[0].token_ids))

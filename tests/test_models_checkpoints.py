@@ -1,0 +1,183 @@
+"""What a checkpoint's files hold: all of it hashed, whole, and nothing in it that changes what is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import FAMILIES, shared_model
+from transformers import LlamaConfig
+
+from lazybench.errors import UserError
+from lazybench.models import ModelSpec, load_model
+from lazybench.models.fingerprint import fingerprint
+from lazybench.models.loading import quantized_as
+from lazybench.models.weights import load_whole
+
+
+def test_every_byte_of_every_file_is_in_the_fingerprint(
+    llama2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed in place, in the middle of a shard, of the same size and the same times: still another checkpoint."""
+    monkeypatch.setenv("LAZYBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("lazybench.models.fingerprint.SETTLED_S", 0.0)
+    folder = tmp_path / "sharded"
+    model = load_model(ModelSpec(name="x", path=llama2)).model
+    model.save_pretrained(folder, max_shard_size="50KB")
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copy(llama2 / name, folder)
+    (folder / "chat_template.jinja").write_text("a template that no model reads" * 3)
+    first = fingerprint(folder)
+    files = sorted(folder.iterdir())
+    assert sum(file.suffix == ".safetensors" for file in files) > 2
+    seen = {first}
+    for file in files:
+        times, content = file.stat(), bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        seen.add(fingerprint(folder))
+    assert len(seen) == len(files) + 1
+    monkeypatch.setattr("hashlib.file_digest", None)  # a second start reads no file
+    assert fingerprint(folder) in seen
+
+
+def test_shards_that_lie_elsewhere_are_in_the_fingerprint(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "indexed"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "../elsewhere.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    seen = set()
+    for shift in (0.0, 1.0):
+        moved = {name: weight + shift for name, weight in weights.items()}
+        save_file(moved, tmp_path / "elsewhere.safetensors", metadata={"format": "pt"})
+        seen.add(load_model(ModelSpec(name="x", path=folder)).provenance["fingerprint"])
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "words"),
+    [
+        ("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "/elsewhere"}, "holds an adapter"),
+        ("config.json", {"_attn_implementation": "stranger/kernel"}, "a kernel of the hub"),
+    ],
+)
+def test_what_names_other_weights_or_code_is_refused(
+    file: str, settings: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "naming"
+    shutil.copytree(tiny_checkpoint, folder)
+    before = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(before | settings))
+    with pytest.raises(UserError, match=words):
+        load_model(ModelSpec(name="x", path=folder))
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"max_time": 0.001, "cache_implementation": "static", "num_beams": 3}, None),
+        ({"stop_strings": ["\n\n"]}, "stop strings"),
+        ({"dola_layers": "high"}, "asks for dola generation"),
+        ({"prompt_lookup_num_tokens": 3}, "asks for assisted generation"),
+        ({"eos_token_id": "</s>"}, "str"),
+    ],
+)
+def test_a_checkpoint_brings_no_clock_no_cache_and_no_other_decoding(
+    settings: dict[str, Any], refused: str | None, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "generating"
+    shutil.copytree(tiny_checkpoint, folder)
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    if refused is None:
+        generation = load_model(ModelSpec(name="x", path=folder)).model.generation_config
+        assert not {generation.max_time, generation.cache_implementation, generation.num_beams} - {None}
+        return
+    with pytest.raises(UserError, match=f"generation_config.json of x can't be used: .*{refused}") as told:
+        load_model(ModelSpec(name="x", path=folder))
+    assert "\n" not in str(told.value)
+
+
+def changed(checkpoint: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
+    """A copy of a checkpoint with another config.json and other weights."""
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    change(config, weights)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda _, weights: weights.pop("model.layers.2.mlp.up_proj.weight"), ["lacks 1 weight", "layers.2.mlp.up"]),
+        (lambda _, weights: weights.pop("lm_head.weight"), ["lacks 1 weight", "lm_head.weight"]),
+        (lambda config, _: config.update(num_hidden_layers=3), ["layers.3.", "config.json"]),
+        (lambda config, _: config.update(num_hidden_layers=5), ["lacks 9 weights", "layers.4."]),
+        (lambda config, _: config.update(intermediate_size=32), ["[32, 64] in the file and [32, 32] in config.json"]),
+        (lambda _, weights: weights.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}), ["q_proj.bias"]),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused_by_name(
+    change: Any, words: list[str], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_checkpoint, tmp_path / "broken", change)
+    with pytest.raises(UserError) as told:
+        load_model(ModelSpec(name="broken", path=folder))
+    assert all(word in str(told.value) for word in words), told.value
+    assert "\n" not in str(told.value)
+
+
+def test_weights_of_no_use_are_said_and_recorded(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def add(_: Any, weights: dict[str, torch.Tensor]) -> None:
+        weights["vision_tower.weight"] = torch.ones(3)
+
+    loaded = load_model(ModelSpec(name="x", path=changed(tiny_checkpoint, tmp_path / "more", add)))
+    assert loaded.provenance["unused_weights"] == ["vision_tower.weight"]
+    assert "LlamaForCausalLM has no use for 1 weight (vision_tower.weight)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_family_saves_is_whole(family: str, tmp_path: Path) -> None:
+    """Tied weights and buffers that a model makes itself are not missing."""
+    shared_model(family).save_pretrained(tmp_path)
+    _, unused = load_whole(tmp_path, family)
+    assert not unused
+
+
+@pytest.mark.parametrize(
+    ("settings", "stated", "name"),
+    [
+        ({}, None, None),
+        ({"quantization": "8bit"}, None, "8bit"),
+        ({}, {"quant_method": "gptq", "bits": 4}, "gptq 4 bits"),
+        ({}, {"quant_method": "fp8"}, "fp8"),
+        ({}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 4 bits"),
+        ({"weights": "random"}, {"quant_method": "fp8"}, None),
+    ],
+)
+def test_quantised_weights_say_so(settings: dict[str, Any], stated: dict[str, Any] | None, name: str | None) -> None:
+    config = LlamaConfig(**({} if stated is None else {"quantization_config": stated}))
+    assert quantized_as(ModelSpec("x", hub_id="owner/x", **settings), config) == name
+
+
+@pytest.mark.parametrize("stated", [{"quant_method": "novel"}, {"quant_method": "GPTQ", "bits": 4}, {"bits": 4}])
+def test_weights_of_an_unknown_kind_are_never_loaded_as_plain_floats(
+    stated: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_checkpoint, tmp_path / "x", lambda config, _: config.update(quantization_config=stated))
+    with pytest.raises(UserError, match=f"names quant_method={stated.get('quant_method')}, which transformers"):
+        load_model(ModelSpec(name="x", path=folder))
