@@ -68,7 +68,7 @@ class Taper(PolicyMethod):
 
     name: ClassVar[str] = "taper"
     title: ClassVar[str] = "Taper"
-    look: ClassVar[tuple[str, str]] = ("#0072B2", "*")
+    drawn_as: ClassVar[tuple[str, str]] = ("#0072B2", "*")
     shown: ClassVar[tuple[str, ...]] = ("preset",)
     amount: ClassVar[tuple[str, ...]] = ("preset", "keep", "last_share")
     settings: ClassVar[Settings] = [
