@@ -42,7 +42,8 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float]) -> str:
         table = pandas.DataFrame(columns).fillna("")
         if len(table):
             heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]"
-            told = [decided(name, of) for name, of in found.items() if OURS in of and len(of[OURS]) >= LEAST_SAMPLES]
+            enough = {name: of for name, of in found.items() if len(of) > 1 and len(of.get(OURS, ())) >= LEAST_SAMPLES}
+            told = [decided(name, methods) for name, methods in enough.items()]
             texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
     return "\n\n".join(texts)
 
