@@ -68,7 +68,7 @@ class Taper(PolicyMethod):
 
     name: ClassVar[str] = "taper"
     title: ClassVar[str] = "Taper"
-    look: ClassVar[tuple[str, str]] = ("#0072B2", "*")
+    drawn_as: ClassVar[tuple[str, str]] = ("#0072B2", "*")
     shown: ClassVar[tuple[str, ...]] = ("preset",)
     amount: ClassVar[tuple[str, ...]] = ("preset", "keep", "last_share")
     settings: ClassVar[Settings] = [
@@ -93,7 +93,8 @@ class Taper(PolicyMethod):
     @property
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
-        preset = {"depths": self.depths, "keep": self.keep} if self.preset is None else PRESETS[self.preset]
+        given: Mapping[str, Any] = {"depths": self.depths, "keep": self.keep}
+        preset = given if self.preset is None else PRESETS[self.preset]
         budget = self.budget or preset.get("budget", "entered")
         revival = Revival(self.revive, "computed", self.every)
         return PruningSchedule(None, preset["keep"] or (), preset["depths"], ratio_of=budget, revival=revival)
