@@ -18,8 +18,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ import yaml
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import composed
 from lazybench.errors import UserError, command, unknown_name
+from lazybench.models import ModelSpec
+from lazybench.tasks import DataSettings
 
 SETTINGS = Path(__file__).with_suffix(".yaml")
 
@@ -40,6 +43,7 @@ class Job:
     speed: float | str
     model: str
     overrides: tuple[str, ...]  # of run.py, but for where it goes and which samples are its own
+    methods: int  # the plain model among them
     out: Path
 
     @property
@@ -132,7 +136,7 @@ def plan(settings: Mapping[str, Any]) -> tuple[list[Job], dict[str, list[str]]]:
             for key, value, suffix in _each(part.get("each", {})):
                 values = {**run, **({key: value} if key else {})}
                 texts = [f"model={model_path}", *(f"{key}={text_of(value)}" for key, value in values.items())]
-                jobs.append(Job(name, speed, model, tuple(texts), folder / f"{label}{suffix}"))
+                jobs.append(Job(name, speed, model, tuple(texts), 1 + len(methods), folder / f"{label}{suffix}"))
     return jobs, {why: list(dict.fromkeys(names)) for why, names in left_out.items()}
 
 
@@ -163,44 +167,84 @@ def forecast(jobs: Sequence[Job], rate: float | None) -> None:
     """Print each part's hours: records times seconds, these from the FLOPs and the bytes that a token moves."""
     import torch
 
-    from lazybench.models.fit import weight_bytes
-    from lazybench.models.flops import full_prefill_flops
-    from lazybench.models.loading import shape_of
-    from lazybench.tasks import build_task
-
-    total = 0.0
-    torch.set_num_threads(int(run_config(composed(prepare(jobs[0].overrides))).threads or torch.get_num_threads()))
+    threads = run_config(composed(prepare(jobs[0].overrides))).threads if jobs else None
+    torch.set_num_threads(int(threads or torch.get_num_threads()))
     flops_per_s, bytes_per_s = _speed_of_this_machine()
     flops_per_s = rate * 1e9 if rate else flops_per_s
     print(
         f"at {flops_per_s / 1e9:.0f} GFLOP/s and {bytes_per_s / 1e9:.1f} GB/s on {torch.get_num_threads()} thread(s):"
     )
+    total = 0.0
     for job in jobs:
-        config = run_config(composed(prepare(job.overrides)))
-        shape = shape_of(config.model)
-        tasks = [build_task(name, config.data) for name in config.datasets]
-        bytes_a_step = weight_bytes(shape, torch.float32, None)
+        work = _work(tuple(text for text in job.overrides if not text.startswith("methods=")))
         speed = job.speed if isinstance(job.speed, int | float) else 1.0
-        seconds, records = 0.0, 0
-        for task in tasks:
-            new_tokens = config.max_new_tokens or task.max_new_tokens
-            steps_s = new_tokens * bytes_a_step / bytes_per_s
-            passes = config.repeats * (2 if config.scoring and not config.timing else 1)  # a score takes another pass
-            for sample in task.samples():
-                tokens = getattr(task, "prompt_tokens", None) or len(sample.prompt) // 4
-                tokens = min(tokens, config.model.prompt_limit_tokens or tokens)
-                prefill_s = full_prefill_flops(shape, tokens) / flops_per_s
-                seconds += prefill_s + steps_s + passes * (len(config.methods) - 1) * (prefill_s / speed + steps_s)
-                records += len(config.methods) * config.repeats
+        prefill_s, steps_s = work.prefill_flops / flops_per_s, work.moved_bytes / bytes_per_s
+        seconds = prefill_s + steps_s + work.passes * (job.methods - 1) * (prefill_s / speed + steps_s)
+        records = work.samples * work.repeats * job.methods
         measured = sum(path.read_bytes().count(b"\n") for path in job.out.rglob("samples.jsonl"))
         left = seconds * max(0, records - measured) / max(1, records)
         total += left
         print(
-            f"  {job.name:34} {len(config.methods):3} settings x {records // len(config.methods):4} samples"
+            f"  {job.name:34} {job.methods:3} settings x {work.samples * work.repeats:4} samples"
             f" = {records:5} records x {seconds / max(1, records):6.1f} s = {seconds / 3600:5.1f} h"
             + (f", {measured} are there" if measured else "")
         )
     print(f"  {total / 3600:.1f} hours are left on one such machine; n jobs (shards=n) take an n-th of them")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the plain model does for a part's samples."""
+
+    samples: int
+    repeats: int
+    passes: int  # over a sample, of every other method: a score takes another one
+    prefill_flops: float  # of all samples
+    moved_bytes: float  # by all decoding steps
+
+
+@cache  # the speeds of a part differ in their methods alone
+def _work(overrides: tuple[str, ...]) -> Work:
+    config = run_config(composed(prepare(overrides)))
+    whole, limit = replace(config.data, limit=None), config.data.limit
+    flops, weights = _costs(replace(config.model, prompt_limit_tokens=None))
+    samples, prefill_flops, moved_bytes = 0, 0.0, 0.0
+    for name in config.datasets:
+        new_tokens, lengths = _lengths(name, whole)
+        for tokens in lengths[:limit]:
+            prefill_flops += flops(min(tokens, config.model.prompt_limit_tokens or tokens))
+            moved_bytes += (config.max_new_tokens or new_tokens) * weights
+            samples += 1
+    passes = config.repeats * (2 if config.scoring and not config.timing else 1)
+    return Work(samples, config.repeats, passes, prefill_flops, moved_bytes)
+
+
+@cache
+def _costs(spec: ModelSpec) -> tuple[Callable[[int], float], int]:
+    """FLOPs of a prefill by its tokens, and bytes of the weights."""
+    import torch
+
+    from lazybench.models.fit import weight_bytes
+    from lazybench.models.flops import full_prefill_flops
+    from lazybench.models.loading import shape_of
+
+    shape = shape_of(spec)
+    return cache(partial(full_prefill_flops, shape)), weight_bytes(shape, torch.float32, None)
+
+
+LENGTHS: dict[str, tuple[int, list[int]]] = {}  # by a task's name and data
+
+
+def _lengths(name: str, data: DataSettings) -> tuple[int, list[int]]:
+    """A task's new tokens, and about how many tokens each of its prompts has: nothing is encoded."""
+    from lazybench.tasks import build_task
+
+    key = f"{name} {data}"
+    if key not in LENGTHS:
+        task = build_task(name, data)
+        exact = getattr(task, "prompt_tokens", None)
+        LENGTHS[key] = task.max_new_tokens, [exact or len(sample.prompt) // 4 for sample in task.samples()]
+    return LENGTHS[key]
 
 
 def _speed_of_this_machine() -> tuple[float, float]:

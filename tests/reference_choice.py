@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from lazybench.methods.asl import WhereRanksSettle
+from lazybench.methods.fastkv import Kept
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.pruning.budgets import Budget, Mass, Ratio, Tokens
 from lazybench.pruning.policy import Policy
@@ -102,6 +103,8 @@ def count_of(budget: Budget, entered: int, context: int, recent: int) -> int:
             ratio = (1 - p) * (1 - depth) + p if budget.decay == "linear" else p
         stay = int(ratio * older)
         return entered if stay <= min(budget.least, context - recent) else stay + recent
+    if isinstance(budget, Kept):
+        return int(budget.retain * context if entered == context else budget.retain / budget.propagate * entered)
     assert isinstance(budget, Tokens)
     return budget.number
 

@@ -59,3 +59,18 @@ def test_a_run_takes_a_sample_of_every_dataset_in_turn(shard: str) -> None:
     assert [(place, task.name) for task, place, _ in found] == [
         (place, name) for place in places for name in ("needle", "stdlib_retrieval")
     ]
+
+
+def test_a_forecast_builds_each_task_once_and_counts_what_runs_would_measure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs, _ = campaign.plan(campaign.read(["parts=[smollm2_needle,smollm2_latency]"]))
+    campaign.LENGTHS.clear()
+    campaign.forecast(jobs, 30.0)
+    said = capsys.readouterr().out
+    assert len(campaign.LENGTHS) == 3 + 1  # three lengths of needles, at every speed
+    for job in jobs:
+        config = run_config(composed(prepare(job.overrides)))
+        samples = sum(len(build_task(name, config.data).samples()) for name in config.datasets) * config.repeats
+        assert f"{job.name} " in said
+        assert f"{len(config.methods):3} settings x {samples:4} samples" in said

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import random_prompt, shared_model, tiny_model
 from torch import Tensor
-from transformers import Cache, GenerationConfig, PreTrainedModel
+from transformers import Cache, GenerationConfig, LlamaConfig, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 from lazybench.pruning import legacy
@@ -54,7 +54,7 @@ def test_attention_beyond_float16_is_that_of_float32(softcap, sink):
     assert (states[0] @ states[1].repeat_interleave(2, dim=1).transpose(2, 3)).isinf().all()
     outputs = []
     for dtype in (torch.float16, torch.float32):
-        rule = MaskRule(cache=prefill_of(40), viewers=Viewers(Policy.nothing_pruned(), None, ()))
+        rule = MaskRule(cache=prefill_of(40), viewers=Viewers(Policy.nothing_pruned(), None, LlamaConfig()))
         inputs = (state.to(dtype) for state in states)
         outputs.append(lazy_attention(torch.nn.Module(), *inputs, rule, scaling=0.25, softcap=softcap, s_aux=sinks)[0])
     torch.testing.assert_close(outputs[0].float(), outputs[1], atol=2e-3, rtol=2e-3)

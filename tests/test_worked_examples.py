@@ -203,6 +203,8 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
     assert by_mass.placement.fixed == (1, 5)  # all of the score: nothing is dropped
     assert by_mass.budget == (Mass(0.8), Mass(0.6))
     assert Taper(**places, budget="context").policy(config).budget == (Ratio(0.8, "context"), Ratio(0.6, "context"))
+    assert Taper("safe").policy(config).budget == (Mass(0.992),) * 6  # single facts outlive a share of the score
+    assert Taper("safe", budget="context").policy(config).budget == (Ratio(0.992, "context"),) * 6
     # chunks of 1.15, 1.26, 1.02 and 14.4 of 17.83: the best holds four fifths, the second crosses 0.81
     position, score = torch.arange(8)[None], by_mass.scorer(shared()) * 4
     for share, chunks in ((0.8, 1), (0.81, 2), (1.0, 4)):

@@ -138,8 +138,9 @@ class Space:
         if not isinstance(self.method, Taper):
             return self._solved(DEPTHS, [1.0] * len(DEPTHS), {}, speed)
         name = {1.5: "safe", 2.0: "balanced", 3.0: "fast"}[min((1.5, 2.0, 3.0), key=lambda one: abs(one - speed))]
-        depths, keep = PRESETS[name]
-        return self._solved(depths, [-math.log(ratio) for ratio in keep], {}, speed)
+        preset = dict(PRESETS[name])
+        depths, keep = preset.pop("depths"), preset.pop("keep")
+        return self._solved(depths, [-math.log(ratio) for ratio in keep], preset, speed)
 
     def _solved(self, depths: Sequence[float], weights: Sequence[float], others: Shape, speed: float) -> PolicyMethod:
         """The keep ratios ``exp(-weight * x)`` with the ``x`` that this FLOPs ratio takes, by bisection."""

@@ -15,11 +15,12 @@ from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.settings import Count, Number, Odd, Part
 
 DEPTHS = (0.13, 0.27, 0.4, 0.53, 0.67, 0.8)
-# keep ratios by preset, for FLOPs ratios of about 1.5, 2 and 3: the first pruning is the hardest
-PRESETS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "safe": (DEPTHS, (0.79, 0.87, 0.9, 0.92, 0.94, 0.96)),
-    "balanced": (DEPTHS, (0.6, 0.74, 0.78, 0.82, 0.86, 0.92)),
-    "fast": (DEPTHS, (0.25, 0.5, 0.6, 0.7, 0.8, 0.9)),
+# what differs from the defaults, for FLOPs ratios of about 1.5, 2 and 3. A share of the score keeps single facts, which
+# a share of the chunks loses; where much must go, the first pruning is the hardest.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "safe": {"depths": DEPTHS, "keep": (0.992,) * 6, "budget": "mass"},
+    "balanced": {"depths": DEPTHS, "keep": (0.6, 0.74, 0.78, 0.82, 0.86, 0.92)},
+    "fast": {"depths": DEPTHS, "keep": (0.25, 0.5, 0.6, 0.7, 0.8, 0.9)},
 }
 
 
@@ -32,10 +33,11 @@ class Taper(PolicyMethod):
     choice (``revive``): what it brings back has not made any answer closer to the plain model's (docs/taper.md).
 
     Args:
-        preset: depths and keep ratios by name, for a FLOPs ratio of about 1.5, 2 and 3.
+        preset: depths, keep ratios and budget by name, for a FLOPs ratio of about 1.5, 2 and 3.
         depths, keep: shares of the depth after which chunks are dropped, and of what goes on there; over a preset.
         budget: what ``keep`` is a share of: the chunks that ``"entered"`` the pruning layer, those of all the
             ``"context"``, or the score of those that entered, its ``"mass"``, so that a prompt decides how many stay.
+            None: as the preset has it, else ``"entered"``.
         window: newest queries that score.
         heads: how a score is reduced over heads, see ``AttentionScorer``.
         pool: length in tokens of a mean pooling along the text, odd; 1: none.
@@ -51,7 +53,7 @@ class Taper(PolicyMethod):
     preset: Literal["safe", "balanced", "fast"] | None = "balanced"
     depths: tuple[float, ...] | None = None
     keep: tuple[float, ...] | None = None
-    budget: Literal["entered", "context", "mass"] = "entered"
+    budget: Literal["entered", "context", "mass"] | None = None
     window: Count = 32
     heads: Literal["mean", "max", "query_max"] = "mean"
     pool: Odd = 1
@@ -91,9 +93,10 @@ class Taper(PolicyMethod):
     @property
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
-        depths, keep = PRESETS[str(self.preset)] if self.depths is None else (self.depths, self.keep or ())
+        preset = {"depths": self.depths, "keep": self.keep} if self.preset is None else PRESETS[self.preset]
+        budget = self.budget or preset.get("budget", "entered")
         revival = Revival(self.revive, "computed", self.every)
-        return PruningSchedule(None, keep, depths, ratio_of=self.budget, revival=revival)
+        return PruningSchedule(None, preset["keep"] or (), preset["depths"], ratio_of=budget, revival=revival)
 
     @classmethod
     def family_of(cls, params: Mapping[str, Any]) -> str:
