@@ -14,12 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from plain_scores import attention_of_newest, gemfilter_scores, kept_positions, looked_at
 from reference import Reference
-from reference_layers import PlainLayers
 from test_exactness import KINDS, NUM_LAYERS, drawn, exact_model, replay
 from tiny_models import random_prompt
 from tiny_requests import byte_tokenizer
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from lazybench.methods.asl import ASL
 from lazybench.methods.base import Method, PolicyMethod
@@ -174,13 +172,7 @@ def check_rerun(method: Method, kind: str, tokens: int, seed: int, expected: lis
     assert response.work.tokens_of_layer_runs == (tokens,) * probed + (len(expected),) * NUM_LAYERS
 
 
-def that_sees_all(model: PreTrainedModel, layer: int) -> int:
-    """This layer; where it has a window and others don't, the next of those but the last layer, or the latest."""
-    whole = [at for at in range(NUM_LAYERS) if PlainLayers(model).window(at) is None]
-    if not whole or layer in whole:
-        return layer
-    others = [at for at in whole if at < NUM_LAYERS - 1]
-    return next((at for at in others if at > layer), others[-1])
+SEE_ALL = {"sliding window in two layers, biases": (0, 1), "sliding window in every other layer": (1, 3)}
 
 
 @drawn(14)
@@ -188,9 +180,11 @@ def that_sees_all(model: PreTrainedModel, layer: int) -> int:
 def test_gemfilter_runs_again_on_the_best_of_one_layer(
     number: int, keep: float | None, depth: float, pool: int, kind: str, tokens: int, seed: int
 ) -> None:
-    model = exact_model(kind)
-    layer = that_sees_all(model, int(depth * NUM_LAYERS))
-    scores = gemfilter_scores(model, random_prompt(tokens, seed)[0].tolist(), layer, pool)
+    layer = int(depth * NUM_LAYERS)
+    whole = SEE_ALL.get(kind, range(NUM_LAYERS))
+    if layer not in whole:  # it moves on, or back from where only the last layer would follow
+        layer = min((one for one in whole if layer < one < NUM_LAYERS - 1), default=1)
+    scores = gemfilter_scores(exact_model(kind, 0), random_prompt(tokens, seed)[0].tolist(), layer, pool)
     expected = kept_positions(scores, number if keep is None else None, keep)
     assume(expected is not None)
     probed = 0 if len(expected) == tokens else layer

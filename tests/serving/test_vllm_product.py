@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
@@ -30,7 +31,6 @@ pytestmark = pytest.mark.vllm
 TAPER = {"method": "taper", "preset": "fast", "chunk": 4, "first": 4, "last": 4, "window": 8}
 SWITCHES = ("--enforce-eager", "--no-enable-prefix-caching", "--no-enable-chunked-prefill")
 PRUNED = json.dumps({"architectures": ["PrunedLlamaForCausalLM"], "lazybench": TAPER})
-TEXT = "The harbour was rebuilt in 1874. " * 40
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_an_openai_client_gets_pruned_and_plain_answers(server: str, llama: Path
 
     client, model = OpenAI(base_url=f"{server}/v1", api_key="none"), str(llama)
     served = Served(None, AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32).eval())
-    ids = AutoTokenizer.from_pretrained(llama).encode(TEXT)
+    ids = AutoTokenizer.from_pretrained(llama).encode(topics["assignment"])[:761]  # no sentence twice: no near ties
     params = {name: value for name, value in TAPER.items() if name != "method"}
     answers = []
     for name, asked, extra in (("taper", params, {}), ("baseline", {}, {"vllm_xargs": {"lazybench": "plain"}})):

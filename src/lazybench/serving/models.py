@@ -1,11 +1,10 @@
-"""Model classes for vLLM that prune: its own, with hooks. Imported by vLLM, which must be there."""
+"""Model classes for vLLM that prune: its own, with hooks."""
 
 from __future__ import annotations
 
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,6 @@ from lazybench.pruning.scorers import OutputNorm
 from lazybench.serving.passes import Kept, Part, Pass, layers_of
 from lazybench.serving.plans import KEY, Plan, method_of, plan_for
 
-prompts_of: WeakValueDictionary[str, Prompts] = WeakValueDictionary()  # by vLLM's name of an engine
-
 
 class Prompts(LogitsProcessor):
     """Where each request's prompt ends, by its row in the batch; no logit is changed.
@@ -34,9 +31,11 @@ class Prompts(LogitsProcessor):
     processors of logits. A request with ``extra_args={"lazybench": "plain"}`` (over HTTP ``vllm_xargs``) is not pruned.
     """
 
+    newest: Prompts | None = None  # a runner makes it, then loads its model
+
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self.rows: dict[int, tuple[int, bool]] = {}  # prompt tokens, and whether nothing is pruned
-        prompts_of[vllm_config.instance_id] = self
+        Prompts.newest = self
 
     def is_argmax_invariant(self) -> bool:
         return True
@@ -72,6 +71,8 @@ class Pruned(nn.Module):
         self._pass: Pass | None = None  # the one that runs, where it holds a prompt
         self._hooks: list[Any] = []
         self._builder: Any = None
+        assert Prompts.newest is not None, "the engine was configured without lazybench's plugin"
+        self._prompts = Prompts.newest
         self.prune_by(plan_for(method_of(getattr(config, KEY)), config.get_text_config()))
 
     def prune_by(self, plan: Plan | None) -> None:
@@ -116,16 +117,16 @@ class Pruned(nn.Module):
 
     def _begin(self, positions: Tensor) -> Pass | None:
         """The pass that begins; None: a plan that prunes nothing, or a warm-up."""
-        described, prompts = get_forward_context().attn_metadata, prompts_of.get(self.vllm_config.instance_id)
-        if self.plan is None or not self.plan.places or not isinstance(described, dict) or prompts is None:
+        described, rows = get_forward_context().attn_metadata, self._prompts.rows
+        if self.plan is None or not self.plan.places or not isinstance(described, dict) or not rows:
             return None
         of = described[self.model.layers[0].self_attn.attn.layer_name]
         starts, tokens, firsts = of.query_start_loc.tolist(), of.seq_lens.tolist(), of.block_table[:, 0].tolist()
-        if len(prompts.rows) != len(tokens):
-            return None
+        if len(rows) != len(tokens):
+            raise RuntimeError(f"lazybench: a pass over {len(tokens)} requests, and rows of {len(rows)} are known")
         parts = []
         for row, edges in enumerate(pairwise(starts)):
-            prompt, whole = prompts.rows[row]
+            prompt, whole = rows[row]
             parts.append(Part(firsts[row], prompt, tokens[row], edges[1] - edges[0], whole))
         block = self.vllm_config.cache_config.block_size
         return Pass(self.plan, parts, positions[: starts[-1]], of.block_table, block, self.kept)
