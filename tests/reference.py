@@ -99,10 +99,11 @@ class Reference:
             self.selected[-1].append(using)
             self.computed[-1].append(missing)
             self.layers.compute(layer, missing, using)
+            if selects:  # before anything is evicted: the layer's attention had seen all
+                self._score(layer, missing, using)
             if first:
                 self._evict(layer, using)
             if selects:
-                self._score(layer, missing, using)
                 using = self._after(layer, using, new)
         return self.layers.logits(self.computed[-1][-1][-1])
 

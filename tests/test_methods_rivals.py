@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from plain_scores import attention_of_newest, gemfilter_scores, kept_positions, looked_at
 from reference import Reference
-from test_exactness import KINDS, NUM_LAYERS, exact_model, replay
+from test_exactness import KINDS, NUM_LAYERS, drawn, exact_model, replay
 from tiny_models import random_prompt
 from tiny_requests import byte_tokenizer
 from torch import Tensor
@@ -83,12 +83,6 @@ POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
     },
     StaticPruning: {"variant": st.just("continue"), "keep": SHARES, "depth": DEPTHS},
 }  # fmt: skip
-
-
-def drawn(examples: int) -> settings:
-    return settings(
-        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
 
 
 cases = {
