@@ -3,13 +3,14 @@
 # make test  set up and pass every check, but for what needs a Slurm
 # make notebooks   set up and run the notebooks anew; their outputs are stored with them
 # make test-vllm  set up vLLM for CPUs in an environment of its own (.venv-vllm) and check the policies inside it
+# make results   write the published campaign's tables into README and docs, and docs/images/front.png
 # make docs  set up and build the documentation in site/; a broken link fails
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run check test lint test-slurm test-vllm notebooks docs clean
+.PHONY: run check test lint test-slurm test-vllm notebooks results docs clean
 
 run: $(READY)
 	$(BIN)/python run.py $(ARGS)
@@ -48,8 +49,11 @@ $(VENV)-vllm/.ready: requirements-vllm.txt requirements-embedded.txt pyproject.t
 notebooks: $(READY)
 	cd notebooks && ../$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False *.ipynb
 
+results: $(READY)
+	$(BIN)/python -m lazybench.report.published results/published
+
 docs: $(VENV)/.docs-ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet: with it a dead link is no error
 	@echo "site/index.html"
 
 $(VENV)/.docs-ready: $(READY) requirements-docs.txt

@@ -176,13 +176,19 @@ def test_the_citation_is_one() -> None:
     assert text_of(ROOT / "LICENSE").strip().startswith("Apache License")
 
 
-def test_the_site_builds_strictly(tmp_path: Path) -> None:
-    """Broken links, pages without a place and names that the API reference can't find are errors."""
-    mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent))
-    if mkdocs is None:
+@pytest.mark.parametrize("link", [None, "nowhere.md", "index.md#nothing"])
+def test_the_site_builds_unless_a_link_is_dead(tmp_path: Path, link: str | None) -> None:
+    """Broken links, pages without a place and names that the API reference can't find are errors in `make docs`."""
+    if shutil.which("mkdocs", path=str(Path(sys.executable).parent)) is None:
         pytest.skip("mkdocs is not installed; make docs does that")
-    command = [mkdocs, "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stderr
-    reference = text_of(tmp_path / "site/api.html")
-    assert "Which tokens" in reference or "prompt_tokens_computed" in reference
+    built_by = re.search(r"\$\(BIN\)/(mkdocs build [^#\n]*)", text_of(ROOT / "Makefile"))
+    assert built_by is not None
+    for name in ("docs", "src", "mkdocs.yml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    if link is not None:
+        page = tmp_path / "docs/index.md"
+        page.write_text(f"{text_of(page)}\n[dead]({link})\n", encoding="utf-8")
+    command = [str(Path(sys.executable).parent / "mkdocs"), *shlex.split(built_by[1])[1:]]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (built.returncode == 0) == (link is None), built.stderr
+    assert link is not None or "prompt_tokens_computed" in text_of(tmp_path / "site/extend.html")

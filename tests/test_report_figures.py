@@ -83,8 +83,8 @@ def test_figures_5_and_6_are_drawn_by_score_and_by_fidelity(tmp_path: Path) -> N
 def test_every_method_has_one_look_and_no_two_the_same() -> None:
     looks = {name: style.look(name) for name in METHODS}
     assert len(set(looks.values())) == len(looks)
-    assert Method.look not in looks.values()
-    assert style.look("a_method_of_ones_own") == Method.look
+    assert Method.drawn_as not in looks.values()
+    assert style.look("a_method_of_ones_own") == Method.drawn_as
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:
     ]
     (axes,) = tradeoff.settings_figure(pandas.DataFrame(rows).assign(relative_score=1.0)).axes
     named = {text.get_text(): text.get_color() for text in axes.texts}
-    assert named == {"Taper": "#0072B2", "LazyLLM": "#D55E00", "mine": Method.look[0]}
+    assert named == {"Taper": "#0072B2", "LazyLLM": "#D55E00", "mine": Method.drawn_as[0]}
     assert axes.get_yscale() == "log"
     assert "n=1 to 2; bars: 95% interval" in axes.get_title()
     assert list(artefacts.tradeoffs(pandas.DataFrame(rows))) == []  # fewer than ten samples

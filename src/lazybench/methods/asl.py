@@ -126,7 +126,7 @@ class ASL(PolicyMethod):
 
     name: ClassVar[str] = "asl"
     title: ClassVar[str] = "ASL"
-    look: ClassVar[tuple[str, str]] = ("#332288", "X")
+    drawn_as: ClassVar[tuple[str, str]] = ("#332288", "X")
     shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth", "below")
     amount: ClassVar[tuple[str, ...]] = ("keep", "below", "depth")
     settings: ClassVar[Settings] = [

@@ -25,7 +25,7 @@ class Method(Checked, ABC):
     Attributes:
         name: as it is typed, and in records.
         title: as tables and figures show it.
-        look: its colour and marker in every figure (colours of Okabe and Ito, and of Paul Tol).
+        drawn_as: its colour and marker in every figure (colours of Okabe and Ito, and of Paul Tol).
         shown: parameters that a label shows even at their defaults.
         amount: parameters that say how much is kept; settings that differ in nothing else are one curve.
         settings: at which ``experiment=quality`` judges the method, from gentle to harsh, so that its curve encloses
@@ -34,7 +34,7 @@ class Method(Checked, ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    look: ClassVar[tuple[str, str]] = ("#808080", "o")
+    drawn_as: ClassVar[tuple[str, str]] = ("#808080", "o")
     shown: ClassVar[tuple[str, ...]] = ("keep",)
     amount: ClassVar[tuple[str, ...]] = ("keep",)
     settings: ClassVar[Settings] = ()

@@ -19,7 +19,7 @@ class Baseline(Method):
 
     name: ClassVar[str] = "baseline"
     title: ClassVar[str] = "Baseline"
-    look: ClassVar[tuple[str, str]] = ("#000000", "o")
+    drawn_as: ClassVar[tuple[str, str]] = ("#000000", "o")
     shown: ClassVar[tuple[str, ...]] = ()
 
     def run(self, request: Request) -> Response:

@@ -48,7 +48,7 @@ class CLAA(PolicyMethod):
 
     name: ClassVar[str] = "claa"
     title: ClassVar[str] = "CLAA"
-    look: ClassVar[tuple[str, str]] = ("#882255", "<")
+    drawn_as: ClassVar[tuple[str, str]] = ("#882255", "<")
     shown: ClassVar[tuple[str, ...]] = ("keep", "retain", "depth", "layers")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
     settings: ClassVar[Settings] = [

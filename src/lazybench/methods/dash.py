@@ -33,6 +33,7 @@ class DASH(PolicyMethod):
 
     name: ClassVar[str] = "dash"
     title: ClassVar[str] = "DASH"
+    drawn_as: ClassVar[tuple[str, str]] = ("#117733", "^")
     shown: ClassVar[tuple[str, ...]] = ("keep", "depth")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
     settings: ClassVar[Settings] = [{"keep": 0.5}, {"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}]

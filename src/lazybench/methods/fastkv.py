@@ -55,7 +55,7 @@ class FastKV(PolicyMethod):
 
     name: ClassVar[str] = "fastkv"
     title: ClassVar[str] = "FastKV"
-    look: ClassVar[tuple[str, str]] = ("#999933", ">")
+    drawn_as: ClassVar[tuple[str, str]] = ("#999933", ">")
     shown: ClassVar[tuple[str, ...]] = ("propagate", "retain", "depth")
     amount: ClassVar[tuple[str, ...]] = ("propagate", "depth")
     settings: ClassVar[Settings] = [  # no eviction: what the choice of tokens loses, not the cache's

@@ -37,7 +37,7 @@ class GemFilter(RerunMethod):
 
     name: ClassVar[str] = "gemfilter"
     title: ClassVar[str] = "GemFilter"
-    look: ClassVar[tuple[str, str]] = ("#AA4499", "v")
+    drawn_as: ClassVar[tuple[str, str]] = ("#AA4499", "v")
     shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
     settings: ClassVar[Settings] = [

@@ -34,7 +34,7 @@ class H2O(SnapKV):
 
     name: ClassVar[str] = "h2o"
     title: ClassVar[str] = "H2O"
-    look: ClassVar[tuple[str, str]] = ("#117733", "p")
+    drawn_as: ClassVar[tuple[str, str]] = ("#117733", "p")
 
     @property
     def scorer(self) -> pruning.AttentionScorer:

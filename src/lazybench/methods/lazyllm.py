@@ -30,7 +30,7 @@ class LazyLLMMethod(PolicyMethod):
 
     name: ClassVar[str] = "lazyllm"
     title: ClassVar[str] = "LazyLLM"
-    look: ClassVar[tuple[str, str]] = ("#D55E00", "P")
+    drawn_as: ClassVar[tuple[str, str]] = ("#D55E00", "P")
     shown: ClassVar[tuple[str, ...]] = ("depths", "layers", "keep")
     settings: ClassVar[Settings] = [{"pruning": {"keep": [keep] * 3}} for keep in (0.75, 0.5, 0.35, 0.2, 0.1)]
 

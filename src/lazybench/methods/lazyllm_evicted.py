@@ -39,7 +39,7 @@ class LazyLLMEvicted(PolicyMethod):
 
     name: ClassVar[str] = "lazyllm_evicted"
     title: ClassVar[str] = "LazyLLM, evicted"
-    look: ClassVar[tuple[str, str]] = ("#D55E00", "X")
+    drawn_as: ClassVar[tuple[str, str]] = ("#D55E00", "X")
     shown: ClassVar[tuple[str, ...]] = ("retain", "depths", "layers", "keep")
     amount: ClassVar[tuple[str, ...]] = ("retain", "keep")
     settings: ClassVar[Settings] = [

@@ -39,7 +39,7 @@ class Oracle(PolicyMethod):
 
     name: ClassVar[str] = "oracle"
     title: ClassVar[str] = "Oracle"
-    look: ClassVar[tuple[str, str]] = ("#F0E442", "8")
+    drawn_as: ClassVar[tuple[str, str]] = ("#F0E442", "8")
     shown: ClassVar[tuple[str, ...]] = ("keep", "depth")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
     settings: ClassVar[Settings] = [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}]

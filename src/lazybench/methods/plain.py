@@ -25,7 +25,7 @@ class Plain(Method):
 
     name: ClassVar[str] = "plain"
     title: ClassVar[str] = "Plain"
-    look: ClassVar[tuple[str, str]] = ("#777777", "o")
+    drawn_as: ClassVar[tuple[str, str]] = ("#777777", "o")
     shown: ClassVar[tuple[str, ...]] = ("attention",)
     amount: ClassVar[tuple[str, ...]] = ()
 

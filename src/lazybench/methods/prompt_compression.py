@@ -52,7 +52,7 @@ class PromptCompression(Method):
 
     name: ClassVar[str] = "prompt_compression"
     title: ClassVar[str] = "Prompt compression"
-    look: ClassVar[tuple[str, str]] = ("#CC79A7", "D")
+    drawn_as: ClassVar[tuple[str, str]] = ("#CC79A7", "D")
     shown: ClassVar[tuple[str, ...]] = ("unit", "keep", "part")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.7, 0.5, 0.3)]
 

@@ -85,7 +85,7 @@ class PyramidInfer(PolicyMethod):
 
     name: ClassVar[str] = "pyramid_infer"
     title: ClassVar[str] = "PyramidInfer"
-    look: ClassVar[tuple[str, str]] = ("#661100", "d")
+    drawn_as: ClassVar[tuple[str, str]] = ("#661100", "d")
     shown: ClassVar[tuple[str, ...]] = ("keep", "recent")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.9, 0.7, 0.5, 0.25, 0.1)]
 

@@ -42,7 +42,7 @@ class RandomDrop(RerunMethod):
     name: ClassVar[str] = "random_drop"
     title: ClassVar[str] = "Random token drop"
     looks: ClassVar[bool] = False
-    look: ClassVar[tuple[str, str]] = ("#E69F00", "s")
+    drawn_as: ClassVar[tuple[str, str]] = ("#E69F00", "s")
     shown: ClassVar[tuple[str, ...]] = ("keep", "spare_template")
     settings: ClassVar[Settings] = [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)]
 

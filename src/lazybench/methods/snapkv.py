@@ -39,7 +39,7 @@ class SnapKV(PolicyMethod):
 
     name: ClassVar[str] = "snapkv"
     title: ClassVar[str] = "SnapKV"
-    look: ClassVar[tuple[str, str]] = ("#332288", "H")
+    drawn_as: ClassVar[tuple[str, str]] = ("#332288", "H")
     shown: ClassVar[tuple[str, ...]] = ("keep", "tokens")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.2, 0.1)]
 

@@ -47,7 +47,7 @@ class SpecPrefill(PolicyMethod):
 
     name: ClassVar[str] = "spec_prefill"
     title: ClassVar[str] = "SpecPrefill"
-    look: ClassVar[tuple[str, str]] = ("#882255", "D")
+    drawn_as: ClassVar[tuple[str, str]] = ("#882255", "D")
     shown: ClassVar[tuple[str, ...]] = ("keep", "draft")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.3, 0.15)]
 

@@ -42,7 +42,7 @@ class StaticPruning(PolicyMethod):
 
     name: ClassVar[str] = "static_pruning"
     title: ClassVar[str] = "Static token pruning"
-    look: ClassVar[tuple[str, str]] = ("#56B4E9", "^")
+    drawn_as: ClassVar[tuple[str, str]] = ("#56B4E9", "^")
     shown: ClassVar[tuple[str, ...]] = ("variant", "keep", "depth")
     settings: ClassVar[Settings] = [{"variant": "continue", "keep": keep} for keep in (0.7, 0.6, 0.3, 0.1)]
 

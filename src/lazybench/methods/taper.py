@@ -30,7 +30,7 @@ class Taper(PolicyMethod):
     """Chunks are dropped at several layers by the attention of the newest queries; decoding attends to all computed.
 
     Source: this project's own, on the progressive pruning of LazyLLM (arXiv 2407.14057). LazyLLM's Aux Cache is left to
-    choice (``revive``): what it brings back has not made any answer closer to the plain model's (docs/taper.md).
+    choice (``revive``): what it brings back has not made any answer closer to the plain model's (docs/results.md).
 
     Args:
         preset: depths, keep ratios and budget by name, for a FLOPs ratio of about 1.5, 2 and 3.
@@ -68,7 +68,7 @@ class Taper(PolicyMethod):
 
     name: ClassVar[str] = "taper"
     title: ClassVar[str] = "Taper"
-    look: ClassVar[tuple[str, str]] = ("#0072B2", "*")
+    drawn_as: ClassVar[tuple[str, str]] = ("#0072B2", "*")
     shown: ClassVar[tuple[str, ...]] = ("preset",)
     amount: ClassVar[tuple[str, ...]] = ("preset", "keep", "last_share")
     settings: ClassVar[Settings] = [
@@ -93,7 +93,8 @@ class Taper(PolicyMethod):
     @property
     def schedule(self) -> PruningSchedule:
         """Depths, keep ratios and what comes back."""
-        preset = {"depths": self.depths, "keep": self.keep} if self.preset is None else PRESETS[self.preset]
+        given: Mapping[str, Any] = {"depths": self.depths, "keep": self.keep}
+        preset = given if self.preset is None else PRESETS[self.preset]
         budget = self.budget or preset.get("budget", "entered")
         revival = Revival(self.revive, "computed", self.every)
         return PruningSchedule(None, preset["keep"] or (), preset["depths"], ratio_of=budget, revival=revival)

@@ -47,7 +47,7 @@ class UniPrefill(PolicyMethod):
 
     name: ClassVar[str] = "uniprefill"
     title: ClassVar[str] = "UniPrefill"
-    look: ClassVar[tuple[str, str]] = ("#009E73", "s")
+    drawn_as: ClassVar[tuple[str, str]] = ("#009E73", "s")
     shown: ClassVar[tuple[str, ...]] = ("mass",)
     amount: ClassVar[tuple[str, ...]] = ("mass",)
     settings: ClassVar[Settings] = [{"mass": mass} for mass in (0.995, 0.99, 0.9, 0.3)]

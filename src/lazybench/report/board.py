@@ -32,8 +32,8 @@ READING = (
     "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: its inverse.",
     f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
     "Each method at this ratio on its own curve, between two of its settings that are neighbours: linear in the "
-    "logarithm of the ratio. Blank: no two measured settings bracket this ratio (last column), or one of the two "
-    "leaves most prompts whole.",
+    "logarithm of the ratio; a setting within 4% of it stands for it. Blank: neither such a one, nor two that bracket "
+    "this ratio (last column) of which none leaves most prompts whole.",
 )
 MATRIX_READING = (
     "Row over column: the ratio of their KL divergences on the same samples, geometric mean. +: the row is closer to "

@@ -3,7 +3,8 @@
 A curve runs through the settings of one method that differ in how much they keep. Between two of them that are
 neighbours in speed every quantity is linear in the logarithm of the speed, divergences and ratios of times by their
 own logarithm. So nothing between two settings lies outside of what they measured, and beyond the outermost ones there
-is nothing. Which parameters say how much is kept, each method names itself (``Method.amount``).
+is nothing; but a setting stands for a speed within 4% of its own. Which parameters say how much is kept, each
+method names itself (``Method.amount``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Pair = tuple[str, str]  # a method and its family
 TIMES = ("ttft_speedup", "decode_step")
 LOGARITHMIC = ["fidelity_kl", "fidelity_first_kl", "fidelity_later_kl", *TIMES]
 QUANTITIES = [*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio"]
+NEAR = 1.04  # a setting stands for a speed that is no further from its own, by this factor
+FLOOR = 0.05  # a plain model's score below which another's relative to it says nothing
 WHOLE = 1.02  # ratio of FLOPs or memory below which a prompt counts as not pruned
 
 
@@ -39,10 +42,15 @@ class Curve:
     whole: tuple[bool, ...]  # which settings leave most prompts as they are: between them and others is nothing
 
     def at(self, speed: float) -> pandas.DataFrame:
-        """QUANTITIES of each sample that was measured on both sides of this speed; empty outside of the curve."""
+        """QUANTITIES of each sample that was measured on both sides of this speed, or at a setting within 4% of it;
+        empty elsewhere.
+        """
         found = between(self.speeds, speed)
         if found is None or (found[2] and (self.whole[found[0]] or self.whole[found[1]])):
-            return self.settings[0][:0]
+            far, near = min((abs(math.log(known / speed)), place) for place, known in enumerate(self.speeds))
+            if far > math.log(NEAR):
+                return self.settings[0][:0]
+            found = near, near, 0.0
         first, second, share = found
         one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
         mixed = (1 - share) * one + share * other
@@ -140,14 +148,14 @@ def numbers(samples: pandas.DataFrame) -> dict[str, object]:
     """What a table says of a setting's samples, or of a curve's at one speed."""
     scored = samples[samples["score"].notna() & samples["baseline_score"].notna()]
     relative = Estimate(math.nan)
-    if len(scored):
+    if len(scored) and scores(scored["baseline_score"]).value >= FLOOR:
         relative = statistics.relative_score(_tasks(scored["score"]), _tasks(scored["baseline_score"]))
     return {
         "n": len(samples),
         **divergence(samples["fidelity_kl"]).columns("kl"),
         "kl_first": divergence(samples["fidelity_first_kl"]).value,
         "kl_later": divergence(samples["fidelity_later_kl"]).value,
-        **statistics.mean_score(_tasks(samples["fidelity_top1"])).columns("same_token"),
+        **scores(samples["fidelity_top1"]).columns("same_token"),
         **relative.columns("relative_score"),
         **statistics.median_ratio(_tasks(samples["ttft_speedup"])).columns("ttft_speedup"),
         **statistics.median_ratio(_tasks(samples["decode_step"])).columns("decode_step"),
@@ -159,6 +167,11 @@ def divergence(values: pandas.Series) -> Estimate:
     """Geometric mean over samples, in nats; every sample weighs the same."""
     values = values.dropna()
     return statistics.compare_divergences(values, numpy.ones(len(values))).estimate
+
+
+def scores(values: pandas.Series) -> Estimate:
+    """The mean over tasks of scores or shares, 0..1."""
+    return statistics.mean_score(_tasks(values.dropna()))
 
 
 def _tasks(values: pandas.Series) -> list[statistics.Array]:

@@ -46,7 +46,7 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
 
 def look(method: str) -> tuple[str, str]:
     """A method's colour and marker, the same in every figure; grey of one that is not at hand."""
-    return METHODS[method].look if method in METHODS else Method.look
+    return METHODS[method].drawn_as if method in METHODS else Method.drawn_as
 
 
 def points(

@@ -1,0 +1,86 @@
+"""The parts of a campaign: a model on some samples, one file of records each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas
+
+from lazybench.report import statistics
+from lazybench.report.curves import divergence
+from lazybench.report.leaderboard import FLOPS, measured_settings, sections
+from lazybench.report.results import Results, load
+from lazybench.report.statistics import Estimate
+from lazybench.run.record import Record
+
+OURS = "taper"
+MODELS = {
+    "smollm2": "SmolLM2-135M",
+    "qwen_1_5b": "Qwen2.5-Coder-1.5B",
+    "qwen_0_5b": "Qwen2.5-Coder-0.5B",
+    "gemma_270m": "Gemma 3 270M",
+}
+Methods = dict[str, pandas.DataFrame]  # of each method its samples at one ratio
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a campaign: ``smollm2_1500``."""
+
+    name: str
+    results: Results
+
+    @property
+    def title(self) -> str:
+        """``SmolLM2-135M, 1,500 tokens``"""
+        model, _, what = self.name.rpartition("_")
+        return f"{MODELS[model]}, {int(what):,} tokens" if what.isdigit() else MODELS[model]
+
+    @cached_property
+    def settings(self) -> pandas.DataFrame:
+        """See ``measured_settings``."""
+        return measured_settings(self.results)
+
+    def only(self, asks: Callable[[Record], bool]) -> Part:
+        """With these samples alone, a needle's of all lengths as one task's."""
+        records = [
+            replace(record, sample_id=f"{record.sample_id} {(record.details or {}).get('length', '')}")
+            for run in self.results.runs
+            for record in run.records
+            if asks(record)
+        ]
+        return Part(self.name, Results((replace(self.results.runs[0], records=records),)))
+
+    def at(self, ratio: float, matched: str = FLOPS) -> Methods:
+        """Each method's samples at this ratio, the closest to the plain model first; of several curves of a method the
+        one with the most samples, then the closest one.
+        """
+        there = [one.curves for one in sections(self.results, [ratio]) if (one.matched, one.ratio) == (matched, ratio)]
+        found = [(curve.method, curve.at(ratio)) for curve in (there[0] if there else ()) if curve.method != "oracle"]
+        found = sorted((one for one in found if len(one[1])), key=lambda one: (-len(one[1]), kl(one[1]).value))
+        return dict(sorted(dict(reversed(found)).items(), key=lambda one: kl(one[1]).value))
+
+
+def kl(samples: pandas.DataFrame) -> Estimate:
+    """Of the samples' divergences; see ``divergence``."""
+    return divergence(samples["fidelity_kl"])
+
+
+def against(one: pandas.DataFrame, other: pandas.DataFrame) -> Estimate:
+    """The first one's KL over the other's, on the samples that both have."""
+    return statistics.compare_divergences(*one["fidelity_kl"].align(other["fidelity_kl"], join="inner")).estimate
+
+
+def read_parts(folder: Path) -> dict[str, Part]:
+    """Every part of a model that is known, by name."""
+    paths = [path for path in sorted(folder.glob("*.parquet")) if path.stem.rpartition("_")[0] in MODELS]
+    return {path.stem: Part(path.stem, load([path])) for path in paths}
+
+
+def fullest(parts: dict[str, Part], names: tuple[str, ...]) -> Part | None:
+    """Of the parts with these names the one with the most records."""
+    there = [parts[name] for name in names if name in parts]
+    return max(there, key=lambda part: sum(len(run.records) for run in part.results.runs), default=None)

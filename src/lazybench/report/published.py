@@ -1,0 +1,141 @@
+"""``python -m lazybench.report.published FOLDER``: the tables of README and docs, from the files of a campaign.
+
+FOLDER holds one file of records a part, as ``experiments/campaign.py --pack`` writes them. Each table goes between its
+marker, ``<!-- leaderboard -->``, and the next ``<!-- end -->``; the two models' picture to docs/images/front.png. What
+no part measured yet stays as it is, and a need without its measurement has no row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas
+
+from lazybench.errors import UserError, command
+from lazybench.methods import title
+from lazybench.report.curves import FLOOR, scores
+from lazybench.report.figures import front
+from lazybench.report.figures.style import save
+from lazybench.report.frame import settings_label
+from lazybench.report.leaderboard import FLOPS, MATCHED
+from lazybench.report.needs import SIDES, which
+from lazybench.report.parts import OURS, Methods, Part, against, fullest, kl, read_parts
+from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.report.text import format_estimate, formatted, markdown
+from lazybench.run.files import write_atomically
+
+
+def leaderboard(sides: Sequence[Part], speeds: Sequence[float]) -> str:
+    """For each speed a table with the models side by side, and of each model what is decided."""
+    texts = []
+    for speed in speeds:
+        found = {side.title: side.at(speed) for side in sides}
+        columns: dict[str, dict[str, str]] = {}
+        for name, methods in found.items():
+            most = max(map(len, methods.values()), default=0)
+            columns[f"{name} (n={most})"] = {
+                title(method): format_estimate(kl(of), 3) + (f" (n={len(of)})" if len(of) < most else "")
+                for method, of in methods.items()
+            }
+        table = pandas.DataFrame(columns).fillna("")
+        if len(table):
+            heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]"
+            enough = {name: of for name, of in found.items() if len(of) > 1 and len(of.get(OURS, ())) >= LEAST_SAMPLES}
+            told = [decided(name, methods) for name, methods in enough.items()]
+            texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
+    return "\n\n".join(texts)
+
+
+def decided(name: str, methods: Methods) -> str:
+    """A line: against whom our method's interval lies below 1, above it, or across it."""
+    sides: dict[str, list[str]] = {"closer than": [], "further than": [], "undecided against": []}
+    for method, samples in methods.items():
+        ratio = against(methods[OURS], samples)
+        side = "undecided against" if not ratio.excludes(1) else "closer than" if ratio.high < 1 else "further than"
+        if method != OURS:
+            sides[side].append(f"{title(method)} {format_estimate(ratio, 2)}")
+    said = "; ".join(f"{side} {', '.join(rivals)}" for side, rivals in sides.items() if rivals)
+    return f"- **{name}**: {title(OURS)} (its KL over theirs, same samples) is {said}."
+
+
+def scored(part: Part) -> str:
+    """A model's scores of whole answers at each speed; none where the plain model's is at the floor."""
+    plain = part.results.samples.query("method == 'baseline'").set_index(["task", "sample_id"])["score"]
+    if scores(plain).value < FLOOR:
+        return f"{part.title}: the plain model scores {100 * scores(plain).value:.1f}, so no score is shown."
+    columns = {
+        f"{speed:g}x": {
+            title(method): format_estimate(scores(of["score"]), 1, 100) for method, of in part.at(speed).items()
+        }
+        for speed in MATCHED[FLOPS]
+    }
+    table = pandas.DataFrame(columns).fillna("").reset_index(names="method")
+    said = format_estimate(scores(plain), 1, 100)
+    return f"{part.title}; the plain model scores {said}, n={len(plain)}:\n\n{markdown(table)}"
+
+
+def timed(part: Part) -> str:
+    """A model's latency, setting by setting."""
+    rows = part.results.summary.query("level == 'task'")
+    columns = {"TTFT speedup": "ttft_speedup", "FLOPs ratio": "flops_ratio", "decoding step x": "decode_step_ratio"}
+    table = pandas.DataFrame({"method": rows["method"].map(title)})
+    table["settings"] = [settings_label(*key) for key in zip(rows["method"], rows["params"], strict=True)]
+    for heading, name in {**columns, "overall": "generation_speedup"}.items():
+        table[heading] = formatted(rows, name, 2)
+    return f"{part.title}, n={rows['n'].max()}:\n\n{markdown(table)}"
+
+
+def fill(page: Path, tables: dict[str, str]) -> str:
+    """The page with each table between its marker and the next end.
+
+    Raises:
+        UserError: a marker is missing.
+    """
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    for name, table in tables.items():
+        before, marker, rest = text.partition(f"<!-- {name} -->\n")
+        old, end, after = rest.partition("<!-- end -->")
+        if not end or "<!--" in old:
+            raise UserError(f"{page} lacks <!-- {name} --> or its <!-- end -->: put both where the table belongs")
+        text = f"{before}{marker}\n{table.strip()}\n\n{end}{after}"
+    return text
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) not in (1, 2):
+        raise UserError("FOLDER [ROOT] are wanted: that of a campaign's files, and that of README.md")
+    folder, root = Path(given[0]), Path(given[1] if given[1:] else ".")
+    parts = read_parts(folder)
+    sides = [part for names in SIDES if (part := fullest(parts, names))]
+    if not sides:
+        raise UserError(f"{folder} has none of {', '.join(name for names in SIDES for name in names)} (.parquet)")
+    both = {
+        what: "\n\n".join(map(table, [part for name, part in parts.items() if name.endswith(f"_{what}")]))
+        for what, table in (("scores", scored), ("latency", timed))
+    }
+    table = which(parts)
+    pages = {
+        "README.md": {"leaderboard": leaderboard(sides, (2.0,)), "which": table},
+        "docs/results.md": {"leaderboard": leaderboard(sides, MATCHED[FLOPS]), **both},
+        "docs/which_one.md": {"which": table},
+    }
+    for name, tables in pages.items():
+        pages[name] = {marker: text for marker, text in tables.items() if text}
+    texts = {root / name: fill(root / name, tables) for name, tables in pages.items()}
+    for path, text in texts.items():
+        write_atomically(path, text.encode())
+    shown = [(part.title, part.settings) for part in sides if part.settings["n"].max() >= LEAST_SAMPLES]
+    if shown:
+        (root / "docs" / "images").mkdir(exist_ok=True)
+        save(front.draw(shown), root / "docs" / "images" / "front.png")
+    print(f"written: {', '.join(map(str, texts))}" + ", docs/images/front.png" * bool(shown))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What ``make results`` writes: tables between markers, each number against the records it stands for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pytest
+from synthetic_results import write_run
+
+from lazybench.report.curves import Curve, curves_of, judged, numbers
+from lazybench.report.published import main
+from lazybench.report.results import load
+from lazybench.run.campaign import pack
+from lazybench.run.record import Record
+
+PAGES = {"README.md": ("leaderboard", "which"), "docs/results.md": ("leaderboard",), "docs/which_one.md": ("which",)}
+SETTINGS = {"taper": 1.0, "lazyllm": 2.0, "random_drop": 1.0}  # KL over the sample's hardness
+HARD = numpy.random.default_rng(5).lognormal(-3, 1, 12)
+NOISE = numpy.tile([0.6, 2.0], 6)  # undecided
+
+
+def records(model: str = "made-up", score: float = 0.8, ratio: float = 2.05) -> list[Record]:
+    """Twelve samples, one setting of each method at one FLOPs ratio."""
+    found = []
+    for place, hard in enumerate(HARD):
+        task = ("qasper", "musique")[place % 2]
+        category = ("single_doc_qa", "multi_doc_qa")[place % 2]
+        plain = Record(model, task, category, "baseline", {}, str(place), 0, 1000, output_tokens=4, score=score)
+        found.append(replace(plain, flops_ratio=1.0, kv_bytes_end=1000, aux_bytes_end=0, fidelity_kl=0.0))
+        for method, times in SETTINGS.items():
+            kl = hard * (NOISE[place] if method == "random_drop" else times)
+            params = {"pruning": {"keep": [0.5] * 3}} if method == "lazyllm" else {"keep": 0.5}
+            params = {} if method == "taper" else params
+            one = replace(plain, method=method, params=params, flops_ratio=ratio, fidelity_kl=kl, fidelity_first_kl=kl)
+            found.append(replace(one, kv_bytes_end=900, aux_bytes_end=0, fidelity_top1=0.5, score=score / 2))
+    return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Two models' parts, and pages with markers."""
+    for part in ("smollm2_1500", "qwen_1_5b_800"):
+        write_run(tmp_path / part, records(part))
+        pack([tmp_path / part], tmp_path / f"{part}.parquet")
+    (tmp_path / "docs").mkdir()
+    for page, names in PAGES.items():
+        markers = "".join(f"<!-- {name} -->\nold\n<!-- end -->\nkept\n" for name in names)
+        (tmp_path / page).write_text(f"before\n{markers}<!-- scores -->\nof before\n<!-- end -->\n")
+    return tmp_path
+
+
+def test_tables_stand_between_their_markers_with_the_records_numbers(site: Path) -> None:
+    assert main([str(site), str(site)]) == 0
+    text = {page: (site / page).read_text() for page in PAGES}
+    for page, names in PAGES.items():
+        assert "\nold\n" not in text[page]
+        assert text[page].count("kept") == len(names)
+        assert "of before" in text[page]  # no part measured it
+    for cell in (f"{math.exp(numpy.log(HARD).mean()):.3f} [", "SmolLM2-135M, 1,500 tokens (n=12)", "tokens (n=12) |"):
+        assert cell in text["README.md"]
+    assert text["README.md"].count("is closer than LazyLLM 0.50 [0.50, 0.50]; undecided against Random token drop") == 2
+    assert "FLOPs ratio of 1.5x" not in text["docs/results.md"]  # no setting is near it
+    which = text["docs/which_one.md"]
+    assert "| a long document and a question | Taper" in which
+    assert "2.05x, KL" in which
+    assert "`python run.py 'methods=[baseline,{method: taper}]'`" in which
+    for absent in ("code", "needle", "window", "memory"):  # not measured, or not that much saved
+        assert absent not in which
+    assert (site / "docs" / "images" / "front.png").stat().st_size > 10_000
+    assert main([str(site), str(site)]) == 0
+    assert text == {page: (site / page).read_text() for page in PAGES}
+
+
+@pytest.mark.parametrize("lost", ["<!-- which -->", "<!-- end -->"])
+def test_without_a_marker_nothing_is_written(site: Path, lost: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = site / "docs" / "which_one.md"
+    page.write_text(page.read_text().replace(lost, "", 1))
+    before = (site / "README.md").read_text()
+    assert main([str(site), str(site)]) == 2
+    assert "which_one.md lacks <!-- which -->" in capsys.readouterr().err
+    assert (site / "README.md").read_text() == before
+    assert main([str(site / "docs"), str(site)]) == 2
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize(("ratio", "stands"), [(1.93, True), (2.07, True), (1.91, False), (2.09, False)])
+def test_a_lone_setting_stands_for_a_speed_within_4_percent(tmp_path: Path, ratio: float, stands: bool) -> None:
+    write_run(tmp_path / "run", records(ratio=ratio))
+    ((_, settings),) = judged(load([tmp_path]).samples)
+    curves: list[Curve] = curves_of(settings, "flops_ratio")
+    assert [len(curve.at(2.0)) for curve in curves] == [12 * stands] * len(SETTINGS)
+
+
+@pytest.mark.parametrize(("plain", "shown"), [(0.04, False), (0.06, True)])
+def test_beside_a_plain_model_at_the_floor_no_score_is_shown(tmp_path: Path, plain: float, shown: bool) -> None:
+    write_run(tmp_path / "run", records(score=plain))
+    ((_, settings),) = judged(load([tmp_path]).samples)
+    assert [math.isfinite(numbers(one.samples)["relative_score"]) for one in settings] == [shown] * 3  # type: ignore[arg-type]
