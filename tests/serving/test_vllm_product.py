@@ -21,7 +21,7 @@ from conftest import RunPy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lazybench import methods
-from lazybench.report.__main__ import build
+from lazybench.report.__main__ import main as report
 from lazybench.serving.plans import OFF, overrides
 
 from .conftest import Served
@@ -142,7 +142,7 @@ def test_the_harness_measures_the_same_methods_on_vllm(llama: Path, tmp_path: Pa
             assert one[name] == plain[name], (key, name)
         assert one["ttft_s"] > 0
     assert "on vLLM" in (tmp_path / "vllm" / "table.md").read_text()
-    build([tmp_path / "hf", tmp_path / "vllm"], out=tmp_path / "both")
+    assert report([str(tmp_path / "hf"), str(tmp_path / "vllm"), "--out", str(tmp_path / "both")]) == 0
     with (tmp_path / "both" / "summary.csv").open(encoding="utf-8", newline="") as file:
         rows = {(row["model"], row["method"]) for row in csv.DictReader(file)}
     assert {(f"tiny-llama{engine}", "taper") for engine in ("", " on vLLM")} <= rows
