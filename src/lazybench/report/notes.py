@@ -42,7 +42,8 @@ def headline(summary: pandas.DataFrame) -> str:
         if pruned[column].notna().any():
             best = pruned.iloc[[int((sign * pruned[column]).argmax())]]
             (key,) = zip(best["method"], best["params"], strict=True)
-            said.append(f"{names[key]} has {what}: {formatted(best, column, digits)[0]}")
+            at = "" if column == speed else f" at {best[speed].iloc[0]:.2f}x"
+            said.append(f"{names[key]} has {what}: {formatted(best, column, digits)[0]}{at}")
     return f"{'; '.join(said)} (n={n})."
 
 
