@@ -101,7 +101,9 @@ def test_the_file_says_what_was_found_and_how(calibrated: Path) -> None:
     assert str(calibrated.parent) not in calibrated.read_text()
     for name, preset in held["presets"].items():
         assert preset["flops_ratio"] == pytest.approx(float(name.removesuffix("x")), rel=0.03)
-        assert preset["standing"]["flops_ratio"] == pytest.approx(preset["flops_ratio"], rel=0.03)
+        # a share of the score, as `safe` keeps, is met on the prompts of the search; others have another ratio
+        near = 0.1 if preset["standing"]["params"].get("budget") == "mass" else 0.03
+        assert preset["standing"]["flops_ratio"] == pytest.approx(preset["flops_ratio"], rel=near)
         assert preset["kl_over_standing"] == pytest.approx(preset["kl"] / preset["standing"]["kl"], rel=0.01)
 
 

@@ -26,9 +26,10 @@ def write_run_report(folder: Path) -> None:
     results = Results((replace(run, finished=True, config={**run.config, "shard": "0/1"}),))
     results.write_summary(run.path)
     settings, summary = measured_settings(results), with_setting(results.summary)
+    figures = []
     if len(settings):
-        figure = tradeoff.settings_figure(settings, names=short_names(category_rows(summary)))
-    else:  # without fidelity: by score, category by category
-        figure = tradeoff.draw(summary, next(iter(tradeoff.qualities(summary)), "fidelity_top1"))
-    shown = write_figures([("tradeoff", TRADEOFF, figure)], run.path, ("png",))
+        figures.append(tradeoff.settings_figure(settings, names=short_names(category_rows(summary))))
+    elif len(summary):  # without fidelity: by score, category by category
+        figures.append(tradeoff.draw(summary, next(iter(tradeoff.qualities(summary)), "fidelity_top1")))
+    shown = write_figures([("tradeoff", TRADEOFF, figure) for figure in figures], run.path, ("png",))
     write_page(run.path / "index.html", results, shown)
