@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -111,7 +111,9 @@ def ends(
         tokens: how many positions there are.
         padding: left padding of each row; None: none.
     """
-    newest = last if isinstance(last, int) else position.new_tensor(last)[:, None]
+    newest: Any = last
+    if not isinstance(last, int):  # one number where it can be: a tensor made on the host is one more wait
+        newest = last[0] if len(set(last)) == 1 else position.new_tensor(last)[:, None]
     always = position >= tokens - newest
     if first:
         start = 0 if padding is None else torch.tensor(padding, device=position.device)[:, None]
