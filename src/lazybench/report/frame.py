@@ -23,7 +23,7 @@ NUMBERS = [
     *("prompt_tokens", "output_tokens", "prompt_tokens_computed", "flops_ratio", "truncated_from"),
     *("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 ]
-LAUNCHES = ["prefill_launches", "prefill_waits", "step_launches", "step_waits", "revived_tokens_per_step"]
+REVIVED = "revived_tokens_per_step"  # of a record's details
 VALUES = [*TIMES, *PEAKS, *NUMBERS]
 
 
@@ -43,13 +43,13 @@ def records_frame(
             *(record.model, settings[run].get(record.category, "") if settings else "", record.task, record.category),
             *(record.method, record.setting, run, seeds[run] if seeds else 0, record.sample_id),
             *(record.error is not None, *(getattr(record, name) for name in VALUES)),
-            *((record.details or {}).get(name) for name in LAUNCHES),
+            (record.details or {}).get(REVIVED),
         )
         for run, records in enumerate(runs)
         for record in records
     ]
-    frame = pandas.DataFrame(rows, columns=[*ROW, "run", "seed", "sample_id", "failed", *VALUES, *LAUNCHES])
-    return frame.astype({"failed": bool, **dict.fromkeys([*VALUES, *LAUNCHES], float)})
+    frame = pandas.DataFrame(rows, columns=[*ROW, "run", "seed", "sample_id", "failed", *VALUES, REVIVED])
+    return frame.astype({"failed": bool, **dict.fromkeys([*VALUES, REVIVED], float)})
 
 
 def by_sample(records: pandas.DataFrame) -> pandas.DataFrame:

@@ -9,7 +9,7 @@ import numpy
 import pandas
 
 from lazybench.report import statistics
-from lazybench.report.frame import LAUNCHES, ROW, by_sample
+from lazybench.report.frame import REVIVED, ROW, by_sample
 from lazybench.report.paper import CATEGORY_TITLES
 
 # name -> numerator and denominator of a ratio that is taken sample by sample: its median
@@ -21,7 +21,7 @@ RATIOS = {
     "added_memory_ratio": ("added_memory_bytes", "baseline_added_memory_bytes"),
 }
 MEANS = (
-    *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens", *LAUNCHES),
+    *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens", REVIVED),
     *("added_memory_bytes", "kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 )
 COUNTS = {"n": "prompt_tokens", "n_paired": "baseline_prompt_tokens", "truncated": "truncated_from"}
