@@ -27,7 +27,8 @@ from typing import Any
 
 from lazybench.errors import command
 from lazybench.models import ModelSpec
-from lazybench.models.loading import checkpoint_of, shape_of
+from lazybench.models.checkpoint import checkpoint_of
+from lazybench.models.loading import shape_of
 from lazybench.serving.plans import method_of, overrides
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lazybench.models import ModelSpec
-from lazybench.models.loading import checkpoint_of
+from lazybench.models.checkpoint import checkpoint_of
 
 from .conftest import Served, serve
 from .test_vllm_equality import SETTINGS

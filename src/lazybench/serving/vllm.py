@@ -10,7 +10,8 @@ from transformers import AutoConfig
 
 from lazybench import methods
 from lazybench.models import ModelSpec
-from lazybench.models.loading import NO_CODE, checkpoint_of
+from lazybench.models.checkpoint import checkpoint_of
+from lazybench.models.loading import NO_CODE
 from lazybench.serving.plans import OFF, check_vllm, overrides, plan_for
 
 
