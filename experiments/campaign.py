@@ -1,4 +1,4 @@
-"""The campaign: all that results/published holds, measured by one commit.
+"""The campaign: what results/published is made of, measured anew by one commit.
 
 python experiments/campaign.py --forecast                       hours first
 python experiments/campaign.py limit=1                          the whole way, one sample of each dataset
