@@ -28,11 +28,21 @@ import yaml
 
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import composed
-from lazybench.errors import UserError, command, unknown_name
+from lazybench.errors import UserError, command, shown, unknown_name
 from lazybench.models import ModelSpec
+from lazybench.pruning.settings import Count, typed
 from lazybench.tasks import DataSettings
 
 SETTINGS = Path(__file__).with_suffix(".yaml")
+TYPES: Mapping[str, Any] = {  # of the keys whose values are the user's
+    **dict.fromkeys(("parts", "speeds"), tuple[str, ...]),
+    **dict.fromkeys(("models", "drafts", "run"), Mapping[str, Any]),
+    "methods": tuple[str, ...] | None,
+    "limit": Count | None,
+    "shards": Count,
+    "out": str,
+    "rate": float | None,
+}
 
 
 @dataclass(frozen=True)
@@ -55,14 +65,17 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     """campaign.yaml with what the command line says over it.
 
     Raises:
-        UserError: an unknown key.
+        UserError: an unknown key, a value of another type.
     """
     settings: dict[str, Any] = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals:
             raise UserError(f"{argument!r} is no KEY=VALUE; the keys stand in {SETTINGS.name}")
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{key}={text} can't be read ({shown(error)}); quote it as in {SETTINGS.name}") from error
         if key.startswith("hydra/"):
             settings["launcher"] = argument
             continue
@@ -80,8 +93,14 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
         else:
             _known(node, head, "key")
             node[head] = value
+    for name, hint in TYPES.items():
+        typed(hint, settings[name], name)
     for name in settings["parts"]:
-        _known(settings["part"], name, "part")
+        typed(Count | None, _known(settings["part"], name, "part")["limit"], f"part.{name}.limit")
+    measured = dict.fromkeys(speed for at_speed in settings["settings"].values() for speed in at_speed)
+    for speed in settings["speeds"]:
+        if speed not in measured:
+            raise unknown_name("speed of the campaign", str(speed), map(str, measured))
     for name, path in settings["models"].items():
         settings["models"][name] = path or os.environ.get(f"LAZYBENCH_{name.upper()}")
     return settings

@@ -50,6 +50,21 @@ def test_what_is_not_given_is_named_and_keys_are_checked() -> None:
             campaign.read([wrong])
 
 
+WRONG = ("speeds=2", "speeds=[7]", "part.smollm2_1500.limit=x", "shards=0", "models=3", "out=[", "rate=fast", "limit=0")
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "parts=smollm2_1500", "methods=taper"])
+def test_a_value_of_another_type_is_one_line(wrong: str) -> None:
+    with pytest.raises(UserError) as refused:
+        campaign.read([wrong])
+    assert "\n" not in str(refused.value)
+    assert wrong.partition("=")[0].removesuffix("s") in str(refused.value)
+
+
+def test_a_speed_is_a_number_however_it_is_written() -> None:
+    assert campaign.plan(campaign.read(["speeds=[2.0]"]))[0]
+
+
 @pytest.mark.parametrize("shard", ["0/1", "1/2"])
 def test_a_run_takes_a_sample_of_every_dataset_in_turn(shard: str) -> None:
     overrides = ["task.datasets=[needle,stdlib_retrieval]", "limit=4", f"shard={shard}"]
