@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 from gguf_files import Writing, write_gguf
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tiny_models import tiny_model
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.models.gguf import quantization_of
+from lazybench.models.gguf_file import GGUFFile
+from lazybench.models.gguf_tokenizer import gguf_tokenizer
 
+TEXT = Path(gguf.__file__).with_name("gguf_reader.py").read_text(encoding="utf-8")  # long enough to train on
 PROMPT = torch.randint(3, 250, (1, 60), generator=torch.Generator().manual_seed(1))
 
 
@@ -144,6 +149,39 @@ def test_llama3s_splitting_keeps_known_words_whole_and_begins_with_bos(tmp_path:
     assert other(" qz the").tokens() == ["Ġ", "q", "z", "Ġthe"]
     no_bos = write_gguf(tmp_path / "d.gguf", llama(), pre="llama-bpe", lacks=["tokenizer.ggml.bos_token_id"])
     assert "tokenizer.ggml.bos_token_id" in refused(no_bos)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_is_read_as_its_own_library_reads_it(prefix: bool, tmp_path: Path) -> None:
+    trained = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.split("\n")), model_writer=trained, model_type="bpe", vocab_size=420,
+        byte_fallback=True, add_dummy_prefix=prefix, remove_extra_whitespaces=False, normalization_rule_name="identity",
+        user_defined_symbols=[] if prefix else ["\u2581\u2581", "<b>"], minloglevel=2,
+    )  # fmt: skip
+    theirs = SentencePieceProcessor(model_proto=trained.getvalue())
+    ids = range(theirs.get_piece_size())
+    texts = [theirs.id_to_piece(index).replace("\u2581\u2581", "  ") for index in ids]  # as converters write these
+    types = [
+        2 if theirs.is_unknown(i) else 3 if theirs.is_control(i) else 6 if theirs.is_byte(i)
+        else 4 if texts[i] in ("  ", "<b>") else 1 for i in ids
+    ]  # fmt: skip
+
+    def written(writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list(texts)
+        writer.add_token_scores([theirs.get_score(index) for index in ids])
+        writer.add_token_types(types)
+        writer.add_unk_token_id(theirs.unk_id())
+        writer.add_bos_token_id(theirs.bos_id())
+        writer.add_eos_token_id(theirs.eos_id())
+        writer.add_add_space_prefix(prefix)
+
+    ours = gguf_tokenizer(GGUFFile(write_gguf(tmp_path / "a.gguf", llama(), metadata=written)))
+    for text in (*TEXT.split("\n"), "a    b  ", " x", "  x", "<b>bold</b>", "two\nlines", "日本 🙂", "\x01\t."):
+        assert ours(text).input_ids == [theirs.bos_id(), *theirs.encode(text)], text
+        assert ours.decode(ours(text).input_ids, skip_special_tokens=True) == text
 
 
 def test_the_end_of_a_turn_ends_a_generation(tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import generate_merges
 
 from lazybench.errors import UserError
 from lazybench.models.gguf_file import GGUFFile
 
 CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF format
+SPACE = "\u2581"  # SentencePiece's
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -57,27 +59,25 @@ def gguf_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         UserError: something is missing, or a kind of tokenizer whose splitting is not known exactly.
     """
     kind, splitting = file.get("tokenizer.ggml.model"), file.get("tokenizer.ggml.pre")
-    if kind != "gpt2" or splitting not in PRE_TOKENIZERS:
+    sentencepiece = (kind, splitting) == ("llama", "default")
+    if not sentencepiece and (kind != "gpt2" or splitting not in PRE_TOKENIZERS):
         raise UserError(
-            f"{file.path.name} has a tokenizer of kind {kind}/{splitting}; known exactly are gpt2 with "
-            f"{', '.join(PRE_TOKENIZERS)}. Give model.path a checkpoint folder with its own tokenizer instead"
+            f"{file.path.name} has a tokenizer of kind {kind}/{splitting}; known exactly are llama/default, and gpt2 "
+            f"with {', '.join(PRE_TOKENIZERS)}. Give model.path a checkpoint folder with its own tokenizer instead"
         )
     for flag in ("add_eos_token", "add_sep_token"):
         if file.get(f"tokenizer.ggml.{flag}"):
             raise UserError(f"{file.path.name} ends every prompt ({flag}=true), so no answer can follow it")
-    known = PRE_TOKENIZERS[splitting]
+    known = PreTokenizer(_bytes, add_bos=True) if sentencepiece else PRE_TOKENIZERS[splitting]
     texts, types = file.need("tokenizer.ggml.tokens"), file.need("tokenizer.ggml.token_type")
-    merges = [tuple(merge.split(" ")) for merge in file.need("tokenizer.ggml.merges")]
     vocabulary = {text: index for index, text in enumerate(texts)}
     if len(vocabulary) != len(texts) or len(types) != len(texts):
         raise UserError(f"{file.path.name} is a broken GGUF file: it has tokens twice, or not a type for each")
-    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, ignore_merges=known.ignore_merges))
-    tokenizer.pre_tokenizer = known.make()
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer = _sentencepiece(file, vocabulary) if sentencepiece else _byte_level(file, vocabulary, known)
     for wanted, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [text for text, type_ in zip(texts, types, strict=True) if type_ == wanted]
-        tokens = [AddedToken(text, normalized=False, special=special) for text in added]
+        spaced = isinstance(tokenizer.normalizer, normalizers.Replace) and not special  # Gemma's runs of spaces
+        tokens = [AddedToken(text, normalized=spaced, special=special) for text in added]
         (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(tokens)
     add_bos = bool(file.get("tokenizer.ggml.add_bos_token", known.add_bos))
     needed = {"eos", "bos"} if add_bos else {"eos"}
@@ -101,3 +101,28 @@ def gguf_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         model_max_length=file.need(f"{file.architecture}.context_length"),
         **special_tokens,
     )
+
+
+def _byte_level(file: GGUFFile, vocabulary: dict[str, int], known: PreTokenizer) -> Tokenizer:
+    merges = [tuple(merge.split(" ")) for merge in file.need("tokenizer.ggml.merges")]
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, ignore_merges=known.ignore_merges))
+    tokenizer.pre_tokenizer = known.make()
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tokenizer
+
+
+def _sentencepiece(file: GGUFFile, vocabulary: dict[str, int]) -> Tokenizer:
+    """Byte pairs of SentencePiece: the pair whose joint token has the highest score is merged first."""
+    scores = dict(zip(vocabulary, file.need("tokenizer.ggml.scores"), strict=True))
+    unknown = list(vocabulary)[file.need("tokenizer.ggml.unknown_token_id")]
+    merges = generate_merges(vocabulary, scores)
+    tokenizer = Tokenizer(BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    spaces = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if file.get("tokenizer.ggml.add_space_prefix", True):  # as llama.cpp: at the start, and behind added tokens
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+        tokenizer.decoder = decoders.Sequence([*spaces, decoders.Strip(" ", left=1)])
+    else:
+        tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+        tokenizer.decoder = decoders.Sequence(spaces)
+    return tokenizer
