@@ -161,7 +161,11 @@ def _carry_rope(file: GGUFFile, config: PretrainedConfig) -> None:
         scaling = {"rope_type": "longrope", "short_factor": each, "long_factor": each, "attention_factor": 1.0}
         scaling |= {"factor": 1.0, "original_max_position_embeddings": config.max_position_embeddings}
     if scaling:
-        config.rope_parameters = {**(getattr(config, "rope_parameters", None) or {}), **scaling}
+        every = getattr(config, "rope_parameters", None) or {}
+        if "full_attention" in every:  # by kind of layer: those with a window have theirs to themselves
+            config.rope_parameters = {**every, "full_attention": {**every["full_attention"], **scaling}}
+        else:
+            config.rope_parameters = {**every, **scaling}
 
 
 def _check_metadata(file: GGUFFile, config: PretrainedConfig) -> None:
@@ -178,6 +182,7 @@ def _check_metadata(file: GGUFFile, config: PretrainedConfig) -> None:
         file.need(f"{file.architecture}.{key}")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)
     anyway = {
         "rope.dimension_count": int(head_dim * rope.get("partial_rotary_factor", 1)),
         "rope.freq_base": rope.get("rope_theta"),
