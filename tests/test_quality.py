@@ -15,7 +15,7 @@ from lazybench.cli.choices import run_config
 from lazybench.cli.groups import composed
 from lazybench.methods import METHODS, quality_methods
 from lazybench.report.__main__ import main as report
-from lazybench.report.of_run import write_run_report
+from lazybench.report.page import write_run_report
 from lazybench.report.results import load
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_records
@@ -139,5 +139,5 @@ def test_one_command_judges_in_two_processes_and_builds_a_leaderboard(tiny_check
     done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     board = tmp_path / "results" / "artefacts" / "quality-smoke"
-    assert {"leaderboard.md", "leaderboard.html"} <= {f.name for f in board.iterdir()}  # no figure of two samples
+    assert {"leaderboard.md", "front.png"} == {f.name for f in board.iterdir()}
     assert len(list((tmp_path / "results" / "runs").glob("*/done"))) == 2

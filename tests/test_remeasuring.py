@@ -14,7 +14,7 @@ from lazybench.errors import UserError
 from lazybench.methods import METHODS as METHODS_KNOWN
 from lazybench.methods import build
 from lazybench.report.checks import method_of
-from lazybench.report.of_run import write_run_report
+from lazybench.report.page import write_run_report
 from lazybench.report.remeasuring import COLUMNS, remeasured
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
-from synthetic_results import made_up_records, pruned, write_results, write_run
+from synthetic_results import FIGURE6, METHODS, made_up_records, pruned, write_run
 
-from lazybench.methods import METHODS, Method
+from lazybench.methods import METHODS as KNOWN
+from lazybench.methods import Method
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report import artefacts
 from lazybench.report.figures import fig2, fig6, fig7, style, tradeoff
@@ -70,18 +71,24 @@ def test_an_interval_without_an_upper_bound_runs_off_the_panel() -> None:
         for record in made_up_records(samples=12, methods=[("baseline", {}), ("random_drop", {"keep": 0.7})])
         if record.task == "qasper"
     ]
-    (panel,) = (axes for axes in tradeoff.draw(summarise(records), "relative_score").axes if axes.collections)
+    (panel,) = (axes for axes in tradeoff.figure5(summarise(records), "relative_score").axes if axes.collections)
     tops = [path.vertices[:, 1].max() for bars in panel.collections for path in bars.get_paths() if len(path.vertices)]
     assert max(tops) > panel.get_ylim()[1] > 120  # the point itself stands at 120%
 
 
-def test_figures_5_and_6_are_drawn_by_score_and_by_fidelity(tmp_path: Path) -> None:
-    names = [name for name, _, _ in artefacts.build_figures(load([write_results(tmp_path)]), ("fig5", "fig6"))]
-    assert sorted(names) == ["fig5", "fig5_fidelity", "fig6", "fig6_fidelity"]
+@pytest.mark.parametrize(("scored", "label"), [(True, "score"), (False, "same token as baseline (%)")])
+def test_figures_5_and_6_are_drawn_by_score_or_without_one_by_fidelity(
+    scored: bool, label: str, tmp_path: Path
+) -> None:
+    records = made_up_records(2, methods=[*METHODS, *FIGURE6])
+    write_run(tmp_path / "run", records if scored else [replace(record, score=None) for record in records])
+    drawn = {name: figure for name, _, figure in artefacts.build_figures(load([tmp_path]), ("fig5", "fig6"))}
+    assert sorted(drawn) == ["fig5", "fig6"]
+    assert all(figure.axes[0].get_ylabel().startswith(label) for figure in drawn.values())
 
 
 def test_every_method_has_one_look_and_no_two_the_same() -> None:
-    looks = {name: style.look(name) for name in METHODS}
+    looks = {name: style.look(name) for name in KNOWN}
     assert len(set(looks.values())) == len(looks)
     assert Method.drawn_as not in looks.values()
     assert style.look("a_method_of_ones_own") == Method.drawn_as
@@ -100,15 +107,11 @@ def test_settings_that_no_version_reads_are_left_out(pruning: object, tmp_path: 
     results = load([tmp_path])
     rows = fig6.one_layer_rows(results.summary, {}, "score")
     assert rows["layer"].dropna().tolist() == [0.5]
-    assert [name for name, _, _ in artefacts.build_figures(results, ("fig6", "fig7"))] == [
-        "fig6",
-        "fig6_fidelity",
-        "fig7",
-    ]
+    assert [name for name, _, _ in artefacts.build_figures(results, ("fig6", "fig7"))] == ["fig6", "fig7"]
 
 
 def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:
-    about = {"model": "made-up", "family": "", "ttft_speedup_low": 1.0, "ttft_speedup_high": 3.0, "kl_low": 0.01}
+    about = {"model": "made-up", "ttft_speedup_low": 1.0, "ttft_speedup_high": 3.0, "kl_low": 0.01}
     rows = [
         {
             **about,
@@ -122,12 +125,11 @@ def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:
         for name in ("taper", "lazyllm", "mine")
         for n in (1, 2)
     ]
-    (axes,) = tradeoff.settings_figure(pandas.DataFrame(rows).assign(relative_score=1.0)).axes
+    (axes,) = tradeoff.settings_figure(pandas.DataFrame(rows)).axes
     named = {text.get_text(): text.get_color() for text in axes.texts}
     assert named == {"Taper": "#0072B2", "LazyLLM": "#D55E00", "mine": Method.drawn_as[0]}
     assert axes.get_yscale() == "log"
     assert "n=1 to 2; bars: 95% interval" in axes.get_title()
-    assert list(artefacts.tradeoffs(pandas.DataFrame(rows))) == []  # fewer than ten samples
 
 
 def test_figures_6_and_7_need_no_clock(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_figures_6_and_7_need_no_clock(tmp_path: Path) -> None:
     ]
     write_run(tmp_path / "run", untimed)
     names = [name for name, _, _ in artefacts.build_figures(load([tmp_path]), ("fig1", "fig5", "fig6", "fig7"))]
-    assert names == ["fig6", "fig6_fidelity", "fig7"]
+    assert names == ["fig6", "fig7"]
 
 
 def test_the_attentions_layers_count_from_0() -> None:
@@ -147,16 +149,15 @@ def test_the_attentions_layers_count_from_0() -> None:
 
 
 def test_figure_5_names_what_it_draws_beside_its_panels() -> None:
-    for samples, bars in ((12, True), (2, False)):
+    for samples in (12, 2):
         records = [record for record in made_up_records(samples) if record.task == "qasper"]
-        figure = tradeoff.draw(summarise(records), "relative_score")
+        figure = tradeoff.figure5(summarise(records), "relative_score")
         (axes,) = figure.axes
         texts = {text.get_text(): text for text in axes.texts}
-        assert {"Baseline", "LazyLLM", "Random token drop", "1", "2"} <= set(texts)
+        assert {"Baseline", "LazyLLM", "Random token drop"} <= set(texts)
         heights = sorted(text.xyann[1] for name, text in texts.items() if len(name) > 2)  # shares of the panel's
         assert min(above - below for below, above in pairwise(heights)) > 0.05  # none over another
-        assert ("bars: 95% interval" in axes.get_title()) == bars
-        assert ("demonstration, n=2" in axes.get_title()) == (not bars)
+        assert f"(n={samples})" in axes.get_title()
 
 
 def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,9 +114,7 @@ def test_nothing_is_extrapolated_and_that_is_said(tmp_path: Path) -> None:
     text = (where / "leaderboard.md").read_text(encoding="utf-8")
     assert "at a FLOPs ratio of 3x there is no number: no two measured settings of a method bracket it." in text
     assert "**made-up at a FLOPs ratio of 3x**" not in text
-    assert {file.name for file in where.iterdir()} == {
-        *("leaderboard.md", "leaderboard.html", "front.png", "front_memory.png")
-    }
+    assert {file.name for file in where.iterdir()} == {"leaderboard.md", "front.png"}
 
 
 def test_one_setting_of_each_method_has_a_table_of_settings_and_no_comparison_at_a_speed(tmp_path: Path) -> None:
@@ -241,56 +236,4 @@ def test_methods_at_equal_memory(tmp_path: Path) -> None:
 def test_methods_that_say_nothing_of_their_caches_have_no_memory(tmp_path: Path) -> None:
     silent = [replace(record, kv_bytes_end=None, aux_bytes_end=None) for record in judged(4)]
     where = board(tmp_path, silent)
-    assert "front_memory.png" not in {file.name for file in where.iterdir()}
     assert "memory %" not in (where / "leaderboard.md").read_text(encoding="utf-8")
-
-
-NODE = shutil.which("node")
-# as much of a browser's table as the script asks for
-STAND_IN = """
-const cell = (text) => ({ textContent: text });
-const body = { rows: ROWS.map((cells) => ({ cells: cells.map(cell) })), append(...rows) { this.rows = rows; } };
-const heads = ROWS[0].map(() => ({
-  attributes: {}, handlers: {}, parentNode: null, closest: () => ({ tBodies: [body] }),
-  addEventListener(name, handler) { this.handlers[name] = handler; },
-  getAttribute(name) { return this.attributes[name]; }, removeAttribute(name) { delete this.attributes[name]; },
-  setAttribute(name, value) { this.attributes[name] = value; },
-}));
-for (const head of heads) head.parentNode = { children: heads };
-const document = { querySelectorAll: () => heads, getElementById: () => ({ addEventListener() {} }) };
-"""
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return (board(tmp_path_factory.mktemp("page"), judged()) / "leaderboard.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.skipif(NODE is None, reason="runs the page's script with node")
-@pytest.mark.parametrize(
-    ("column", "clicks", "order"), [(0, 1, "abcd"), (0, 2, "dcba"), (1, 1, "cbad"), (1, 2, "abcd")]
-)
-def test_a_pages_table_sorts_by_numbers_and_words(page: str, column: int, clicks: int, order: str) -> None:
-    script = page.rpartition("<script>")[2].partition("</script>")[0].replace('"use strict";', "")
-    rows = [["b", "2.5 [1, 9]"], ["d", ""], ["a", "10"], ["c", "0.3"]]
-    show = "console.log(body.rows.map((row) => row.cells[0].textContent).join(''));"
-    program = f"const ROWS = {json.dumps(rows)};{STAND_IN}{script}{f'heads[{column}].handlers.click();' * clicks}{show}"
-    done = subprocess.run([str(NODE), "-e", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == order
-
-
-@pytest.mark.skipif(NODE is None, reason="runs the page's script with node")
-def test_a_search_leaves_the_rows_that_hold_every_word(page: str) -> None:
-    assert 'id="search"' in page
-    script = page.rpartition("<script>")[2].partition("</script>")[0]
-    program = """
-const rows = ["LazyLLM, 0.3", "LazyLLM never revived", "GemFilter"].map((name) => ({ textContent: name }));
-const box = { addEventListener(name, handler) { this[name] = handler; } };
-const document = { getElementById: () => box, querySelectorAll: (what) => (what === "th" ? [] : rows) };
-"""
-    shown = "console.log(rows.map((row) => (row.hidden ? '-' : '+')).join(''));"
-    for typed, expected in (("lazy NEVER", "-+-"), ("", "+++"), ("gem", "--+")):
-        act = f"box.input({{ target: {{ value: {json.dumps(typed)} }} }});{shown}"
-        code = [str(NODE), "-e", program + script.replace('"use strict";', "") + act]
-        done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=True)
-        assert done.stdout.strip() == expected

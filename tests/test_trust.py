@@ -215,33 +215,16 @@ def test_a_task_of_the_runs_own_code_is_said_to_be_unchecked(
     assert "its task's code was named on the command line of the run" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("scoring", "allowed"),
-    [
-        ({"metric_list": [{"metric": "exact_match", "aggregation": "mean"}]}, True),
-        ({"metric_list": [{"metric": "exact_match", "aggregation": "mean"}], "unsafe_code": True}, False),
-        (
-            {
-                "metric_list": [{"metric": "score", "aggregation": "mean"}],
-                "process_results": lambda _, found: {"score": eval(found[0])},
-            },
-            False,
-        ),
-    ],
-)
-def test_a_prediction_is_never_run_as_a_program(scoring: dict[str, Any], allowed: bool) -> None:
-    """Some of lm-eval's scorers do that; only those that compare texts are asked."""
+def test_a_prediction_is_never_run_as_a_program() -> None:
+    """Some of lm-eval's scorers do that, and which ones no setting says for certain: none is asked."""
     config = {
         "task": "own_sums", "test_split": "test", "output_type": "generate_until", "doc_to_text": "{{question}}",
-        "doc_to_target": "{{answer}}", **scoring,
+        "doc_to_target": "{{answer}}", "process_results": lambda _, found: {"score": eval(found[0])},
         "custom_dataset": lambda **_: {"test": Dataset.from_list([{"question": "1 + 1?", "answer": "2"}])},
+        "metric_list": [{"metric": "score", "aggregation": "mean"}],
     }  # fmt: skip
-    task = LmEvalTask("lm_eval/own_sums", DataSettings(), ConfigurableTask(config=config), ())
-    if allowed:
-        check_scorer(task)
-        return
     with pytest.raises(UserError, match="might run a prediction"):
-        check_scorer(task)
+        check_scorer(LmEvalTask("lm_eval/own_sums", DataSettings(), ConfigurableTask(config=config), ()))
 
 
 def test_a_task_that_runs_predictions_is_refused_when_running(tmp_path: Path) -> None:
@@ -309,9 +292,9 @@ def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Pat
     for path in pages:
         page = path.read_text()
         assert "1337" not in page
-        assert page.count("<script") == page.count("</script>") == 1
+        assert "<script" not in page
         assert "<b>" not in page
-    assert [path.name for path in pages] == ["leaderboard.html", "index.html", "index.html"]
+    assert [path.name for path in pages] == ["index.html", "index.html"]
 
 
 def test_what_a_folder_holds_does_not_steer_the_terminal(

@@ -175,7 +175,7 @@ def _start(checked: RunConfig, sweep: bool) -> int:
         failed = json.loads((checked.out / "done").read_text(encoding="utf-8"))["failed"]
         again = f"its {failed} failed samples are tried again" if failed else "only what a higher limit adds is new"
         print(f"{checked.out} is finished, nothing is measured twice: {again}; tag=NAME measures anew", flush=True)
-    from lazybench.report.of_run import write_run_report
+    from lazybench.report.page import write_run_report
     from lazybench.run.runner import run
 
     return run(checked, write_run_report, show=not sweep)

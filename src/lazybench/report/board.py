@@ -1,6 +1,6 @@
 """``python -m lazybench leaderboard FOLDER...``: methods at matched FLOPs ratios and memory, and pairwise comparisons.
 
-Writes leaderboard.md, one HTML page whose tables sort, and front.png for each model.
+Writes leaderboard.md, and front.png with a panel for each model.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas
 
 from lazybench.errors import UserError, command
-from lazybench.report.artefacts import add_options, prepare, tradeoffs, write_figures
+from lazybench.report.artefacts import add_options, made
+from lazybench.report.figures.style import save
+from lazybench.report.figures.tradeoff import settings_figure
 from lazybench.report.leaderboard import MEMORY, Section, measured_settings, readable, sections
-from lazybench.report.page import render
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.text import markdown
@@ -42,10 +43,8 @@ MATRIX_READING = (
 )
 
 
-def write_leaderboard(
-    results: Results, out: Path, command: str, speeds: Sequence[float] | None = None, formats: Sequence[str] = ("png",)
-) -> None:
-    """Write leaderboard.md, leaderboard.html and front.png (one for each model).
+def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequence[float] | None = None) -> None:
+    """Write leaderboard.md and front.png.
 
     Raises:
         UserError: no record has a divergence.
@@ -64,27 +63,15 @@ def write_leaderboard(
     ]
     shown += [(f"{model}: every setting", readable(rows)) for model, rows in settings.groupby("model", sort=False)]
     matrices = [(section.title, pairs) for section in found if len(pairs := section.matrix())]
-    built, notes = f"Built by `{command}`", [*READING, *_notes(found, tables), *results.notes]
     text = [
-        f"{built}\n",
+        f"Built by `{command}`\n",
         *(f"**{title}**\n\n{markdown(table)}" for title, table in shown),
-        "  \n".join(notes) + "\n",
+        "  \n".join([*READING, *_notes(found, tables), *results.notes]) + "\n",
         *([f"Pairwise comparisons. {MATRIX_READING}\n"] if matrices else []),
         *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
     ]
     write_atomically(out / "leaderboard.md", "\n".join(text).encode())
-    fronts = [*tradeoffs(settings, "front", "flops_ratio"), *tradeoffs(settings, "front_memory", "memory_ratio")]
-    render(
-        out / "leaderboard.html",
-        "leaderboard.html",
-        title="Leaderboard",
-        command=built,
-        tables=shown,
-        notes=notes,
-        matrices=matrices,
-        figures=write_figures(fronts, out, formats),
-        matrix_reading=MATRIX_READING,
-    )
+    save(settings_figure(settings), out / "front.png")
 
 
 @command
@@ -95,12 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser, "leaderboard")
     parser.add_argument("--speeds", default="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
     options = parser.parse_args(given)
-    results = load(options.folders, options.where, options.exclude, options.by)
-    out, formats = prepare(options.out, options.folders, "leaderboard", options.formats)
-    typed = f"python -m lazybench leaderboard {shlex.join(given)}"
-    write_leaderboard(results, out, typed, _ratios(options.speeds), formats)
+    results = load(options.folders, options.where, options.exclude)
+    out = made(options.out, options.folders, "leaderboard")
+    write_leaderboard(results, out, f"python -m lazybench leaderboard {shlex.join(given)}", _ratios(options.speeds))
     print((out / "leaderboard.md").read_text(encoding="utf-8"))
-    print(f"table, page and figure: {out}")
+    print(f"table and figure: {out}")
     return 0
 
 

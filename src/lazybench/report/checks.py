@@ -1,4 +1,4 @@
-"""What of a run folder can be computed again without measuring: records, scores, columns that follow, the summary.
+"""What of a run folder can be computed again without measuring: records, scores, columns that follow from others.
 
 Whatever the folder says is data: see ``data_at_hand``.
 """
@@ -8,24 +8,20 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import pandas
-
 from lazybench.errors import UserError
+from lazybench.methods import Method
 from lazybench.methods import build as build_method
 from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.settings import build
 from lazybench.report.data_at_hand import check_scorer, measured_task
-from lazybench.report.frame import records_frame
-from lazybench.report.summary import summarise
 from lazybench.run.files import without_folders
 from lazybench.run.reading import Run
 from lazybench.run.record import Record
@@ -36,6 +32,7 @@ TOLERANCE = 1e-6  # relative; another version of a library may round the last di
 OF_THE_MACHINE = ("order", "ttft_s", "generation_s", "overhead_s", "peak_memory_bytes", "added_memory_bytes")
 NAMES = ("model", "task", "category", "method", "params", "commit", "sample_id", "repeat", "error")
 EXACT = {"fidelity_top1": 1.0, "fidelity_kl": 0.0, "fidelity_first_top1": 1.0, "fidelity_first_kl": 0.0}
+Key = tuple[str, str]  # a method, and its parameters as a text
 
 
 @dataclass
@@ -56,13 +53,21 @@ class Check:
 
 
 def check_records(run: Run, data_root: Path | None = None) -> dict[str, Check]:
-    """Look for ``records`` that were left out, and compute every ``score`` again.
+    """Look for ``records`` that were left out or that are not of this run, and compute every ``score`` again.
 
     Expected is a record of every sample of the data, method and repeat that the configuration asks for. Where the
     data is not at hand, the samples that any method has stand for it.
     """
     failed = sum(record.error is not None for record in run.records)
     records, scores = Check(f"there, {failed} of them failed" if failed else "there"), Check()
+    try:
+        asked = {_key(made.name, made.params): made for made in map(method_of, run.config.get("methods") or ())}
+        noted = (run.provenance.get("model") or {}).get("quantization")
+        model = build(ModelSpec, run.config["model"], "model").display_name(noted, run.config.get("engine", "hf"))
+        _look_for_others(run, model, asked, records)
+    except UserError as error:
+        asked = {}
+        records.not_checked.append(f"not checked: of what they are: {error}")
     for name in run.config["task"]["datasets"]:
         of_task = [record for record in run.records if record.task == name]
         if any(record.score is not None for record in of_task):  # else a run without scores, or of random weights
@@ -85,58 +90,60 @@ def check_records(run: Run, data_root: Path | None = None) -> dict[str, Check]:
                 _score_again(run, task, of_task, scores)
             except UserError as error:
                 scores.not_checked.append(f"not checked: {name}: {error}")
-        look_for(name, samples, of_task, run.config, records)
+        _look_for_lacking(name, samples, of_task, asked, run.config.get("repeats") or 1, records)
     return {"records": records, "score": scores}
 
 
-def check_names(run: Run) -> dict[str, Check]:
-    """What each record says that it is, against what was asked: its model, its method with its parameters, its code.
+def _look_for_others(run: Run, model: str, asked: dict[Key, Method], check: Check) -> None:
+    """Name the records of another model, method or code than the configuration and the provenance say.
 
     Which of the methods that were asked for a record is of, only measuring it anew would tell.
     """
-    noted, resumed = run.provenance.get("model") or {}, run.provenance.get("resumed")
-    engine = run.config.get("engine", "hf")
-    commits = [run.provenance, *(resumed if isinstance(resumed, list) else ())]
-    asked = [node for node in run.config.get("methods") or () if isinstance(node, dict)]
-
-    def method(name: str, params: dict[str, Any]) -> tuple[str, str]:
-        return name, json.dumps(without_folders(params), sort_keys=True)
-
-    known: dict[str, tuple[Callable[[], set[Any]], Callable[[Record], Any]]] = {
-        "model": (
-            lambda: {build(ModelSpec, run.config["model"], "model").display_name(noted.get("quantization"), engine)},
-            lambda record: record.model,
-        ),
-        "method": (
-            lambda: {method(made.name, made.params) for made in map(method_of, asked)},
-            lambda record: method(record.method, record.params),
-        ),
-        "commit": (
-            lambda: {None, *(str(facts.get("commit")) for facts in commits if isinstance(facts, dict))},
-            lambda record: record.commit,
-        ),
-    }
-    checks = {}
-    for name, (allowed, of) in known.items():
-        checks[name] = check = Check("as the run's configuration and provenance say", expected=len(run.records))
-        try:
-            if not (values := allowed()):
-                raise UserError(f"the configuration names no {name}")
-        except UserError as error:
-            check.not_checked.append(f"not checked: {error}")
-            continue
-        check.compared = len(run.records)
-        others = [record for record in run.records if of(record) not in values]
-        check.different += [f"{where(record)}: {name} {of(record)}, which is not of this run" for record in others]
-    return checks
+    resumed = run.provenance.get("resumed")
+    facts = [run.provenance, *(resumed if isinstance(resumed, list) else ())]
+    commits = {None, *(str(one.get("commit")) for one in facts if isinstance(one, dict))}
+    for record in run.records:
+        for what, is_so in (
+            (f"model {record.model}", record.model == model),
+            (f"method {record.method} {record.label}", _key(record.method, record.params) in asked),
+            (f"commit {record.commit}", record.commit in commits),
+        ):
+            if not is_so:
+                check.different.append(f"{where(record)}: {what.strip()}, which is not of this run")
 
 
-def method_of(node: dict[str, Any]) -> Any:
-    """A registered method with its parameters as plain data; nothing is imported for it.
+def _look_for_lacking(
+    name: str, samples: list[str], records: list[Record], asked: dict[Key, Method], repeats: int, check: Check
+) -> None:
+    """Name what is missing: of every method and repeat that was asked for, a record of every sample."""
+    seen: dict[Key, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for record in records:
+        seen[_key(record.method, record.params)][record.repeat].add(record.sample_id)
+    for key in asked or seen:
+        method = f"{key[0]} {asked[key].label}".strip() if key in asked else key[0]
+        most = max(repeats, asked[key].repeats if key in asked else 1)
+        check.expected += most * len(samples)
+        there = sum(len(found & set(samples)) for repeat, found in seen[key].items() if repeat < most)
+        check.compared += there
+        for repeat in [place for place in range(min(most, len(seen[key]) + 1)) if there < most * len(samples)]:
+            lacking = [sample for sample in samples if sample not in seen[key][repeat]]
+            check.different += [f"{name} {method} repeat {repeat}: no record of sample {one}" for one in lacking]
+        for repeat, found in seen[key].items():
+            others = found if repeat >= most else found - set(samples)
+            check.different += [f"{name} {method} repeat {repeat} sample {one}: none such was asked" for one in others]
+
+
+def _key(method: str, params: dict[str, Any]) -> Key:
+    return method, json.dumps(without_folders(params), sort_keys=True)
+
+
+def method_of(entry: Any) -> Method:
+    """A registered method with its parameters as plain data, or by its name; nothing is imported for it.
 
     Raises:
         UserError: no such method or parameter, or a value that is not allowed.
     """
+    node = entry if isinstance(entry, dict) else {"method": entry}
     return build_method(str(node.get("method")), {name: value for name, value in node.items() if name != "method"})
 
 
@@ -170,80 +177,20 @@ def _following(record: Record, cost: LayerCost | None) -> Iterator[tuple[str, An
         yield "decode_step_s", (record.generation_s - record.ttft_s) / max(1, record.output_tokens - 1)
     if record.method == "baseline" and record.fidelity_top1 is not None:
         yield from EXACT.items()
-    if by_step := record.prompt_tokens_computed_by_step:
-        yield "prompt_tokens_computed_by_stage", by_step[-1]
     if cost is None or not record.tokens_of_layer_runs:
         return
     runs, mlp = record.tokens_of_layer_runs, record.mlp_tokens_of_layer_runs or None
-    tokens = record.prompt_tokens
     try:
-        plain, computed = cost.flops([tokens] * cost.layers), sum(runs) / (tokens * cost.layers)
+        plain = cost.flops([record.prompt_tokens] * cost.layers)
         yield "flops_ratio", plain / (cost.flops(runs, mlp) + record.other_flops)
     except (ArithmeticError, TypeError, ValueError):  # counts that no run has: no tokens, other layers
         yield "flops_ratio", math.nan
-        return
-    came_back = by_step and by_step[0] != by_step[-1]
-    # the model itself as the draft: its layer runs are listed nowhere
-    read_twice = (record.prompt_tokens_computed or 0.0) > 1 and record.other_flops
-    if not came_back and not read_twice:
-        yield "prompt_tokens_computed", computed
 
 
 def where(record: Record) -> str:
     """A record in words."""
     named = " ".join(f"{record.task} {record.method} {record.label}".split())
     return f"{named} sample {record.sample_id} repeat {record.repeat}"
-
-
-def check_summary(run: Run) -> dict[str, Check]:
-    """Build the summary anew from the records and compare it with the folder's, cell by cell; a campaign has none.
-
-    Raises:
-        UserError: the folder has no summary.csv.
-    """
-    path = run.path / "summary.csv"
-    if not run.path.is_dir() or not run.records:  # that none is there, the records' own check says
-        return {}
-    if not path.is_file():
-        raise UserError(f"{path.parent} holds no summary.csv; run its command again to write it")
-    anew = pandas.read_csv(StringIO(summarise(records_frame([run.records])).to_csv(index=False)))  # as CSV rounds it
-    check = Check("cells computed again from samples.jsonl", expected=anew.size)
-    try:
-        stored = pandas.read_csv(path)
-        if list(stored) != list(anew) or len(stored) != len(anew):
-            raise ValueError(f"it has {stored.shape} rows and columns, {anew.shape} anew; columns {list(anew)}")
-    except ValueError as error:
-        check.different.append(f"it cannot be compared: {' '.join(str(error).split())}")
-        return {"summary.csv": check}
-    for row, (old, new) in enumerate(zip(stored.to_dict("records"), anew.to_dict("records"), strict=True), 1):
-        named = " ".join(str(new[name]) for name in ("category", "task", "method", "params"))
-        for column in anew:
-            check.compare(f"row {row} ({named}) {column}", old[column], new[column])
-    return {"summary.csv": check}
-
-
-def look_for(name: str, samples: list[str], records: list[Record], config: dict[str, Any], check: Check) -> None:
-    """Name what is missing: of every method and repeat that was asked for, a record of every sample."""
-    seen: dict[tuple[str, str], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for record in records:
-        seen[record.method, record.setting][record.repeat].add(record.sample_id)
-    words = {(record.method, record.setting): f"{record.method} {record.label}".strip() for record in records}
-    asked, least = config.get("methods") or [], config.get("repeats") or 1
-    if samples and len(seen) < len(asked):  # a shard may have none of a short dataset
-        found = ", ".join(words.values()) or "none"
-        check.different.append(f"{name}: {len(asked)} methods were asked for, records are of {len(seen)}: {found}")
-        check.expected += (len(asked) - len(seen)) * len(samples) * least
-    for key, repeats in seen.items():
-        place = f"{name} {words[key]}"
-        if len(repeats) < least:
-            check.expected += (least - len(repeats)) * len(samples)
-            check.different.append(f"{place}: {least} repeats were asked for, records are of {len(repeats)}")
-        for repeat in {*range(len(repeats)), *repeats}:
-            here = repeats.get(repeat, set())
-            check.expected += len(samples)
-            check.compared += len(here & set(samples))
-            check.different += [f"{place} repeat {repeat}: no record of sample {s}" for s in samples if s not in here]
-            check.different += [f"{place} sample {s}: the data has no such sample" for s in here - set(samples)]
 
 
 def _score_again(run: Run, task: Task, records: list[Record], check: Check) -> None:

@@ -6,12 +6,10 @@ Columns that name a row (``ROW``), a record's times and numbers, ``run`` (its nu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import pandas
 
-from lazybench.methods import label
 from lazybench.run.record import Record
 
 ROW = ["model", "setting", "task", "category", "method", "params"]
@@ -82,11 +80,6 @@ def superseded(records: pandas.DataFrame) -> dict[tuple[int, int], int]:
     rows = rows[rows["method"] != "baseline"].assign(newest=_newest(rows))
     counts = rows[rows["run"] != rows["newest"]].groupby(["run", "newest"]).size()
     return dict(counts.items())  # type: ignore[arg-type]
-
-
-def settings_label(method: str, params: str) -> str:
-    """A method's parameters, JSON as a record's ``setting`` has them, in a few words for people."""
-    return label(method, json.loads(params)) if params else ""
 
 
 def _together(rows: pandas.DataFrame, more: Sequence[str] = ()) -> pandas.DataFrame:

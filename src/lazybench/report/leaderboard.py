@@ -16,10 +16,9 @@ import pandas
 from lazybench.methods import title
 from lazybench.report import statistics
 from lazybench.report.curves import Curve, curves_of, judged, numbers
-from lazybench.report.frame import settings_label
 from lazybench.report.results import Results
 from lazybench.report.statistics import CONFIDENCE, Estimate
-from lazybench.report.text import formatted, number
+from lazybench.report.text import formatted, number, settings_label
 
 FLOPS, MEMORY = "FLOPs ratio", "memory ratio"
 MATCHED = {FLOPS: (1.5, 2.0, 3.0), MEMORY: (1.25, 1.5, 2.0, 4.0)}

@@ -1,4 +1,4 @@
-"""What a table must say in words: what comes first, how to read it, what makes its numbers less certain."""
+"""What a table must say in words: how to read it, what makes its numbers less certain."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pandas
 
 from lazybench.report.frame import superseded
-from lazybench.report.names import category_rows, short_names, task_title, timed
 from lazybench.report.statistics import LEAST_SAMPLES
-from lazybench.report.text import formatted
+from lazybench.report.summary import category_rows
+from lazybench.report.text import task_title
 from lazybench.run.reading import Run, missing_shards
 
 READING = {  # by the column that it explains
@@ -23,38 +23,11 @@ READING = {  # by the column that it explains
 }
 
 
-def headline(summary: pandas.DataFrame) -> str:
-    """A page's first sentence: who is fastest and who stays closest to the baseline, where enough samples say so."""
-    rows = category_rows(summary)
-    n, names = rows["n"].max(), short_names(rows)
-    tables = len(rows[["model", "category", "task", "setting"]].drop_duplicates())
-    pruned = rows[~rows["method"].isin(["baseline", "plain"])].reset_index(drop=True)
-    if tables > 1 or pruned.empty:
-        return f"{tables} tables, {len(names)} methods with their settings, up to {n} samples in a row."
-    if n < LEAST_SAMPLES:
-        return f"A demonstration: {n} samples are too few for a claim."
-    speed = "ttft_speedup" if timed(pruned) else "flops_ratio"
-    said = []
-    for column, what, digits, sign in (
-        (speed, f"the highest {speed.replace('_', ' ').replace('ttft', 'TTFT').replace('flops', 'FLOPs')}", 2, 1),
-        ("fidelity_kl_median", "the lowest KL divergence from the baseline (median, nats)", 3, -1),
-    ):
-        if pruned[column].notna().any():
-            best = pruned.iloc[[int((sign * pruned[column]).argmax())]]
-            (key,) = zip(best["method"], best["params"], strict=True)
-            at = "" if column == speed else f" at {best[speed].iloc[0]:.2f}x"
-            said.append(f"{names[key]} has {what}: {formatted(best, column, digits)[0]}{at}")
-    return f"{'; '.join(said)} (n={n})."
-
-
-def reading(summary: pandas.DataFrame) -> str:
-    """How to read the columns that the summary fills."""
-    return " ".join(told for name, told in READING.items() if name in summary and summary[name].notna().any())
-
-
-def row_notes(summary: pandas.DataFrame) -> list[str]:
-    """What single rows need said: the engine's own gain, truncated and failed samples."""
-    notes = []
+def summary_notes(summary: pandas.DataFrame) -> list[str]:
+    """How to read the columns that the summary fills; the engine's own gain, truncated and failed samples."""
+    notes = [" ".join(told for name, told in READING.items() if name in summary and summary[name].notna().any())]
+    if summary["n"].max() < LEAST_SAMPLES:
+        notes.append(f"A demonstration: {summary['n'].max()} samples are too few for a claim.")
     for _, row in category_rows(summary).iterrows():
         whole = row["method"] == "lazyllm" and row["prompt_tokens_computed"] == row["flops_ratio"] == 1
         if whole and row["ttft_speedup"] > 1:

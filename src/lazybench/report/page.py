@@ -1,35 +1,62 @@
-"""One HTML page: the first sentence, the table, the figure, wins and losses; it needs no network and runs nothing."""
+"""One HTML page: tables, notes, figure, answers, provenance; it needs no network and runs nothing."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas
 from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
 from yaml import safe_dump
 
-from lazybench.errors import UserError
 from lazybench.methods import title
 from lazybench.report import paper, tables
-from lazybench.report.data_at_hand import measured_task, offline
-from lazybench.report.names import category_rows, label_lines, method_title, short_names
-from lazybench.report.notes import headline, machine, reading, row_notes
+from lazybench.report.figures import tradeoff
+from lazybench.report.figures.style import save
+from lazybench.report.leaderboard import measured_settings
+from lazybench.report.notes import machine, summary_notes
 from lazybench.report.results import Results
+from lazybench.report.summary import category_rows, with_setting
+from lazybench.report.text import label_lines, method_title, short_names
 from lazybench.run.files import without_folders, write_atomically
-from lazybench.run.reading import Run
+from lazybench.run.reading import Run, read_run
 from lazybench.run.record import Record
-from lazybench.tasks.base import Sample
 
-HEAD_CHARACTERS = 600  # of a prompt: its first and its last, where the question stands
-PREDICTION_CHARACTERS = 600
-SAMPLES_SHOWN = 100  # those that a method won or lost first
+SETTINGS_CAPTION = "A point is a setting, a line joins a method's. KL divergence: geometric mean over samples."
+ANSWER_CHARACTERS = 600
+SAMPLES_SHOWN = 100  # those first whose scores differ
 NAMED = 3  # models or tasks in a title; more are counted
-RIGHT = 0.5  # a score from which on an answer is shown as right
 ENVIRONMENT = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
+
+
+def write_run_report(folder: Path) -> None:
+    """Write ``summary.csv``, ``table.md``, ``tradeoff.png`` and ``index.html`` beside a run's samples.jsonl, each
+    atomically.
+
+    Raises:
+        UserError: the folder is no run folder.
+    """
+    run = read_run(Path(folder))
+    # written before the marker of its end, and for one shard alone: neither is a fault of this table
+    results = Results((replace(run, finished=True, config={**run.config, "shard": "0/1"}),))
+    results.write_summary(run.path)
+    if figure := settings_figure(results):
+        save(figure, run.path / "tradeoff.png")
+    write_page(run.path / "index.html", results, [("tradeoff", SETTINGS_CAPTION)] if figure else ())
+
+
+def settings_figure(results: Results) -> Figure | None:
+    """Every setting's quality over its speed: KL, where no KL was measured the score; None of nothing."""
+    if len(settings := measured_settings(results)):
+        return tradeoff.settings_figure(settings)
+    if (summary := with_setting(results.summary)).empty:
+        return None
+    return tradeoff.figure5(summary, tradeoff.measured(summary, ("relative_score",)) or "fidelity_top1")
 
 
 def write_page(
@@ -37,42 +64,28 @@ def write_page(
     results: Results,
     figures: Sequence[tuple[str, str]] = (),
     shown: Iterable[tuple[str, pandas.DataFrame]] = (),
-    texts: bool = True,
-    data_root: Path | None = None,
 ) -> None:
     """Write the page.
 
     Args:
         figures: name and caption of each; NAME.png lies beside the page.
         shown: caption and table of each that stands there too.
-        texts: show prompt heads and answers where the data is at hand; predictions always stand.
-        data_root: folder of LongBench-schema JSONL files; None: where the run read them.
     """
     summary = results.summary
     names = short_names(category_rows(summary)) if len(summary) else {}
-    samples, counts = _samples(results, texts, data_root)
-    render(
-        path,
-        "page.html",
+    samples = _samples(results)
+    text = ENVIRONMENT.get_template("page.html").render(
         title=_title(results.runs),
-        headline=headline(summary) if len(summary) else "no samples measured yet",
-        sections=tables.sections(summary, names) if len(summary) else [],
-        parameters=[line for key, line in label_lines(names).items() if line != names[key]],
-        notes=[reading(summary), *(row_notes(summary) if len(summary) else ()), *results.notes],
+        tables=[*(tables.sections(summary, names) if len(summary) else ()), *shown],
+        notes=[*label_lines(names), *(summary_notes(summary) if len(summary) else ()), *results.notes],
         figures=figures,
-        counts=counts,
         samples=samples[:SAMPLES_SHOWN],
         samples_in_all=len(samples),
         failed=[record for _, record in results.labelled if record.error],
-        tables=list(shown),
         runs=[_run_facts(run) for run in results.runs],
         paper=paper.TITLE,
-    )
-
-
-def render(path: Path, template: str, **values: Any) -> None:
-    """A page from its template; every text is escaped."""
-    write_atomically(path, ENVIRONMENT.get_template(template).render(values).encode())
+    )  # every text is escaped
+    write_atomically(path, text.encode())
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -103,64 +116,25 @@ def _run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _samples(
-    results: Results, texts: bool, data_root: Path | None
-) -> tuple[list[dict[str, Any]], pandas.DataFrame | None]:
-    """Each sample with every method's answer beside the baseline's, those that one won or lost first; and how often
-    each method did, where there are scores.
-    """
+def _samples(results: Results) -> list[dict[str, Any]]:
+    """Each sample with every method's answer and score, those first where most scores are not the baseline's."""
     groups: dict[tuple[int, str, str], list[Record]] = defaultdict(list)
     for place, run in enumerate(results.runs):
         for record in run.records:
             if not record.repeat:
                 groups[place, record.task, record.sample_id].append(record)
     found: list[dict[str, Any]] = []
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for (place, task, sample_id), records in groups.items():
-        plain = next((record.score for record in records if record.method == "baseline"), None)
-        answers = []
-        for record in records:
-            compared = record.score is not None and plain is not None and record.method != "baseline"
-            gain = (record.score or 0.0) - (plain or 0.0) if compared else 0.0
-            result = "won" if gain > 0 else "lost" if gain < 0 else "same"
-            name = method_title(record.method, record.setting)
-            if compared:
-                counts[name][result] += 1
-            answers.append(
-                {
-                    "method": name,
-                    "result": result if gain else "",
-                    "right": record.score is not None and record.score >= RIGHT,
-                    "score": "" if record.score is None else f"{100 * record.score:.0f}",
-                    "prediction": record.error or record.prediction[:PREDICTION_CHARACTERS],
-                }
-            )
-        about = {"place": place, "task": task, "id": sample_id, "model": records[0].model, "answers": answers}
-        found.append({**about, "tokens": records[0].prompt_tokens, "gains": sum(bool(a["result"]) for a in answers)})
-    found.sort(key=lambda sample: -sample["gains"])
-    documents: dict[int, dict[tuple[str, str], Sample]] = {}
-    for sample in found[:SAMPLES_SHOWN] if texts else ():
-        if (place := sample["place"]) not in documents:
-            documents[place] = _documents(results.runs[place], data_root)
-        if document := documents[place].get((sample["task"], sample["id"])):
-            head, rest = document.prompt[:HEAD_CHARACTERS], document.prompt[HEAD_CHARACTERS:]
-            tail = rest[-HEAD_CHARACTERS:]
-            sample |= {"prompt": f"{head}\n\n[...]\n\n{tail}" if tail else head, "wanted": " / ".join(document.answers)}
-    rows = [
-        {"method": name, **{word: str(of[word]) for word in ("won", "lost", "same")}, "n": str(of.total())}
-        for name, of in counts.items()
-    ]
-    return found, pandas.DataFrame(rows) if rows else None
-
-
-def _documents(run: Run, data_root: Path | None) -> dict[tuple[str, str], Sample]:
-    """The run's samples, where the data is at hand."""
-    found = {}
-    for name in run.config["task"]["datasets"]:
-        try:
-            with offline():  # a report downloads nothing
-                samples = measured_task(run, name, data_root).samples()
-        except (UserError, OSError):  # not at hand, or other data: the sample stands there without its texts
-            continue
-        found.update({(name, sample.sample_id): sample for sample in samples})
-    return found
+    for (_, task, sample_id), records in groups.items():
+        plain = [record.score for record in records if record.method == "baseline"]
+        answers = [
+            {
+                "method": method_title(record.method, record.setting),
+                "score": "" if record.score is None else f"{100 * record.score:.0f}",
+                "prediction": record.error or record.prediction[:ANSWER_CHARACTERS],
+            }
+            for record in records
+        ]
+        differ = sum([record.score] != plain for record in records) if plain else 0
+        about = f"{task}, sample {sample_id}, {records[0].model}, {records[0].prompt_tokens} prompt tokens"
+        found.append({"about": about, "answers": pandas.DataFrame(answers), "differ": differ})
+    return sorted(found, key=lambda sample: -sample["differ"])

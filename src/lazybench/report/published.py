@@ -16,14 +16,13 @@ import pandas
 from lazybench.errors import UserError, command
 from lazybench.methods import title
 from lazybench.report.curves import FLOOR, scores
-from lazybench.report.figures import front
 from lazybench.report.figures.style import save
-from lazybench.report.frame import settings_label
+from lazybench.report.figures.tradeoff import front
 from lazybench.report.leaderboard import FLOPS, MATCHED
 from lazybench.report.needs import SIDES, which
 from lazybench.report.parts import OURS, Methods, Part, against, fullest, kl, read_parts
 from lazybench.report.statistics import LEAST_SAMPLES
-from lazybench.report.text import format_estimate, formatted, markdown
+from lazybench.report.text import format_estimate, formatted, markdown, settings_label
 from lazybench.run.files import write_atomically
 
 
@@ -132,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = [(part.title, part.settings) for part in sides if part.settings["n"].max() >= LEAST_SAMPLES]
     if shown:
         (root / "docs" / "images").mkdir(exist_ok=True)
-        save(front.draw(shown), root / "docs" / "images" / "front.png")
+        save(front(shown), root / "docs" / "images" / "front.png")
     print(f"written: {', '.join(map(str, texts))}" + ", docs/images/front.png" * bool(shown))
     return 0
 

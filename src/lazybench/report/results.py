@@ -29,12 +29,11 @@ class Results:
 
     runs: tuple[Run, ...]
     attention: tuple[Path, ...] = ()  # attention.npz
-    by: tuple[str, ...] = ()  # settings that split rows too; see ``rows.settings``
 
     @cached_property
     def settings(self) -> list[dict[str, str]]:
         """For each run and category what tells its rows from others."""
-        return settings(self.runs, self.by)
+        return settings(self.runs)
 
     @cached_property
     def records(self) -> pandas.DataFrame:
@@ -78,15 +77,12 @@ class Results:
         write_atomically(out / "table.md", run_table(self.summary, self.notes).encode())
 
 
-def load(
-    roots: Sequence[Path], where: Sequence[str] = (), exclude: Iterable[Path] = (), by: Sequence[str] = ()
-) -> Results:
+def load(roots: Sequence[Path], where: Sequence[str] = (), exclude: Iterable[Path] = ()) -> Results:
     """Read every run, campaign and attention map at or below the folders.
 
     Args:
         where: conditions that the records must fulfil, see ``chosen``; typed by a person, never read from a file.
         exclude: folders to leave out.
-        by: settings that split rows too.
 
     Raises:
         UserError: nothing there, or a run that cannot be read; a condition that no record fulfils or that can't be
@@ -102,7 +98,7 @@ def load(
         runs = [replace(run, records=kept) for run in runs if (kept := chosen(run.records, where))]
         if not runs:
             raise UserError(f"no record fulfils --where {' --where '.join(where)}")
-    return Results(tuple(runs), tuple(attention), tuple(by))
+    return Results(tuple(runs), tuple(attention))
 
 
 def chosen(records: Sequence[Record], where: Sequence[str]) -> list[Record]:

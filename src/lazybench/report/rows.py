@@ -12,26 +12,14 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from lazybench.errors import UserError
 from lazybench.run.reading import Run, flatten
 
 Part = tuple[int, str, str]  # a run's number, a model, a category
 OF_MODEL = ("dtype", "attention", "quantization", "chat_format", "prompt_limit_tokens", "revision", "fingerprint")
 
 
-def settings(runs: Sequence[Run], by: Sequence[str] = ()) -> list[dict[str, str]]:
-    """For each run and each of its categories the words that tell its rows from others: ``length=900``.
-
-    Args:
-        by: more settings that split rows, by their names in the configuration or the provenance: ``seed``.
-
-    Raises:
-        UserError: no run has a setting of that name.
-    """
-    asked = [{**flatten(run.provenance), **flatten(run.config)} for run in runs]
-    for name in by:
-        if not any(name in one for one in asked):
-            raise UserError(f"--by {name}: no run has such a setting; config.yaml and provenance.json name them: seed")
+def settings(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """For each run and each of its categories the words that tell its rows from others: ``length=900``."""
     tasks: dict[Part, set[str]] = defaultdict(set)
     for place, run in enumerate(runs):
         for record in run.records:
@@ -47,7 +35,6 @@ def settings(runs: Sequence[Run], by: Sequence[str] = ()) -> list[dict[str, str]
         return {
             **flatten(run.config["task"].get("parameters") or {}),
             "max_new_tokens": run.config.get("max_new_tokens"),
-            **{name: asked[place].get(name) for name in by},
             # last: other parameters of a task make other data
             "data": ",".join(str(_fingerprint(run, name))[:7] for name in several) or None,
         }

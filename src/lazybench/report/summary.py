@@ -68,6 +68,24 @@ def summarise(records: pandas.DataFrame, samples: pandas.DataFrame | None = None
     return summary.drop(columns=summary.filter(regex="score").columns) if summary["score"].isna().all() else summary
 
 
+def category_rows(summary: pandas.DataFrame) -> pandas.DataFrame:
+    """One row per category, method and its settings: the category's own, or its only task's."""
+    key = ["model", "setting", "category"]
+    whole = summary[summary["level"] == "category"]
+    covered = pandas.MultiIndex.from_frame(summary[key]).isin(pandas.MultiIndex.from_frame(whole[key]))
+    return summary[(summary["level"] == "category") | ~covered]
+
+
+def with_setting(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The same rows, each setting a model of its own: for figures and tables that stand for models."""
+    return rows.assign(model=(rows["model"] + " " + rows["setting"]).str.strip(), setting="") if len(rows) else rows
+
+
+def timed(rows: pandas.DataFrame) -> bool:
+    """Whether any of a summary's rows has a time, relative to the baseline's."""
+    return "ttft_speedup" in rows and bool(rows["ttft_speedup"].notna().any())
+
+
 def natural(text: str) -> tuple[tuple[float, str], ...]:
     """Sort key of a text with numbers in it: ``length=900`` before ``length=1500``."""
     parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", text)

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 import pandas
 
 from lazybench.report import paper
-from lazybench.report.names import (
+from lazybench.report.notes import summary_notes
+from lazybench.report.summary import category_rows, timed, with_setting
+from lazybench.report.text import (
     Names,
-    category_rows,
     category_title,
+    formatted,
     label_lines,
+    markdown,
     method_title,
+    number,
     short_names,
     task_title,
-    timed,
-    with_setting,
 )
-from lazybench.report.notes import reading, row_notes
-from lazybench.report.text import formatted, markdown, number
 
 WIDTH = 120  # of a terminal
 
@@ -38,9 +38,8 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
         return "no samples measured yet\n"
     names = short_names(category_rows(summary))
     parts = [f"**{title}**\n\n{markdown(table)}" for title, table in sections(summary, names)]
-    told = [line for key, line in label_lines(names).items() if line != names[key]]
-    words = [*told, "", reading(summary), *row_notes(summary), *notes]
-    words.append("Everything else (every task, quartiles, memory, KL divergence): summary.csv.")
+    words = [*label_lines(names), "", *summary_notes(summary), *notes]
+    words.append("Everything else (every task, memory, KL divergence): summary.csv.")
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 

@@ -1,16 +1,57 @@
-"""Numbers and tables as text: every estimate is written here."""
+"""Names and numbers as people read them: every estimate is written here."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import pandas
 import tabulate
 
+from lazybench.methods import label, title
+from lazybench.report.paper import CATEGORY_TITLES
 from lazybench.report.statistics import Estimate
 
 tabulate.MIN_PADDING = 0  # two spaces before every heading else
 WORDS = ("model", "task", "category", "method", "settings", "fixed")  # columns of text, not of numbers
+Names = dict[tuple[str, str], str]  # a method and its params to a name
+
+
+def settings_label(method: str, params: str) -> str:
+    """A method's parameters, JSON as a record's ``setting`` has them, in a few words for people."""
+    return label(method, json.loads(params)) if params else ""
+
+
+def method_title(method: str, params: str = "") -> str:
+    """``LazyLLM, depths=0.3,0.6,0.9 keep=0.7,0.7,0.7``"""
+    text = settings_label(method, params)
+    return f"{title(method)}, {text}" if text else title(method)
+
+
+def short_names(rows: pandas.DataFrame) -> Names:
+    """A name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``, in the rows' order."""
+    keys = list(dict.fromkeys(zip(rows["method"], rows["params"], strict=True)))
+    methods = [method for method, _ in keys]
+    numbers = [methods[: place + 1].count(method) for place, method in enumerate(methods)]
+    return {
+        key: f"{title(key[0])} {number}" if methods.count(key[0]) > 1 else title(key[0])
+        for key, number in zip(keys, numbers, strict=True)
+    }
+
+
+def label_lines(names: Names) -> list[str]:
+    """``LazyLLM 1: depths=0.3 keep=0.5`` for each of ``short_names`` that has settings."""
+    return [f"{name}: {text}" for key, name in names.items() if (text := settings_label(*key))]
+
+
+def task_title(task: str, category: str, setting: str) -> str:
+    """``needle length=900``; a category's row has no task."""
+    return f"{task or category_title(category)} {setting}".strip()
+
+
+def category_title(category: str) -> str:
+    """The paper's title, or the name in words."""
+    return CATEGORY_TITLES.get(category, category.replace("_", " "))
 
 
 def markdown(table: pandas.DataFrame) -> str:

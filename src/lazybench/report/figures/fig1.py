@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lazybench.report import paper
 from lazybench.report.figures.style import BLUE, ORANGE, new_figure, styled
-from lazybench.report.names import with_setting
+from lazybench.report.summary import with_setting
 
 
 def shares(samples: pandas.DataFrame) -> pandas.DataFrame:

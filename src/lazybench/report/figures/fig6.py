@@ -12,7 +12,7 @@ from lazybench.methods import build
 from lazybench.pruning.places import layers_run
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
-from lazybench.report.names import category_rows
+from lazybench.report.summary import category_rows
 
 
 def schedule_of(params: str) -> PruningSchedule | None:
@@ -52,14 +52,14 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str)
     return pandas.DataFrame(found, columns=["model", "keep", "layer", "value", "n", "low", "high"])
 
 
-def draw(summary: pandas.DataFrame, layers: dict[str, int], name: str) -> Figure:
+def draw(rows: pandas.DataFrame, layers: dict[str, int], name: str) -> Figure:
     """A panel per model, the baseline as a horizontal line.
 
     Args:
+        rows: from ``one_layer_rows``.
         name: "relative_score", whose score is drawn, or "fidelity_top1".
     """
     score = name == "relative_score"
-    rows = one_layer_rows(summary, layers, "score" if score else name)
     models = [str(model) for model, group in rows.groupby("model", sort=False) if group["layer"].notna().any()]
     with styled():
         figure = new_figure(5.2 * max(1, len(models)), 3.4)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lazybench.report.figures.fig6 import schedule_of
 from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
-from lazybench.report.frame import settings_label
+from lazybench.report.text import settings_label
 from lazybench.run.record import Record
 
 PANELS = 6  # a sweep has dozens: the first few, those with most stages
