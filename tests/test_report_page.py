@@ -78,7 +78,7 @@ def record(method, sample, ttft, score, task="qasper", **more):
     return replace(like, sample_id=sample, ttft_s=ttft, score=score, **more)
 
 
-def test_speedup_is_the_median_of_paired_ratios_and_the_ratio_of_sums_stands_beside_it():
+def test_speedup_is_the_median_of_paired_ratios():
     records = [
         *(record("baseline", "a", 1.0, 0.5), record("baseline", "b", 5.0, 0.5), record("baseline", "c", 99.0, 0.5)),
         *(record("random_drop", "a", 1.0, 0.25), record("random_drop", "b", 2.0, 0.5)),
@@ -86,7 +86,6 @@ def test_speedup_is_the_median_of_paired_ratios_and_the_ratio_of_sums_stands_bes
     ]
     row = summarise(records_frame([records])).set_index("method").loc["random_drop"]
     assert (row["n"], row["failed"]) == (2, 1)
-    assert row["ttft_speedup_of_sums"] == pytest.approx(6 / 3)
     assert row["ttft_speedup"] == pytest.approx((1.0 * 2.5) ** 0.5)  # between two ratios: of their logarithms
     assert row["relative_score"] == pytest.approx(0.75)
 

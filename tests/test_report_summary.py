@@ -64,17 +64,6 @@ def test_a_categorys_score_is_the_mean_of_its_datasets_whatever_their_sizes():
     assert row["n"] == 1 + 3 + 3
 
 
-def test_a_categorys_speedup_weighs_its_datasets_equally():
-    tasks = ("lcc", "repobench-p")
-    row = rows_of(SUMMARY, level="category", category="code", method="static_pruning").iloc[0]
-    sums = {
-        method: sum(numpy.mean([record.ttft_s for record in records_of(task, method)]) for task in tasks)
-        for method in ("baseline", "static_pruning")
-    }
-    assert row["ttft_speedup_of_sums"] == pytest.approx(sums["baseline"] / sums["static_pruning"])
-    assert numpy.isnan(row["ttft_speedup_low"])  # two tasks of three samples
-
-
 def test_repeats_are_put_together_by_the_median_of_every_time():
     repeats = [
         replace(record, repeat=repeat, ttft_s=ttft_s, decode_step_s=0.1)

@@ -31,8 +31,6 @@ def told(overrides: list[str]) -> list[str]:
         (["pruning.layers=[3]", "pruning.depths=[0.3]", "pruning.keep=[0.5]"], ["pruning.depths", "pruning.layers"]),
         (["pruning=none", "methods=[baseline]"], ["pruning", "methods=[baseline]"]),
         (["pruning.keep=[0.5,0.5,0.5]", "methods=[{method: lazyllm, pruning: none}]"], ["pruning.keep"]),
-        (["timing=false", "warmup=3"], ["warmup", "timing=false"]),
-        (["model.path=/a", "model.revision=b"], ["model.revision", "model.path"]),
     ],
 )
 def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> None:

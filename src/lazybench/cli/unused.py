@@ -31,10 +31,6 @@ def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list
             lines.append(f"{key} does nothing: {name} is not among methods=[{','.join(names)}]")
         elif group == "pruning" and not pruned:
             lines.append(f"{key} does nothing: none of methods=[{','.join(names)}] prunes by it")
-        elif key in ("model.hub_id", "model.revision") and given.get("model.path", "null") != "null":
-            lines.append(f"{key} does nothing: model.path is loaded in its place")
         elif key == "pruning.depths" and "pruning.layers" in given:
             lines.append(f"{key} does nothing beside pruning.layers, which say the same")
-        elif key == "warmup" and given[key] != "0" and config.get("timing") is False:
-            lines.append(f"{key} does nothing beside timing=false: no run is timed")
     return lines

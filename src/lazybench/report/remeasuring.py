@@ -1,6 +1,6 @@
 """``verify --remeasure N``: records of a run folder measured anew, from its configuration taken as data.
 
-Model, methods and settings are built through their own dataclasses from known fields alone. Weights, precision and data
+Model, methods and settings are built as a run's own are, from known fields alone. Weights, precision and data
 must be those that the run noted; the hub is not asked, and no code of a checkpoint is run.
 """
 
@@ -13,12 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lazybench.errors import UserError, naming
-from lazybench.models import LoadedModel, ModelSpec, load_model
+from lazybench.models import LoadedModel, load_model
 from lazybench.models.spec import DTYPES
-from lazybench.pruning.settings import build
-from lazybench.report.checks import Check, method_of, where
+from lazybench.report.checks import Check, where
 from lazybench.report.data_at_hand import check_scorer, data_settings, measured_task, offline
-from lazybench.run.config import RunConfig
+from lazybench.run.config import KEYS, RunConfig, build_config
 from lazybench.run.measuring import Measuring
 from lazybench.run.reading import Run
 from lazybench.run.record import Record
@@ -66,30 +65,17 @@ def remeasured(run: Run, count: int, data_root: Path | None = None, model_path: 
 
 
 def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None) -> RunConfig:
-    given, noted = run.config, run.provenance.get("model") or {}
-    model = build(ModelSpec, given["model"], "model")
+    """The run's own, of data that names no code, with the precision that was noted and nothing timed to warm up."""
+    model, noted = dict(run.config["model"]), run.provenance.get("model") or {}
     if noted.get("dtype") in DTYPES:  # "auto" is another one on another device
-        model = replace(model, dtype=noted["dtype"])
+        model["dtype"] = noted["dtype"]
     if model_path is not None:
-        model = replace(model, path=model_path)
-    return RunConfig(
-        model=model,
-        task_name=str(given["task"].get("name")),
-        datasets=tuple(given["task"]["datasets"]),
-        data=data_settings(run, data_root),
-        methods=tuple(map(method_of, given.get("methods") or ())),
-        repeats=given.get("repeats", 1),
-        warmup=0,
-        max_new_tokens=given.get("max_new_tokens"),
-        seed=given.get("seed") or 0,
-        fidelity=given.get("fidelity", True),
-        scoring=given.get("scoring", True),
-        threads=None,
-        tracker="none",
-        out=out,
-        resolved={},
-        timing=given.get("timing", True),
-    )
+        model["path"] = str(model_path)
+    older = {"pruning": {}, "fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
+    asked = {**older, **{key: run.config[key] for key in KEYS & run.config.keys()}}
+    here = {"model": model, "out": str(out), "tag": None, "warmup": 0, "threads": None, "tracker": "none"}
+    never = {"method": {}, "dry_run": False, "references": None, "attention_map": False, "plugins": [], "engine": "hf"}
+    return replace(build_config({**asked, **here, **never}), data=data_settings(run, data_root))
 
 
 def _samples(run: Run, config: RunConfig, data_root: Path | None) -> list[tuple[Task, int, Sample]]:

@@ -34,10 +34,9 @@ def summarise(records: pandas.DataFrame, samples: pandas.DataFrame | None = None
     shares are 0..1, times seconds. ``NAME_low`` and ``NAME_high``: the 95% interval, from ten samples on; see
     ``report/statistics.py``.
 
-    Columns (beside those of ``RATIOS``, the medians of paired ratios): ``ttft_speedup_of_sums`` baseline over method;
-    ``generation_speedup`` for as many decoding steps as the baseline made; ``efficiency`` measured over FLOPs ratio;
-    ``truncated`` samples that lost their middle; ``failed`` records with an error. Columns of scores are left out when
-    no record has a score.
+    Columns (beside those of ``RATIOS``, the medians of paired ratios): ``efficiency`` TTFT speedup over FLOPs ratio;
+    ``generation_speedup`` for as many decoding steps as the baseline made; ``truncated`` samples that lost their
+    middle; ``failed`` records with an error. Columns of scores are left out when no record has a score.
 
     Args:
         records: from ``records_frame``.
@@ -98,12 +97,9 @@ def _row(rows: dict[str, numpy.ndarray], is_baseline: bool) -> dict[str, object]
     def tasks_of(values: numpy.ndarray) -> list[statistics.Array]:
         return statistics.by_task(values, rows["task_number"])
 
-    def both(above: str, below: str) -> list[list[statistics.Array]]:
-        missing = numpy.isnan(rows[above] + rows[below])
-        return [tasks_of(numpy.where(missing, numpy.nan, rows[name])) for name in (above, below)]
-
     row: dict[str, object] = {name: int((~numpy.isnan(rows[of])).sum()) for name, of in COUNTS.items()}
-    score, plain = both("score", "baseline_score")
+    unpaired = numpy.isnan(rows["score"] + rows["baseline_score"])
+    score, plain = (tasks_of(numpy.where(unpaired, numpy.nan, rows[name])) for name in ("score", "baseline_score"))
     with numpy.errstate(divide="ignore", invalid="ignore"):
         ratios = {name: tasks_of(rows[above] / rows[below]) for name, (above, below) in RATIOS.items()}
     estimates = {
@@ -116,18 +112,12 @@ def _row(rows: dict[str, numpy.ndarray], is_baseline: bool) -> dict[str, object]
     for name, one in estimates.items():
         row |= one.columns(name)
     row |= {name: statistics.mean(tasks_of(rows[name])) for name in MEANS}
-    above, below = map(statistics.mean, both(*RATIOS["ttft_speedup"]))
-    row["ttft_speedup_of_sums"] = above / below
     row["flops_ratio"] = statistics.median(tasks_of(rows["flops_ratio"])).value
     row["efficiency"] = estimates["ttft_speedup"].value / row["flops_ratio"]  # type: ignore[operator]
-    for name, share in (("quartile1", 0.25), ("median", 0.5), ("quartile3", 0.75)):
-        row[f"ttft_{name}_s"] = _quantile(rows["ttft_s"], share)
-    return row | {f"{name}_median_s": _quantile(rows[f"{name}_s"], 0.5) for name in ("generation", "decode_step")}
-
-
-def _quantile(values: numpy.ndarray, share: float) -> float:
-    known = values[~numpy.isnan(values)]
-    return float(numpy.quantile(known, share)) if len(known) else numpy.nan
+    for name in ("ttft", "generation", "decode_step"):
+        known = rows[f"{name}_s"][~numpy.isnan(rows[f"{name}_s"])]
+        row[f"{name}_median_s"] = float(numpy.median(known)) if len(known) else numpy.nan
+    return row
 
 
 def _order(row: dict[str, object]) -> tuple[object, ...]:
