@@ -17,8 +17,8 @@ from lazybench.methods import Method
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report import artefacts
 from lazybench.report.figures import fig2, fig6, fig7, style, tradeoff
-from lazybench.report.frame import records_frame
 from lazybench.report.results import load
+from lazybench.report.summary import records_frame
 from lazybench.report.summary import summarise as summarise_frame
 from lazybench.run.record import Record
 

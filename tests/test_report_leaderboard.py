@@ -11,8 +11,7 @@ import pandas
 import pytest
 from synthetic_results import pruned, write_run
 
-from lazybench.report.board import main
-from lazybench.report.leaderboard import FLOPS, MEMORY, Section, measured_settings, readable, sections
+from lazybench.report.leaderboard import FLOPS, MEMORY, Section, main, measured_settings, readable, sections
 from lazybench.report.results import Results, load
 from lazybench.run.record import Record
 
@@ -149,7 +148,7 @@ def test_samples_that_were_timed_too_have_speedups_of_their_own(tmp_path: Path) 
     share = numpy.log(2 / 1.6) / numpy.log(2.5 / 1.6)
     expected = 1.6 ** (2 * (1 - share)) * 2.5 ** (2 * share)
     assert by_flops["ttft_speedup"].tolist() == pytest.approx([expected] * 2)
-    assert by_flops["decode_step"].tolist() == pytest.approx([2.0, 2.0])
+    assert by_flops["decode_step_ratio"].tolist() == pytest.approx([2.0, 2.0])
 
 
 def test_a_speed_is_of_all_samples_work_together(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import pytest
 from synthetic_results import made_up_records, write_run
 
 from lazybench.report.__main__ import main
-from lazybench.report.frame import records_frame
 from lazybench.report.page import write_run_report
-from lazybench.report.summary import summarise
+from lazybench.report.summary import records_frame, summarise
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from synthetic_results import METHODS, made_up_records, pruned, write_run
 
 from lazybench.report import paper
 from lazybench.report.__main__ import main as report
-from lazybench.report.frame import by_sample, records_frame
 from lazybench.report.page import write_run_report
 from lazybench.report.statistics import Estimate
+from lazybench.report.summary import by_sample, records_frame
 from lazybench.report.summary import summarise as summarise_frame
 from lazybench.report.tables import run_table, sections, table1, table2
 from lazybench.report.text import format_estimate, short_names

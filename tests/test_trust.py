@@ -26,8 +26,8 @@ from lazybench.errors import UserError
 from lazybench.measure import reference_store
 from lazybench.models import ModelSpec, load_model
 from lazybench.report.__main__ import main as report
-from lazybench.report.board import main as leaderboard
 from lazybench.report.data_at_hand import check_scorer, measured_task
+from lazybench.report.leaderboard import main as leaderboard
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run
 from lazybench.tasks import DataSettings

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     folders = measured()
     if code not in (0, 1) or not folders:
         return code
-    module = "board" if experiment == QUALITY else "__main__"
+    module = "leaderboard" if experiment == QUALITY else "__main__"
     target = Path("results/artefacts") / f"{experiment}-{size}"
     only = [] if experiment == QUALITY else ["--only", experiment]
     report = import_module(f"lazybench.report.{module}").main

@@ -16,7 +16,6 @@ from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
 from lazybench.models.loading import device_of, dtype_of, quantized_as, shape_of
 from lazybench.models.random_weights import cut_depth, random_model
-from lazybench.pruning.layers import configs_of_layers
 from lazybench.run.config import RunConfig
 from lazybench.tasks import build_task
 
@@ -71,16 +70,11 @@ def _forecast(
     dtype = dtype_of(config.model.dtype, device)
     cut_depth(layer_alone := copy.deepcopy(shape), 1)
     one_layer = random_model(layer_alone, dtype, device, config.model.attention)  # refuses an attention not here
-    rows = sum(
-        (getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
-        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
-        for layer in configs_of_layers(text)
-    )
+    flops_per_s, cache_of_token = _probe(one_layer, min(max(lengths), PROBED_TOKENS))
     longest = max(lengths) + new_tokens
-    cache = 2 * rows * longest * dtype.itemsize
+    cache = text.num_hidden_layers * cache_of_token * longest
     weights = weight_bytes(shape, dtype, config.model.quantization)
     prefill = fmean(full_prefill_flops(shape, length) for length in lengths)
-    flops_per_s = _flops_per_s(one_layer, min(max(lengths), PROBED_TOKENS))
     expected = timedelta(seconds=round(generations * prefill / flops_per_s))
     print(
         f"  prompts of about {round(fmean(lengths)):,} tokens, {prefill / 1e12:.2f} TFLOP each in the plain model\n"
@@ -90,14 +84,18 @@ def _forecast(
     )
 
 
-def _flops_per_s(one_layer: PreTrainedModel, tokens: int) -> float:
-    """Of a prefill of that many tokens by a model's one layer, run twice: the first time warms up."""
+def _probe(one_layer: PreTrainedModel, tokens: int) -> tuple[float, float]:
+    """FLOPs a second, and bytes of KV cache a token, of a prefill of that many tokens by a model's one layer; it is run
+    twice: the first time warms up.
+    """
     wait = synchronizer(one_layer.device)
     prompt = torch.zeros((1, tokens), dtype=torch.long, device=one_layer.device)
     for _ in range(2):
         wait()
         started = time.perf_counter()
         with torch.no_grad():
-            one_layer.base_model(prompt, use_cache=False)
+            (layer,) = one_layer.base_model(prompt).past_key_values.layers
         wait()
-    return full_prefill_flops(one_layer.config, tokens) / (time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    held = layer.keys.shape[2]  # a sliding window's alone
+    return full_prefill_flops(one_layer.config, tokens) / seconds, (layer.keys.nbytes + layer.values.nbytes) / held

@@ -52,7 +52,7 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
 MODULES = {  # of the commands that are no run
     "experiment": "lazybench.cli.experiment",
     "report": "lazybench.report.__main__",
-    "leaderboard": "lazybench.report.board",
+    "leaderboard": "lazybench.report.leaderboard",
     "verify": "lazybench.report.verify",
     "pack": "lazybench.run.campaign",
     "calibrate": "lazybench.cli.calibrate",

@@ -23,8 +23,7 @@ from lazybench.report import statistics
 from lazybench.report.statistics import KL_FLOOR, Estimate, by_task
 
 Pair = tuple[str, str]  # a method and its family
-TIMES = ("ttft_speedup", "decode_step")
-LOGARITHMIC = ["fidelity_kl", "fidelity_first_kl", "fidelity_later_kl", *TIMES]
+LOGARITHMIC = ["fidelity_kl", "fidelity_first_kl", "fidelity_later_kl", "ttft_speedup", "decode_step_ratio"]
 QUANTITIES = [*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio"]
 NEAR = 1.04  # a setting stands for a speed that is no further from its own, by this factor
 FLOOR = 0.05  # a plain model's score below which another's relative to it says nothing
@@ -108,15 +107,9 @@ def judged(samples: pandas.DataFrame) -> list[tuple[str, list[Setting]]]:
     Args:
         samples: from ``by_sample``.
     """
-    steps, kv = samples["baseline_output_tokens"], samples["baseline_kv_bytes_end"]
+    steps = samples["baseline_output_tokens"]
     total = steps * samples["fidelity_kl"] - samples["fidelity_first_kl"]
-    rows = samples.assign(
-        fidelity_later_kl=(total.clip(lower=0) / (steps - 1)).where(steps > 1),
-        kv_ratio=samples["kv_bytes_end"] / kv,
-        aux_ratio=samples["aux_bytes_end"] / kv,
-        ttft_speedup=samples["baseline_ttft_s"] / samples["ttft_s"],
-        decode_step=samples["decode_step_s"] / samples["baseline_decode_step_s"],
-    )
+    rows = samples.assign(fidelity_later_kl=(total.clip(lower=0) / (steps - 1)).where(steps > 1))
     rows = rows[rows["fidelity_kl"].notna() & (rows["method"] != "baseline")].set_index(["task", "sample_id"])
     found: dict[str, list[Setting]] = {}
     for (model, told, method, params), of in rows.groupby(["model", "setting", "method", "params"], sort=False):
@@ -158,7 +151,7 @@ def numbers(samples: pandas.DataFrame) -> dict[str, object]:
         **scores(samples["fidelity_top1"]).columns("same_token"),
         **relative.columns("relative_score"),
         **statistics.median_ratio(_tasks(samples["ttft_speedup"])).columns("ttft_speedup"),
-        **statistics.median_ratio(_tasks(samples["decode_step"])).columns("decode_step"),
+        **statistics.median_ratio(_tasks(samples["decode_step_ratio"])).columns("decode_step_ratio"),
         **{name: samples[name].mean() for name in ("kv_ratio", "aux_ratio")},
     }
 

@@ -19,7 +19,6 @@ from lazybench.report import paper, tables
 from lazybench.report.figures import tradeoff
 from lazybench.report.figures.style import save
 from lazybench.report.leaderboard import measured_settings
-from lazybench.report.notes import machine, summary_notes
 from lazybench.report.results import Results
 from lazybench.report.summary import category_rows, with_setting
 from lazybench.report.text import label_lines, method_title, short_names
@@ -77,7 +76,7 @@ def write_page(
     text = ENVIRONMENT.get_template("page.html").render(
         title=_title(results.runs),
         tables=[*(tables.sections(summary, names) if len(summary) else ()), *shown],
-        notes=[*label_lines(names), *(summary_notes(summary) if len(summary) else ()), *results.notes],
+        notes=[*label_lines(names), *(tables.summary_notes(summary) if len(summary) else ()), *results.notes],
         figures=figures,
         samples=samples[:SAMPLES_SHOWN],
         samples_in_all=len(samples),
@@ -110,7 +109,7 @@ def _run_facts(run: Run) -> dict[str, Any]:
     return {
         "name": run.path.name,
         "finished": run.finished,
-        "what": f"{_model(run)} on {machine(run)}: {len(run.records)} records of {methods or 'no method'}",
+        "what": f"{_model(run)} on {tables.machine(run)}: {len(run.records)} records of {methods or 'no method'}",
         "provenance": json.dumps(without_folders(run.provenance), indent=1, default=str),
         "config": safe_dump(without_folders(run.config), sort_keys=False),
     }

@@ -10,11 +10,9 @@ from pathlib import Path
 import pandas
 
 from lazybench.errors import UserError, shown
-from lazybench.report.frame import by_sample, records_frame
-from lazybench.report.notes import run_notes
 from lazybench.report.rows import settings
-from lazybench.report.summary import summarise
-from lazybench.report.tables import run_table
+from lazybench.report.summary import by_sample, records_frame, summarise
+from lazybench.report.tables import run_notes, run_table
 from lazybench.run.files import write_atomically
 from lazybench.run.reading import Run, find_runs, read_runs
 from lazybench.run.record import Record
