@@ -17,7 +17,7 @@ from lazybench import UserError, prune
 from lazybench.cli.calibrate import Calibration, main
 from lazybench.cli.choices import run_config
 from lazybench.cli.groups import composed
-from lazybench.cli.search import QUESTIONS, Space, most_trials, search, trace
+from lazybench.cli.search import EACH_SPEED, QUESTIONS, Space, most_trials, search, trace
 from lazybench.measure.work import shares_of
 from lazybench.methods import build
 from lazybench.methods.base import PolicyMethod
@@ -76,10 +76,10 @@ def test_the_search_finds_the_best_answers_and_tries_no_more_than_it_says() -> N
         apart = (method.first != 16) + (method.look_back != 1) + min(uneven, 1) + 2 * (len(method.keep) != 12)
         return float(apart + number + 0.01 * (len(tried) % 2))  # and a little noise
 
-    found = search(space, start, 1.5, judge, 6)
+    found = search(space, start, list(start), 1.5, judge, 6)
     assert {question: found[question] for question in wanted} == wanted
     assert len(tried) <= most_trials("taper", 1, 6)
-    again = search(space, found, 1.5, judge, 6)
+    again = search(space, found, EACH_SPEED, 1.5, judge, 6)
     assert again == found  # what stands gives way to nothing that is not ahead
 
 
@@ -129,19 +129,20 @@ def test_a_preset_is_its_parameters_wherever_it_is_named(calibrated: Path, tiny_
 
 
 def test_an_interrupted_calibration_goes_on_and_ends_the_same(
-    calibrated: Path, tiny_checkpoint: Path, tmp_path: Path
+    calibrated: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "tiny.yaml"
-    (kept,) = calibrated.parent.glob("*.trials.jsonl")
-    trials = kept.read_bytes()
-    (tmp_path / kept.name).write_bytes(trials[: len(trials) * 2 // 3].rstrip(b"}"))  # the last one torn
+    trials = calibrated.with_suffix(".trials.jsonl").read_bytes()
+    cut = trials[: len(trials) * 2 // 3].rstrip(b"\n")  # the last one torn
+    out.with_suffix(".trials.jsonl").write_bytes(cut)
     assert main([str(tiny_checkpoint), *SETTINGS, f"out={out}"]) == 0
     assert out.read_bytes() == calibrated.read_bytes()
-    lines = (tmp_path / kept.name).read_bytes().splitlines()
-    assert set(trials.splitlines()) <= set(lines)
-    assert len(lines) == len(trials.splitlines()) + 1
-    assert main([str(tiny_checkpoint), *SETTINGS, "seed=1", f"out={out}"]) == 0  # others have a file of their own
-    assert len(list(tmp_path.glob("*.trials.jsonl"))) == 2
+    assert out.with_suffix(".trials.jsonl").read_bytes() == trials
+    assert main([str(tiny_checkpoint), *SETTINGS, "seed=1", f"out={out}"]) == 2
+    assert "another calibration" in capsys.readouterr().err.strip().splitlines()[-1]
+    out.with_suffix(".trials.jsonl").write_bytes(trials.splitlines(keepends=True)[0] + b'{"trial": 7}\n')
+    assert main([str(tiny_checkpoint), *SETTINGS, f"out={out}"]) == 2
+    assert "holds no trials" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

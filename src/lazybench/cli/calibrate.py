@@ -10,7 +10,7 @@ prompts=6         to choose on; held_out=10 others, without a common text, to co
 steps=4           of the plain model's answer that are judged
 seed=0            draws the prompts
 threads=null      CPU threads of torch
-out=FILE.yaml     null: results/calibrations/MODEL-METHOD.yaml; trials lie beside it, so an interrupted search goes on
+out=FILE.yaml     null: results/calibrations/MODEL-METHOD.yaml; trials lie beside it, and an interrupted search goes on
 """
 
 from __future__ import annotations

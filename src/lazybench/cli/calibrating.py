@@ -7,19 +7,20 @@ import json
 import math
 import re
 import sys
+import time
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from statistics import geometric_mean, harmonic_mean
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 import yaml
 
-from lazybench.cli.search import QUESTIONS, Space, Traced, most_trials, search, trace
-from lazybench.errors import UserError
+from lazybench.cli.search import EACH_SPEED, QUESTIONS, Space, Traced, most_trials, search, trace
+from lazybench.errors import UserError, shown
 from lazybench.measure.fidelity import quality
 from lazybench.measure.work import shares_of
 from lazybench.methods import build
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # which imports this module when it runs
     from lazybench.cli.calibrate import Calibration
 
 FOLDER = Path("results/calibrations")
+MIDDLE = 2.0  # the FLOPs ratio that is searched first, with every question
 
 
 def calibrate(settings: Calibration, spec: ModelSpec) -> int:
@@ -56,11 +58,11 @@ def calibrate(settings: Calibration, spec: ModelSpec) -> int:
     out = settings.out or FOLDER / f"{name}.yaml"
     method = build(settings.method)
     assert isinstance(method, PolicyMethod)
-    trials = Trials(settings, loaded, out)
-    config, scores = loaded.model.config, [prompt.scores for prompt in trials.searched]
-    space = Space(method, config.get_text_config(), layer_cost(config), scores)
-    presets = _presets(trials, space)
-    content = {"method": method.name, **trials.identity, "trials": len(trials.known), "presets": presets}
+    with Trials(settings, loaded, out) as trials:
+        config, scores = loaded.model.config, [prompt.scores for prompt in trials.searched]
+        space = Space(method, config.get_text_config(), layer_cost(config), scores)
+        presets = _presets(trials, space)
+        content = {"method": method.name, **trials.identity, "trials": len(trials.known), "presets": presets}
     write_atomically(out, yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True).encode())
     for speed, preset in presets.items():
         print(_in_words(speed, preset))
@@ -70,19 +72,21 @@ def calibrate(settings: Calibration, spec: ModelSpec) -> int:
 
 def _presets(trials: Trials, space: Space) -> dict[str, dict[str, Any]]:
     """By speed, each with its comparison."""
-    prompts, shape = trials.settings.prompts, {name: asked[0] for name, asked in QUESTIONS[space.method.name].items()}
+    settings, start = trials.settings, {name: answers[0] for name, answers in QUESTIONS[space.method.name].items()}
+    first, *others = sorted(settings.speeds, key=lambda speed: abs(math.log(speed / MIDDLE)))
     found = {}
-    for speed in sorted(trials.settings.speeds):
-        shape = search(space, shape, speed, trials.log_kl, prompts)
+    for speed in (first, *others):
+        questions = [name for name in start if speed == first or name in EACH_SPEED]
+        shape = search(space, start, questions, speed, trials.log_kl, settings.prompts)
+        start = shape if speed == first else start
         if (method := space.at(shape, speed)) is not None:
-            ran = harmonic_mean([trials.run(method, False, number)[1] for number in range(prompts)])
+            ran = harmonic_mean([trials.run(method, False, number)[1] for number in range(settings.prompts)])
             found[speed] = space.at(shape, speed * speed / ran) or method  # plain scores foresee not all
         else:
             print(f"{speed:g}x: no preset, for {space.method.name} can't have it here", file=sys.stderr)
     if not found:
-        speeds = list(trials.settings.speeds)
-        raise UserError(f"speeds={speeds}: {space.method.name} can have none on {trials.loaded.label}")
-    return {f"{speed:g}x": _compared(trials, one, space.standing(speed)) for speed, one in found.items()}
+        raise UserError(f"speeds={list(settings.speeds)}: {space.method.name} can have none on {trials.loaded.label}")
+    return {f"{speed:g}x": _compared(trials, found[speed], space.standing(speed)) for speed in sorted(found)}
 
 
 def _compared(trials: Trials, method: Method, standing: Method) -> dict[str, Any]:
@@ -116,11 +120,22 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def _known(lines: list[bytes], first: bytes, path: Path) -> dict[str, tuple[float, float]]:
+    """KL divergence and FLOPs ratio by trial."""
+    if lines[0] != first:
+        raise UserError(f"{path} holds the trials of another calibration; choose another file with out=")
+    try:
+        trials = [read_json(line) for line in lines[1:]]
+        return {str(one["trial"]): (float(one["kl"]), float(one["flops_ratio"])) for one in trials}
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} holds no trials ({shown(error)}); choose another file with out=") from None
+
+
 class Trials:
-    """A method's KL divergence and FLOPs ratio on one prompt each: run once, and kept in a file as it is run.
+    """A method's KL divergence and FLOPs ratio on one prompt each: run once, kept in a file, and counted.
 
     Attributes:
-        identity: what a trial depends on, beside the method and the prompt's number; a file holds those of one.
+        identity: what a trial depends on, beside the method and the prompt's number.
         known: trials by method and prompt.
     """
 
@@ -128,25 +143,34 @@ class Trials:
         """Read the trials of an interrupted calibration.
 
         Raises:
-            UserError: they can't be read or kept.
+            UserError: the file holds those of another one, or can't be used.
         """
-        self.settings, self.loaded = settings, loaded
+        self.settings, self.loaded, self.path = settings, loaded, out.with_suffix(".trials.jsonl")
         counts = (settings.prompts, settings.held_out)
         tokens, seed = settings.tokens, settings.seed
         self.texts = [calibration_prompts(count, tokens, seed, half == 1) for half, count in enumerate(counts)]
         self.traced: dict[tuple[bool, int], Traced] = {}
+        self.begun, self.ran = time.monotonic(), 0
         self.identity = self._identity()
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True, default=str).encode()).hexdigest()
-        self.path = out.with_suffix(f".{digest[:8]}.trials.jsonl")
-        self.known: dict[str, tuple[float, float]] = {}
+        first = json.dumps({"calibration": digest}).encode() + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
-                with suppress(ValueError, LookupError, TypeError):  # torn: it is run again
-                    trial = read_json(line)
-                    self.known[str(trial["trial"])] = float(trial["kl"]), float(trial["flops_ratio"])
+            lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+            whole = [line for line in lines if line.endswith(b"\n")] or [first]  # the last one may be torn
+            self.known = _known(whole, first, self.path)
+            write_atomically(self.path, b"".join(whole))
+            self.file = self.path.open("ab")
         except OSError as error:
             raise write_error(self.path, error) from error
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
 
     @cached_property
     def searched(self) -> list[Traced]:
@@ -166,18 +190,22 @@ class Trials:
             kl = max(short(judged.fidelity.kl), KL_FLOOR)
             self.known[key] = kl, short(shares_of(judged.response.work, prompt.request).flops_ratio)
             line = {"trial": key, "kl": kl, "flops_ratio": self.known[key][1]}
-            with self.path.open("ab") as file:
-                append_whole(file.fileno(), b"\n" + json.dumps(line).encode(), self.path)  # behind one that is torn
+            append_whole(self.file.fileno(), json.dumps(line).encode() + b"\n", self.path)
+            self.ran += 1
             self._tell()
         return self.known[key]
 
     def _tell(self) -> None:
-        """Now and then how many trials are done."""
+        """Trials done and time to go, on one line of a terminal, or now and then."""
         settings, done = self.settings, len(self.known)
         speeds = len(settings.speeds)
         most = most_trials(settings.method, speeds, settings.prompts) + 2 * speeds * settings.held_out
-        if done % 20 == 0:
-            print(f"trial {done} of at most {most}", file=sys.stderr, flush=True)
+        left = (time.monotonic() - self.begun) / self.ran * max(0, most - done)
+        line = f"trial {done} of at most {most}, at most {left / 60:.0f} minutes to go"
+        if sys.stderr.isatty():
+            print(f"\r{line} ", end="", file=sys.stderr, flush=True)
+        elif done % 20 == 0:
+            print(line, file=sys.stderr, flush=True)
 
     def _traced(self, held_out: bool, number: int) -> Traced:
         if (held_out, number) not in self.traced:

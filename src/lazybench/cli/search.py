@@ -1,4 +1,4 @@
-"""Which of a method's settings loses least at a FLOPs ratio, on few prompts: one question at a time.
+"""Which of a method's settings loses least at a FLOPs ratio, on few prompts: one question at a time, by halving.
 
 A setting's work is computed before it runs, from one plain prefill of each prompt: how much of a prompt goes on follows
 from the plain model's own scores. So every setting that runs has the FLOPs ratio that is asked for.
@@ -6,6 +6,7 @@ from the plain model's own scores. So every setting that runs has the FLOPs rati
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ QUESTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "fall": (0.0, 0.8, -0.8),
     },
 }
+EACH_SPEED = ("where", "fall")  # asked again at every speed; the others at the first alone
 
 
 @dataclass(frozen=True)
@@ -165,26 +167,54 @@ class Space:
 Judge = Callable[[PolicyMethod, int], float]  # log of the KL divergence of a method on the prompt of this number
 
 
-def search(space: Space, start: Shape, speed: float, judge: Judge, prompts: int) -> Shape:
+def search(space: Space, start: Shape, questions: Sequence[str], speed: float, judge: Judge, prompts: int) -> Shape:
     """The best shape at a FLOPs ratio, question by question.
 
-    An answer replaces the one that stood where it is ahead by more than the standard error of its lead.
+    All answers to a question run on the first prompts, the better half of them on more, and so on. The last replaces
+    the answer that stood where it is ahead by more than the standard error of its lead over all prompts.
     """
-    best, stands = start, space.at(start, speed)
-    for question, answers in QUESTIONS[space.method.name].items():
-        for answer in answers:
+    best = dict(start)
+    for question in questions:
+        stands = space.at(best, speed)
+        rivals: dict[str, tuple[Shape, PolicyMethod]] = {}
+        for answer in QUESTIONS[space.method.name][question]:
             shape = {**best, question: answer}
             method = space.at(shape, speed)
-            if method is None or method == stands:
-                continue
-            if stands is not None:  # else what the search begins with can't be had here
-                leads = [judge(stands, prompt) - judge(method, prompt) for prompt in range(prompts)]
-                if fmean(leads) <= stdev(leads) / math.sqrt(prompts):
-                    continue
-            best, stands = shape, method
+            if method is not None and method != stands:
+                rivals.setdefault(json.dumps(method.params), (shape, method))
+        left = list(rivals.values())
+        if stands is None and left:  # what the search begins with can't be had here
+            best, stands = left.pop(0)
+        if stands is None or not left:
+            continue
+        for count in rounds(prompts):
+            left = _better_half(left, count, judge)
+        leads = [[judge(stands, prompt) - judge(method, prompt) for prompt in range(prompts)] for _, method in left]
+        lead, (shape, _) = max(zip(leads, left, strict=True), key=lambda pair: fmean(pair[0]))
+        if fmean(lead) > stdev(lead) / math.sqrt(prompts):
+            best = shape
     return best
+
+
+def rounds(prompts: int) -> list[int]:
+    """Numbers of prompts after which half of the answers goes: 2, 4, 8, less than all."""
+    return [2**power for power in range(1, 10) if 2**power < prompts]
 
 
 def most_trials(method: str, speeds: int, prompts: int) -> int:
     """How many trials a search may take, a trial being a setting on one prompt."""
-    return speeds * prompts * (1 + sum(len(answers) for answers in QUESTIONS[method].values()))
+    trials = 0
+    for speed in range(speeds):
+        trials += prompts
+        for question, answers in QUESTIONS[method].items():
+            if not speed or question in EACH_SPEED:
+                before, left = 0, len(answers) - 1
+                for count in rounds(prompts):
+                    trials, before, left = trials + left * (count - before), count, math.ceil(left / 2)
+                trials += left * (prompts - before)
+    return trials
+
+
+def _better_half(rivals: list[tuple[Shape, PolicyMethod]], prompts: int, judge: Judge) -> list[Any]:
+    ranked = sorted(rivals, key=lambda rival: fmean(judge(rival[1], prompt) for prompt in range(prompts)))
+    return ranked[: math.ceil(len(ranked) / 2)]
