@@ -94,8 +94,8 @@ def test_a_table_without_times_has_no_column_for_them(runs: Path) -> None:
 
 
 def test_a_page_without_times_has_no_column_for_them(runs: Path) -> None:
-    assert report([str(runs / "judged0"), "--out", str(runs / "report"), "--no-texts"]) == 0
-    page = (runs / "report" / "index.html").read_text(encoding="utf-8").partition("<script")[0]
+    assert report([str(runs / "judged0"), "--out", str(runs / "report")]) == 0
+    page = (runs / "report" / "index.html").read_text(encoding="utf-8")
     assert "KL nats" in page
     assert "decoding step" not in page
     shown = {path.name for path in (runs / "report").iterdir()}
@@ -138,5 +138,5 @@ def test_one_command_judges_in_two_processes_and_builds_a_leaderboard(tiny_check
     done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     board = tmp_path / "results" / "artefacts" / "quality-smoke"
-    assert {"leaderboard.md", "front.png"} == {f.name for f in board.iterdir()}
+    assert {"leaderboard.md", "leaderboard.html", "front.png"} == {f.name for f in board.iterdir()}
     assert len(list((tmp_path / "results" / "runs").glob("*/done"))) == 2

@@ -113,7 +113,7 @@ def test_nothing_is_extrapolated_and_that_is_said(tmp_path: Path) -> None:
     text = (where / "leaderboard.md").read_text(encoding="utf-8")
     assert "at a FLOPs ratio of 3x there is no number: no two measured settings of a method bracket it." in text
     assert "**made-up at a FLOPs ratio of 3x**" not in text
-    assert {file.name for file in where.iterdir()} == {"leaderboard.md", "front.png"}
+    assert {file.name for file in where.iterdir()} == {"leaderboard.md", "leaderboard.html", "front.png"}
 
 
 def test_one_setting_of_each_method_has_a_table_of_settings_and_no_comparison_at_a_speed(tmp_path: Path) -> None:

@@ -35,26 +35,30 @@ def test_page_needs_no_network_and_names_no_folder(page):
     assert "<b>baseline</b>" not in html  # a prediction is text, never markup
 
 
-def test_a_runs_page_reads_from_the_table_to_the_samples(tmp_path):
+def test_a_runs_page_reads_from_the_claim_to_the_samples(tmp_path):
     records = [record for record in made_up_records(12) if record.task == "qasper"]
     write_run_report(write_run(tmp_path / "run", records))
     html = (tmp_path / "run" / "index.html").read_text(encoding="utf-8")
     parts = (
+        "LazyLLM 2 has the highest TTFT speedup: ",
+        " (n=12)",
         "<table>",
         "[brackets]: 95% interval",
         "tradeoff.png",
         "Sample by sample",
-        "prompt tokens</summary>",
+        "<th>won</th>",
+        "<summary>qasper, sample",
         "provenance",
     )
     places = [html.index(part) for part in parts]
     assert places == sorted(places)
-    assert html.count("prompt tokens</summary>") == 12
+    assert html.count("\u2713") > 1 < html.count("\u2717")
+    assert html.count("<summary>qasper, sample") == 12
     assert "A demonstration" not in html
     assert not re.search(r"overflow-x|white-space: nowrap", html)
     few = write_run(tmp_path / "few", [record for record in records if record.sample_id < "qasper-11"])
     write_run_report(few)
-    assert "A demonstration: 3 samples are too few for a claim." in (few / "index.html").read_text(encoding="utf-8")
+    assert "A demonstration: n=3 is too few for a claim." in (few / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_report_draws_one_figure_of_all_models(tmp_path):

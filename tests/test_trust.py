@@ -294,7 +294,7 @@ def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Pat
         assert "1337" not in page
         assert "<script" not in page
         assert "<b>" not in page
-    assert [path.name for path in pages] == ["index.html", "index.html"]
+    assert [path.name for path in pages] == ["leaderboard.html", "index.html", "index.html"]
 
 
 def test_what_a_folder_holds_does_not_steer_the_terminal(

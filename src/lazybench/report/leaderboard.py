@@ -1,7 +1,7 @@
 """``python -m lazybench leaderboard FOLDER...``: methods at matched FLOPs ratios and memory, and pairwise comparisons.
 
-Writes leaderboard.md, and front.png with a panel for each model. Every sample weighs the same in divergences and in
-comparisons; in scores and shares every task does, as in summaries.
+Writes leaderboard.md, leaderboard.html, and front.png with a panel for each model. Every sample weighs the same in
+divergences and in comparisons; in scores and shares every task does, as in summaries.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lazybench.report.artefacts import add_options, made
 from lazybench.report.curves import Curve, curves_of, judged, numbers
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import settings_figure
+from lazybench.report.html import write_html
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import CONFIDENCE, LEAST_SAMPLES, Estimate
 from lazybench.report.text import formatted, markdown, number, settings_label
@@ -59,6 +60,7 @@ READING = (
     "logarithm of the ratio; a setting within 4% of it stands for it. Blank: neither such a one, nor two that bracket "
     "this ratio (last column) of which none leaves most prompts whole.",
 )
+FRONT = "Every setting: a point is a setting, a line joins a method's."
 MATRIX_READING = (
     "Row over column: the ratio of their KL divergences on the same samples, geometric mean. +: the row is closer to "
     "the plain model, -: further (the 95% interval leaves out 1); ++ and --: the sign test says so too, corrected for "
@@ -182,7 +184,7 @@ def readable(table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequence[float] | None = None) -> None:
-    """Write leaderboard.md and front.png.
+    """Write leaderboard.md, leaderboard.html and front.png.
 
     Raises:
         UserError: no record has a divergence.
@@ -201,15 +203,18 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
     ]
     shown += [(f"{model}: every setting", readable(rows)) for model, rows in settings.groupby("model", sort=False)]
     matrices = [(section.title, pairs) for section in found if len(pairs := section.matrix())]
+    built, notes = f"Built by `{command}`", [*READING, *_notes(found, tables), *results.notes]
     text = [
-        f"Built by `{command}`\n",
+        f"{built}\n",
         *(f"**{title}**\n\n{markdown(table)}" for title, table in shown),
-        "  \n".join([*READING, *_notes(found, tables), *results.notes]) + "\n",
+        "  \n".join(notes) + "\n",
         *([f"Pairwise comparisons. {MATRIX_READING}\n"] if matrices else []),
         *(f"**{title}**\n\n{markdown(table)}" for title, table in matrices),
     ]
     write_atomically(out / "leaderboard.md", "\n".join(text).encode())
     save(settings_figure(settings), out / "front.png")
+    page = {"tables": shown, "notes": [*notes, built], "pairs": matrices, "how_pairs_read": MATRIX_READING}
+    write_html(out / "leaderboard.html", title="Leaderboard", figures=[("front", FRONT)], **page)
 
 
 @command

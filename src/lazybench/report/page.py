@@ -1,16 +1,15 @@
-"""One HTML page: tables, notes, figure, answers, provenance; it needs no network and runs nothing."""
+"""A run's page: the first sentence, the table, the figure, wins and losses sample by sample, provenance."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas
-from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from yaml import safe_dump
 
@@ -18,19 +17,21 @@ from lazybench.methods import title
 from lazybench.report import paper, tables
 from lazybench.report.figures import tradeoff
 from lazybench.report.figures.style import save
+from lazybench.report.html import write_html
 from lazybench.report.leaderboard import measured_settings
 from lazybench.report.results import Results
 from lazybench.report.summary import category_rows, with_setting
 from lazybench.report.text import label_lines, method_title, short_names
-from lazybench.run.files import without_folders, write_atomically
+from lazybench.run.files import without_folders
 from lazybench.run.reading import Run, read_run
 from lazybench.run.record import Record
 
 SETTINGS_CAPTION = "A point is a setting, a line joins a method's. KL divergence: geometric mean over samples."
 ANSWER_CHARACTERS = 600
-SAMPLES_SHOWN = 100  # those first whose scores differ
+SAMPLES_SHOWN = 100  # those that a method won or lost first
+RIGHT = 0.5  # a score from which on an answer is shown as right
+MARKS = ("\u2717", "\u2713")  # ballot x, check mark
 NAMED = 3  # models or tasks in a title; more are counted
-ENVIRONMENT = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
 
 
 def write_run_report(folder: Path) -> None:
@@ -72,19 +73,21 @@ def write_page(
     """
     summary = results.summary
     names = short_names(category_rows(summary)) if len(summary) else {}
-    samples = _samples(results)
-    text = ENVIRONMENT.get_template("page.html").render(
+    samples, counts = _samples(results)
+    write_html(
+        path,
         title=_title(results.runs),
+        lead=tables.headline(summary) if len(summary) else "no samples measured yet",
         tables=[*(tables.sections(summary, names) if len(summary) else ()), *shown],
         notes=[*label_lines(names), *(tables.summary_notes(summary) if len(summary) else ()), *results.notes],
         figures=figures,
+        counts=counts,
         samples=samples[:SAMPLES_SHOWN],
         samples_in_all=len(samples),
         failed=[record for _, record in results.labelled if record.error],
         runs=[_run_facts(run) for run in results.runs],
         paper=paper.TITLE,
-    )  # every text is escaped
-    write_atomically(path, text.encode())
+    )
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -115,25 +118,33 @@ def _run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _samples(results: Results) -> list[dict[str, Any]]:
-    """Each sample with every method's answer and score, those first where most scores are not the baseline's."""
+def _samples(results: Results) -> tuple[list[dict[str, Any]], pandas.DataFrame | None]:
+    """Each sample with every method's answer, those that most methods won or lost first; and how often each method
+    did, where there are scores.
+    """
     groups: dict[tuple[int, str, str], list[Record]] = defaultdict(list)
     for place, run in enumerate(results.runs):
         for record in run.records:
             if not record.repeat:
                 groups[place, record.task, record.sample_id].append(record)
     found: list[dict[str, Any]] = []
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for (_, task, sample_id), records in groups.items():
-        plain = [record.score for record in records if record.method == "baseline"]
-        answers = [
-            {
-                "method": method_title(record.method, record.setting),
-                "score": "" if record.score is None else f"{100 * record.score:.0f}",
-                "prediction": record.error or record.prediction[:ANSWER_CHARACTERS],
-            }
-            for record in records
-        ]
-        differ = sum([record.score] != plain for record in records) if plain else 0
+        plain = next((record.score for record in records if record.method == "baseline"), None)
+        answers = []
+        for record in records:
+            name, score, result = method_title(record.method, record.setting), "", ""
+            if record.score is not None:
+                score = f"{MARKS[record.score >= RIGHT]} {100 * record.score:.0f}"
+                if plain is not None and record.method != "baseline":
+                    result = "won" if record.score > plain else "lost" if record.score < plain else "same"
+                    counts[name][result] += 1
+            prediction = record.error or record.prediction[:ANSWER_CHARACTERS]
+            answers.append({"method": name, "score": score, "result": result, "prediction": prediction})
+        differ = sum(answer["result"] in ("won", "lost") for answer in answers)
         about = f"{task}, sample {sample_id}, {records[0].model}, {records[0].prompt_tokens} prompt tokens"
+        about += f"; won or lost by {differ}" if differ else ""
         found.append({"about": about, "answers": pandas.DataFrame(answers), "differ": differ})
-    return sorted(found, key=lambda sample: -sample["differ"])
+    rows = [{"method": name, **{word: of[word] for word in ("won", "lost", "same")}} for name, of in counts.items()]
+    found.sort(key=lambda sample: -sample["differ"])
+    return found, pandas.DataFrame(rows) if rows else None

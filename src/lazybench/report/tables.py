@@ -49,7 +49,7 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
     names = short_names(category_rows(summary))
     parts = [f"**{title}**\n\n{markdown(table)}" for title, table in sections(summary, names)]
     words = [*label_lines(names), "", *summary_notes(summary), *notes]
-    words.append("Everything else (every task, memory, KL divergence): summary.csv.")
+    words += ["Everything else (every task, memory, KL divergence): summary.csv.", headline(summary)]
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 
@@ -136,11 +136,33 @@ def _beside_the_papers(
     return table
 
 
+def headline(summary: pandas.DataFrame) -> str:
+    """A page's first sentence: who is fastest and who stays closest to the baseline, where enough samples say so."""
+    rows = category_rows(summary)
+    n, names = rows["n"].max(), short_names(rows)
+    tables = len(rows[["model", "category", "task", "setting"]].drop_duplicates())
+    pruned = rows[~rows["method"].isin(["baseline", "plain"])].reset_index(drop=True)
+    if tables > 1 or pruned.empty:
+        return f"{tables} tables, {len(names)} methods with their settings, n={n} or less in a row."
+    if n < LEAST_SAMPLES:
+        return f"A demonstration: n={n} is too few for a claim."
+    speed = "ttft_speedup" if timed(pruned) else "flops_ratio"
+    said = []
+    for column, what, digits, sign in (
+        (speed, f"the highest {speed.replace('_', ' ').replace('ttft', 'TTFT').replace('flops', 'FLOPs')}", 2, 1),
+        ("fidelity_kl_median", "the lowest KL divergence from the baseline (median, nats)", 3, -1),
+    ):
+        if pruned[column].notna().any():
+            best = pruned.iloc[[int((sign * pruned[column]).argmax())]]
+            (key,) = zip(best["method"], best["params"], strict=True)
+            at = "" if column == speed else f" at {best[speed].iloc[0]:.2f}x"
+            said.append(f"{names[key]} has {what}: {formatted(best, column, digits)[0]}{at}")
+    return f"{'; '.join(said)} (n={n})."
+
+
 def summary_notes(summary: pandas.DataFrame) -> list[str]:
     """How to read the columns that the summary fills; the engine's own gain, truncated and failed samples."""
     notes = [" ".join(told for name, told in READING.items() if name in summary and summary[name].notna().any())]
-    if summary["n"].max() < LEAST_SAMPLES:
-        notes.append(f"A demonstration: {summary['n'].max()} samples are too few for a claim.")
     for _, row in category_rows(summary).iterrows():
         whole = row["method"] == "lazyllm" and row["prompt_tokens_computed"] == row["flops_ratio"] == 1
         if whole and row["ttft_speedup"] > 1:

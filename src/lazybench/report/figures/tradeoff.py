@@ -14,6 +14,7 @@ from lazybench.methods import title
 from lazybench.report import paper
 from lazybench.report.curves import WHOLE
 from lazybench.report.figures.style import BLACK, look, name_lines, new_figure, points, styled
+from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.summary import category_rows
 from lazybench.report.text import category_title
 
@@ -103,7 +104,8 @@ def settings_figure(settings: pandas.DataFrame) -> Figure:
     for model, rows in settings.groupby("model", sort=False):
         bars = "; bars: 95% interval" if rows["kl_low"].notna().any() else ""
         n = " to ".join(str(n) for n in dict.fromkeys((rows["n"].min(), rows["n"].max())))
-        panels.append((f"{model} (n={n}{bars})", rows))
+        few = "demonstration, " if rows["n"].max() < LEAST_SAMPLES else ""
+        panels.append((f"{model} ({few}n={n}{bars})", rows))
     return draw(panels, measured(settings, tuple(SPEEDS)) or "flops_ratio", "kl")
 
 
