@@ -17,6 +17,7 @@ from tiny_models import float64_model, generate_logits, random_prompt, tiny_mode
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.methods.running import work_of
 from lazybench.pruning.budgets import NEVER, Mass, Ratio, Revival
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import At, Policy
@@ -96,7 +97,7 @@ def check_equal(
     exact: PreTrainedModel | None = None,
     tolerance: float = 1e-9,
 ) -> Reference:
-    """Logits and counts of one generation; ``exact`` is the model's twin in float64, where it isn't that itself."""
+    """Logits, counts and work of one generation; ``exact`` is the twin in float64 of a model that is not."""
     prompt = random_prompt(prompt_tokens, seed)
     with LazyLLM(model, by) if isinstance(by, PruningSchedule) else Pruned(model, by) as run:
         tokens, logits = generate_logits(model, prompt, NEW_TOKENS)
@@ -112,6 +113,12 @@ def check_equal(
         for step in run.trace.steps
     ]
     assert noted == counts_by_stage(reference, [stages[number] for number in with_layers])
+    work, ran = work_of(run.trace), tuple(len(layer) for layer in reference.computed[0])
+    mlp = [
+        ran[layer + 1] if layer in (reference.policy.placement.fixed or ()) else ran[layer] for layer in range(len(ran))
+    ]
+    assert work.tokens_of_layer_runs == ran
+    assert work.mlp_tokens_of_layer_runs == (tuple(mlp) if run.trace.steps[0].mlp_saved else None)
     return reference
 
 
