@@ -81,6 +81,14 @@ def test_families_with_ready_made_masks_do_not_overflow_either():
         assert torch.equal(rows[:, :, 0].mean(dim=1).topk(20).indices, single[:, :, 0].mean(dim=1).topk(20).indices)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "falcon"])
+def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
+    model = shared_model(family)
+    with LazyLLM(model, PRUNED):
+        cache = generate(model, torch.cat([random_prompt(20, seed) for seed in (3, 4, 5)]), 8).past_key_values
+    assert all(buffer.isfinite().all() for layer in range(4) for buffer in cache.arena(layer)._buffers)
+
+
 # ---- whose cache it is, and what is prompt
 
 
