@@ -13,7 +13,18 @@ from transformers import PreTrainedTokenizerFast
 from lazybench.methods.request import Request
 
 WINDOW = {"sliding_window": 16}
-FAMILIES: dict[str, dict[str, Any]] = {"llama": {}, "gpt2": {}, "gemma2": WINDOW, "mistral": WINDOW, "falcon": {}}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gpt2": {},
+    "falcon": {},
+    "gemma2": WINDOW,
+    "mistral": WINDOW,
+    "gemma4_text": {
+        **WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"] * 4,
+        "vocab_size_per_layer_input": 260,
+    },
+}
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
