@@ -18,13 +18,12 @@ from lazybench.errors import UserError
 from lazybench.methods.claa import CLAA
 from lazybench.methods.dash import DASH
 from lazybench.methods.fastkv import FastKV
-from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.taper import Taper
 from lazybench.pruning.budgets import Mass, Ratio, Tokens
 from lazybench.pruning.policy import PerHead
 from lazybench.pruning.rows import Seen
-from lazybench.pruning.scorers import AttentionScorer, over_layers
+from lazybench.pruning.scorers import over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 CONTEXT = [
@@ -83,14 +82,6 @@ def test_claa_takes_the_highest_of_two_layers():
     assert kept(score, 4) == {0, 5, 6, 7}
 
 
-def test_uniprefill_keeps_the_blocks_that_hold_half_the_probability():
-    blocks = torch.tensor([0.10, 0.35, 0.30, 0.25], dtype=torch.float64)
-    score = blocks.repeat_interleave(2)[None] / 2
-    position = torch.arange(8)[None]
-    for first, tokens in ((0, [2, 3, 4, 5]), (1, [0, 2, 3, 4, 5])):  # the block that crosses the half is among them
-        assert sorted(choose_chunks(score, position, position < first, Mass(0.5), 2, "sum")[0][0].tolist()) == tokens
-
-
 def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
     method = DASH(keep=0.5, depth=0.4)
     policy = method.policy(LlamaConfig(num_hidden_layers=10))
@@ -101,24 +92,6 @@ def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
     close(score[0], [5.0, 1.0, 10.0, 1.4142, 2.0, 0.1])
     # three of six: the last one whatever its norm, and the two longest
     assert kept(score, policy.budget.count(6, 6, policy.last), last=policy.last) == {0, 2, 5}
-
-
-@pytest.mark.parametrize(("keep", "last_layer", "mean"), [(0.9, 0.38, 0.77), (0.7, 0.22, 0.60)])
-def test_pyramidinfer_at_3500_tokens(keep, last_layer, mean):
-    entered = [3500]
-    for layer in range(31):
-        entered.append(FallingRatio(keep, layer, 32).count(entered[-1], 3500, recent=1 + int(0.2 * 3500)))
-    assert entered[-1] / 3500 == pytest.approx(last_layer, abs=0.006)
-    assert sum(entered) / 32 / 3500 == pytest.approx(mean, abs=0.006)
-
-
-def test_pyramidinfer_weighs_the_newest_queries_more():
-    rows = torch.zeros(1, 3, 8, dtype=torch.float64)
-    for query, key in enumerate([0, 1, 2]):
-        rows[0, query, key] = 1.0
-    scorer = AttentionScorer(window=1, window_share=0.25, newest_weight=1.2)
-    assert scorer.queries(8) == 3
-    close(scorer(seen_rows(rows, 1))[0], [1.0, 1.1, 1.2, 0, 0, 0, 0, 0])
 
 
 def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
