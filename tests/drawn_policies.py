@@ -8,7 +8,6 @@ import torch
 from hypothesis import strategies as st
 
 from lazybench.methods.asl import WhereRanksSettle
-from lazybench.methods.fastkv import Kept
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.pruning.budgets import NEVER, Budget, Mass, Ratio, Revival, Tokens
 from lazybench.pruning.policy import At, PerHead, Policy
@@ -23,16 +22,18 @@ def often(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def attention_scorers(draw: st.DrawFn, products: bool = True) -> AttentionScorer:
-    """``products``: some of these, whose scores may be negative; a budget by mass takes none."""
+def attention_scorers(draw: st.DrawFn, probabilities: bool = False) -> AttentionScorer:
+    """``probabilities``: scores that are never negative, as a budget by mass needs them."""
     return AttentionScorer(
         window=draw(st.sampled_from([1, 2, 4])),
         window_share=draw(often(0.0, 0.2)),
         newest_weight=draw(often(1.0, 1.5)),
-        products=products and draw(often(False, True, False)),
+        products=not probabilities and draw(often(False, True, False)),
         own_columns=draw(st.booleans()),
         pool=draw(st.sampled_from([1, 3, 5])),
+        pool_by=draw(often("mean", "max", "mean")),
         heads=draw(st.sampled_from(["mean", "max"])),
+        standardise=not probabilities and draw(st.booleans()),
     )
 
 
@@ -45,7 +46,13 @@ def counts(draw: st.DrawFn, layer: int, layers: int) -> Budget:
     budgets = [
         Ratio(draw(st.sampled_from(SHARES)), draw(often("entered", "context")), draw(often("up", "down"))),
         Tokens(draw(st.integers(1, 12))),
-        FallingRatio(draw(st.sampled_from(SHARES)), max(layer, 0), layers, draw(st.integers(0, 2))),
+        FallingRatio(
+            draw(st.sampled_from(SHARES)),
+            max(layer, 0),
+            layers,
+            draw(st.sampled_from(["cosine", "linear", "constant"])),
+            draw(st.integers(0, 2)),
+        ),
     ]
     return draw(st.sampled_from(budgets))
 
@@ -57,7 +64,7 @@ def parts(draw: st.DrawFn, prompt_tokens: int, layers: int, decoding: bool = Fal
     ``decoding``: decoding steps choose too, where given scores, which generated tokens lack, have no mass.
     """
     by_mass = draw(often(False, False, True))
-    scorer: Scorer = draw(attention_scorers(products=not by_mass))
+    scorer: Scorer = draw(attention_scorers(probabilities=by_mass))
     earliest = 0
     if draw(often(False, False, True)) and not (by_mass and decoding):
         scorer, earliest = given_scores(prompt_tokens, draw(st.integers(0, 99))), 0 if decoding else -1
@@ -65,7 +72,7 @@ def parts(draw: st.DrawFn, prompt_tokens: int, layers: int, decoding: bool = Fal
             scorer, earliest = OutputNorm(), 0
     at = sorted(draw(st.sets(st.integers(earliest, layers - 2), min_size=1, max_size=3)))
     shares = st.sampled_from([0.3, 0.5, 0.8, 0.95])
-    budget = [Mass(draw(shares)) if by_mass else draw(counts(layer, layers)) for layer in at]
+    budget = [Mass(draw(shares), draw(st.booleans())) if by_mass else draw(counts(layer, layers)) for layer in at]
     return {
         "placement": At(tuple(at)),
         "scorer": scorer,
@@ -83,8 +90,7 @@ def parts(draw: st.DrawFn, prompt_tokens: int, layers: int, decoding: bool = Fal
 @st.composite
 def retentions(draw: st.DrawFn, layers: int) -> PerHead:
     last = draw(st.integers(1, 4))
-    shares = st.sampled_from(SHARES)
-    budget = draw(st.one_of(counts(0, layers), st.builds(Kept, shares, shares)))
+    budget = draw(counts(0, layers))
     return PerHead(draw(attention_scorers()), budget, last, first_layers=draw(often(0, 1, 2)))
 
 

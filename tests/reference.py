@@ -18,8 +18,9 @@ from reference_choice import (
     count_of,
     over_layers,
     rank_variance,
-    reduced,
+    score_of_group,
     score_of_head,
+    score_of_layer,
 )
 from reference_layers import PlainLayers
 from torch import Tensor
@@ -53,7 +54,8 @@ class Reference:
     def __post_init__(self) -> None:
         self.layers = PlainLayers(self.model)
         scorers = [self.policy.scorer, getattr(self.policy.retention, "scorer", None)]
-        self.near = Margin(scale=float(any(getattr(scorer, "products", False) for scorer in scorers)))
+        signed = any(getattr(scorer, "standardise", False) or getattr(scorer, "products", False) for scorer in scorers)
+        self.near = Margin(scale=float(signed))
 
     @property
     def margin(self) -> float:
@@ -105,19 +107,22 @@ class Reference:
         return self.layers.logits(self.computed[-1][-1][-1])
 
     # ---- scores
-    def _heads(self, scorer: AttentionScorer, layer: int, computed: list[int], using: list[int]) -> list[Scores]:
-        """Each query head's scores, by the newest tokens that the layer computed."""
+    def _groups(self, scorer: AttentionScorer, layer: int, computed: list[int], using: list[int]) -> list[Scores]:
+        """Each key-value head's scores, by the newest tokens that the layer computed."""
         window = scorer.window + int(scorer.window_share * self.prompt_tokens)
         queries = computed[-min(window, self.new) :]
-        heads = []
-        for head in range(self.layers.query_heads):
-            rows = []
-            for query in queries:
-                seen = [token for token in using if token <= query]
-                values = self.layers.scores(layer, query, head, seen, scorer.products)
-                rows.append(dict(zip(seen, values, strict=True)))
-            heads.append(score_of_head(scorer, rows, queries, using))
-        return heads
+        groups = []
+        for kv_head in range(self.layers.kv_heads):
+            heads = []
+            for head in range(kv_head * self.layers.group, (kv_head + 1) * self.layers.group):
+                rows = []
+                for query in queries:
+                    seen = [token for token in using if token <= query]
+                    values = self.layers.scores(layer, query, head, seen, scorer.products)
+                    rows.append(dict(zip(seen, values, strict=True)))
+                heads.append(score_of_head(scorer, rows, queries, using))
+            groups.append(score_of_group(scorer, heads, queries, using))
+        return groups
 
     def _score(self, layer: int, computed: list[int], using: list[int]) -> None:
         if not self._is_scored(layer):
@@ -129,8 +134,8 @@ class Reference:
             self.scored[layer] = {token: self.layers.change(layer, token, using) for token in using}
             return
         assert isinstance(self.policy.scorer, AttentionScorer)
-        heads = self._heads(self.policy.scorer, layer, computed, using)
-        self.scored[layer] = reduced(heads, self.policy.scorer.heads)
+        groups = self._groups(self.policy.scorer, layer, computed, using)
+        self.scored[layer] = score_of_layer(self.policy.scorer, groups, self.layers.query_heads)
 
     def _given(self, using: list[int]) -> Scores:
         assert isinstance(self.policy.scorer, Given)
@@ -208,8 +213,6 @@ class Reference:
             return
         newest = using[len(using) - retention.last :]
         older = using[: len(using) - retention.last]
-        heads = self._heads(retention.scorer, layer, using, using)
-        for kv_head in range(self.layers.kv_heads):
-            score = reduced(heads[kv_head * self.layers.group :][: self.layers.group], "sum")
+        for head, score in enumerate(self._groups(retention.scorer, layer, using, using)):
             kept = {*newest, *best(score, older, count - len(newest), self.near)}
-            self.layers.evicted[layer][kv_head] = set(using) - kept
+            self.layers.evicted[layer][head] = set(using) - kept

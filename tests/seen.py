@@ -35,17 +35,30 @@ def random_seen(
     return Seen(0, query, key, position, position[:, keys - queries :], scaling=8**-0.5, kv_heads=kv_heads, **more)
 
 
-def padded(seen: Seen, padding: int, queries: int = 0) -> Seen:
-    """The same prompt behind ``padding`` keys that are no candidates; ``queries`` of them lie in the window."""
+def permuted(seen: Seen, order: Tensor) -> Seen:
+    """The same keys in other slots: slot ``i`` holds what was in slot ``order[i]``."""
+    assert seen.key is not None
+    valid = None if seen.valid is None else seen.valid[:, order]
+    return replace(seen, key=seen.key[:, :, order], position=seen.position[:, order], valid=valid, in_order=False)
+
+
+def padded(seen: Seen, padding: int, fillers: bool, queries: int = 0) -> Seen:
+    """The same prompt behind ``padding`` keys that are no candidates: fillers at -1, or a batch's left padding.
+
+    ``queries`` of them lie in the window, as in a batch whose other prompts are longer.
+    """
     assert seen.key is not None
     assert seen.query is not None
+    keys = seen.position.shape[1] + padding
     noise = torch.randn(*seen.key.shape[:2], padding, 8, generator=torch.Generator().manual_seed(9)).to(seen.key)
-    position = torch.arange(seen.position.shape[1] + padding)[None]
+    shift = 0 if fillers else padding
+    front = torch.full((1, padding), -1) if fillers else torch.arange(padding)[None]
+    query_front = front[:, padding - queries :]
     return replace(
         seen,
         key=torch.cat([noise, seen.key], dim=2),
-        position=position,
+        position=torch.cat([front, seen.position + shift], dim=1),
         query=torch.cat([torch.ones_like(seen.query[:, :, :1]).repeat(1, 1, queries, 1), seen.query], dim=2),
-        query_position=torch.cat([position[:, padding - queries : padding], seen.query_position + padding], dim=1),
-        valid=position >= padding,
+        query_position=torch.cat([query_front, seen.query_position + shift], dim=1),
+        valid=(torch.arange(keys) >= padding)[None],
     )

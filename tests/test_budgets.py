@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from lazybench.errors import UserError
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.pruning.budgets import Mass, Ratio, Tokens, share_of
-from lazybench.pruning.selection import choose
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -46,19 +45,15 @@ def test_numbers_of_tokens_are_whole_and_layers_are_there(wrong):
         wrong()
 
 
-def test_the_whole_mass_is_every_unit_and_a_mass_of_nothing_one_at_least():
+@pytest.mark.parametrize("crossing", [True, False])
+def test_the_whole_mass_is_every_unit_and_a_mass_of_nothing_one_at_least(crossing):
     scores = torch.rand(3, 2000, generator=torch.Generator().manual_seed(0)).sort(dim=1, descending=True).values
-    assert Mass(1.0).counts(scores).tolist() == [2000] * 3
-    assert Mass(0.5).counts(torch.zeros(1, 3))[0] >= 1
-    assert Mass(0.75).counts(torch.tensor([[97.0, 1.0, 1.0, 1.0]])).tolist() == [1]
+    assert Mass(1.0, crossing).counts(scores).tolist() == [2000] * 3
+    assert Mass(0.5, crossing).counts(torch.zeros(1, 3))[0] >= 1
+    assert Mass(0.75, crossing).counts(torch.tensor([[97.0, 1.0, 1.0, 1.0]])).tolist() == [1]
 
 
 def test_a_falling_ratio_spares_the_recent_and_prunes_nothing_of_a_short_prompt():
     assert FallingRatio(0.5, 0, 32).count(3000, 3000, 600) == 3000  # nor in the first layer
+    assert FallingRatio(0.5, 0, 32, "constant").count(3000, 3000, 600) == 1800
     assert FallingRatio(0.5, 31, 32).count(60, 60, 13) == 60  # the least is what is there: 47 older tokens
-
-
-def test_a_token_that_always_stays_outranks_any_score():
-    position = torch.arange(4)[None]
-    score = torch.tensor([[torch.finfo(torch.float32).max, 1.0, 0.0, -5.0]])
-    assert choose(score, position, position == 3, [1]).tolist() == [[3]]

@@ -16,7 +16,6 @@ from tiny_models import float64_model, generate_logits, random_prompt
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
-from lazybench.methods.running import work_of
 from lazybench.pruning.budgets import NEVER, Mass, Ratio, Revival
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import At, Policy
@@ -104,12 +103,6 @@ def check_equal(model: PreTrainedModel, by: PruningSchedule | Policy, prompt_tok
         for step in run.trace.steps
     ]
     assert noted == counts_by_stage(reference, [stages[number] for number in with_layers])
-    work, ran = work_of(run.trace), tuple(len(layer) for layer in reference.computed[0])
-    mlp = [
-        ran[layer + 1] if layer in (reference.policy.placement.fixed or ()) else ran[layer] for layer in range(len(ran))
-    ]
-    assert work.tokens_of_layer_runs == ran
-    assert work.mlp_tokens_of_layer_runs == (tuple(mlp) if run.trace.steps[0].mlp_saved else None)
     return reference
 
 

@@ -30,7 +30,7 @@ def serves_padded_batches(policy: Policy) -> bool:
     return policy.retention is None
 
 
-@drawn(40)
+@drawn(30)
 @given(kind=st.sampled_from(sorted(KINDS)), policy=policies.filter(serves_padded_batches), seed=st.integers(0, 999))
 def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone(kind, policy, seed):
     """Each row's logits, against the reference of its prompt alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import RunPy
 from longbench_rows import row, write
 from tiny_requests import byte_tokenizer, tiny_request
 
+from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
 from lazybench.methods import selective_context
 from lazybench.methods.prompt_compression import PromptCompression
@@ -76,6 +78,31 @@ def test_tokens_are_dropped_to_an_exact_ratio_and_the_special_one_stays() -> Non
     assert (
         shares_of(response.work, request).flops_ratio < 1
     )  # reading the prompt costs as much as the prefill it shortens
+
+
+def test_a_separate_reader_with_another_tokenizer(tmp_path) -> None:
+    """The same weights under another tokenizer of the same bytes must drop the same tokens."""
+    request = tiny_request()
+    request.model.save_pretrained(tmp_path)
+    request.tokenizer.save_pretrained(tmp_path)
+    ids, context = request.prompt_ids[:, 1:], request.context[1:]  # no special token: both read the same ids
+    text = replace(request, prompt_ids=ids, context=context)
+    reader = PromptCompression(0.5, "token", language_model=str(tmp_path))
+    reader.prepare(text.model)
+    own = PromptCompression(0.5, "token").run(text)
+    other = reader.run(text)
+    assert torch.equal(own.new_tokens, other.new_tokens)
+    assert shares_of(other.work, text).prompt_tokens_computed == pytest.approx(
+        shares_of(own.work, text).prompt_tokens_computed - 1
+    )  # the reader is another model
+    assert shares_of(other.work, text).flops_ratio == pytest.approx(shares_of(own.work, text).flops_ratio)
+
+
+def test_a_missing_reader_and_an_unknown_unit_are_named(tmp_path) -> None:
+    with pytest.raises(UserError, match="unit 'word'; Known: sentence, token"):
+        PromptCompression(0.5, "word")
+    with pytest.raises(UserError, match=r"language_model=.*can't be loaded"):
+        PromptCompression(0.5, "token", language_model=str(tmp_path / "none")).prepare(tiny_request().model)
 
 
 def test_an_empty_context_fails_alone_and_says_so(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""What methods choose beforehand equals a plain statement of it, on models, prompts and settings drawn at random.
+"""Each rival's prefill and decoding equal the slow reference, and what reruns choose equals a plain statement.
 
-That whatever a policy says is what runs is shown in test_exactness.py; each policy's layers, counts and scored rows in
-test_methods_caps.py.
+Models, prompts and settings are drawn at random, everything in float64. What a method says of its work equals what the
+reference computed.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,19 +19,71 @@ from tiny_models import random_prompt
 from tiny_requests import byte_tokenizer
 from torch import Tensor
 
+from lazybench.methods.asl import ASL
 from lazybench.methods.base import Method, PolicyMethod
+from lazybench.methods.claa import CLAA
+from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
 from lazybench.methods.gemfilter import GemFilter
+from lazybench.methods.h2o import H2O
+from lazybench.methods.lazyllm_evicted import LazyLLMEvicted
 from lazybench.methods.oracle import Oracle
+from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.request import Request, Response
+from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
+from lazybench.methods.taper import Taper
+from lazybench.methods.uniprefill import UniPrefill
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import Given
 
 NEW_TOKENS = 3
 SHARES = st.sampled_from([0.1, 0.25, 0.4, 0.5, 0.7, 0.9, 1.0])
 DEPTHS = st.sampled_from([0.25, 0.5, 0.75])
-POOLS = st.sampled_from([1, 3, 5])
+WINDOWS, POOLS = st.sampled_from([1, 2, 4]), st.sampled_from([1, 3, 5])
+
+POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
+    FastKV: {
+        "propagate": SHARES, "retain": SHARES, "depth": DEPTHS, "window": WINDOWS, "pool": POOLS,
+        "pool_by": st.sampled_from(["mean", "max"]),
+    },
+    CLAA: {
+        "keep": SHARES, "retain": st.none() | SHARES, "depth": DEPTHS, "layers": st.integers(1, 4),
+        "first_layers": st.integers(0, 2), "window": WINDOWS, "pool": POOLS, "standardise": st.booleans(),
+    },
+    ASL: {
+        "tokens": st.integers(5, 9), "keep": st.none() | st.sampled_from([0.5, 0.7]), "depth": st.just(0.5),
+        "observed": st.just(0.5), "below": st.sampled_from([0.7, 0.95]), "window": WINDOWS, "pool": POOLS,
+    },
+    UniPrefill: {
+        "mass": st.sampled_from([0.3, 0.6, 0.9]), "depths": st.sampled_from([(0.25,), (0.5, 0.75), (0.25, 0.5, 0.75)]),
+        "window": WINDOWS, "block": st.integers(1, 4), "first": st.integers(0, 3), "last": st.integers(1, 3),
+        "rule": st.sampled_from(["kernel", "reference"]),
+    },
+    PyramidInfer: {
+        "keep": st.sampled_from([0.1, 0.5, 0.9]), "recent": st.sampled_from([0.1, 0.2, 0.4]),
+        "newest_weight": st.sampled_from([1.0, 1.2]), "first": st.integers(0, 4), "least": st.integers(0, 4),
+        "decay": st.sampled_from(["cosine", "linear", "constant"]),
+    },
+    SnapKV: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": POOLS},
+    H2O: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": st.sampled_from([1, 3])},
+    Taper: {
+        "preset": st.none(), "depths": st.sampled_from([(0.25, 0.5), (0.25, 0.75), (0.5, 0.6)]),
+        "keep": st.just((0.5, 0.7)), "window": WINDOWS, "heads": st.sampled_from(["mean", "max"]),
+        "pool": POOLS, "chunk": st.integers(1, 4), "first": st.integers(0, 3), "last": st.integers(1, 3),
+        "last_share": st.sampled_from([0.0, 0.2]), "look_back": st.integers(1, 3),
+        "over_layers": st.sampled_from(["mean", "max"]),
+        "revive": st.integers(0, 4), "every": st.integers(1, 2),
+    },
+    LazyLLMEvicted: {
+        "pruning": st.sampled_from([PruningSchedule(layers=(0,), keep=(0.5,)), PruningSchedule((0, 2), (0.7, 0.5))]),
+        "retain": SHARES, "window": WINDOWS, "pool": POOLS,
+    },
+    StaticPruning: {"variant": st.just("continue"), "keep": SHARES, "depth": DEPTHS},
+}  # fmt: skip
+
 
 cases = {
     "kind": st.sampled_from(sorted(KINDS)),
@@ -49,16 +104,40 @@ def run(method: Method, kind: str, prompt: Tensor) -> tuple[Response, Tensor]:
     return response, torch.stack(logits[-NEW_TOKENS:])  # a draft of the model's own came before
 
 
-def check_policy(method: PolicyMethod, kind: str, tokens: int, seed: int, scores: list[float]) -> None:
+def check_policy(method: PolicyMethod, kind: str, tokens: int, seed: int, scored: Given | None = None) -> Reference:
     """Logits, and the tokens that each layer ran in the prefill."""
     model, prompt = exact_model(kind, 0), random_prompt(tokens, seed)
-    policy = method.policy(model.config).scored_by(Given(torch.tensor([scores], dtype=torch.float64)))
-    reference = Reference(model, policy)
+    policy: Policy = method.policy(model.config)
+    reference = Reference(model, policy if scored is None else policy.scored_by(scored))
     response, logits = run(method, kind, prompt)
     expected = replay(reference, prompt[0].tolist(), response.new_tokens.tolist())
     assume(reference.margin > 1e-6)  # two tokens tie: either may be kept
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
-    assert response.work.tokens_of_layer_runs == tuple(len(layer) for layer in reference.computed[0])
+    ran = tuple(len(layer) for layer in reference.computed[0])
+    assert response.work.tokens_of_layer_runs == ran
+    if policy.before_mlp:
+        mlp = list(ran)
+        for layer in policy.placement.fixed or ():
+            mlp[layer] = ran[layer + 1]
+        assert response.work.mlp_tokens_of_layer_runs == tuple(mlp)
+    return reference
+
+
+@pytest.mark.parametrize("kind_of_method", POLICIES, ids=lambda kind: kind.name)
+def test_a_method_that_is_a_policy_equals_the_slow_reference(kind_of_method: type[PolicyMethod]) -> None:
+    saves = []
+    # ranks of a few tokens settle or tie by chance: a longer prompt tells
+    lengths = {"tokens": st.sampled_from([14, 19, 24])} if kind_of_method is ASL else {}
+
+    @drawn(24)
+    @given(options=st.fixed_dictionaries(POLICIES[kind_of_method]), **{**cases, **lengths})
+    def check(options: dict[str, Any], kind: str, tokens: int, seed: int) -> None:
+        reference = check_policy(kind_of_method(**options), kind, tokens, seed)
+        pruned = any(len(layer) < tokens for layer in reference.computed[0])
+        saves.append(pruned or any(head for heads in reference.layers.evicted for head in heads))
+
+    check()
+    assert sum(saves) >= 5
 
 
 @drawn(14)
@@ -68,7 +147,8 @@ def test_spec_prefill_runs_the_chunks_that_its_next_tokens_look_at(
 ) -> None:
     prompt = random_prompt(tokens, seed)[0].tolist()
     scores = looked_at(exact_model(kind, 0), prompt, lookahead - 1, pool, with_prompt=True)
-    check_policy(SpecPrefill(keep, None, lookahead, chunk, pool), kind, tokens, seed, scores)
+    method = SpecPrefill(keep, None, lookahead, chunk, pool)
+    check_policy(method, kind, tokens, seed, Given(torch.tensor([scores], dtype=torch.float64)))
 
 
 @drawn(14)
@@ -78,7 +158,8 @@ def test_the_oracle_keeps_what_the_answer_looks_at(
 ) -> None:
     prompt = random_prompt(tokens, seed)[0].tolist()
     scores = looked_at(exact_model(kind, 0), prompt, answer, pool, with_prompt=False)
-    check_policy(Oracle(keep, depth, answer, pool, last), kind, tokens, seed, scores)
+    method = Oracle(keep, depth, answer, pool, last)
+    check_policy(method, kind, tokens, seed, Given(torch.tensor([scores], dtype=torch.float64)))
 
 
 def check_rerun(method: Method, kind: str, tokens: int, seed: int, expected: list[int], probed: int) -> None:

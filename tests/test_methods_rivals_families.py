@@ -37,13 +37,13 @@ from lazybench.pruning.engine import Pruned
 PROMPT = PROMPTS[0]  # 17 tokens
 EVICTING: list[PolicyMethod] = [
     FastKV(0.6, 0.5, window=2, pool=3),
-    CLAA(0.6, layers=2, window=2, pool=3),
+    CLAA(0.6, layers=2, first_layers=1, window=2, pool=3),
     SnapKV(0.5, window=2, pool=3),
     H2O(0.5, window=2),
 ]
 PRUNING: list[PolicyMethod] = [
     FastKV(0.6, 1.0, window=2, pool=3),
-    CLAA(0.6, 1.0, layers=2, window=2, pool=3),
+    CLAA(0.6, 1.0, layers=2, window=2, pool=3, standardise=True),
     UniPrefill(0.6, (0.25, 0.75), window=2, block=2, first=2, last=2),
     StaticPruning("continue", 0.6),
 ]

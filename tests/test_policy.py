@@ -22,6 +22,7 @@ SETTLED = WhereRanksSettle(first=1, observed=2, top=2, below=0.3, last=5)
     [
         ({"placement": At((1, 2)), "budget": (Ratio(0.5),)}, "2 pruning layers need as many budgets, not 1"),
         ({"scorer": AttentionScorer(products=True), "budget": Mass(0.5)}, "scores above 0"),
+        ({"scorer": AttentionScorer(standardise=True), "budget": (Mass(0.5),)}, "scores above 0"),
         ({"revival": REVIVES, "before_mlp": True}, "revival.most=0"),
         ({"revival": REVIVES, "last": 0}, "revival.most=0"),
         ({"revival": REVIVES, "retention": PerHead(AttentionScorer(), Ratio(0.5), 1)}, "revival.most=0"),
@@ -37,6 +38,11 @@ def test_parts_that_contradict_each_other_are_refused(parts: dict[str, Any], wor
         Policy(**{"placement": At((1,)), "budget": Ratio(0.5), **parts})
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("parts", [{"products": True}, {"standardise": True}])
+def test_signed_scores_rank_and_count_where_no_mass_is_asked_for(parts: dict[str, Any]) -> None:
+    assert Policy(At((1,)), AttentionScorer(**parts), Ratio(0.5)).scorer == AttentionScorer(**parts)
 
 
 RISING, FALLING = [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]

@@ -1,7 +1,6 @@
-"""Scorers: what must not matter (blocks, precision, who shows the attention) doesn't.
+"""Scorers: what must not matter (blocks, slots, padding, precision) doesn't.
 
-That each option is its formula, whatever the slots' order, is shown against the slow reference, in
-test_exactness.py and test_exactness_batches.py.
+That each option is its formula is shown against the slow reference, in test_exactness.py.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from seen import padded, random_seen
+from seen import padded, permuted, random_seen
 
 from lazybench.errors import UserError
 from lazybench.pruning import rows
@@ -22,9 +21,12 @@ SCORERS = {
     "window": AttentionScorer(window=5),
     "weighted window": AttentionScorer(window=5, newest_weight=1.5),
     "nearly all queries": AttentionScorer(window_share=0.8),
-    "products": AttentionScorer(products=True, pool=5),
-    "context": AttentionScorer(window=5, own_columns=False, pool=7),
+    "products, mean pool": AttentionScorer(products=True, pool=5),
+    "products, max pool": AttentionScorer(window=3, products=True, pool=3, pool_by="max"),
+    "context, mean pool": AttentionScorer(window=5, own_columns=False, pool=7),
+    "context, max pool": AttentionScorer(window=5, own_columns=False, pool=3, pool_by="max"),
     "max over heads": AttentionScorer(window=3, heads="max", pool=3),
+    "z-scores": AttentionScorer(window=5, own_columns=False, pool=3, heads="max", standardise=True),
 }
 every_scorer = pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
 LAYERS = {"plain": {}, "softcap": {"softcap": 2.0}, "sinks": {"sinks": torch.tensor([0.5, -1.0, 2.0, 0.0])}}
@@ -42,13 +44,35 @@ def test_a_window_scored_in_blocks_equals_it_scored_at_once(scorer, layer, monke
 
 
 @every_scorer
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_the_slots_does_not_matter(scorer, seed):
+    seen = random_seen(keys=13, queries=scorer.queries(13), seed=seed)
+    order = torch.randperm(13, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(scorer(permuted(seen, order)), scorer(seen)[:, order], rtol=1e-12, atol=1e-12)
+
+
+@every_scorer
+@pytest.mark.parametrize("fillers", [False, True])
 @pytest.mark.parametrize("keys", [2, 11])  # fewer and more than the window
-def test_padding_on_the_left_does_not_matter(scorer, keys):
+def test_padding_on_the_left_does_not_matter(scorer, fillers, keys):
     queries = min(keys, scorer.queries(keys))
+    beyond = scorer.queries(keys) - queries  # the window reaches into the padding
     seen = random_seen(keys, queries, seed=1)
-    scores = scorer(padded(seen, 4, queries=scorer.queries(keys) - queries))  # the window reaches into the padding
-    torch.testing.assert_close(scores[:, 4:], scorer(seen), rtol=1e-12, atol=1e-12)
+    scores, expected = scorer(padded(seen, 4, fillers, beyond)), scorer(seen)
+    torch.testing.assert_close(scores[:, 4:], expected, rtol=1e-12, atol=1e-12)
     assert (scores[:, :4] == 0).all()
+    assert torch.isfinite(scores).all()
+
+
+@every_scorer
+def test_keys_that_are_no_candidates_come_between_no_neighbours(scorer):
+    """A ragged batch's decoding step has keys in its front that this row does not attend to."""
+    seen = random_seen(keys=11, queries=1, seed=7)
+    valid = torch.ones(1, 11, dtype=torch.bool).index_fill(1, torch.tensor([2, 5, 6]), False)
+    assert seen.key is not None
+    candidates = replace(seen, key=seen.key[:, :, valid[0]], position=seen.position[valid][None])
+    scores = scorer(replace(seen, valid=valid, in_order=False))
+    torch.testing.assert_close(scores[valid][None], scorer(candidates), rtol=1e-12, atol=1e-12)
 
 
 @every_scorer

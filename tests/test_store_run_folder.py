@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,6 +179,12 @@ def test_folder_that_cannot_be(tmp_path: Path) -> None:
         open_folder(tmp_path / "file")
     with pytest.raises(UserError, match="cannot write"):
         open_folder(tmp_path / "file" / "below")
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o400 for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {0o400}
 
 
 def test_same_process_cannot_open_twice(tmp_path: Path) -> None:

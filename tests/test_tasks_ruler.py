@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import RunPy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruler_rows import prompts, tiny_model
@@ -67,6 +69,32 @@ def test_prompts_fill_the_length_and_keep_what_is_asked(name: str, tiny_checkpoi
         settled.append([(sample.sample_id, sample.answers) for sample in task.samples()])
     if name not in ("ruler_fwe",):  # its vocabulary grows with the length
         assert settled[0] == settled[1]
+
+
+def test_a_run_measures_them_without_a_network(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    names = ["ruler_niah_multikey_3", "ruler_vt", "ruler_fwe", "ruler_qa_2_embedded"]
+    done = run_py(
+        "task=ruler_embedded",
+        f"task.datasets=[{','.join(names)}]",
+        "task.parameters.length=1500",
+        "model=custom",
+        f"model.path={tiny_checkpoint}",
+        "methods=[baseline,lazyllm]",
+        "pruning.layers=[1]",
+        "pruning.keep=[0.5]",
+        "limit=1",
+        "max_new_tokens=2",
+        "fidelity=false",
+        "warmup=0",
+        f"out={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "run/samples.jsonl").read_text().splitlines()]
+    assert {(record["task"], record["method"]) for record in records} == {
+        (name, method) for name in names for method in ("baseline", "lazyllm")
+    }
+    assert all(record["score"] is not None and record["details"]["length"] == 1500 for record in records)
+    assert all(record["prompt_tokens"] + NEW_TOKENS[record["task"].split("_")[1]] <= 1500 for record in records)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 5), st.integers(0, 300))

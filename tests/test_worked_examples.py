@@ -15,15 +15,14 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from lazybench.errors import UserError
-from lazybench.methods.claa import CLAA
+from lazybench.methods.asl import WhereRanksSettle, rank_variance
 from lazybench.methods.dash import DASH
-from lazybench.methods.fastkv import FastKV
-from lazybench.methods.snapkv import SnapKV
+from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.methods.taper import Taper
 from lazybench.pruning.budgets import Mass, Ratio, Tokens
 from lazybench.pruning.policy import PerHead
 from lazybench.pruning.rows import Seen
-from lazybench.pruning.scorers import over_layers
+from lazybench.pruning.scorers import AttentionScorer, over_layers
 from lazybench.pruning.selection import choose, choose_chunks, ends
 
 CONTEXT = [
@@ -47,39 +46,100 @@ def kept(score: Tensor, count: int, first: int = 0, last: int = 2) -> set[int]:
     return set(choose(score, position, ends(position, first, last, score.shape[1]), [count])[0].tolist())
 
 
+def chunks_kept(score: Tensor, budget: Ratio | Mass, reduce: str, first: int = 0, last: int = 0) -> list[int]:
+    position = torch.arange(8)[None]
+    return sorted(choose_chunks(score, position, ends(position, first, last, 8), budget, 2, reduce)[0][0].tolist())  # type: ignore[arg-type]
+
+
 def close(actual: Tensor, expected: list[float], digits: int = 4) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected).to(actual), rtol=0, atol=0.6 * 10**-digits)
 
 
-def test_fastkv_pools_the_window_sum_per_query_head_and_keeps_each_key_heads_cache_by_its_own_group():
-    method = FastKV(window=2, pool=3)
-    score = method.scorer(shared())
-    close(4 * score[0, :6], [0.3833, 0.6333, 0.68, 0.6567, 0.51, 0.34])
+def test_gemfilter_pools_raw_products_and_forces_no_token():
+    logits = torch.tensor([5.0, 1, 0, 7, -2, 3, 2, 4])
+    keys = torch.stack([logits - 2.0, torch.full((8,), 2.0)])  # two heads whose products sum to the logits
+    position = torch.arange(8)[None]
+    seen = Seen(13, torch.ones(1, 2, 1, 1), keys[None, :, :, None], position, position[:, 7:], scaling=0.1, kv_heads=2)
+    score = AttentionScorer(products=True, pool=5)(seen)
+    close(2 * score[0], [1.2, 2.6, 2.2, 1.8, 2.0, 2.8, 1.4, 1.8])  # the scorer's mean over heads is half the sum
+    assert kept(score, 3, last=0) == {1, 2, 5}
+
+
+@pytest.mark.parametrize(
+    ("pool_by", "total", "propagated"),
+    [
+        ("mean", [0.3833, 0.6333, 0.68, 0.6567, 0.51, 0.34], {2, 3, 6, 7}),
+        ("max", [0.96, 1.5, 1.35, 1.52, 1.02, 0.76], {1, 3, 6, 7}),
+    ],
+)
+def test_fastkv_pools_the_window_sum_per_query_head(pool_by, total, propagated):
+    score = AttentionScorer(window=2, own_columns=False, pool=3, pool_by=pool_by)(shared())
+    close(4 * score[0, :6], total)
     assert (score[0, 6:] == 0).all()
-    assert kept(score, 4) == {2, 3, 6, 7}
-    groups = method.scorer.by_kv_head(shared())[0]
+    assert kept(score, 4) == propagated
+
+
+def test_fastkv_keeps_the_cache_of_each_key_head_by_its_own_group():
+    scorer = AttentionScorer(window=2, own_columns=False, pool=3)
+    groups = scorer.by_kv_head(shared())[0]
     close(groups[0, :6], [0.24, 0.2567, 0.2733, 0.3167, 0.3433, 0.2267])
     close(groups[1, :6], [0.1433, 0.3767, 0.4067, 0.34, 0.1667, 0.1133])
-    slots = PerHead(method.scorer, Tokens(4), last=2)(shared(), 8)
+    slots = PerHead(scorer, Tokens(4), last=2)(shared(), 8)
     assert slots is not None
     assert slots[0].tolist() == [[3, 4, 6, 7], [1, 2, 6, 7]]
 
 
 def test_snapkv_keeps_the_cache_of_each_query_head():
-    slots = SnapKV(tokens=4, window=2, pool=3).policy(LlamaConfig()).retention(shared(kv_heads=4), 8)
+    slots = PerHead(AttentionScorer(window=2, own_columns=False, pool=3), Tokens(4), last=2)(shared(kv_heads=4), 8)
     assert slots is not None
     assert slots[0].tolist() == [[1, 2, 6, 7], [4, 5, 6, 7], [1, 2, 6, 7], [1, 2, 6, 7]]
 
 
-LAYER_14 = [[0.90, 0.10, 0.10, 0.10, 0.10, 0.30], [0.10, 0.20, 0.10, 0.10, 0.10, 0.12]] * 2
+LAYER_14 = [[0.90, 0.10, 0.10, 0.10, 0.10, 0.30], [0.10, 0.20, 0.10, 0.10, 0.10, 0.12]]
 
 
-def test_claa_takes_the_highest_of_two_layers():
-    policy = CLAA(window=2, pool=1, layers=2).policy(LlamaConfig())
-    rows, position = [policy.scorer(shared(context=context)) for context in (LAYER_14, CONTEXT)], torch.arange(8)[None]
-    score = over_layers([(row, position) for row in rows], position, 8, policy.over_layers)
-    close(4 * score[0, :6], [2.0, 0.78, 0.75, 0.51, 0.71, 0.84])
-    assert kept(score, 4) == {0, 5, 6, 7}
+@pytest.mark.parametrize(
+    ("standardise", "highest", "propagated"),
+    [
+        (True, [1.9766, 2.0, 1.1397, 0.8936, 1.4812, 0.104], {0, 1, 6, 7}),
+        (False, [0.90, 0.3767, 0.4067, 0.34, 0.3433, 0.30], {0, 2, 6, 7}),
+    ],
+)
+def test_claa_takes_the_highest_of_two_layers(standardise, highest, propagated):
+    options = {"window": 2, "own_columns": False, "heads": "max", "standardise": standardise}
+    rows = [AttentionScorer(**options)(shared(context=LAYER_14)), AttentionScorer(**options, pool=3)(shared())]
+    position = torch.arange(8)[None]
+    score = over_layers([(row, position) for row in rows], position, 8, "max")
+    close(score[0, :6], highest)
+    assert kept(score, 4) == propagated
+
+
+def test_asl_prunes_where_the_ranks_of_the_best_have_settled():
+    ranks = [[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [5, 6, 4, 3, 1, 2]]
+    assert rank_variance(torch.tensor(ranks[:2], dtype=torch.float64), top=2) == 4.25
+    assert rank_variance(torch.tensor(ranks[1:], dtype=torch.float64), top=2) == 0.25
+    scores = 1.0 / torch.cat([torch.tensor(ranks, dtype=torch.float64), torch.full((3, 2), torch.inf)], dim=1)
+    decide = WhereRanksSettle(first=1, observed=2, top=2, below=0.3, last=3).begin()
+    assert [decide(layer, row[None]) for layer, row in enumerate(scores)] == [False, False, True]
+    assert kept(scores[2:], 4) == {4, 5, 6, 7}
+
+
+@pytest.mark.parametrize(
+    ("crossing", "tokens"), [(False, [0, 1, 2, 3, 6, 7]), (True, [0, 1, 2, 3, 4, 5, 6, 7])], ids=["paper", "kernel"]
+)
+def test_uniprefill_keeps_the_blocks_that_hold_half_the_probability(crossing, tokens):
+    blocks = torch.tensor([0.10, 0.35, 0.30, 0.25], dtype=torch.float64)
+    score = blocks.repeat_interleave(2)[None] / 2
+    assert chunks_kept(score, Mass(0.5, crossing), "sum", first=2, last=2) == tokens
+
+
+def test_specprefill_ranks_chunks_by_their_mean_and_forces_no_token():
+    rows = [[0.05, 0.30, 0.05, 0.05, 0.10, 0.05, 0.20, 0.20], [0.40, 0.05, 0.05, 0.10, 0.10, 0.10, 0.10, 0.10]]
+    seen = seen_rows(torch.tensor(rows)[:, None], kv_heads=2)
+    score = AttentionScorer(pool=3, heads="max")(seen)
+    close(score[0], [0.15, 0.1667, 0.1333, 0.0833, 0.1, 0.1167, 0.15, 0.1333])
+    close(score.view(4, 2).mean(dim=1), [0.1583, 0.1083, 0.1083, 0.1417])
+    assert chunks_kept(score, Ratio(0.5), "mean") == [0, 1, 6, 7]
 
 
 def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
@@ -92,6 +152,24 @@ def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
     close(score[0], [5.0, 1.0, 10.0, 1.4142, 2.0, 0.1])
     # three of six: the last one whatever its norm, and the two longest
     assert kept(score, policy.budget.count(6, 6, policy.last), last=policy.last) == {0, 2, 5}
+
+
+@pytest.mark.parametrize(("keep", "last_layer", "mean"), [(0.9, 0.38, 0.77), (0.7, 0.22, 0.60)])
+def test_pyramidinfer_at_3500_tokens(keep, last_layer, mean):
+    entered = [3500]
+    for layer in range(31):
+        entered.append(FallingRatio(keep, layer, 32).count(entered[-1], 3500, recent=1 + int(0.2 * 3500)))
+    assert entered[-1] / 3500 == pytest.approx(last_layer, abs=0.006)
+    assert sum(entered) / 32 / 3500 == pytest.approx(mean, abs=0.006)
+
+
+def test_pyramidinfer_weighs_the_newest_queries_more():
+    rows = torch.zeros(1, 3, 8, dtype=torch.float64)
+    for query, key in enumerate([0, 1, 2]):
+        rows[0, query, key] = 1.0
+    scorer = AttentionScorer(window=1, window_share=0.25, newest_weight=1.2)
+    assert scorer.queries(8) == 3
+    close(scorer(seen_rows(rows, 1))[0], [1.0, 1.1, 1.2, 0, 0, 0, 0, 0])
 
 
 def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
 from lazybench.methods.request import TextConfig
-from lazybench.pruning.settings import Count, Odd, Share
-
-WHOLE_LAYERS = 4  # from the first, whose cache is not evicted
+from lazybench.pruning.settings import Count, Number, Odd, Share
 
 
 @register
@@ -23,24 +21,30 @@ class CLAA(PolicyMethod):
     the tokens that go on and for the cache, both truncated to whole tokens. The first four layers keep all of their
     cache (as the snapshot's benchmark scripts set it). The depth scales with the model, the counts of layers don't.
 
-    Deviations: the paper takes the maximum of the scores, and so does this; the snapshot standardises each KV head's
-    scores along the text first and takes the maximum over heads too.
+    Deviations: the paper takes the maximum of the scores; the snapshot standardises each KV head's scores along the
+    text first and takes the maximum over heads too, here ``standardise=true``.
 
     Args:
         keep: share of the prompt that goes on, and whose keys and values each head keeps, in (0, 1].
         retain: another share for the cache; None: ``keep``; 1: all, no eviction.
         depth: share of the model's layers that see the whole prompt (16 of 32).
         layers: how many layers' scores count, up to that depth.
+        first_layers: layers from the first that keep all of their cache.
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
+        pool_by: ``"mean"`` or ``"max"``, as in FastKV.
+        standardise: see above.
     """
 
     keep: Share = 0.1
     retain: Share | None = None
     depth: Share = 0.5
     layers: Count = 4
+    first_layers: Number = 4
     window: Count = 8
     pool: Odd = 7
+    pool_by: Literal["mean", "max"] = "mean"
+    standardise: bool = False
 
     name: ClassVar[str] = "claa"
     title: ClassVar[str] = "CLAA"
@@ -53,14 +57,16 @@ class CLAA(PolicyMethod):
 
     @property
     def scorer(self) -> pruning.AttentionScorer:
-        """What each layer's tokens, and the keys of each head, are scored by."""
-        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
+        """What each layer's tokens are scored by."""
+        plain = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
+        return replace(plain, heads="max", standardise=True) if self.standardise else plain
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         kept = pruning.Ratio(self.keep, of="context", rounding="down")
         retained = kept if self.retain is None else replace(kept, keep=self.retain)
+        by_head = replace(self.scorer, heads="mean", standardise=False)
         whole = retained.keep == 1
-        retention = None if whole else pruning.PerHead(self.scorer, retained, self.window, WHOLE_LAYERS)
+        retention = None if whole else pruning.PerHead(by_head, retained, self.window, self.first_layers)
         return pruning.Policy(
             pruning.At((pruning.place(self.depth, config),)),
             self.scorer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
@@ -33,8 +33,8 @@ class FastKV(PolicyMethod):
     head and summed over the heads; the last 8 tokens always stay. The layer is 15 of 32 for Llama 3.1 8B, and runs
     whole. Shares are truncated to whole tokens, the window included.
 
-    Deviations: the first version's scripts pool by the mean, and so does this; the newest code's maximum is left out,
-    and so are the first version's fixed counts (2048 tokens go on, 512 are kept).
+    Deviations: the first version's scripts pool by the mean, and so does this default; the newest code's is the
+    maximum, here ``pool_by=max``. The first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
     Layers with a sliding window keep their cache.
 
     Args:
@@ -43,6 +43,7 @@ class FastKV(PolicyMethod):
         depth: share of the model's layers that see the whole prompt.
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
+        pool_by: ``"mean"`` or ``"max"``.
     """
 
     propagate: Share = 0.2
@@ -50,6 +51,7 @@ class FastKV(PolicyMethod):
     depth: Share = 0.5  # 16 of 32
     window: Count = 8
     pool: Odd = 7
+    pool_by: Literal["mean", "max"] = "mean"
 
     name: ClassVar[str] = "fastkv"
     title: ClassVar[str] = "FastKV"
@@ -63,7 +65,7 @@ class FastKV(PolicyMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What tokens, and the keys of each head, are scored by."""
-        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
+        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         kept = Kept(self.retain, self.propagate)

@@ -1,4 +1,4 @@
-"""Prompt compression: a language model reads the prompt first and drops what it could have guessed."""
+"""Prompt compression: another reader goes over the prompt first and drops what it could have guessed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import Method, Settings, register
-from lazybench.methods.request import Request, Response
+from lazybench.methods.request import Model, Request, Response
 from lazybench.pruning.settings import Share
 
 
@@ -24,8 +24,7 @@ class PromptCompression(Method):
 
     Deviations, in the compressor's favour or for an exact keep ratio:
 
-    - the model under test is the one that reads, the whole prompt in one pass; the authors' code takes another model,
-      sentence by sentence;
+    - the language model reads the whole prompt in one pass; the authors' code reads it sentence by sentence;
     - units are dropped from the least informative up as long as ``keep`` of the *tokens* remain; the authors'
       code takes a percentile of the units;
     - dropped tokens leave the prompt's ids: the rest is not joined to text and tokenised again, white space
@@ -43,10 +42,12 @@ class PromptCompression(Method):
             alone is more, it is all that stays.
         part: ``"context"``, the document alone, or ``"prompt"``, all but the chat format.
         unit: ``"sentence"`` or ``"token"``; the authors' noun phrases need a parser and are left out.
+        language_model: hub id or folder of the model that reads; None: the model under test itself.
     """
 
     keep: Share = 0.5
     unit: Literal["sentence", "token"] = "sentence"
+    language_model: str | None = None
     part: Literal["context", "prompt"] = "context"
 
     name: ClassVar[str] = "prompt_compression"
@@ -55,6 +56,13 @@ class PromptCompression(Method):
     shown: ClassVar[tuple[str, ...]] = ("unit", "keep", "part")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.7, 0.5, 0.3)]
 
+    def prepare(self, model: Model) -> None:
+        """Load the model that reads, where it is another one."""
+        from lazybench.methods.selective_context import load
+
+        if self.language_model is not None:
+            load(self.language_model, model.device)
+
     def run(self, request: Request) -> Response:
         from lazybench.methods.selective_context import compress
 
@@ -62,12 +70,12 @@ class PromptCompression(Method):
         if pruning.share_of(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
             return self.answer(request, request.prompt_ids)
         started = time.perf_counter()
-        kept, before = compress(request, self.part, self.keep, self.unit)
+        short = compress(request, self.part, self.keep, self.unit, self.language_model)
         request.synchronize()
         return self.answer(
             request,
-            kept,
-            layer_runs_before=before.layer_runs,
-            other_flops=before.flops,
+            short.prompt_ids,
+            layer_runs_before=short.layer_runs,
+            other_flops=short.other_flops,
             overhead_s=time.perf_counter() - started,
         )

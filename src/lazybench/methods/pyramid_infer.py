@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.errors import check_whole_number
@@ -16,7 +16,7 @@ from lazybench.pruning.settings import Checked, Count, Number, Share
 
 @dataclass(frozen=True)
 class FallingRatio(Checked):
-    """A budget: a share of the older tokens that falls from layer to layer, from all along half a cosine.
+    """A budget: a share of the older tokens that falls from layer to layer.
 
     Older are the tokens that entered the layer, less the recent ones, which all stay. Pruning at every layer, the
     shares multiply. Nothing is pruned where ``least`` or fewer would be left, or where no older token is to go.
@@ -25,6 +25,8 @@ class FallingRatio(Checked):
         keep: the share that layer number ``layers`` would keep, in (0, 1].
         layer: 0-based index of the pruning layer.
         layers: layers of the model.
+        decay: from all in layer 0 to ``keep``, along half a ``"cosine"`` or in a ``"linear"`` way; ``"constant"``:
+            ``keep`` everywhere, which the published code does under the name linear.
         least: older tokens below which a layer prunes nothing.
 
     Raises:
@@ -34,6 +36,7 @@ class FallingRatio(Checked):
     keep: Share
     layer: Number
     layers: Count
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
     least: Number = 64
 
     def __post_init__(self) -> None:
@@ -41,7 +44,8 @@ class FallingRatio(Checked):
         check_whole_number("layers", self.layers, self.layer + 1)
 
     def count(self, entered: int, context: int, recent: int) -> int:
-        left = (cos(pi * self.layer / self.layers) + 1.0) / 2.0
+        depth = self.layer / self.layers
+        left = {"cosine": (cos(pi * depth) + 1.0) / 2.0, "linear": 1.0 - depth, "constant": 0.0}[self.decay]
         stay = share_of((1.0 - self.keep) * left + self.keep, entered - recent, "down")
         return entered if stay <= min(self.least, context - recent) else recent + stay
 
@@ -57,7 +61,7 @@ class PyramidInfer(PolicyMethod):
     (cos(pi l / L) + 1) / 2 + keep``, of what entered it: the shares multiply. Nothing is dropped where 64 or fewer
     would remain. A layer's cache keeps what entered it.
 
-    Deviations: the code's other decay, and its setting of 13B that drops tokens in every second layer, are left out.
+    Deviations: the code's ``linear`` decay is constant by an error in it; here it falls, and ``constant`` is the error.
     Generated tokens are not compressed, nor is anything dropped after the last layer. Attention is SDPA's, the scored
     rows aside, where the authors' code makes the whole matrix in every layer.
 
@@ -67,6 +71,8 @@ class PyramidInfer(PolicyMethod):
         newest_weight: of the newest query's row, where the oldest's is 1.
         first: tokens at the beginning that always stay.
         least: nothing is dropped where so few would remain.
+        decay: ``"cosine"``, ``"linear"`` or ``"constant"``.
+        interval: one layer in so many drops tokens, from the first on (the authors' settings of 13B: 2, ``keep=0.8``).
     """
 
     keep: Share = 0.9
@@ -74,6 +80,8 @@ class PyramidInfer(PolicyMethod):
     newest_weight: float = 1.2
     first: Number = 4
     least: Number = 64
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    interval: Count = 1
 
     name: ClassVar[str] = "pyramid_infer"
     title: ClassVar[str] = "PyramidInfer"
@@ -83,11 +91,11 @@ class PyramidInfer(PolicyMethod):
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers
-        places = tuple(range(layers - 1))
+        places = tuple(range(0, layers - 1, self.interval))
         return pruning.Policy(
             pruning.At(places),
             pruning.AttentionScorer(1, window_share=self.recent, newest_weight=self.newest_weight),
-            tuple(FallingRatio(self.keep, layer, layers, least=self.least) for layer in places),
+            tuple(FallingRatio(self.keep, layer, layers, least=self.least, decay=self.decay) for layer in places),
             first=self.first,
             last=1,
             last_share=self.recent,

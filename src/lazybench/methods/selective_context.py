@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lazybench.methods.request import Before, Request
+from lazybench.errors import UserError
+from lazybench.methods.request import Request
 from lazybench.methods.running import Part, droppable
+from lazybench.models.flops import full_prefill_flops
 from lazybench.pruning.budgets import share_of
 from lazybench.pruning.checks import window_of
 
@@ -20,21 +24,37 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")  # a line of code or of a list i
 CHUNK_TOKENS = 512  # logits held at a time: (chunk, vocabulary)
 
 
-def compress(request: Request, part: Part, keep: float, unit: Unit) -> tuple[Tensor, Before]:
-    """The prompt without its least informative units, (1, kept), and what reading it ran. See ``PromptCompression``.
+@dataclass(frozen=True)
+class Compressed:
+    """A shorter prompt and what making it took, as ``Work`` counts it."""
+
+    prompt_ids: Tensor  # (1, kept)
+    layer_runs: tuple[int, ...] = ()  # of the model under test, when it is the reader
+    other_flops: float = 0.0
+
+
+def compress(request: Request, part: Part, keep: float, unit: Unit, language_model: str | None) -> Compressed:
+    """The prompt without its least informative units. See ``PromptCompression``.
 
     Raises:
         UserError: as ``droppable`` does.
     """
-    ids, config = request.prompt_ids, request.model.config.get_text_config()
-    units = lexical_units(token_texts(request.tokenizer, ids[0]), unit).where(
-        droppable(request, part), torch.tensor(-1)
-    )
-    positions = keep_informative(self_information(request.model, ids)[0], units, keep).to(ids.device)
-    tokens = ids.shape[1]
+    ids = request.prompt_ids
+    texts = token_texts(request.tokenizer, ids[0])
+    unit_of_token = lexical_units(texts, unit).where(droppable(request, part), torch.tensor(-1))
+    if language_model is None:
+        reader, read_tokens = request.model, ids.shape[1]
+        information = self_information(reader, ids)[0]
+    else:
+        reader, tokenizer = load(language_model, ids.device)
+        information, read_tokens = _by_characters(reader, tokenizer, texts)
+    positions = keep_informative(information, unit_of_token, keep).to(ids.device)
+    config = reader.config.get_text_config()
     # unlike in a prefill, the output embedding runs for every token
-    flops = 2.0 * config.hidden_size * config.vocab_size * tokens
-    return ids[:, positions], Before((tokens,) * config.num_hidden_layers, flops)
+    flops = 2.0 * config.hidden_size * config.vocab_size * read_tokens
+    if language_model is None:
+        return Compressed(ids[:, positions], (read_tokens,) * config.num_hidden_layers, flops)
+    return Compressed(ids[:, positions], other_flops=flops + full_prefill_flops(reader.config, read_tokens))
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[str]:
@@ -131,3 +151,34 @@ def keep_informative(information: Tensor, unit_of_token: Tensor, keep: float) ->
     dropped = ascending[sizes[ascending].cumsum(0) <= spare]
     gone = torch.isin(unit_of_token, dropped)
     return (~gone).nonzero()[:, 0]
+
+
+@cache
+def load(name: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The separate reader, loaded once, by ``prepare``, and kept: no later call may load inside the clock."""
+    try:
+        no_code = {"trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map=device, **no_code).eval()
+        return model, AutoTokenizer.from_pretrained(name, **no_code)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"prompt_compression.language_model={name!r} can't be loaded; name a folder or a hub id "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _by_characters(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[Tensor, int]:
+    """Self-information of our tokens by a model with its own tokenizer: spread over characters, summed again.
+
+    Returns:
+        (tokens,) on the CPU, and how many tokens the other model read.
+    """
+    encoded = tokenizer("".join(texts), return_tensors="pt", return_offsets_mapping=True, add_special_tokens=False)
+    information = self_information(model, encoded.input_ids.to(model.device))[0].double().cpu()
+    starts, ends = encoded.offset_mapping[0].unbind(-1)
+    characters = torch.zeros(sum(map(len, texts)), dtype=torch.float64)
+    for start, end, value in zip(starts.tolist(), ends.tolist(), information.tolist(), strict=True):
+        characters[start:end] += value / max(1, end - start)
+    running = torch.cat([characters.new_zeros(1), characters.cumsum(0)])
+    edges = torch.tensor([0, *(len(text) for text in texts)]).cumsum(0)
+    return (running[edges[1:]] - running[edges[:-1]]).float(), encoded.input_ids.shape[1]

@@ -63,7 +63,7 @@ class SpecPrefill(PolicyMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What one of the draft's queries scores the prompt by, in one layer."""
-        return pruning.AttentionScorer(pool=self.pool, heads="max")
+        return pruning.AttentionScorer(pool=self.pool, heads="query_max")
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""

@@ -72,16 +72,18 @@ class Tokens(Checked):
 class Mass(Checked):
     """As many of the best units as hold a share of the whole score (top-p; UniPrefill).
 
-    How many that are depends on the prompt; the unit that crosses the share is among them.
+    How many that are depends on the prompt.
 
     Args:
         share: of the summed score, in (0, 1].
+        crossing: whether the unit that crosses ``share`` stays. Either way the best one does.
 
     Raises:
         UserError: a share outside (0, 1].
     """
 
     share: Share
+    crossing: bool = True
 
     def counts(self, ranked: Tensor) -> Tensor:
         """For each row of ``ranked`` (batch, units), scores that fall and are not negative: how many units stay.
@@ -91,7 +93,8 @@ class Mass(Checked):
         """
         ranked = ranked.double()
         shares = ranked / ranked.sum(dim=1, keepdim=True).clamp(min=1e-300)
-        within = shares.cumsum(dim=1) - shares <= self.share + 1e-9  # all of them at a share of 1
+        held = shares.cumsum(dim=1)  # inclusive
+        within = (held - shares if self.crossing else held) <= self.share + 1e-9  # all of them at a share of 1
         return within.sum(dim=1).clamp(min=1)
 
 

@@ -218,7 +218,11 @@ def goes_on(
     score = rows[-1][0] if policy.look_back == 1 else over_layers(rows, position, tokens, policy.over_layers)
     budget = per_boundary(policy.budget, boundary)
     if policy.chunk > 1 or isinstance(budget, Mass):
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid, contexts)
+        whole = (0, 0)
+        if policy.whole_chunks:
+            whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
+            always = torch.zeros_like(always)
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid, contexts, whole)
     kept = [
         min(entered, max(1, policy.first + newest, budget.count(entered, context, newest)))
         for entered, context, newest in zip(counts, contexts, last, strict=True)

@@ -122,6 +122,7 @@ class Policy:
         last: newest tokens that always stay. 1 (LazyLLM): the query token.
         last_share: and so large a share of the prompt beside them, added to ``last`` (PyramidInfer).
         chunk: tokens that stay or go together.
+        whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
         look_back: how many layers' scores a pruning layer considers, its own included; layers with a sliding window
             before it are passed over where others see the whole prompt.
@@ -143,6 +144,7 @@ class Policy:
     last_share: float = 0.0
     chunk: int = 1
     chunk_score: Literal["sum", "mean"] = "sum"
+    whole_chunks: bool = False
     look_back: int = 1
     over_layers: Literal["max", "mean"] = "max"
     before_mlp: bool = False
@@ -160,8 +162,8 @@ class Policy:
             raise UserError(f"{len(layers)} pruning layers need as many budgets, not {len(self.budget)}")
         budgets = self.budget if isinstance(self.budget, Sequence) else (self.budget,)
         by_mass = any(isinstance(one, Mass) for one in budgets)
-        if by_mass and isinstance(self.scorer, AttentionScorer) and self.scorer.products:
-            raise UserError("a share of the score's mass needs scores above 0; products fall below")
+        if by_mass and isinstance(self.scorer, AttentionScorer) and self.scorer.signed:
+            raise UserError("a share of the score's mass needs scores above 0; products and z-scores fall below")
         if self.revives and (self.retention or self.before_mlp or not self.last):
             raise UserError(
                 "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "

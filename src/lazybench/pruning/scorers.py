@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool1d
+from torch.nn.functional import avg_pool1d, max_pool1d
 
 from lazybench.errors import check_odd
 from lazybench.pruning.rows import Seen, attention_rows
@@ -42,8 +42,11 @@ class AttentionScorer(Checked):
         newest_weight: weights of the rows rise linearly from 1 for the oldest query to this.
         products: raw query-key products, unscaled and without softmax (GemFilter).
         own_columns: False: the window's own keys get no score and take no part in the pooling (FastKV, CLAA).
-        pool: length in tokens of a mean pooling along the text, zeros beyond the ends, odd; 1: none.
-        heads: how query heads are reduced.
+        pool: length in tokens of a pooling along the text, odd; 1: none.
+        pool_by: ``"mean"`` (zeros beyond the ends) or ``"max"``.
+        heads: how heads are reduced. ``"mean"`` over query heads, ``"max"`` over key-value heads, whose score
+            is the sum over their group, or ``"query_max"`` over query heads.
+        standardise: z-scores along the text, per key-value head, before the heads are reduced (CLAA's code).
 
     Raises:
         UserError: a window or pool below 1, an even pool.
@@ -55,24 +58,36 @@ class AttentionScorer(Checked):
     products: bool = False
     own_columns: bool = True
     pool: Count = 1
-    heads: Literal["mean", "max"] = "mean"
+    pool_by: Literal["mean", "max"] = "mean"
+    heads: Literal["mean", "max", "query_max"] = "mean"
+    standardise: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_odd("pool", self.pool)
 
+    @property
+    def signed(self) -> bool:
+        """Whether scores can fall below 0, as attention probabilities can't."""
+        return self.products or self.standardise
+
     def queries(self, prompt_tokens: int) -> int:
         return self.window + int(self.window_share * prompt_tokens)
 
     def __call__(self, seen: Seen) -> Tensor:
-        by_head = self._by_query_head(seen)  # (batch, heads, keys)
-        return by_head.amax(dim=1) if self.heads == "max" else by_head.mean(dim=1)
+        if self.heads == "max" or self.standardise:
+            by_head = self.by_kv_head(seen)  # (batch, kv_heads, keys)
+            return by_head.amax(dim=1) if self.heads == "max" else by_head.mean(dim=1)
+        by_head = self._by_query_head(seen, self._counted(seen))  # (batch, heads, keys)
+        return by_head.amax(dim=1) if self.heads == "query_max" else by_head.mean(dim=1)
 
     def by_kv_head(self, seen: Seen) -> Tensor:
         """(batch, kv_heads, keys): summed over the window, pooled per query head, summed over each group."""
-        scores = self._by_query_head(seen)
+        counted = self._counted(seen)
+        scores = self._by_query_head(seen, counted)
         batch, heads, keys = scores.shape
-        return scores.view(batch, seen.kv_heads, heads // seen.kv_heads, keys).sum(dim=2)
+        scores = scores.view(batch, seen.kv_heads, heads // seen.kv_heads, keys).sum(dim=2)
+        return standardised(scores, counted) if self.standardise else scores
 
     def _counted(self, seen: Seen) -> Tensor | None:
         """(batch, keys) who takes part; None: all."""
@@ -84,10 +99,10 @@ class AttentionScorer(Checked):
         context = seen.position < oldest
         return context if seen.valid is None else seen.valid & context
 
-    def _by_query_head(self, seen: Seen) -> Tensor:
-        scores, counted = self._summed_over_window(seen), self._counted(seen)  # (batch, heads, keys)
+    def _by_query_head(self, seen: Seen, counted: Tensor | None) -> Tensor:
+        scores = self._summed_over_window(seen)  # (batch, heads, keys)
         if self.pool > 1:
-            scores = pooled(scores, self.pool, None if seen.in_order else seen.position, counted)
+            scores = pooled(scores, self.pool, self.pool_by, None if seen.in_order else seen.position, counted)
         if counted is not None:
             scores = scores.masked_fill(~counted[:, None], 0.0)
         return scores
@@ -166,22 +181,39 @@ class Given:
         return at.masked_fill(seen.position >= known, torch.finfo(precision).max ** 0.5)
 
 
-def pooled(scores: Tensor, length: int, position: Tensor | None = None, counted: Tensor | None = None) -> Tensor:
-    """``scores`` (batch, heads, keys), each the sum over ``length`` neighbours in the text divided by ``length``.
+def pooled(
+    scores: Tensor,
+    length: int,
+    by: Literal["mean", "max"],
+    position: Tensor | None = None,
+    counted: Tensor | None = None,
+) -> Tensor:
+    """``scores`` (batch, heads, keys) pooled over ``length`` neighbours in the text.
 
     Args:
+        by: ``"mean"`` divides by ``length`` everywhere, with zeros beyond the ends; ``"max"`` looks at what is there.
         position: (batch, keys) original positions where the keys do not lie in the text's order.
         counted: (batch, keys) False for keys that count as lying beyond the ends; None: all count.
     """
     if counted is not None:
-        scores = scores.masked_fill(~counted[:, None], 0.0)
+        scores = scores.masked_fill(~counted[:, None], 0.0 if by == "mean" else -torch.inf)
         position = None if position is None else position.masked_fill(~counted, -1)  # nobody's neighbours
     order = None
     if position is not None:
         order = position.argsort(dim=1)[:, None].expand_as(scores)
         scores = scores.gather(2, order)
-    scores = avg_pool1d(scores, length, stride=1, padding=length // 2)
+    pool = avg_pool1d if by == "mean" else max_pool1d
+    scores = pool(scores, length, stride=1, padding=length // 2)
     return scores if order is None else torch.zeros_like(scores).scatter(2, order, scores)
+
+
+def standardised(scores: Tensor, counted: Tensor | None = None) -> Tensor:
+    """``scores`` (batch, kv_heads, keys) as z-scores along the text; keys that are not ``counted`` get 0."""
+    weights = torch.ones_like(scores[:, :1]) if counted is None else counted[:, None].to(scores.dtype)
+    counts = weights.sum(dim=2, keepdim=True)
+    mean = (scores * weights).sum(dim=2, keepdim=True) / counts.clamp(min=1)
+    variance = ((scores - mean) ** 2 * weights).sum(dim=2, keepdim=True) / (counts - 1).clamp(min=1)
+    return (scores - mean) / (variance.sqrt() + 1e-8) * weights
 
 
 def over_layers(

@@ -52,6 +52,7 @@ def choose_chunks(
     reduce: Literal["sum", "mean"],
     valid: Tensor | None = None,
     context: Sequence[int] | None = None,
+    ends_kept: tuple[int, int] = (0, 0),
 ) -> tuple[Tensor, list[int]]:
     """The best chunks of ``chunk`` tokens each, which stay or go together, and the tokens of ``always``.
 
@@ -63,6 +64,7 @@ def choose_chunks(
         budget: how many chunks; the best one always stays.
         chunk: 1: tokens by themselves (for a ``Mass`` of tokens).
         context: tokens that each row has had so far, for a share of the context; None: those that are here.
+        ends_kept: chunks at the beginning and at the end that stay whatever their score.
 
     Returns:
         (batch, most kept) positions, the best first, -1 where a row keeps fewer; and each row's number.
@@ -93,6 +95,7 @@ def choose_chunks(
     place = torch.arange(most, device=order.device)
     taken = place < counts[:, None]
     kept_chunk = torch.zeros_like(exists).scatter_(1, best, taken & exists.gather(1, best))
+    kept_chunk |= (place < ends_kept[0]) | (place >= chunks[:, None] - ends_kept[1])
     kept = (kept_chunk.gather(1, own) | always) & real
     numbers: list[int] = kept.sum(dim=1).tolist()
     return choose(score, position, always, numbers, kept, best_first=True), numbers
