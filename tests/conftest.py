@@ -23,9 +23,9 @@ def save_tiny_checkpoint(folder: Path) -> Path:
     """A 4-layer Llama with random weights and a byte-level BPE tokenizer trained on real text."""
     from pydoc_data.topics import topics
 
-    import torch
+    from tiny_checkpoints import save_llama
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,22 +40,8 @@ def save_tiny_checkpoint(folder: Path) -> Path:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=2048
     )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
-    return folder
+    return save_llama(folder, 512, 2048, num_key_value_heads=2, bos_token_id=0, eos_token_id=1, pad_token_id=1)
 
 
 @pytest.fixture(scope="session")

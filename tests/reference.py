@@ -22,7 +22,7 @@ from reference_choice import (
     score_of_head,
     score_of_layer,
 )
-from reference_layers import Gemma4Layers, PlainLayers
+from reference_layers import PlainLayers
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -52,8 +52,7 @@ class Reference:
     prunings: int = 0
 
     def __post_init__(self) -> None:
-        kind = Gemma4Layers if self.model.config.model_type == "gemma4_text" else PlainLayers
-        self.layers = kind(self.model)
+        self.layers = PlainLayers(self.model)
         scorers = [self.policy.scorer, getattr(self.policy.retention, "scorer", None)]
         signed = any(getattr(scorer, "standardise", False) or getattr(scorer, "products", False) for scorer in scorers)
         self.near = Margin(scale=float(signed))

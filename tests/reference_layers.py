@@ -1,4 +1,4 @@
-"""The arithmetic of Llama-class models and of Gemma 4, one token and one head at a time, nothing over tokens.
+"""The arithmetic of Llama-class models, one token and one head at a time, nothing over tokens.
 
 It takes the weights from the model's modules and shares no code with the engine. Queries, keys and values are lists of
 floats, and attention is loops over them.
@@ -110,35 +110,32 @@ class PlainLayers:
 
     def _probabilities(self, layer: int, head: int, query: Head, tokens: list[int]) -> list[float]:
         keys = [self.keys[layer][token][head // self.group] for token in tokens]
-        scores = [dot(query, key) * self.scaling(key) for key in keys]
+        scores = [dot(query, key) / math.sqrt(len(key)) for key in keys]
         highest = max(scores)
         exponentials = [math.exp(score - highest) for score in scores]
         total = sum(exponentials)
         return [exponential / total for exponential in exponentials]
 
-    def scaling(self, key: Head) -> float:
-        return 1 / math.sqrt(len(key))
-
     def _make_key_and_value(self, layer: int, token: int) -> None:
         attention = self.model.model.layers[layer].self_attn
         normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
         keys = self._heads(attention, attention.k_proj(normed), "k_norm")
-        self.keys[layer][token] = [self._rotated(key, token, layer) for key in keys]
-        self.values[layer][token] = self._heads(attention, attention.v_proj(normed), "v_norm")
+        self.keys[layer][token] = [self._rotated(key, token) for key in keys]
+        self.values[layer][token] = self._heads(attention, attention.v_proj(normed))
 
     def _query(self, layer: int, token: int) -> list[Head]:
         if token not in self.queries[layer]:
             attention = self.model.model.layers[layer].self_attn
             normed = self.model.model.layers[layer].input_layernorm(self.hidden[layer][token])
             queries = self._heads(attention, attention.q_proj(normed), "q_norm")
-            self.queries[layer][token] = [self._rotated(query, token, layer) for query in queries]
+            self.queries[layer][token] = [self._rotated(query, token) for query in queries]
         return self.queries[layer][token]
 
-    def _heads(self, attention: torch.nn.Module, projected: Tensor, norm_name: str) -> list[Head]:
-        heads, norm = projected.split(attention.head_dim), getattr(attention, norm_name, None)
+    def _heads(self, attention: torch.nn.Module, projected: Tensor, norm: str = "") -> list[Head]:
+        heads, norm = projected.split(attention.head_dim), getattr(attention, norm, None)
         return [(head if norm is None else norm(head)).tolist() for head in heads]
 
-    def _rotated(self, head: Head, position: int, layer: int) -> Head:
+    def _rotated(self, head: Head, position: int) -> Head:
         """Rotary embedding (arXiv 2104.09864): element i and i + half turn by position * 10000^(-2i / size)."""
         size = len(head)
         half = size // 2
@@ -148,36 +145,3 @@ class PlainLayers:
             turned[i] = head[i] * math.cos(angle) - head[i + half] * math.sin(angle)
             turned[i + half] = head[i + half] * math.cos(angle) + head[i] * math.sin(angle)
         return turned
-
-
-class Gemma4Layers(PlainLayers):
-    """Gemma 4: wider heads and another rotary embedding in some layers, four norms, and an input for each layer."""
-
-    def embed(self, token: int, token_id: int) -> None:
-        decoder, ids = self.model.model, torch.tensor([[token_id]])
-        state = decoder.embed_tokens(ids)  # scaled
-        self.hidden[0][token] = state[0, 0]
-        self.inputs = getattr(self, "inputs", {})
-        self.inputs[token] = decoder.project_per_layer_inputs(state, decoder.get_per_layer_inputs(ids, state))[0, 0]
-
-    def scaling(self, key: Head) -> float:
-        return 1.0
-
-    def _run(self, layer: int, token: int, visible: list[int]) -> None:
-        block, state = self.model.model.layers[layer], self.hidden[layer][token]
-        attended = block.self_attn.o_proj(self._attended(layer, token, visible))
-        state = state + block.post_attention_layernorm(attended)
-        mlp, normed = block.mlp, block.pre_feedforward_layernorm(state)
-        gate = torch.nn.functional.gelu(mlp.gate_proj(normed), approximate="tanh")
-        state = state + block.post_feedforward_layernorm(mlp.down_proj(gate * mlp.up_proj(normed)))
-        gate = torch.nn.functional.gelu(block.per_layer_input_gate(state), approximate="tanh")
-        own = block.per_layer_projection(gate * self.inputs[token][layer])
-        self.hidden[layer + 1][token] = (state + block.post_per_layer_input_norm(own)) * block.layer_scalar[0]
-
-    def _rotated(self, head: Head, position: int, layer: int) -> Head:
-        decoder, state = self.model.model, torch.tensor([head])
-        tables = decoder.rotary_emb(state, torch.tensor([[position]]), self.model.config.layer_types[layer])
-        cos, sin = (table[0, 0].tolist() for table in tables)
-        half = len(head) // 2
-        turned = [-value for value in head[half:]] + head[:half]
-        return [value * c + other * s for value, other, c, s in zip(head, turned, cos, sin, strict=True)]

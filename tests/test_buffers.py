@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import generate_logits, left_padded, random_prompt, tiny_model
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
@@ -52,33 +51,6 @@ def test_a_layer_with_a_window_holds_no_more_than_it_where_nothing_comes_back(fa
         assert arena._buffers[0].shape[4] <= held + held // 8 + 17 if arena.forgotten else rows + rows // 8 + 17
     row_bytes = cache.arena(0).bytes_per_slot
     assert cache.kv_bytes <= sum(rows + rows // 8 for rows in plain) * row_bytes
-
-
-@pytest.mark.parametrize("family", ["mistral", "gemma3_text", "gpt_oss"])
-@POLICIES
-def test_what_is_older_than_the_window_is_not_missed(family, policy, monkeypatch):
-    model = tiny_model(family)
-    prompts, mask = left_padded([random_prompt(60, seed=2), random_prompt(31, seed=3)])
-
-    def outputs() -> list[Tensor]:
-        with Pruned(model, policy):
-            one = generate_logits(model, PROMPT, 30)
-            batch = generate_logits(model, prompts, 30, attention_mask=mask)
-            first = model.generate(PROMPT, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
-            longer = torch.cat([first.sequences, random_prompt(9, seed=5)], dim=1)
-            turn = model.generate(longer, max_new_tokens=9, do_sample=False, past_key_values=first.past_key_values)
-        return [*one, *batch, turn]
-
-    measured = outputs()
-    monkeypatch.setattr("lazybench.pruning.kv.Arena.forget", lambda *_: None)
-    for expected, found in zip(outputs(), measured, strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_a_layer_with_a_window_keeps_all_where_tokens_come_back():
-    model = tiny_model("mistral")
-    cache = cache_after(model, LazyLLM(model, PruningSchedule((1,), (0.4,))), 4)
-    assert all(cache.arena(layer).forgotten == 0 for layer in range(4))
 
 
 # ---- blocks: prompts that need a mask, or scores that SDPA can't make, make nothing of N x N

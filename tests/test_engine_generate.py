@@ -7,14 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 from tiny_models import generate_logits, left_padded, random_prompt, shared_model
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    MaxTimeCriteria,
-    PreTrainedTokenizerFast,
-    StoppingCriteriaList,
-    TextGenerationPipeline,
-    TextIteratorStreamer,
-)
 
 from lazybench import LazyLLM, PruningSchedule
 
@@ -58,25 +50,6 @@ def test_sampling_repeats_with_its_seed_and_is_the_plain_models_where_nothing_is
     with LazyLLM(model, NOTHING_PRUNED):
         kept = sample(0, 1)
     assert torch.equal(kept, sample(0, 1))
-
-
-def test_streamer_stopping_criteria_and_pipeline(model):
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(128)}, unk_token="w3"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fields = {"pad_token": "w0", "padding_side": "left", "model_max_length": 256}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **fields)
-    text = " ".join(f"w{token}" for token in PROMPT[0].tolist())
-    with LazyLLM(model, PRUNED):
-        tokens = model.generate(PROMPT, max_new_tokens=6, do_sample=False)
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True)
-        model.generate(PROMPT, max_new_tokens=6, do_sample=False, streamer=streamer)
-        assert "".join(streamer).split() == tokenizer.decode(tokens[0, 20:]).split()
-        stop = StoppingCriteriaList([MaxTimeCriteria(max_time=0.0)])
-        assert model.generate(PROMPT, max_new_tokens=6, stopping_criteria=stop).shape[1] == 21
-        pipeline = TextGenerationPipeline(model=model, tokenizer=tokenizer)
-        outputs = pipeline([text, text], batch_size=2, max_new_tokens=6, do_sample=False, return_full_text=False)
-    for output in outputs:
-        assert output[0]["generated_text"].split() == tokenizer.decode(tokens[0, 20:], skip_special_tokens=True).split()
 
 
 def test_a_long_generation_outgrows_its_buffers(model):

@@ -81,14 +81,6 @@ def test_steps_outside_no_grad_and_in_inference_mode_leave_nothing_behind(model,
     assert not any(buffer.is_inference() or buffer.requires_grad or buffer.grad_fn is not None for buffer in buffers)
 
 
-def test_beams_kept_in_inference_mode_go_on_outside_it(model):
-    beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 4, "return_dict_in_generate": True}
-    with LazyLLM(model, PRUNED):
-        with torch.inference_mode():
-            first = model.generate(PROMPT, **beams)
-        assert not any(buffer.is_inference() for buffer in buffers_of(first.past_key_values))
-
-
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "bloom"])
 def test_the_caches_go_when_the_generation_is_over(family):
     """Whatever a later run measured would stand on their bytes else."""

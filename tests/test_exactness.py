@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from drawn_policies import pruned_once, pruned_where_ranks_settle, revived
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reference import Reference
-from tiny_models import float64_model, generate_logits, random_prompt, tiny_model
+from tiny_models import float64_model, generate_logits, random_prompt
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
@@ -88,23 +87,15 @@ def counts_by_stage(reference: Reference, stages: list[range]) -> list[tuple[lis
     return counts
 
 
-def check_equal(
-    model: PreTrainedModel,
-    by: PruningSchedule | Policy,
-    prompt_tokens: int,
-    seed: int,
-    exact: PreTrainedModel | None = None,
-    tolerance: float = 1e-9,
-) -> Reference:
-    """Logits and counts of one generation; ``exact`` is the model's twin in float64, where it isn't that itself."""
+def check_equal(model: PreTrainedModel, by: PruningSchedule | Policy, prompt_tokens: int, seed: int) -> Reference:
+    """Logits, counts and work of one generation."""
     prompt = random_prompt(prompt_tokens, seed)
     with LazyLLM(model, by) if isinstance(by, PruningSchedule) else Pruned(model, by) as run:
         tokens, logits = generate_logits(model, prompt, NEW_TOKENS)
-    reference = reference_for(exact or model, by)
+    reference = reference_for(model, by)
     expected = replay(reference, prompt[0].tolist(), tokens[0, prompt_tokens:].tolist())
-    if tolerance < 1e-6:
-        assume(reference.margin > 1e-6)  # two tokens tie: either may be kept
-    torch.testing.assert_close(logits[:, 0].double(), expected.double(), rtol=0, atol=tolerance)
+    assume(reference.margin > 1e-6)  # two tokens tie: either may be kept
+    torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-9)
     stages = run.trace.stages
     with_layers = [number for number, stage in enumerate(stages) if len(stage)]  # before layer 0 there are none
     noted = [
@@ -163,26 +154,9 @@ def test_pruned_generation_equals_the_reference_in_float64(
     assert all(count >= least for count, least in zip(counts, reached.values(), strict=True)), counts
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "gemma 4"])
-def test_pruned_generation_equals_the_reference_in_float32(kind):
-    """Gemma 4's layers differ in the size of their keys and in their rotary embeddings; tokens come back in all."""
-    family, overrides = KINDS.get(kind, ("gemma4_text", {}))
-    schedule = PruningSchedule.paper(NUM_LAYERS, keep=(0.7, 0.7, 0.6))
-    model = tiny_model(family, **overrides)
-    exact = exact_model(kind) if kind in KINDS else model
-    assert revives(check_equal(model, schedule, 30, 1, exact, tolerance=1e-4))
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_is_the_plain_model_computes_no_token_twice_and_nests_its_selections(kind):
+def test_the_reference_is_the_plain_model(kind):
     model, prompt = exact_model(kind), random_prompt(15, 0)
     tokens, logits = generate_logits(model, prompt, 4)
     expected = replay(Reference(model, Policy.nothing_pruned()), prompt[0].tolist(), tokens[0, 15:].tolist())
     torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-12)
-    reference = Reference(model, Policy(At((0, 2)), budget=Ratio(0.5), revival=Revival()))
-    replay(reference, prompt[0].tolist(), [5, 6, 7, 8, 9, 10])
-    for layer in range(NUM_LAYERS):
-        computed = [token for step in reference.computed for token in step[layer]]
-        assert len(computed) == len(set(computed))
-    for step in reference.selected:
-        assert all(set(later) <= set(earlier) for earlier, later in pairwise(step))

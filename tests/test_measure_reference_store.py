@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from test_measure_fidelity import Counted
 from tiny_requests import tiny_request
 
 from lazybench.errors import UserError
@@ -15,20 +15,9 @@ from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.reference_store import ReferenceStore
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.random_drop import RandomDrop
-from lazybench.methods.request import Request, Response
+from lazybench.methods.request import Request
 
 SAMPLE = {"task": "qa/easy", "data_fingerprint": "f0", "sample_id": "a 1"}
-
-
-@dataclass(frozen=True)
-class Counted(Baseline):
-    """Counts its generations in ``runs``."""
-
-    runs: Any = field(default_factory=list)
-
-    def run(self, request: Request) -> Response:
-        self.runs.append(1)
-        return super().run(request)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +26,7 @@ def request_() -> Request:
 
 
 def test_a_reference_is_recorded_once_and_read_back_as_it_was(request_: Request, tmp_path: Path) -> None:
-    baseline, fresh = Counted(), record_reference(Baseline(), request_)
+    baseline, fresh = Counted(keep=1.0), record_reference(Baseline(), request_)
     for _ in range(3):  # each a store of its own, as in another process
         found = ReferenceStore(tmp_path / "references", "tiny", baseline).get(request_, **SAMPLE)
         assert torch.equal(found.tokens, fresh.tokens)
@@ -48,7 +37,7 @@ def test_a_reference_is_recorded_once_and_read_back_as_it_was(request_: Request,
 
 
 def test_whatever_a_reference_depends_on_has_a_file_of_its_own(request_: Request, tmp_path: Path) -> None:
-    baseline = Counted()
+    baseline = Counted(keep=1.0)
     store = ReferenceStore(tmp_path, "tiny", baseline)
     store.get(request_, **SAMPLE)
     changed_prompt = request_.prompt_ids.clone()

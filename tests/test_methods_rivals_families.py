@@ -13,7 +13,6 @@ from tiny_models import (
     generate_logits,
     random_prompt,
     shared_model,
-    tiny_model,
 )
 from tiny_requests import byte_tokenizer
 from transformers import PreTrainedModel
@@ -21,7 +20,6 @@ from transformers import PreTrainedModel
 from lazybench.errors import UserError
 from lazybench.methods.asl import ASL
 from lazybench.methods.base import Method, PolicyMethod
-from lazybench.methods.baseline import Baseline
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.gemfilter import GemFilter
@@ -56,17 +54,6 @@ BY_LENGTH = PyramidInfer(0.5, first=1, least=2)
 BY_PROMPT = ASL(9, depth=0.5, observed=0.5, below=0.9, window=2, pool=3)
 CHOSEN_BEFORE: list[Method] = [SpecPrefill(0.5, None, 2, 2, 3), Oracle(0.5, 0.5, 2, 3, 1)]
 FILTER = GemFilter(9, depth=0.5)
-WHOLE: list[PolicyMethod] = [
-    FastKV(1.0, 1.0),
-    CLAA(1.0),
-    UniPrefill(1.0),
-    PyramidInfer(1.0),
-    SnapKV(1.0),
-    H2O(1.0),
-    StaticPruning("continue", 1.0),
-    Taper(depths=(0.5,), keep=(1.0,)),
-    Taper(depths=(0.5,), keep=(1.0,), budget="mass"),
-]
 CLOSED = sorted(family for family in FAMILIES if not shared_model(family)._can_set_attn_implementation())
 LATENT = ["deepseek_v3"]  # all heads share one latent state: no head can evict alone
 OPEN = sorted(set(FAMILIES) - {*CLOSED, *LATENT})
@@ -125,22 +112,3 @@ def test_prompts_of_equal_length_are_each_alone(family: str, method: PolicyMetho
         _, logits = generate_logits(model, torch.cat(prompts), 4)
         for row, prompt in enumerate(prompts):
             close(logits[:, row], generate_logits(model, prompt, 4)[1][:, 0])
-
-
-@paired(OPEN_TRAIT, WHOLE)
-def test_beams_with_everything_kept_are_the_plain_models(family: str, method: PolicyMethod) -> None:
-    model = shared_model(family)
-    plain, _ = generate_logits(model, PROMPT, 4, num_beams=3)
-    with under(model, method):
-        assert generate_logits(model, PROMPT, 4, num_beams=3)[0].equal(plain)
-
-
-def test_experts_that_give_their_output_flat_are_saved_like_others() -> None:
-    """Llama 4's: (tokens, hidden) where other families give (batch, tokens, hidden)."""
-    model = tiny_model("llama4_text")
-    try:
-        whole = answer(UniPrefill(1.0), model)
-    except UserError as refused:
-        pytest.skip(str(refused))
-    assert torch.equal(whole, answer(Baseline(), model))
-    assert len(answer(UniPrefill(0.6, (0.25, 0.75), window=2, block=2, first=2, last=2), model)) == 3

@@ -11,7 +11,6 @@ from tiny_requests import FAMILIES, tiny_request
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.work import shares_of
 from lazybench.methods.base import Method
@@ -21,7 +20,6 @@ from lazybench.methods.probe import probe_layers
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.request import Request
-from lazybench.methods.running import best_positions, generate
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.pruning.lazyllm import LazyLLM
 from lazybench.pruning.places import full_attention_layers
@@ -140,40 +138,3 @@ def test_probe_sees_the_attention_of_the_first_layers_only(family: str) -> None:
         else:  # the window is ignored: inside it, everything older would tie at zero
             assert (importance[layer] > 0).all()
             assert (expected[layer, : -FAMILIES[family]["sliding_window"]] == 0).all()
-
-
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_rerun_is_plain_generate_on_the_kept_tokens(family: str) -> None:
-    request = tiny_request(family)
-    response = StaticPruning("rerun", keep=0.4).run(request)
-    scores = probe_layers(request.model, request.prompt_ids, range(2))[0].mean(0, keepdim=True)
-    kept = best_positions(scores, 24, last=1)
-    assert len(kept) == 24
-    assert kept[-1] == 59
-    assert torch.equal(kept, kept.unique())
-    assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept])[0])
-    assert response.work.tokens_of_layer_runs == (60,) + (24,) * 8  # the second ends with its attention
-    shares = shares_of(response.work, request)
-    assert shares.prompt_tokens_computed == pytest.approx(0.125 + 0.4)
-    assert shares.by_stage == pytest.approx((1.4, 0.4))
-    assert 1.0 < shares.flops_ratio < 1 / 0.4
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: RandomDrop(0.5, repeats=0), "random_drop.repeats=0 must be a whole number of at least 1"),
-        (lambda: RandomDrop(0.0), "random_drop.keep=0.0 must be a number above 0 and at most 1"),
-        (lambda: StaticPruning(keep=1.5), "static_pruning.keep=1.5 must be a number above 0 and at most 1"),
-        (lambda: StaticPruning(depth=True), "static_pruning.depth=true must be a number"),
-        (
-            lambda: LazyLLMMethod(PruningSchedule((9,), (0.5,))).prepare(tiny_request().model),
-            "pruning layer 9 is out of range for a model of 8 layers",
-        ),
-        (lambda: StaticPruning("continue", depth=1.0).prepare(tiny_request().model), "out of range"),
-        (lambda: StaticPruning("again"), "unknown static_pruning.variant 'again'; Known: continue, rerun"),
-    ],
-)
-def test_bad_parameters_are_named(build, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build()

@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -60,9 +59,7 @@ def test_answers_in_its_chat_format(smollm2: LoadedModel) -> None:
 def test_a_later_start_gives_the_same_bits_without_reading_the_file_again(smollm2: LoadedModel) -> None:
     manifest = cache_root() / f"gguf-{smollm2.provenance['sha256'][:16]}-{VERSION}" / MANIFEST
     made = manifest.stat().st_mtime_ns
-    start = time.perf_counter()
     again = load_model(SPEC)
-    assert time.perf_counter() - start < 15  # about 2 s on a free machine; the conversion takes 15 s and more
     assert manifest.stat().st_mtime_ns == made
     states = smollm2.model.state_dict(), again.model.state_dict()
     assert states[0].keys() == states[1].keys()

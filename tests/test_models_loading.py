@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
+import tiny_models
 import torch
 from hydra import compose, initialize_config_dir
 
@@ -19,15 +20,7 @@ from lazybench.models import ModelSpec, load_model
 from lazybench.models.loading import shape_of
 from lazybench.pruning.checks import window_of
 
-LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 600,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-}
+LLAMA = {**tiny_models.LLAMA, "model_type": "llama", "vocab_size": 600, "max_position_embeddings": 512}
 
 
 def test_llama2_with_sentencepiece(llama2: Path) -> None:
@@ -42,12 +35,9 @@ def test_llama2_with_sentencepiece(llama2: Path) -> None:
     ids = ours(loaded.wrap_chat("Why?"), return_tensors="pt").input_ids
     assert loaded.model.generate(ids, max_new_tokens=3, min_new_tokens=3).shape[1] == ids.shape[1] + 3
     assert not loaded.model.training
-
-
-def test_no_template_wraps_nothing_and_is_recorded(llama2: Path) -> None:
-    loaded = load_model(ModelSpec(name="x", path=llama2, chat_format="tokenizer"))
-    assert loaded.wrap_chat("x") == "x"
-    assert loaded.provenance["chat_format"] == "none"
+    without_template = load_model(ModelSpec(name="x", path=llama2, chat_format="tokenizer"))
+    assert without_template.wrap_chat("x") == "x"
+    assert without_template.provenance["chat_format"] == "none"
 
 
 def test_random_weights_of_reduced_depth() -> None:

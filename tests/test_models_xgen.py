@@ -70,16 +70,9 @@ def assert_same_ids(pair: Pair, text: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 40)), max_size=20))
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 130)), max_size=20))
 def test_ids_are_tiktokens(small: Pair, parts: list[tuple[str, int]]) -> None:
     assert_same_ids(small, "".join(piece * count for piece, count in parts))
-
-
-@pytest.mark.parametrize("run", [" ", "\t"])
-@pytest.mark.parametrize("end", ["", "x", "\n", "é"])
-def test_runs_of_any_length(small: Pair, run: str, end: str) -> None:
-    for count in range(130):
-        assert_same_ids(small, run * count + end)
 
 
 def test_code_and_special_tokens(small: Pair) -> None:

@@ -100,11 +100,6 @@ def test_needle_stands_at_its_depth(depth: float | None) -> None:
         assert max(places) - min(places) > 0.7
 
 
-def test_needle_fits_small_windows() -> None:
-    (sample,) = build_task("needle", DataSettings(limit=1, parameters={"length": 150})).samples()
-    assert len(sample.prompt) <= 600
-
-
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from longbench_rows import row, write
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
@@ -29,20 +30,10 @@ ROOT = Path(__file__).parent.parent
 def documents(folder: Path) -> Path:
     from pydoc_data.topics import topics
 
-    text = topics["assignment"]
     for dataset in ("lcc", "trec", "samsum"):
-        rows = [
-            {
-                "input": f"Question {number}:",
-                "context": text[number * 300 : number * 700 + 200],
-                "answers": ["x = 1"],
-                "length": 10,
-                "all_classes": ["x = 1", "y"],
-                "_id": str(number),
-            }
-            for number in range(3)
-        ]
-        (folder / f"{dataset}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        texts = [topics["assignment"][number * 300 : number * 700 + 200] for number in range(3)]
+        rows = [row(number, context=text, all_classes=["x = 1", "y"]) for number, text in enumerate(texts)]
+        write(folder, dataset, rows)
     return folder
 
 
@@ -68,7 +59,7 @@ def test_the_command_line_runs_our_tasks_with_our_engine_in_batches(tiny_checkpo
     assert all(0 <= values["score,none"] <= 1 for values in results.values())
     (samples,) = (tmp_path / "out").rglob("samples_lazybench_lcc_*.jsonl")
     logged = [json.loads(line) for line in samples.read_text().splitlines()]
-    assert sorted(line["doc"]["_id"] for line in logged) == ["0", "1", "2"]
+    assert sorted(line["doc"]["_id"] for line in logged) == ["id0", "id1", "id2"]
     assert all(line["arguments"]["gen_args_0"]["arg_0"].endswith("Next line of code:\n") for line in logged)
 
 

@@ -35,13 +35,6 @@ def own_task(folder: Path, rows: list[dict[str, Any]], name: str = "own", **chan
 ROWS = [{"q": f"Say {word}", "a": word} for word in ("one", "two", "three")]
 
 
-@pytest.mark.parametrize("name", ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"])
-def test_a_limit_holds_under_every_name(name: str, tmp_path: Path) -> None:
-    task = ours(own_task(tmp_path, ROWS, generation_kwargs={"until": ["", "\n"], name: 5}), "own")
-    assert (task.max_new_tokens, task.stop_strings) == (5, ("\n",))  # an empty text stops nothing
-    assert [task.score(sample.answers[0], sample) for sample in task.samples()] == [1.0, 1.0, 1.0]
-
-
 @pytest.mark.parametrize(
     ("added", "ids"),
     [
@@ -68,13 +61,9 @@ def test_documents_go_by_their_place_where_ids_are_not_their_own(
     ("value", "expected"),
     [
         ("right", 1.0),  # a bool, as ifeval gives
-        ("int(right)", 1.0),
-        ("numpy.int64(right)", 1.0),
         ("numpy.float32(right) / 2", 0.5),
-        ("numpy.bool_(right)", 1.0),
         ("fractions.Fraction(1, 4)", 0.25),
         ("(right, 'reference')", None),
-        ("[right]", None),
         ("'0.5'", None),
         ("None", None),
     ],

@@ -80,11 +80,6 @@ def test_every_dataset_is_an_lm_eval_task_with_the_official_prompt_and_limits(da
 def test_templates_are_the_benchmarks_byte_for_byte() -> None:
     digest = hashlib.sha256(json.dumps(PROMPTS, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
     assert digest == TEMPLATES
-    # what other harnesses lose: trailing blanks and newlines, the blank line before the input
-    assert PROMPTS["passage_count"].endswith("The final answer is: ")
-    assert PROMPTS["passage_retrieval_en"].endswith("The answer is: ")
-    assert PROMPTS["lcc"].endswith("{context}Next line of code:\n")
-    assert PROMPTS["samsum"].endswith("{context}\n\n{input}")
 
 
 def test_score_goes_through_the_task(tmp_path: Path) -> None:

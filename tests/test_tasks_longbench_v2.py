@@ -20,7 +20,6 @@ from ruler_rows import ARTICLES, ESSAY, HOTPOT, tokenizer_of
 from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel, ModelSpec
 from lazybench.tasks import DataSettings, build_task
-from lazybench.tasks.catalogue import LONGBENCH_V2
 from lazybench.tasks.longbench_v2 import FILE, extract_answer, joined_halves
 
 # prompts/0shot.txt
@@ -34,7 +33,7 @@ TEMPLATE = (
 def row(number: int, **changed: Any) -> dict[str, Any]:
     return {
         "_id": f"id{number}",
-        "domain": [*LONGBENCH_V2.values()][number % 6],
+        "domain": f"Domain {number % 6}",
         "sub_domain": "Any",
         "difficulty": ("easy", "hard")[number % 2],
         "length": ("short", "medium", "long")[number % 3],
@@ -76,12 +75,6 @@ def test_samples_are_the_official_prompts_with_what_they_are_judged_by(tmp_path:
         assert task.score(f"({entry['answer']})", sample) == 0.0
     assert (task.max_new_tokens, task.chat_format, task.source) == (128, True, f"file {FILE.name}")
     assert re.fullmatch("[0-9a-f]{64}", task.fingerprint)
-    together: list[str] = []
-    for name in LONGBENCH_V2:
-        samples = build_task(name, DataSettings(root=root)).samples()
-        assert {sample.details["domain"] for sample in samples} == {LONGBENCH_V2[name]}
-        together += [sample.sample_id for sample in samples]
-    assert sorted(together) == sorted(entry["_id"] for entry in rows)
 
 
 @given(st.integers(0, 30), st.integers(2, 400))
@@ -136,23 +129,14 @@ def test_answers_are_extracted_as_officially(response: str, letter: str | None) 
     ("entry", "message"),
     [
         (row(0, answer="E"), r"longbench_v2\.jsonl line 2: field 'answer' must be A, B, C or D, not 'E'"),
-        (row(0, choice_B=3), r"line 2: field 'choice_B' must be a text, not 3"),
         ({"_id": "x"}, r"line 2: field 'domain' is missing"),
     ],
 )
 def test_malformed_rows_are_named(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         build_task("longbench_v2", DataSettings(root=write(tmp_path, [row(1), entry]))).samples()
-    with pytest.raises(UserError, match=r"no question of the domain Multi-Document QA"):
-        build_task("longbench_v2_multi_doc_qa", DataSettings(root=write(tmp_path, [row(0)]))).samples()
-
-
-def test_the_hubs_list_may_stand_in_the_folder_as_well(tmp_path: Path) -> None:
-    (tmp_path / FILE.name).write_text(json.dumps([row(0), row(1)]))
-    assert len(build_task("longbench_v2", DataSettings(root=tmp_path)).samples()) == 2
-    (tmp_path / FILE.name).write_text(json.dumps([row(0), row(1)])[:-1])
-    with pytest.raises(UserError, match=r"longbench_v2\.jsonl starts as a JSON list and is none"):
-        build_task("longbench_v2", DataSettings(root=tmp_path)).samples()
+    with pytest.raises(UserError, match=r"holds no question"):
+        build_task("longbench_v2", DataSettings(root=write(tmp_path, []))).samples()
 
 
 def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import longbench_rows
 import pytest
+import test_tasks_longbench_v2
 from hypothesis import given
 from hypothesis import strategies as st
 from ruler_rows import write_ruler_files
@@ -18,13 +19,10 @@ from lazybench.errors import UserError
 from lazybench.tasks import DataSettings, build_task
 from lazybench.tasks.rows import read_rows
 
-
-def v2_row(number: int, **changed: Any) -> dict[str, Any]:
-    texts = {name: f"{name} {number}" for name in ("question", "context", *(f"choice_{letter}" for letter in "ABCD"))}
-    return {"_id": f"id{number}", "domain": "Single-Document QA", "length": "short", "answer": "A", **texts, **changed}
-
-
-ROWS: dict[str, Callable[..., dict[str, Any]]] = {"qasper": longbench_rows.row, "longbench_v2": v2_row}
+ROWS: dict[str, Callable[..., dict[str, Any]]] = {
+    "qasper": longbench_rows.row,
+    "longbench_v2": test_tasks_longbench_v2.row,
+}
 
 
 def lines_of(*rows: Any) -> bytes:
@@ -44,6 +42,8 @@ def test_a_byte_order_mark_a_list_and_rows_without_a_length_are_read(name: str, 
     assert "length_bucket" not in plain[0].details
     assert samples(tmp_path, name, codecs.BOM_UTF8 + lines_of(*rows)) == plain
     assert samples(tmp_path, name, codecs.BOM_UTF8 + json.dumps(rows).encode()) == plain
+    with pytest.raises(UserError, match=rf"{name}\.jsonl starts as a JSON list and is none"):
+        samples(tmp_path, name, json.dumps(rows).encode()[:-1])
 
 
 @pytest.mark.parametrize("name", ROWS)

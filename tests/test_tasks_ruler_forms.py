@@ -37,31 +37,22 @@ NEEDLE_SETTINGS = {
 @pytest.mark.parametrize("kind", NEEDLE_SETTINGS)
 def test_needles_stand_in_their_filling(kind: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     filling, key_form, value_form, num_keys, num_values, num_queries = NEEDLE_SETTINGS[kind]
-    root = write_ruler_files(tmp_path)
-    for text, answers, sample in prompts(
-        tiny_model(tiny_checkpoint), f"ruler_{kind}", 4, root=root, parameters={"length": 2000}
-    ):
-        noun = "numbers" if value_form == NUMBER else "uuids"
-        if num_values * num_queries == 1:
-            one = noun[:-1]
-            before, after = f"A special magic {one} is hidden", f"What is the special magic {one} for "
-            prefix = f" The special magic {one} for {{}} mentioned in the provided text is"
-        else:
-            one = noun
-            before, after = f"Some special magic {noun} are hidden", f"What are all the special magic {noun} for "
-            prefix = f" The special magic {noun} for {{}} mentioned in the provided text are"
-        start = (
-            f"{before} within the following text. Make sure to memorize it. I will quiz you about the {one} afterwards."
-        )
+    model, noun = tiny_model(tiny_checkpoint), "numbers" if value_form == NUMBER else "uuids"
+    data = {"root": write_ruler_files(tmp_path), "parameters": {"length": 2000}}
+    for text, answers, sample in prompts(model, f"ruler_{kind}", 4, **data):
         head, context_and_question = text.split("\n", 1)
-        assert head == start
         context, question = context_and_question.rsplit("\n", 1)
-        query = question.removeprefix(after).split(" mentioned in the provided text?")[0]
-        assert question == f"{after}{query} mentioned in the provided text?{prefix.format(query)}"
-
+        if num_values * num_queries == 1:  # reworded for one value
+            assert head.startswith(f"A special magic {noun[:-1]} is hidden within")
+            form = f"What is the special magic {noun[:-1]} for (.*) mentioned in the provided text\\? The special .* is"
+        else:
+            assert head.startswith(f"Some special magic {noun} are hidden within")
+            form = (
+                f"What are all the special magic {noun} for (.*) mentioned in the provided text\\? The special .* are"
+            )
+        asked = re.split(r", and |, ", re.fullmatch(form, question)[1])
         needle = re.compile(rf"One of the special magic {noun} for ({key_form}) is: ({value_form})\.")
         hidden = needle.findall(context)
-        asked = re.split(r", and |, ", query)
         assert len(asked) == num_queries
         assert sorted(answers) == sorted(value for found, value in hidden if found in asked)
         assert len(answers) == num_values * num_queries
@@ -82,13 +73,9 @@ def test_needles_stand_in_their_filling(kind: str, tiny_checkpoint: Path, tmp_pa
 
 def test_variables_are_tracked_through_a_chain(tiny_checkpoint: Path) -> None:
     for text, answers, _ in prompts(tiny_model(tiny_checkpoint), "ruler_vt", 4, parameters={"length": 2500}):
-        solved, question = text.split("\n\nMemorize and track")
-        question = f"Memorize and track{question}"
+        _, solved, question = text.split("Memorize and track")
         variables = []
-        for part, letters in ((solved, 3), (question, 5)):
-            assert part.startswith(
-                "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
-            )
+        for part, letters in ((solved.strip(), 3), (question, 5)):
             context, asked = part.split("\n\n", 1)[1].rsplit("\nQuestion: ", 1)
             pairs = re.findall(r"^VAR ([A-Z]+) = (?:VAR )?(\w+) ?$", context, re.MULTILINE)
             assert set(re.sub(r"^VAR .*$", NOISE, context, flags=re.MULTILINE).split("\n")) == {NOISE}
@@ -96,13 +83,10 @@ def test_variables_are_tracked_through_a_chain(tiny_checkpoint: Path) -> None:
             assert [source for _, source in pairs] == [value, *(name for name, _ in pairs[:-1])]
             assert 10_000 <= int(value) < 99_999
             assert {len(name) for name, _ in pairs} == {letters}
-            assert asked.startswith(
-                f"Find all variables that are assigned the value {value} in the text above. "
-                "Answer: According to the chain(s) of variable assignment in the text above, "
-                f"5 variables are assigned the value {value}, they are: "
-            )
+            assert asked.count(f" the value {value}") == 2
+            assert "5 variables are assigned" in asked
             variables.append([name for name, _ in pairs])
-        assert solved.endswith(f"they are:  {' '.join(variables[0])}")
+        assert solved.strip().endswith(f"they are:  {' '.join(variables[0])}")
         assert question.endswith("they are: ")
         assert tuple(variables[1]) == answers
         assert len(answers) == 5
@@ -112,42 +96,23 @@ def test_variables_are_tracked_through_a_chain(tiny_checkpoint: Path) -> None:
 def test_common_words_are_more_common(
     length: int, example: tuple[int, int], asked: tuple[int, int], tiny_checkpoint: Path
 ) -> None:
-    head = (
-        "Below is a numbered list of words. In these words, some appear more often than others. "
-        "Memorize the ones that appear most often.\n"
-    )
-    tail = (
-        "\nQuestion: What are the 10 most common words in the above list? "
-        "Answer: The top 10 words that appear most often in the list are:"
-    )
     for text, answers, _ in prompts(tiny_model(tiny_checkpoint), "ruler_cwe", parameters={"length": length}):
-        _, shown, question = text.split(head)
-        solution = shown.split(tail)[1].strip()
+        lists = re.findall(r"^(1\. .*)$", text, re.MULTILINE)
+        solution = re.search(r"in the list are: (1\. .*)\n", text)[1]
         top = [entry.split(". ", 1)[1] for entry in re.split(r" (?=\d+\. )", solution)]
-        for part, repeats, common in ((shown.split(tail)[0], example, top), (question.split(tail)[0], asked, answers)):
+        for part, repeats, common in zip(lists, (example, asked), (top, answers), strict=True):
             entries = [entry.split(". ", 1) for entry in re.split(r" (?=\d+\. )", part)]
             assert [int(number) for number, _ in entries] == list(range(1, len(entries) + 1))
             counts = Counter(word for _, word in entries)
             assert {counts.pop(word) for word in common} == {repeats[0]}
             assert len(common) == 10
             assert set(counts.values()) == {repeats[1]}
-        assert question.endswith(tail)
 
 
 def test_frequent_words_follow_the_zeta_distribution(tiny_checkpoint: Path) -> None:
     for text, answers, _ in prompts(tiny_model(tiny_checkpoint), "ruler_fwe", parameters={"length": 4096}):
-        head, question = text.rsplit("\nQuestion: ", 1)
-        assert question == (
-            "Do not provide any explanation. Please ignore the dots '....'. "
-            "What are the three most frequently appeared words in the above coded text? "
-            "Answer: According to the coded text above, the three most frequently appeared words are:"
-        )
-        start = (
-            "Read the following coded text and track the frequency of each coded word. "
-            "Find the three most frequently appeared coded words. "
-        )
-        assert head.startswith(start)
-        counts = Counter(head.removeprefix(start).split(" ")).most_common()
+        coded = text.rsplit("\nQuestion: ", 1)[0].partition("appeared coded words. ")[2]
+        counts = Counter(coded.split(" ")).most_common()
         assert counts[0][0] == "..."
         assert tuple(word for word, _ in counts[1:4]) == answers
         assert len({count for _, count in counts[:5]}) == 5
@@ -159,37 +124,27 @@ def test_frequent_words_follow_the_zeta_distribution(tiny_checkpoint: Path) -> N
 
 @pytest.mark.parametrize("name", ["ruler_qa_1", "ruler_qa_2"])
 def test_a_questions_own_documents_stand_among_others(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    instruction = (
-        "Answer the question based on the given documents. "
-        "Only give me the answer and do not output any other words.\n\n"
-    )
     if name == "ruler_qa_1":
         documents = {place["context"]: article["title"] for article in ARTICLES for place in article["paragraphs"]}
         expected = [
-            (entry["question"], ("T" + entry["question"][-4:-1].replace(".", ""), "the town"), [place["context"]])
+            (entry["question"], tuple(answer["text"] for answer in entry["answers"]), [place["context"]])
             for article in ARTICLES
             for place in article["paragraphs"]
             for entry in place["qas"][:1]
         ]
     else:
-        documents = {f"{title}\n{''.join(lines)}": "" for row in HOTPOT for title, lines in row["context"]}
-        expected = [
-            (row["question"], (row["answer"],), [f"{title}\n{''.join(lines)}" for title, lines in row["context"]])
-            for row in HOTPOT
-        ]
-    root = write_ruler_files(tmp_path)
-    found = prompts(tiny_model(tiny_checkpoint), name, 50, root=root, parameters={"length": 360})
+        given = [[f"{title}\n{''.join(lines)}" for title, lines in row["context"]] for row in HOTPOT]
+        documents = dict.fromkeys((document for own in given for document in own), "")
+        expected = [(row["question"], (row["answer"],), own) for row, own in zip(HOTPOT, given, strict=True)]
+    data = {"root": write_ruler_files(tmp_path), "parameters": {"length": 360}}
+    found = prompts(tiny_model(tiny_checkpoint), name, 50, **data)
     assert len(found) == len(expected)
     orders = set()
     for (text, answers, _), (query, wanted, own) in zip(found, expected, strict=True):
         assert answers == wanted
-        start, end = (
-            f"{instruction}The following are given documents.\n\n",
-            f"\n\n{instruction}Question: {query} Answer:",
-        )
-        assert text.startswith(start)
-        assert text.endswith(end)
-        parts = re.split(r"(?:^|\n\n)Document (\d+):\n", text[len(start) : -len(end)])
+        assert text.endswith(f"\n\nQuestion: {query} Answer:")
+        context = text.split("\n\nThe following are given documents.\n\n")[1].rsplit("\n\n", 2)[0]
+        parts = re.split(r"(?:^|\n\n)Document (\d+):\n", context)
         assert [int(number) for number in parts[1::2]] == list(range(1, len(parts) // 2 + 1))
         shown = parts[2::2]
         assert set(own) < set(shown) <= set(documents)

@@ -50,7 +50,6 @@ def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> No
         ["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
         ["task=qasper", "data.root=/folder"],
         ["task=longbench", "data.root=/folder", "limit=3"],
-        ["task=longbench_v2", "data.root=/folder"],
         ["task=ruler", "data.root=/folder"],
         ["timing=false", "warmup=0"],
         ["experiment=quality", "size=full"],

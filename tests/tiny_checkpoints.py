@@ -17,7 +17,7 @@ from lazybench.models.xgen_tokenizer import END_OF_TEXT
 TEXTS = [topics[name] for name in sorted(topics)[:20]]
 
 
-def save_llama(folder: Path, vocab_size: int, window: int, **tokens: int) -> Path:
+def save_llama(folder: Path, vocab_size: int, window: int, **more: int) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -26,7 +26,7 @@ def save_llama(folder: Path, vocab_size: int, window: int, **tokens: int) -> Pat
         num_hidden_layers=4,
         num_attention_heads=4,
         max_position_embeddings=window,
-        **tokens,
+        **more,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

@@ -133,8 +133,8 @@ def _parameters(path: Path) -> Mapping[str, Any]:
 
 
 def _one_of_many(task: str) -> bool:
-    """A single task of RULER or a domain of LongBench v2: in the list, but too many for the overview."""
-    return task.startswith(("ruler_", "longbench_v2_")) and task != "ruler_embedded"
+    """A single task of RULER: in the list, but too many for the overview."""
+    return task.startswith("ruler_") and task != "ruler_embedded"
 
 
 def _given(parameters: Mapping[str, Any], prefix: str = "") -> str:

@@ -66,14 +66,6 @@ RULER_WITH_TWIN = (
     *("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery"),
     *("qa_1", "qa_2"),
 )
-LONGBENCH_V2 = {  # to the domain, as the data name it
-    "longbench_v2_single_doc_qa": "Single-Document QA",
-    "longbench_v2_multi_doc_qa": "Multi-Document QA",
-    "longbench_v2_in_context_learning": "Long In-context Learning",
-    "longbench_v2_dialogue_history": "Long-dialogue History Understanding",
-    "longbench_v2_code_repository": "Code Repository Understanding",
-    "longbench_v2_structured_data": "Long Structured Data Understanding",
-}
 # lm-eval's own task files, run as they are; it has no math_calc
 INFINITEBENCH = (
     *("passkey", "number_string", "kv_retrieval", "code_run", "code_debug", "math_find"),
@@ -86,7 +78,7 @@ CATEGORIES: dict[str, str] = {  # of every task but lm-eval's own and plain text
     **EMBEDDED,
     **{f"ruler_{kind}": category for kind, category in RULER.items()},
     **{f"ruler_{kind}_embedded": f"{RULER[kind]}_embedded" for kind in RULER_WITH_TWIN},
-    **{name: name for name in ("longbench_v2", *LONGBENCH_V2)},
+    "longbench_v2": "longbench_v2",
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {

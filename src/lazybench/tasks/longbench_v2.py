@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel
 from lazybench.tasks.base import Prompt, Sample, Task, place_of
-from lazybench.tasks.catalogue import LONGBENCH_V2
 from lazybench.tasks.documents import DataFile
 from lazybench.tasks.prompting import encode_prompt
 from lazybench.tasks.rows import TEXT, Row, check_fields, read_rows
@@ -45,7 +44,7 @@ Format your response as follows: "The correct answer is (insert answer here)".""
 
 
 class LongBenchV2(Task):
-    """All questions (``longbench_v2``), or those of one domain (``longbench_v2_single_doc_qa`` and five more)."""
+    """All questions; a sample's domain is in its details."""
 
     max_new_tokens = 128
 
@@ -62,12 +61,9 @@ class LongBenchV2(Task):
         return hashlib.sha256(self._content).hexdigest()
 
     def all_samples(self) -> Iterator[Sample]:
-        samples = [_sample(row) for row in read_rows(FILE.name, self._content)]
-        domain = LONGBENCH_V2.get(self.name)
-        chosen = [sample for sample in samples if domain is None or sample.details["domain"] == domain]
-        if not chosen:
-            raise UserError(f"{self.source} holds no question{f' of the domain {domain}' if domain else ''}")
-        yield from chosen
+        if not (rows := read_rows(FILE.name, self._content)):
+            raise UserError(f"{self.source} holds no question")
+        yield from map(_sample, rows)
 
     def encode(self, loaded: LoadedModel, sample: Sample, new_tokens: int) -> Prompt:
         return encode_prompt(loaded, self, sample, new_tokens, joined_halves)
