@@ -60,8 +60,8 @@ NEEDS = (
 )
 
 
-def leaderboard(sides: Sequence[Part], speeds: Sequence[float]) -> str:
-    """For each speed a table with the models side by side, and of each model what is decided."""
+def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = False) -> str:
+    """For each speed a table with the models side by side, and of each model what is decided; see ``decided``."""
     texts = []
     for speed in speeds:
         found = {side.title: side.at(speed) for side in sides}
@@ -76,21 +76,32 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float]) -> str:
         if len(table):
             heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]"
             enough = {name: of for name, of in found.items() if len(of) > 1 and len(of.get(OURS, ())) >= LEAST_SAMPLES}
-            told = [decided(name, methods) for name, methods in enough.items()]
+            told = [decided(name, methods, short) for name, methods in enough.items()]
             texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
     return "\n\n".join(texts)
 
 
-def decided(name: str, methods: Methods) -> str:
-    """A line: against whom our method's interval lies below 1, above it, or across it."""
-    sides: dict[str, list[str]] = {"closer than": [], "further than": [], "undecided against": []}
+def decided(name: str, methods: Methods, short: bool) -> str:
+    """A line: against whom our method's interval lies below 1, above it, or across it.
+
+    Args:
+        short: of those that it is closer than the names alone, and the nearest one's ratio.
+    """
+    sides: dict[str, dict[str, Estimate]] = {"closer than": {}, "further than": {}, "undecided against": {}}
     for method, samples in methods.items():
         ratio = against(methods[OURS], samples)
         side = "undecided against" if not ratio.excludes(1) else "closer than" if ratio.high < 1 else "further than"
         if method != OURS:
-            sides[side].append(f"{title(method)} {format_estimate(ratio, 2)}")
-    said = "; ".join(f"{side} {', '.join(rivals)}" for side, rivals in sides.items() if rivals)
-    return f"- **{name}**: {title(OURS)} (its KL over theirs, same samples) is {said}."
+            sides[side][method] = ratio
+    said = []
+    for side, rivals in sides.items():
+        nearest_first = sorted(rivals.items(), key=lambda rival: -rival[1].value)
+        names = [
+            title(method) + ("" if short and place and side == "closer than" else f" {format_estimate(ratio, 2)}")
+            for place, (method, ratio) in enumerate(nearest_first)
+        ]
+        said += [f"{side} {', '.join(names)}"] if names else []
+    return f"- **{name}**: {title(OURS)} (its KL over theirs, same samples) is {'; '.join(said)}."
 
 
 def scored(part: Part) -> str:
@@ -195,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     table = which(parts)
     pages = {
-        "README.md": {"leaderboard": leaderboard(sides, (2.0,)), "which": table},
+        "README.md": {"leaderboard": leaderboard(sides, (2.0,), short=True), "which": table},
         "docs/results.md": {"leaderboard": leaderboard(sides, MATCHED[FLOPS]), **both},
         "docs/which_one.md": {"which": table},
     }
