@@ -113,7 +113,8 @@ def median(tasks: Tasks) -> Estimate:
 
 def median_ratio(tasks: Tasks) -> Estimate:
     """The median of paired ratios, by their logarithms: the ratio's inverse has the inverse bounds."""
-    return _exponential(median([numpy.log(task) for task in tasks]))
+    with numpy.errstate(divide="ignore"):  # a ratio of 0 stays one
+        return _exponential(median([numpy.log(task) for task in tasks]))
 
 
 def relative_score(method: Tasks, baseline: Tasks) -> Estimate:

@@ -69,7 +69,7 @@ def draw(rows: pandas.DataFrame, layers: dict[str, int], name: str) -> Figure:
             ratios = sorted(lines["keep"].unique(), reverse=True)
             for keep, (colour, marker, style) in zip(ratios, LINES, strict=False):
                 line = lines[lines["keep"] == keep]
-                reach = 100 * line[["low", "high"]].to_numpy().T
+                reach = 100 * line[["low", "high"]].to_numpy().T if line["low"].notna().any() else None
                 look = {"color": colour, "marker": marker, "linestyle": style, "label": f"keep {keep:.0%}"}
                 axes.errorbar(line["layer"], 100 * line["value"], reach, elinewidth=0.7, capsize=2, **look)
             for value in mine[mine["layer"].isna()]["value"]:
