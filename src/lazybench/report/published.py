@@ -18,7 +18,7 @@ import pandas
 import yaml
 
 from lazybench.errors import UserError, command
-from lazybench.methods import title
+from lazybench.methods import build, title
 from lazybench.report.curves import FLOOR, scores
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import front
@@ -41,7 +41,7 @@ class Need:
     parts: tuple[tuple[str, ...], ...] = SIDES
     asks: Callable[[Record], bool] = lambda record: True
     ratio: tuple[str, float] = (FLOPS, 2.0)
-    draft: bool = False  # whether a draft model is at hand
+    made_for: str = ""  # the method made for it: a part counts where that one was measured too
 
 
 NEEDS = (
@@ -53,10 +53,10 @@ NEEDS = (
         (FLOPS, 1.5),
     ),
     Need("code", asks=lambda record: record.category == "code"),
-    Need("only memory", ratio=(MEMORY, 2.0)),
+    Need("only memory", ratio=(MEMORY, 2.0), made_for="snapkv"),
     Need("2x at the least loss"),
     Need("a model with sliding windows", (("gemma_270m_1500",),)),
-    Need("a draft model at hand", (BIGGER,), draft=True),
+    Need("a draft model at hand", (BIGGER,), made_for="spec_prefill"),
 )
 
 
@@ -64,7 +64,7 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
     """For each speed a table with the models side by side, and of each model what is decided; see ``decided``."""
     texts = []
     for speed in speeds:
-        found = {side.title: side.at(speed) for side in sides}
+        found = {side.title: methods for side in sides if (methods := side.at(speed))}
         columns: dict[str, dict[str, str]] = {}
         for name, methods in found.items():
             most = max(map(len, methods.values()), default=0)
@@ -138,9 +138,10 @@ def which(parts: dict[str, Part]) -> str:
         matched, ratio = need.ratio
         there = [part.only(need.asks) for names in need.parts if (part := fullest(parts, names))]
         found = [(part, part.at(ratio, matched)) for part in there]
+        found = [(part, of) for part, of in found if not need.made_for or need.made_for in of]
         found = [(part, of) for part, of in found if max(map(len, of.values()), default=0) >= LEAST_SAMPLES]
         shared = set.intersection(*(set(of) for _, of in found)) if found else set()
-        shared -= set() if need.draft else {"spec_prefill"}
+        shared -= {"spec_prefill"} - {need.made_for}
         if not shared:
             continue
         best = min(sorted(shared), key=lambda method: sum(math.log(kl(of[method]).value) for _, of in found))
@@ -164,7 +165,9 @@ def _nearest(part: Part, method: str, need: Need) -> tuple[str, str]:
     saved = f"{row['flops_ratio']:.2f}x" if column == "flops_ratio" else f"{row['memory']:.0%} of the KV cache"
     lost = [f"KL {loss}", f"{row['same_token']:.0%} same tokens"]
     lost += [f"{row['relative_score']:.0%} of the score"] if math.isfinite(row["relative_score"]) else []
-    params = json.loads(row["params"])
+    whole = json.loads(row["params"])
+    said = {name: value for name, value in whole.items() if value is not None}
+    params = said if build(method, said) == build(method, whole) else whole
     params |= {"draft": "FILE"} if "draft" in params else {}
     typed = yaml.safe_dump({"method": method, **params}, default_flow_style=True, sort_keys=False, width=math.inf)
     return (
