@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -11,6 +12,59 @@ from lazybench.cli import main as command_line
 from lazybench.cli.choices import check_options, prepare, run_config
 from lazybench.cli.groups import add, composed
 from lazybench.errors import UserError
+from lazybench.integrations.lm_eval_model import schedule_of
+
+
+class Touch:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+LAYERS = "layers: [3]\nkeep: [0.5]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (LAYERS + "depths: {_target_: pandas.read_pickle, _args_: [PICKLE]}", "depths._target_"),
+        (LAYERS + "_target_: lazybench.pruning.schedule.PruningSchedule", "_target_"),
+        (LAYERS + "revival: {most: {_target_: pandas.read_pickle, _args_: [PICKLE]}}", "revival.most._target_"),
+        ("layers: [3]\nkeep: [{_target_: pandas.read_pickle, _args_: [PICKLE]}]", r"keep[0]._target_"),
+        (LAYERS + "revival: {_partial_: true}", "revival._partial_"),
+        (LAYERS + "_recursive_: false", "_recursive_"),
+        (LAYERS + "revival: {_convert_: all}", "revival._convert_"),
+        (LAYERS + "generated: ${oc.env:HOME}", "generated"),
+        ("layers: [3]\nkeep: ['${oc.decode:${oc.env:KEEP}}']", "keep[0]"),
+        (LAYERS + "revival: {like: '${seed}'}", "revival.like"),
+        ("layers: !!python/object/apply:os.mkdir [TRACE]", "can't be read"),
+        ("layers: &a [3]\nkeep: *a", "repeats another part"),
+        (LAYERS + "include_path: folder", "include_path"),
+        ("- 1", "holds no settings"),
+        ("layers: [", "can't be read"),
+    ],
+)
+def test_a_schedules_file_runs_nothing(text: str, key: str, tmp_path: Path) -> None:
+    trace, stored, file = tmp_path / "trace", tmp_path / "stored.pickle", tmp_path / "own.yaml"
+    stored.write_bytes(pickle.dumps(Touch(trace)))
+    file.write_text(text.replace("PICKLE", str(stored)).replace("TRACE", str(trace)), encoding="utf-8")
+    ways = (
+        lambda: run_config(composed(prepare([f"pruning={file}", "dry_run=true"]))),
+        lambda: run_config(composed([f"methods=[{{method: lazyllm, pruning: '{file}'}}]"])),
+        lambda: schedule_of(str(file)),
+    )
+    for way in ways:
+        with pytest.raises(UserError) as told:
+            way()
+        line = str(told.value)
+        assert "own.yaml" in line
+        assert key in line
+        assert "\n" not in line
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 from lazybench import __version__
-from lazybench.cli.groups import config_folder, method_nodes, model_file, names
+from lazybench.cli.groups import config_folder, method_nodes, model_file, names, pruning_fields
 from lazybench.errors import unknown_name
 from lazybench.methods import METHODS, label
 from lazybench.models.spec import ModelSpec
-from lazybench.pruning.schedule import PRESETS, PruningSchedule
-from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, asks, samples_of
+from lazybench.pruning.schedule import PruningSchedule
+from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
 
 HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
 
@@ -37,6 +37,13 @@ Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, 
 Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they would be used)
 {keys}
   model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16"""
+OF_CODE = {  # experiments without a file
+    **dict.fromkeys(("table2", "fig1", "fig7"), "From the runs of table1."),
+    "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where quality's "
+    "prompts were cut to 1,500 tokens.",
+    "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
+    "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
+}
 Rows = Iterator[str | tuple[str, str]]  # a line, or a name and what is said of it
 
 
@@ -79,27 +86,36 @@ def _keys() -> Iterator[str]:
 
 
 def _tasks() -> Rows:
-    yield "task=NAME (docs/tasks.md); NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words"
-    for name in names("task"):
-        path = config_folder() / "task" / f"{name}.yaml"
-        dataset = name.removesuffix("_e")
-        if path.exists():
-            yield name, f"{_comment(path)[0]} {_given(_parameters(path), 'task.parameters.')}"
-        elif name in GROUPS:
-            yield name, f"{sum(map(samples_of, GROUPS[name])):,} samples: {' '.join(GROUPS[name])}"
-        elif dataset in DATASETS:
-            yield name, f"{samples_of(name)} samples: {asks(dataset)}"
-        else:
-            node = CHOICES.get(name, {"datasets": [], "parameters": {}})
-            yield name, f"{' '.join(node['datasets'])} {_given(node['parameters'], 'task.parameters.')}"
+    stored = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
+    yield "task=NAME. Without a network:"
+    for name, path in stored.items():
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))["parameters"]
+        yield name, f"{_comment(path)[0]} {_given(parameters, 'task.parameters.')}"
+    yield "Several datasets, each with the same weight (from the hub, or data.root=FOLDER):"
+    for name, datasets in GROUPS.items():
+        yield name, f"{sum(map(samples_of, datasets)):,} samples: {' '.join(datasets)}"
+    yield "One dataset (NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words):"
+    for name in DATASETS:
+        extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
+        yield name, f"{samples_of(name)} samples{extended}: {asks(name)}"
+    yield "Benchmarks of longer prompts (docs/tasks.md):"
+    for name, node in CHOICES.items():
+        if not _one_of_many(name):
+            several = len(node["datasets"]) > 1
+            parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
+            yield name, f"{' '.join(parts)} {_given(node['parameters'], 'task.parameters.')}"
+    listed = {*stored, *GROUPS, *DATASETS, *(f"{name}_e" for name in DATASETS), *CHOICES}
+    yield from ((name, "a module's of your own") for name in names("task") if name not in listed)
     yield "lm_eval/NAME", "any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
 
 
 def _models() -> Rows:
     yield "model=NAME, or without a file: model=OWNER/NAME (hub), model=FOLDER, model=FILE.gguf"
-    for name in names("model"):
-        if (path := config_folder() / "model" / f"{name}.yaml").exists():
-            yield name, f"{' '.join(_comment(path)).partition('. ')[0]} {model_file(name).get('hub_id', '')}"
+    for path in sorted((config_folder() / "model").glob("*.yaml")):
+        node = model_file(path.stem)
+        limit = f", prompts up to {node.prompt_limit_tokens:,} tokens" if "prompt_limit_tokens" in node else ""
+        about = " ".join(_comment(path)).partition(". ")[0]
+        yield path.stem, f"{about} {node.get('hub_id', '')}{limit}".replace(" ,", ",")
     yield "KEY of model.KEY:", " ".join(field.name for field in fields(ModelSpec) if field.name != "name")
 
 
@@ -113,23 +129,19 @@ def _methods() -> Rows:
 
 
 def _pruning() -> Rows:
-    yield "pruning=NAME, and pruning.KEY=VALUE over it"
-    for name, preset in PRESETS.items():
-        yield name, label("lazyllm", {"pruning": preset})
+    yield "pruning=NAME, or pruning=FILE.yaml with some of the keys below"
+    for name in names("pruning"):
+        yield name, label("lazyllm", {"pruning": pruning_fields(name)})
     documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
+    yield "\npruning.KEY=VALUE"
     yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()
 
 
 def _experiments() -> Rows:
-    yield "experiment=NAME, with size=smoke, mini or full (docs/reproduce_the_paper.md); its cost: dry_run=true"
+    yield "experiment=NAME, with size=smoke, mini or full; what it would take: dry_run=true"
     for name in names("experiment"):
         path = config_folder() / "experiment" / f"{name}.yaml"
-        yield name, " ".join(_comment(path)[1:]) if path.exists() else ""
-
-
-def _parameters(path: Path) -> Mapping[str, Any]:
-    parameters: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["parameters"]
-    return parameters
+        yield name, " ".join(_comment(path)[1:]) if path.exists() else OF_CODE[name]
 
 
 def _one_of_many(task: str) -> bool:
