@@ -62,6 +62,8 @@ def check_records(run: Run, data_root: Path | None = None) -> dict[str, Check]:
     records, scores = Check(f"there, {failed} of them failed" if failed else "there"), Check()
     try:
         asked = {_key(made.name, made.params): made for made in map(method_of, run.config.get("methods") or ())}
+        if not asked:
+            raise UserError("the configuration names no method")
         noted = (run.provenance.get("model") or {}).get("quantization")
         model = build(ModelSpec, run.config["model"], "model").display_name(noted, run.config.get("engine", "hf"))
         _look_for_others(run, model, asked, records)
