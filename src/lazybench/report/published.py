@@ -61,7 +61,11 @@ NEEDS = (
 
 
 def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = False) -> str:
-    """For each speed a table with the models side by side, and of each model what is decided; see ``decided``."""
+    """For each speed a table with the models side by side, and of each model what is decided.
+
+    Args:
+        short: only methods that were measured on all models have a row.
+    """
     texts = []
     for speed in speeds:
         found = {side.title: methods for side in sides if (methods := side.at(speed))}
@@ -72,21 +76,18 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
                 title(method): format_estimate(kl(of), 3) + (f" (n={len(of)})" if len(of) < most else "")
                 for method, of in methods.items()
             }
-        table = pandas.DataFrame(columns).fillna("")
+        table = pandas.DataFrame(columns)
+        table = (table.dropna() if short else table).fillna("")
         if len(table):
             heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]"
             enough = {name: of for name, of in found.items() if len(of) > 1 and len(of.get(OURS, ())) >= LEAST_SAMPLES}
-            told = [decided(name, methods, short) for name, methods in enough.items()]
+            told = [decided(name, methods) for name, methods in enough.items()]
             texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
     return "\n\n".join(texts)
 
 
-def decided(name: str, methods: Methods, short: bool) -> str:
-    """A line: against whom our method's interval lies below 1, above it, or across it.
-
-    Args:
-        short: of those that it is closer than the names alone, and the nearest one's ratio.
-    """
+def decided(name: str, methods: Methods) -> str:
+    """A line: against whom our method's interval lies below 1, above it, or across it; of those below 1 the nearest."""
     sides: dict[str, dict[str, Estimate]] = {"closer than": {}, "further than": {}, "undecided against": {}}
     for method, samples in methods.items():
         ratio = against(methods[OURS], samples)
@@ -97,7 +98,7 @@ def decided(name: str, methods: Methods, short: bool) -> str:
     for side, rivals in sides.items():
         nearest_first = sorted(rivals.items(), key=lambda rival: -rival[1].value)
         names = [
-            title(method) + ("" if short and place and side == "closer than" else f" {format_estimate(ratio, 2)}")
+            title(method) + ("" if place and side == "closer than" else f" {format_estimate(ratio, 2)}")
             for place, (method, ratio) in enumerate(nearest_first)
         ]
         said += [f"{side} {', '.join(names)}"] if names else []
