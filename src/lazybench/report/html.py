@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from lazybench.report.text import WORDS
 from lazybench.run.files import write_atomically
 
 ENVIRONMENT = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
@@ -14,4 +15,5 @@ ENVIRONMENT = Environment(loader=PackageLoader("lazybench.report", "templates"),
 
 def write_html(path: Path, **values: Any) -> None:
     """Write the page; every text is escaped, and a part without a value is left out."""
-    write_atomically(path, ENVIRONMENT.get_template("page.html").render(values).encode())
+    page = ENVIRONMENT.get_template("page.html").render(words=(*WORDS, "prediction"), **values)
+    write_atomically(path, page.encode())
