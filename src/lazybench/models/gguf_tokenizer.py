@@ -68,18 +68,21 @@ def gguf_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     for flag in ("add_eos_token", "add_sep_token"):
         if file.get(f"tokenizer.ggml.{flag}"):
             raise UserError(f"{file.path.name} ends every prompt ({flag}=true), so no answer can follow it")
-    known = PreTokenizer(_bytes, add_bos=True) if sentencepiece else PRE_TOKENIZERS[splitting]
     texts, types = file.need("tokenizer.ggml.tokens"), file.need("tokenizer.ggml.token_type")
     vocabulary = {text: index for index, text in enumerate(texts)}
     if len(vocabulary) != len(texts) or len(types) != len(texts):
         raise UserError(f"{file.path.name} is a broken GGUF file: it has tokens twice, or not a type for each")
-    tokenizer = _sentencepiece(file, vocabulary) if sentencepiece else _byte_level(file, vocabulary, known)
+    if sentencepiece:
+        tokenizer, add_bos = _sentencepiece(file, vocabulary), True
+    else:
+        known = PRE_TOKENIZERS[splitting]
+        tokenizer, add_bos = _byte_level(file, vocabulary, known), known.add_bos
+    spaced = isinstance(tokenizer.normalizer, normalizers.Replace)  # a run of spaces can be one of Gemma's own tokens
     for wanted, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [text for text, type_ in zip(texts, types, strict=True) if type_ == wanted]
-        spaced = isinstance(tokenizer.normalizer, normalizers.Replace) and not special  # Gemma's runs of spaces
-        tokens = [AddedToken(text, normalized=spaced, special=special) for text in added]
+        tokens = [AddedToken(text, normalized=spaced and not special, special=special) for text in added]
         (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(tokens)
-    add_bos = bool(file.get("tokenizer.ggml.add_bos_token", known.add_bos))
+    add_bos = bool(file.get("tokenizer.ggml.add_bos_token", add_bos))
     needed = {"eos", "bos"} if add_bos else {"eos"}
     special_tokens = {}
     for name, key in {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}.items():
