@@ -208,6 +208,17 @@ def test_one_front_for_every_command(command: RunPy, tmp_path: Path) -> None:
         assert words in done.stderr
 
 
+@pytest.mark.parametrize("command", [["--help", "tasks"], ["pack", "--help"]], ids=str)
+def test_a_reader_that_has_seen_enough_is_no_error(command: list[str]) -> None:
+    """As ``| head -1``: no traceback, now or at the interpreter's end."""
+    asked = [sys.executable, "-m", "lazybench", *command]
+    given = {"env": run_environment(), "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(asked, **given) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_a_terminal_that_cannot_show_a_character_ends_nothing(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,7 +150,8 @@ def test_schedules_by_preset_and_by_layers() -> None:
 
 
 def test_every_dataset_is_a_task() -> None:
-    files = {path.stem: OmegaConf.load(path) for path in (ROOT / "conf" / "task").glob("*.yaml")}
+    loaded = {path.stem: OmegaConf.load(path) for path in (ROOT / "conf" / "task").glob("*.yaml")}
+    files = {name: node.get("task", node) for name, node in loaded.items()}
     for name, config in files.items():
         assert set(config) == {"name", "datasets", "parameters"}
         assert config.name == name

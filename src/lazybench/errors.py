@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -45,9 +46,15 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             print(f"lazybench {__version__}")
             return 0
         try:
-            return main(*args, **kwargs)
+            try:
+                return main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # here, where it is noticed that nobody reads on
         except UserError as error:
             return refuse(error)
+        except BrokenPipeError:  # as before ``| head``, which has read what it wants
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
 
     return run
 

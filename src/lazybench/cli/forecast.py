@@ -16,6 +16,7 @@ from lazybench.models.fit import GIB, weight_bytes
 from lazybench.models.flops import full_prefill_flops
 from lazybench.models.loading import device_of, dtype_of, quantized_as, shape_of
 from lazybench.models.random_weights import cut_depth, random_model
+from lazybench.pruning.layers import cache_of
 from lazybench.run.config import RunConfig
 from lazybench.tasks import build_task
 
@@ -94,7 +95,7 @@ def _probe(one_layer: PreTrainedModel, tokens: int) -> tuple[float, float]:
         wait()
         started = time.perf_counter()
         with torch.no_grad():
-            (layer,) = one_layer.base_model(prompt).past_key_values.layers
+            (layer,) = cache_of(one_layer.base_model(prompt)).layers
         wait()
     seconds = time.perf_counter() - started
     held = layer.keys.shape[2]  # a sliding window's alone

@@ -89,7 +89,8 @@ def _tasks() -> Rows:
     stored = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
     yield "task=NAME. Without a network:"
     for name, path in stored.items():
-        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))["parameters"]
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parameters = node.get("task", node)["parameters"]  # pass_key brings a key of another group
         yield name, f"{_comment(path)[0]} {_given(parameters, 'task.parameters.')}"
     yield "Several datasets, each with the same weight (from the hub, or data.root=FOLDER):"
     for name, datasets in GROUPS.items():
@@ -141,7 +142,7 @@ def _experiments() -> Rows:
     yield "experiment=NAME, with size=smoke, mini or full; what it would take: dry_run=true"
     for name in names("experiment"):
         path = config_folder() / "experiment" / f"{name}.yaml"
-        yield name, " ".join(_comment(path)[1:]) if path.exists() else OF_CODE[name]
+        yield name, " ".join(_comment(path)) if path.exists() else OF_CODE[name]
 
 
 def _one_of_many(task: str) -> bool:
@@ -156,9 +157,9 @@ def _given(parameters: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _comment(path: Path) -> list[str]:
-    """The lines of the comment that a file begins with."""
+    """The lines of the comment that a file begins with, Hydra's own left out."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.removeprefix("#").strip() for line in lines if line.startswith("#")] or [""]
+    return [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line] or [""]
 
 
 def _wrapped(head: str, text: str, indent: int = 24) -> str:

@@ -15,6 +15,7 @@ from lazybench.methods.probe import EQUATION_1, probe_layers
 from lazybench.methods.request import Before, Request, Response, Work
 from lazybench.models.flops import projections_flops
 from lazybench.pruning.engine import Pruned
+from lazybench.pruning.layers import cache_of
 from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import Scorer
 from lazybench.pruning.selection import choose
@@ -70,7 +71,7 @@ def generate(request: Request, prompt_ids: Tensor) -> tuple[Tensor, Cache]:
         return_dict_in_generate=True,
         **request.generate_kwargs,
     )
-    return output.sequences[0, prompt_ids.shape[1] :], output.past_key_values
+    return output.sequences[0, prompt_ids.shape[1] :], cache_of(output)
 
 
 def answer(

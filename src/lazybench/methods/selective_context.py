@@ -17,6 +17,7 @@ from lazybench.methods.running import Part, droppable
 from lazybench.models.flops import full_prefill_flops
 from lazybench.pruning.budgets import share_of
 from lazybench.pruning.checks import window_of
+from lazybench.pruning.layers import cache_argument, cache_of
 
 Unit = Literal["sentence", "token"]
 
@@ -121,8 +122,8 @@ def _information_in_window(model: PreTrainedModel, ids: Tensor) -> Tensor:
         chunk = slice(start, start + CHUNK_TOKENS)
         seen = min(chunk.stop, ids.shape[1])
         mask = torch.ones_like(ids[:, :seen])
-        output = model(ids[:, chunk], attention_mask=mask, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(ids[:, chunk], attention_mask=mask, use_cache=True, **{cache_argument(model): cache})
+        cache = cache_of(output)
         logits = output.logits.float()  # (1, chunk, vocabulary)
         chosen = logits.gather(-1, following[:, chunk, None].to(logits.device))[..., 0]  # (1, chunk)
         parts.append(logits.logsumexp(-1) - chosen)  # -log p, without a second tensor of the vocabulary's size

@@ -21,7 +21,7 @@ from lazybench.errors import UserError
 from lazybench.pruning import checks
 from lazybench.pruning.attention import lazy_attention, mask_rule
 from lazybench.pruning.kv import take_rows
-from lazybench.pruning.layers import find_layers, kind_of_keys
+from lazybench.pruning.layers import cache_argument, find_layers, kind_of_keys
 
 IMPLEMENTATION = "lazyllm"  # transformers matches implementation names by substring: avoid "sdpa", "flash", "flex"
 _active: WeakKeyDictionary[Module, str] = WeakKeyDictionary()  # the method that each runs under
@@ -36,6 +36,7 @@ class Parts:
         kinds: of each layer's keys and values, see ``kind_of_keys``.
         configs: the configs of the model and its modules, each once.
         inputs: the names of the arguments of its forward.
+        cache: the KV cache's among them.
         legacy: the family computes attention itself; nothing is registered.
     """
 
@@ -44,6 +45,7 @@ class Parts:
     kinds: tuple[Any, ...]
     configs: tuple[PreTrainedConfig, ...]
     inputs: tuple[str, ...]
+    cache: str
     legacy: bool
 
 
@@ -63,7 +65,7 @@ def parts_of(model: PreTrainedModel, method: str) -> Parts:
         inputs = tuple(inspect.signature(model.forward).parameters)
         legacy = not model._can_set_attn_implementation()
         kinds = tuple(map(kind_of_keys, layers))
-        _known[model] = Parts(decoder, layers, kinds, tuple(found.values()), inputs, legacy)
+        _known[model] = Parts(decoder, layers, kinds, tuple(found.values()), inputs, cache_argument(model), legacy)
     checks.check_mode(model, method)
     return _known[model]
 

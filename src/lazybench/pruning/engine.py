@@ -141,7 +141,7 @@ class Pruned(AbstractContextManager):
     ) -> tuple[tuple, dict[str, Any]] | None:
         """Where the model's own forward did not run before it."""
         step = None if self._cache is None else self._cache.step
-        if step is not None and step.layer < 0 and kwargs.get("past_key_values") is self._cache:
+        if step is not None and step.layer < 0 and kwargs.get(self._parts.cache) is self._cache:
             return None
         first = {"input_ids": args[0]} if args else {}
         return args[1:], self._with_cache({**first, **kwargs})
@@ -150,7 +150,9 @@ class Pruned(AbstractContextManager):
         """Keyword arguments of a forward pass with the cache that it fills, which begins here."""
         if kwargs.get("use_cache") is False:
             raise UserError(f"{self.method} needs its KV cache; pass use_cache=True")
-        cache = kwargs.get("past_key_values")
+        kwargs = dict(kwargs)
+        given = [kwargs.pop(name, None) for name in ("cache", "past_key_values")]  # either name may come
+        cache = next((one for one in given if one is not None), None)
         self._stop_watching()
         if self._cache is not None:
             self._cache.abandon_step()
@@ -165,7 +167,7 @@ class Pruned(AbstractContextManager):
         attention.running.set((ref(cache), self._viewers))
         inputs = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
         self._begin(cache, inputs, kwargs.get("attention_mask"), call_begins)
-        return {**kwargs, "past_key_values": cache, "use_cache": True}
+        return {**kwargs, self._parts.cache: cache, "use_cache": True}
 
     def _begin(self, cache: LazyCache, inputs: Tensor, attention_mask: Tensor | None, call_begins: bool) -> None:
         """Every token is a candidate again; the new ones are computed by the first stage."""

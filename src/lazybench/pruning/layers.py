@@ -9,7 +9,7 @@ from torch.nn import Module, ModuleList
 
 from lazybench.errors import UserError
 
-_CACHES = ("past_key_value", "past_key_values", "layer_past")
+_CACHES = ("cache", "past_key_value", "past_key_values", "layer_past")
 _ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 _MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe")
 
@@ -34,6 +34,16 @@ def find_layers(model: Module, method: str = "pruning") -> tuple[Module, ModuleL
 def _takes_a_cache(layer: Module) -> bool:
     """Whether it is a decoder's layer: a vision tower can have as many, and so can a mixture have experts."""
     return any(name in inspect.signature(layer.forward).parameters for name in _CACHES)
+
+
+def cache_argument(model: Module) -> str:
+    """What its forward calls the KV cache: "cache" since transformers 5.24, "past_key_values" before."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def cache_of(output: Any) -> Any:
+    """The KV cache of a forward pass's output, or a generation's."""
+    return output.cache if hasattr(output, "cache") else output.past_key_values
 
 
 def kind_of_keys(layer: Module) -> tuple[Any, ...]:
