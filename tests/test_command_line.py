@@ -214,7 +214,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(command: list[str]) -> None:
     asked = [sys.executable, "-m", "lazybench", *command]
     given = {"env": run_environment(), "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(asked, **given) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
 
