@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy
 import pandas
 import pytest
+from matplotlib.axes import Axes
 from synthetic_results import FIGURE6, METHODS, made_up_records, pruned, write_run
 
 from lazybench.methods import METHODS as KNOWN
@@ -18,6 +19,7 @@ from lazybench.pruning.schedule import PruningSchedule
 from lazybench.report import artefacts
 from lazybench.report.figures import fig2, fig6, fig7, style, tradeoff
 from lazybench.report.results import load
+from lazybench.report.statistics import Estimate
 from lazybench.report.summary import records_frame
 from lazybench.report.summary import summarise as summarise_frame
 from lazybench.run.record import Record
@@ -110,13 +112,48 @@ def test_settings_that_no_version_reads_are_left_out(pruning: object, tmp_path: 
     assert [name for name, _, _ in artefacts.build_figures(results, ("fig6", "fig7"))] == ["fig6", "fig7"]
 
 
+def named(axes: Axes) -> dict[str, str]:
+    """What stands beside a panel, and its colours."""
+    legend = axes.get_legend()
+    assert legend is not None
+    return {" ".join(text.get_text().split()): text.get_color() for text in legend.get_texts()}
+
+
+SETTINGS = pandas.DataFrame(
+    [
+        {"model": model, "method_name": "lazyllm", "family": f"depths={depth}", "flops_ratio": ratio, "kl": kl, "n": 5}
+        for depth, (model, kl) in enumerate([("a " * 50, 0.231), ("a " * 50, 0.242), ("b", math.nan), ("c", 0.3)])
+        for ratio in (1.5, 2.5)
+    ]
+).assign(kl_low=math.nan, kl_high=math.nan, ttft_speedup=math.nan)
+
+
+def test_panels_have_data_an_axis_of_their_own_measure_and_titles_of_their_width() -> None:
+    wide, other = tradeoff.settings_figure(SETTINGS).axes  # none of b
+    assert [axes.get_xlabel() for axes in (wide, other)] == ["FLOPs ratio (x)"] * 2  # no clock
+    assert max(map(len, wide.get_title().splitlines())) <= tradeoff.TITLE_WIDTH
+    assert set(named(wide)) == {"LazyLLM (depths=0)", "LazyLLM (depths=1)"}  # a line each
+    assert wide.get_ylim()[1] / wide.get_ylim()[0] >= 2
+    timed = SETTINGS.assign(ttft_speedup=2.0)
+    assert tradeoff.settings_figure(timed).axes[0].get_xlabel() == "TTFT speedup (x)"
+
+
+def test_a_front_draws_a_model_of_one_ratio_at_that_ratio_and_says_what_is_grey() -> None:
+    curved = pandas.concat([SETTINGS.iloc[:4], SETTINGS.iloc[:2].assign(method_name="asl")])
+    found = {("taper", ""): Estimate(0.1, 0.05, 0.2), ("lazyllm", "depths=1"): Estimate(0.3)}
+    curves, alone = tradeoff.front([("a", curved, found), ("b", SETTINGS.iloc[:1], found)], 2.0).axes
+    assert list(named(curves))[-1] == "grey: other methods"
+    assert alone.get_title() == "b\nat a FLOPs ratio of 2 (n=5)"
+    assert [text.get_text() for text in alone.get_yticklabels()] == ["Taper", "LazyLLM"]
+
+
 def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:
     about = {"model": "made-up", "ttft_speedup_low": 1.0, "ttft_speedup_high": 3.0, "kl_low": 0.01}
     rows = [
         {
             **about,
             "method_name": name,
-            "params": str(n),
+            "family": "",
             "kl": 0.02 * n,
             "kl_high": 0.1,
             "ttft_speedup": 1.0 + n,
@@ -126,10 +163,11 @@ def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:
         for n in (1, 2)
     ]
     (axes,) = tradeoff.settings_figure(pandas.DataFrame(rows)).axes
-    named = {text.get_text(): text.get_color() for text in axes.texts}
-    assert named == {"Taper": "#0072B2", "LazyLLM": "#D55E00", "mine": Method.drawn_as[0]}
+    assert named(axes) == {"Taper": "#0072B2", "LazyLLM": "#D55E00", "mine": Method.drawn_as[0]}
     assert axes.get_yscale() == "log"
-    assert "n=1 to 2; bars: 95% interval" in axes.get_title()
+    assert "n=1 to 2; bars: 95% interval" in " ".join(axes.get_title().split())
+    low, high = axes.get_ylim()
+    assert high / low >= 2
 
 
 def test_figures_6_and_7_need_no_clock(tmp_path: Path) -> None:
@@ -153,10 +191,7 @@ def test_figure_5_names_what_it_draws_beside_its_panels() -> None:
         records = [record for record in made_up_records(samples) if record.task == "qasper"]
         figure = tradeoff.figure5(summarise(records), "relative_score")
         (axes,) = figure.axes
-        texts = {text.get_text(): text for text in axes.texts}
-        assert {"Baseline", "LazyLLM", "Random token drop"} <= set(texts)
-        heights = sorted(text.xyann[1] for name, text in texts.items() if len(name) > 2)  # shares of the panel's
-        assert min(above - below for below, above in pairwise(heights)) > 0.05  # none over another
+        assert {"Baseline", "LazyLLM", "Random token drop"} <= set(named(axes))
         assert f"(n={samples})" in axes.get_title()
 
 

@@ -13,6 +13,7 @@ from synthetic_results import pruned, write_run
 
 from lazybench.report.leaderboard import FLOPS, MEMORY, Section, main, measured_settings, readable, sections
 from lazybench.report.results import Results, load
+from lazybench.run.campaign import pack
 from lazybench.run.record import Record
 
 SAMPLES = 24
@@ -120,7 +121,9 @@ def test_one_setting_of_each_method_has_a_table_of_settings_and_no_comparison_at
     one = [record for record in judged() if record.flops_ratio in (1.0, 1.6)]
     text = (board(tmp_path, one) / "leaderboard.md").read_text(encoding="utf-8")
     assert "**made-up: every setting**" in text
-    assert text.count("there is no number") == 3
+    assert "at a FLOPs ratio of 1.5x, 2x, 3x there is no number" in text
+    assert text.count("there is no number") == 1
+    assert "Fixed: " not in text  # no such column
     assert "at a FLOPs ratio of 2x**" not in text
 
 
@@ -205,6 +208,21 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
     first, second = capsys.readouterr().err.splitlines()
     assert "no record has a KL divergence" in first
     assert "no results folder" in second
+
+
+def test_a_condition_is_told_as_it_is_typed_and_a_campaigns_folder_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results(tmp_path / "runs", judged(2))
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    pack([tmp_path / "runs"], packed / "part.parquet")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(packed.iterdir())
+    assert main(["packed", "--where", "task == 'qasper'", "--speeds", "2"]) == 0
+    assert sorted(packed.iterdir()) == before
+    built = (tmp_path / "results" / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8").splitlines()[0]
+    assert built == "Built by `python -m lazybench leaderboard packed --where \"task == 'qasper'\" --speeds 2`"
 
 
 def board(tmp_path: Path, *runs: list[Record]) -> Path:

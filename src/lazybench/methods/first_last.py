@@ -30,7 +30,7 @@ class FirstLast(RerunMethod):
     name: ClassVar[str] = "first_last"
     title: ClassVar[str] = "First and last"
     looks: ClassVar[bool] = False
-    drawn_as: ClassVar[tuple[str, str]] = ("#44AA99", "h")
+    drawn_as: ClassVar[tuple[str, str]] = ("#000000", "h")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.75, 0.7, 0.45, 0.3)]
 
     def positions(self, request: Request) -> tuple[Tensor, Before]:

@@ -63,18 +63,24 @@ def build_figures(results: Results, wanted: Sequence[str]) -> Iterator[tuple[str
 def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     """What the report and the leaderboard both take."""
     parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="runs or campaigns, at any depth")
-    parser.add_argument("--out", type=path_of, help=f"where to write; default: {folder}/ in the first folder")
+    parser.add_argument(
+        "--out",
+        type=path_of,
+        help=f"where to write; default: {folder}/ in the first folder, results/{folder}/ for a campaign's files",
+    )
     parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=WHERE)
     parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
 
 
 def made(out: Path | None, folders: Sequence[Path], name: str) -> Path:
-    """The folder to write into, made: what ``--out`` names, else one in the first folder, or beside the first file.
+    """The folder to write into, made: what ``--out`` names, else one in the first folder; campaigns' files are left
+    alone, and theirs is in results/ here.
 
     Raises:
         UserError: it can't be made.
     """
-    out = out or (folders[0] if folders[0].is_dir() else folders[0].parent) / name
+    packed = folders[0].is_file() or any(folders[0].glob("*.parquet"))
+    out = out or (Path("results") if packed else folders[0]) / name
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

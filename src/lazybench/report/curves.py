@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy
 import pandas
 
-from lazybench.methods import family
+from lazybench.methods import family, title
 from lazybench.report import statistics
 from lazybench.report.statistics import KL_FLOOR, Estimate, by_task
 
@@ -28,6 +28,16 @@ QUANTITIES = [*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_rati
 NEAR = 1.04  # a setting stands for a speed that is no further from its own, by this factor
 FLOOR = 0.05  # a plain model's score below which another's relative to it says nothing
 WHOLE = 1.02  # ratio of FLOPs or memory below which a prompt counts as not pruned
+
+
+def curve_names(pairs: Iterable[Pair]) -> dict[Pair, str]:
+    """Of each curve the method's name, with its family where several curves are of that method."""
+    found = list(dict.fromkeys(pairs))
+    methods = [method for method, _ in found]
+    return {
+        (method, common): f"{title(method)} ({common})" if common and methods.count(method) > 1 else title(method)
+        for method, common in found
+    }
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ import pandas
 
 from lazybench.errors import UserError, command
 from lazybench.methods import title
-from lazybench.report import statistics
+from lazybench.report import statistics, tables
 from lazybench.report.artefacts import add_options, made
-from lazybench.report.curves import Curve, curves_of, judged, numbers
+from lazybench.report.curves import Curve, curve_names, curves_of, judged, numbers
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import settings_figure
 from lazybench.report.html import write_html
 from lazybench.report.results import Results, load
-from lazybench.report.statistics import CONFIDENCE, LEAST_SAMPLES, Estimate
+from lazybench.report.statistics import CONFIDENCE, Estimate
 from lazybench.report.text import formatted, markdown, number, settings_label
 from lazybench.run.files import write_atomically
 
@@ -48,18 +48,17 @@ COLUMNS = {  # of a table for people: heading, digits and factor
     "lowest": ("measured from", 2, 1.0),
     "highest": ("to", 2, 1.0),
 }
-READING = (
-    "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over samples; first: of "
-    "the first token, which the prefill alone decides; later: of the others.",
-    "Fixed: what the settings of a row have in common. Same token %: of the plain model's tokens. Decoding step x: "
-    "method over plain model. FLOPs ratio: FLOPs of the plain prefill over the method's. TTFT speedup: of the "
-    "same samples, where they were timed.",
-    "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: its inverse.",
-    f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
-    "Each method at this ratio on its own curve, between two of its settings that are neighbours: linear in the "
-    "logarithm of the ratio; a setting within 4% of it stands for it. Blank: neither such a one, nor two that bracket "
-    "this ratio (last column) of which none leaves most prompts whole.",
-)
+READING = {  # by the column that it explains
+    "KL nats": "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over "
+    "samples; first: of the first token, which the prefill alone decides; later: of the others.",
+    **tables.READING,
+    "fixed": "Fixed: what the settings of a row have in common.",
+    "memory %": "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: "
+    "its inverse.",
+    "measured from": "Each method at this ratio on its own curve, between two of its settings that are neighbours: "
+    "linear in the logarithm of the ratio; a setting within 4% of it stands for it. Blank: neither such a one, nor two "
+    "that bracket this ratio (last column) of which none leaves most prompts whole.",
+}
 FRONT = "Every setting: a point is a setting, a line joins a method's."
 MATRIX_READING = (
     "Row over column: the ratio of their KL divergences on the same samples, geometric mean. +: the row is closer to "
@@ -85,11 +84,7 @@ class Section:
     @cached_property
     def names(self) -> list[str]:
         """Of each curve: the method's, with what tells it from another curve of the same method."""
-        methods = [curve.method for curve in self.curves]
-        return [
-            f"{title(c.method)}, {c.family}" if methods.count(c.method) > 1 and c.family else title(c.method)
-            for c in self.curves
-        ]
+        return list(curve_names((curve.method, curve.family) for curve in self.curves).values())
 
     @cached_property
     def samples(self) -> list[pandas.DataFrame]:
@@ -176,7 +171,7 @@ def readable(table: pandas.DataFrame) -> pandas.DataFrame:
     if "flops_ratio" in table:
         columns["settings"] = list(table["settings"])
     else:  # what the name does not say already
-        columns["fixed"] = ["" if n.endswith(f) else f for n, f in zip(names, table["family"], strict=True)]
+        columns["fixed"] = ["" if f in n else f for n, f in zip(names, table["family"], strict=True)]
     for name, (heading, digits, factor) in COLUMNS.items():
         columns[heading] = formatted(table, name, digits, factor) if name in table else []
     columns["n"] = [str(n) if n else "" for n in table["n"]]
@@ -194,16 +189,18 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
         raise UserError(
             "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
         )
-    settings, tables = measured_settings(results), [section.table() for section in found]
+    settings, numbered = measured_settings(results), [section.table() for section in found]
     # rows without a number are told of in words
     shown = [
         (section.title, readable(table if section.matched != MEMORY else table[table["n"] > 0]))
-        for section, table in zip(found, tables, strict=True)
+        for section, table in zip(found, numbered, strict=True)
         if table["n"].any()
     ]
     shown += [(f"{model}: every setting", readable(rows)) for model, rows in settings.groupby("model", sort=False)]
     matrices = [(section.title, pairs) for section in found if len(pairs := section.matrix())]
-    built, notes = f"Built by `{command}`", [*READING, *_notes(found, tables), *results.notes]
+    columns = {name for _, table in shown for name in table}
+    reading = [told for name, told in READING.items() if name in columns]
+    built, notes = f"Built by `{command}`", [*reading, *_notes(found, numbered), *results.notes]
     text = [
         f"{built}\n",
         *(f"**{title}**\n\n{markdown(table)}" for title, table in shown),
@@ -227,7 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     results = load(options.folders, options.where, options.exclude)
     out = made(options.out, options.folders, "leaderboard")
-    write_leaderboard(results, out, f"python -m lazybench leaderboard {shlex.join(given)}", _ratios(options.speeds))
+    # a condition with quotes inside stands in the other quotes
+    words = [f'"{word}"' if "'" in word and '"' not in word else shlex.quote(word) for word in given]
+    write_leaderboard(results, out, f"python -m lazybench leaderboard {' '.join(words)}", _ratios(options.speeds))
     print((out / "leaderboard.md").read_text(encoding="utf-8"))
     print(f"table and figure: {out}")
     return 0
@@ -245,16 +244,18 @@ def _ratios(text: str) -> list[float]:
 
 def _notes(found: Sequence[Section], tables: Sequence[pandas.DataFrame]) -> list[str]:
     """What must be said in words: ratios that are empty, rows on different samples."""
-    notes = []
+    notes: list[str] = []
+    empty: dict[str, list[str]] = {}
     for section, table in zip(found, tables, strict=True):
         counts = sorted({int(n) for n in table["n"] if n})
         if not counts:
-            notes.append(f"{section.title} there is no number: no two measured settings of a method bracket it.")
+            empty.setdefault(f"{section.model} at a {section.matched} of", []).append(f"{section.ratio:g}x")
         elif counts[0] != counts[-1]:
             notes.append(
                 f"{section.title} the methods stand on {counts[0]} to {counts[-1]} samples: compare them in pairs."
             )
-    return notes
+    no_number = "there is no number: no two measured settings of a method bracket it."
+    return [*(f"{where} {', '.join(ratios)} {no_number}" for where, ratios in empty.items()), *notes]
 
 
 if __name__ == "__main__":

@@ -73,13 +73,14 @@ def write_page(
     """
     summary = results.summary
     names = short_names(category_rows(summary)) if len(summary) else {}
+    decisive = tables.sections(summary, names) if len(summary) else []
     samples, counts = _samples(results)
     write_html(
         path,
         title=_title(results.runs),
         lead=tables.headline(summary) if len(summary) else "no samples measured yet",
-        tables=[*(tables.sections(summary, names) if len(summary) else ()), *shown],
-        notes=[*label_lines(names), *(tables.summary_notes(summary) if len(summary) else ()), *results.notes],
+        tables=[*decisive, *shown],
+        notes=[*label_lines(names), *(tables.summary_notes(summary, decisive) if decisive else ()), *results.notes],
         figures=figures,
         counts=counts,
         samples=samples[:SAMPLES_SHOWN],

@@ -10,20 +10,22 @@ from pathlib import Path
 import pandas
 
 from lazybench.report import statistics
-from lazybench.report.curves import divergence
+from lazybench.report.curves import Pair, divergence
 from lazybench.report.leaderboard import FLOPS, measured_settings, sections
 from lazybench.report.results import Results, load
 from lazybench.report.statistics import Estimate
 from lazybench.run.record import Record
 
 OURS = "taper"
-MODELS = {
+MODELS = {  # by how the names of a model's parts begin
     "smollm2": "SmolLM2-135M",
     "qwen_1_5b": "Qwen2.5-Coder-1.5B",
     "qwen_0_5b": "Qwen2.5-Coder-0.5B",
     "gemma_270m": "Gemma 3 270M",
+    "quality_gemma3": "Gemma 3 270M, 1,500 tokens",
+    "questions": "SmolLM2-135M, 300 to 1,200 tokens",
 }
-Methods = dict[str, pandas.DataFrame]  # of each method its samples at one ratio
+Methods = dict[Pair, pandas.DataFrame]  # of each curve its samples at one ratio, the closest to the plain model first
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,19 @@ class Part:
     @property
     def title(self) -> str:
         """``SmolLM2-135M, 1,500 tokens``"""
-        model, _, what = self.name.rpartition("_")
-        return f"{MODELS[model]}, {int(what):,} tokens" if what.isdigit() else MODELS[model]
+        what = self.name.rpartition("_")[2]
+        model = next(model for start, model in MODELS.items() if self.name.startswith(start))
+        return f"{model}, {int(what):,} tokens" if what.isdigit() else model
 
     @cached_property
     def settings(self) -> pandas.DataFrame:
         """See ``measured_settings``."""
         return measured_settings(self.results)
 
-    def only(self, asks: Callable[[Record], bool]) -> Part:
-        """With these samples alone, a needle's of all lengths as one task's."""
+    def only(self, asks: Callable[[Record], bool] | None) -> Part:
+        """With these samples alone, a needle's of all lengths as one task's; without a condition as it is."""
+        if asks is None:
+            return self
         records = [
             replace(record, sample_id=f"{record.sample_id} {(record.details or {}).get('length', '')}")
             for run in self.results.runs
@@ -55,13 +60,11 @@ class Part:
         return Part(self.name, Results((replace(self.results.runs[0], records=records),)))
 
     def at(self, ratio: float, matched: str = FLOPS) -> Methods:
-        """Each method's samples at this ratio, the closest to the plain model first; of several curves of a method the
-        one with the most samples, then the closest one.
-        """
+        """Each curve's samples at this ratio, the closest to the plain model first."""
         there = [one.curves for one in sections(self.results, [ratio]) if (one.matched, one.ratio) == (matched, ratio)]
-        found = [(curve.method, curve.at(ratio)) for curve in (there[0] if there else ()) if curve.method != "oracle"]
-        found = sorted((one for one in found if len(one[1])), key=lambda one: (-len(one[1]), kl(one[1]).value))
-        return dict(sorted(dict(reversed(found)).items(), key=lambda one: kl(one[1]).value))
+        curves = [curve for curve in (there[0] if there else ()) if curve.method != "oracle"]
+        found = {(curve.method, curve.family): samples for curve in curves if len(samples := curve.at(ratio))}
+        return dict(sorted(found.items(), key=lambda one: kl(one[1]).value))
 
 
 def kl(samples: pandas.DataFrame) -> Estimate:
@@ -74,13 +77,20 @@ def against(one: pandas.DataFrame, other: pandas.DataFrame) -> Estimate:
     return statistics.compare_divergences(*one["fidelity_kl"].align(other["fidelity_kl"], join="inner")).estimate
 
 
+def of_method(methods: Methods, name: str) -> pandas.DataFrame | None:
+    """This method's samples, of several curves the closest one's."""
+    return next((samples for (method, _), samples in methods.items() if method == name), None)
+
+
 def read_parts(folder: Path) -> dict[str, Part]:
     """Every part of a model that is known, by name."""
-    paths = [path for path in sorted(folder.glob("*.parquet")) if path.stem.rpartition("_")[0] in MODELS]
+    paths = [path for path in sorted(folder.glob("*.parquet")) if path.stem.startswith(tuple(MODELS))]
     return {path.stem: Part(path.stem, load([path])) for path in paths}
 
 
-def fullest(parts: dict[str, Part], names: tuple[str, ...]) -> Part | None:
-    """Of the parts with these names the one with the most records."""
-    there = [parts[name] for name in names if name in parts]
+def fullest(
+    parts: dict[str, Part], names: tuple[str, ...], asks: Callable[[Record], bool] | None = None
+) -> Part | None:
+    """Of the parts with these names the one with the most records, of those that are asked for."""
+    there = [parts[name].only(asks) for name in names if name in parts]
     return max(there, key=lambda part: sum(len(run.records) for run in part.results.runs), default=None)

@@ -1,8 +1,8 @@
 """``python -m lazybench.report.published FOLDER``: the tables of README and docs, from the files of a campaign.
 
 FOLDER holds one file of records a part, as ``experiments/campaign.py --pack`` writes them. Each table goes between its
-marker, ``<!-- leaderboard -->``, and the next ``<!-- end -->``; the two models' picture to docs/images/front.png. What
-no part measured yet stays as it is, and a need without its measurement has no row.
+marker, ``<!-- leaderboard -->``, and the next ``<!-- end -->``; the pictures to docs/images. What no part
+measured yet stays as it is, and a need without its measurement has no row.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import yaml
 
 from lazybench.errors import UserError, command
 from lazybench.methods import build, title
-from lazybench.report.curves import FLOOR, scores
+from lazybench.report.artefacts import build_figures
+from lazybench.report.curves import FLOOR, Pair, curve_names, scores
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import front
 from lazybench.report.leaderboard import FLOPS, MATCHED, MEMORY
-from lazybench.report.parts import OURS, Methods, Part, against, fullest, kl, read_parts
+from lazybench.report.page import RIGHT
+from lazybench.report.parts import OURS, Methods, Part, against, fullest, kl, of_method, read_parts
+from lazybench.report.results import load
 from lazybench.report.statistics import LEAST_SAMPLES, Estimate
 from lazybench.report.text import format_estimate, formatted, markdown, settings_label
 from lazybench.run.files import write_atomically
@@ -31,6 +34,8 @@ from lazybench.run.record import Record
 
 BIGGER = ("qwen_1_5b_1500", "qwen_1_5b_800")
 SIDES = (("smollm2_1500",), BIGGER)  # of each model the part with the most records stands for it
+DRAFTED = "spec_prefill"  # needs a draft model: compared where one is at hand
+NAMED = 4  # methods in a cell; more are counted
 
 
 @dataclass(frozen=True)
@@ -39,24 +44,27 @@ class Need:
 
     words: str
     parts: tuple[tuple[str, ...], ...] = SIDES
-    asks: Callable[[Record], bool] = lambda record: True
+    asks: Callable[[Record], bool] | None = None
     ratio: tuple[str, float] = (FLOPS, 2.0)
     made_for: str = ""  # the method made for it: a part counts where that one was measured too
+    counts: bool = False  # how many answers are right says more than a mean
 
 
 NEEDS = (
     Need("a long document and a question", asks=lambda record: record.category in ("single_doc_qa", "multi_doc_qa")),
     Need(
-        "one fact in the middle",
-        (("smollm2_needle",), ("qwen_1_5b_needle",)),
-        lambda record: 0.2 <= float(str((record.details or {}).get("depth", 0))) <= 0.8,
+        "one fact, at 30% to 70% of the prompt",
+        (("smollm2_needle", "questions"), ("qwen_1_5b_needle",)),
+        lambda record: 0.3 <= float(str((record.details or {}).get("depth", 0))) <= 0.7,
         (FLOPS, 1.5),
+        counts=True,
     ),
     Need("code", asks=lambda record: record.category == "code"),
     Need("only memory", ratio=(MEMORY, 2.0), made_for="snapkv"),
     Need("2x at the least loss"),
-    Need("a model with sliding windows", (("gemma_270m_1500",),)),
-    Need("a draft model at hand", (BIGGER,), made_for="spec_prefill"),
+    # Taper and LazyLLM have changed on such models since the older part
+    Need("a model with sliding windows, pruned at those layers too", (("gemma_270m_1500", "quality_gemma3_270m"),)),
+    Need("a draft model at hand", (BIGGER,), made_for=DRAFTED),
 )
 
 
@@ -66,42 +74,49 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
     Args:
         short: only methods that were measured on all models have a row.
     """
+    at = {speed: {side.title: methods for side in sides if (methods := side.at(speed))} for speed in speeds}
+    names = curve_names(curve for found in at.values() for methods in found.values() for curve in methods)
     texts = []
-    for speed in speeds:
-        found = {side.title: methods for side in sides if (methods := side.at(speed))}
+    for speed, found in at.items():
         columns: dict[str, dict[str, str]] = {}
         for name, methods in found.items():
             most = max(map(len, methods.values()), default=0)
             columns[f"{name} (n={most})"] = {
-                title(method): format_estimate(kl(of), 3) + (f" (n={len(of)})" if len(of) < most else "")
-                for method, of in methods.items()
+                names[curve]: format_estimate(kl(of), 3) + (f" (n={len(of)})" if len(of) < most else "")
+                for curve, of in methods.items()
             }
         table = pandas.DataFrame(columns)
         table = (table.dropna() if short else table).fillna("")
         if len(table):
             heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]"
-            enough = {name: of for name, of in found.items() if len(of) > 1 and len(of.get(OURS, ())) >= LEAST_SAMPLES}
-            told = [decided(name, methods) for name, methods in enough.items()]
+            told = [line for name, methods in found.items() if (line := decided(name, methods, names))]
             texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
+    if any("depths=" in name for name in names.values()):
+        texts.append("depths: the shares of the layers after which LazyLLM prunes; each schedule has a row of its own.")
     return "\n\n".join(texts)
 
 
-def decided(name: str, methods: Methods) -> str:
-    """A line: against whom our method's interval lies below 1, above it, or across it; of those below 1 the nearest."""
-    sides: dict[str, dict[str, Estimate]] = {"closer than": {}, "further than": {}, "undecided against": {}}
-    for method, samples in methods.items():
-        ratio = against(methods[OURS], samples)
+def decided(name: str, methods: Methods, names: dict[Pair, str]) -> str:
+    """A line: against whom our method's interval lies below 1, above it, or across it; of those below 1 the nearest.
+    None where our method has too few samples.
+    """
+    ours = of_method(methods, OURS)
+    if ours is None or len(ours) < LEAST_SAMPLES or len(methods) < 2:
+        return ""
+    sides: dict[str, dict[Pair, Estimate]] = {"closer than": {}, "further than": {}, "undecided against": {}}
+    for curve, samples in methods.items():
+        ratio = against(ours, samples)
         side = "undecided against" if not ratio.excludes(1) else "closer than" if ratio.high < 1 else "further than"
-        if method != OURS:
-            sides[side][method] = ratio
+        if curve[0] != OURS:
+            sides[side][curve] = ratio
     said = []
     for side, rivals in sides.items():
         nearest_first = sorted(rivals.items(), key=lambda rival: -rival[1].value)
-        names = [
-            title(method) + ("" if place and side == "closer than" else f" {format_estimate(ratio, 2)}")
-            for place, (method, ratio) in enumerate(nearest_first)
+        told = [
+            names[curve] + ("" if place and side == "closer than" else f" {format_estimate(ratio, 2)}")
+            for place, (curve, ratio) in enumerate(nearest_first)
         ]
-        said += [f"{side} {', '.join(names)}"] if names else []
+        said += [f"{side} {', '.join(told)}"] if told else []
     return f"- **{name}**: {title(OURS)} (its KL over theirs, same samples) is {'; '.join(said)}."
 
 
@@ -110,11 +125,11 @@ def scored(part: Part) -> str:
     plain = part.results.samples.query("method == 'baseline'").set_index(["task", "sample_id"])["score"]
     if scores(plain).value < FLOOR:
         return f"{part.title}: the plain model scores {100 * scores(plain).value:.1f}, so no score is shown."
+    at = {speed: part.at(speed) for speed in MATCHED[FLOPS]}
+    names = curve_names(curve for methods in at.values() for curve in methods)
     columns = {
-        f"{speed:g}x": {
-            title(method): format_estimate(scores(of["score"]), 1, 100) for method, of in part.at(speed).items()
-        }
-        for speed in MATCHED[FLOPS]
+        f"{speed:g}x": {names[curve]: format_estimate(scores(of["score"]), 1, 100) for curve, of in methods.items()}
+        for speed, methods in at.items()
     }
     table = pandas.DataFrame(columns).fillna("").reset_index(names="method")
     said = format_estimate(scores(plain), 1, 100)
@@ -133,48 +148,50 @@ def timed(part: Part) -> str:
 
 
 def which(parts: dict[str, Part]) -> str:
-    """A row for each need: the method that is closest on all its models, at its setting nearest to the wanted speed."""
+    """A row for each need and model: the least loss, who is not told apart from it, and its setting as measured."""
     rows: list[str] = []
     for need in NEEDS:
         matched, ratio = need.ratio
-        there = [part.only(need.asks) for names in need.parts if (part := fullest(parts, names))]
-        found = [(part, part.at(ratio, matched)) for part in there]
-        found = [(part, of) for part, of in found if not need.made_for or need.made_for in of]
-        found = [(part, of) for part, of in found if max(map(len, of.values()), default=0) >= LEAST_SAMPLES]
-        shared = set.intersection(*(set(of) for _, of in found)) if found else set()
-        shared -= {"spec_prefill"} - {need.made_for}
-        if not shared:
-            continue
-        best = min(sorted(shared), key=lambda method: sum(math.log(kl(of[method]).value) for _, of in found))
-        level = [
-            title(method)
-            for method in found[0][1]
-            if method in shared - {best} and not any(against(of[best], of[method]).excludes(1) for _, of in found)
-        ]
-        measured, typed = zip(*(_nearest(part, best, need) for part, _ in found), strict=True)
-        name = title(best) + (f"; not told apart: {', '.join(level)}" if level else "")
-        rows.append(f"| {need.words} | {name} | {'<br>'.join(measured)} | {'<br>'.join(dict.fromkeys(typed))} |")
-    return "\n".join(["| need | method | measured | command |", "| --- | --- | --- | --- |", *rows]) if rows else ""
+        for part in filter(None, (fullest(parts, names, need.asks) for names in need.parts)):
+            methods = {curve: of for curve, of in part.at(ratio, matched).items() if len(of) >= LEAST_SAMPLES}
+            without = {curve: of for curve, of in methods.items() if curve[0] != DRAFTED}
+            if without and (not need.made_for or of_method(methods, need.made_for) is not None):
+                curve, samples = next(iter(without.items()))
+                cells = [need.words, f"{part.title} (n={len(samples)})", f"{matched} {ratio:g}"]
+                said = _closest(without)
+                if need.made_for == DRAFTED and (drafted := of_method(methods, DRAFTED)) is not None:
+                    times = against(drafted, samples)
+                    pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
+                    said = f"with it {title(DRAFTED)} {format_estimate(kl(drafted), 3)}: {pays}; without it {said}"
+                rows.append(f"| {' | '.join([*cells, said, *_nearest(part, curve, need)])} |")
+    head = "| need | model | at a | least KL | setting near it, as measured | its ratio |\n" + "| --- " * 6 + "|"
+    return "\n".join([head, *rows]) if rows else ""
 
 
-def _nearest(part: Part, method: str, need: Need) -> tuple[str, str]:
-    """What a method's setting nearest to the wanted ratio saves and loses, and how it is typed."""
+def _closest(methods: Methods) -> str:
+    """The first of these and its KL, and those whose ratio to it has an interval that holds 1."""
+    names, (first, *others) = curve_names(methods), methods
+    level = [names[curve] for curve in others if not against(methods[curve], methods[first]).excludes(1)]
+    more = f" and {len(level) - NAMED} more" if len(level) > NAMED else ""
+    told = f"; not told apart: {', '.join(level[:NAMED])}{more}" if level else ""
+    return f"{names[first]} {format_estimate(kl(methods[first]), 3)}{told}"
+
+
+def _nearest(part: Part, curve: Pair, need: Need) -> tuple[str, str]:
+    """A curve's setting nearest to the wanted ratio, as it is typed, and its own ratio."""
     column = "flops_ratio" if need.ratio[0] == FLOPS else "memory_ratio"
-    settings = part.settings.query("method_name == @method").to_dict("records")
+    settings = part.settings.query("method_name == @curve[0] and family == @curve[1]").to_dict("records")
     row = min(settings, key=lambda row: abs(math.log(row[column] / need.ratio[1])))
-    loss = format_estimate(Estimate(row["kl"], row["kl_low"], row["kl_high"]), 3)
-    saved = f"{row['flops_ratio']:.2f}x" if column == "flops_ratio" else f"{row['memory']:.0%} of the KV cache"
-    lost = [f"KL {loss}", f"{row['same_token']:.0%} same tokens"]
-    lost += [f"{row['relative_score']:.0%} of the score"] if math.isfinite(row["relative_score"]) else []
     whole = json.loads(row["params"])
     said = {name: value for name, value in whole.items() if value is not None}
-    params = said if build(method, said) == build(method, whole) else whole
-    params |= {"draft": "FILE"} if "draft" in params else {}
-    typed = yaml.safe_dump({"method": method, **params}, default_flow_style=True, sort_keys=False, width=math.inf)
-    return (
-        f"{part.title}: {saved}, {', '.join(lost)}, n={row['n']}",
-        f"`python run.py 'methods=[baseline,{typed.strip()}]'`",
-    )
+    params = said if build(curve[0], said) == build(curve[0], whole) else whole
+    typed = yaml.safe_dump({"method": curve[0], **params}, default_flow_style=True, sort_keys=False, width=math.inf)
+    found = ""
+    if need.counts:
+        scored = part.results.samples.query("method == @curve[0] and params == @row['params']")
+        right, plain = ((scored[name] >= RIGHT).sum() for name in ("score", "baseline_score"))
+        found = f": {right} of {len(scored)} found, {plain} by the plain model"
+    return f"`{typed.strip()}`", f"{row[column]:.2f}{found}"
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
@@ -219,11 +236,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = {root / name: fill(root / name, tables) for name, tables in pages.items()}
     for path, text in texts.items():
         write_atomically(path, text.encode())
-    shown = [(part.title, part.settings) for part in sides if part.settings["n"].max() >= LEAST_SAMPLES]
-    if shown:
-        (root / "docs" / "images").mkdir(exist_ok=True)
-        save(front(shown), root / "docs" / "images" / "front.png")
-    print(f"written: {', '.join(map(str, texts))}" + ", docs/images/front.png" * bool(shown))
+    shown = [
+        (part.title, part.settings, {curve: kl(of) for curve, of in part.at(2.0).items()})
+        for part in sides
+        if part.settings["n"].max() >= LEAST_SAMPLES
+    ]
+    figures = {"front": front(shown, 2.0)} if shown else {}
+    if (layers := folder / "fig6.parquet").exists():
+        (_, _, figures["layers"]), *_ = build_figures(load([layers]), ["fig6"])
+    images = root / "docs" / "images"
+    images.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        save(figure, images / f"{name}.png")
+    print(f"written: {', '.join(map(str, texts))}; in {images}: {', '.join(figures) or 'nothing'}")
     return 0
 
 

@@ -28,11 +28,14 @@ WIDTH = 120  # of a terminal
 READING = {  # by the column that it explains
     "n": f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
     "score": "Score: 0 to 100.",
-    "fidelity_top1": "Same token: how often the method's next token is the baseline's, along the baseline's answer.",
-    "ttft_speedup": "TTFT: time to first token, the median; its speedup: baseline over method, the median of the "
-    "paired ratios; ?: TTFT difference not significant. Decoding step x: method over baseline, above 1 is slower.",
-    "flops_ratio": "FLOPs ratio: FLOPs of the plain prefill over the method's.",
+    "same token %": "Same token: how often the method's next token is the baseline's, along the baseline's answer.",
+    "KL nats (median)": "KL: divergence from the baseline's next-token distribution, along the baseline's answer.",
+    "FLOPs ratio": "FLOPs ratio: FLOPs of the plain prefill over the method's.",
+    "TTFT speedup": "TTFT: time to first token, the median; its speedup: baseline over method, the median of the "
+    "paired ratios; ?: TTFT difference not significant.",
+    "decoding step x": "Decoding step x: method over baseline, above 1 is slower.",
 }
+SPARED = ("TTFT s", "same token %", "decoding step x")  # the first of them that a terminal has no room for
 
 
 def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
@@ -47,19 +50,24 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
     if summary.empty:
         return "no samples measured yet\n"
     names = short_names(category_rows(summary))
-    parts = [f"**{title}**\n\n{markdown(table)}" for title, table in sections(summary, names)]
-    words = [*label_lines(names), "", *summary_notes(summary), *notes]
-    words += ["Everything else (every task, memory, KL divergence): summary.csv.", headline(summary)]
+    tables = sections(summary, names)
+    parts = [f"**{title}**\n\n{markdown(table)}" for title, table in tables]
+    words = [*label_lines(names), "", *summary_notes(summary, tables), *notes]
+    words += ["Everything else (every task, seconds, memory): summary.csv.", headline(summary)]
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 
 def sections(summary: pandas.DataFrame, names: Names) -> list[tuple[str, pandas.DataFrame]]:
-    """For each model and category or task its title and what decides."""
+    """For each model and category or task its title and what decides, all columns that a terminal has room for."""
     keys = ["model", "category", "task", "setting"]
-    return [
+    found = [
         (f"{model}, {task_title(str(task), str(category), str(setting))}", brief(rows, names))
         for (model, category, task, setting), rows in category_rows(summary).groupby(keys, sort=False)
     ]
+    for name in SPARED:
+        if max(markdown(table).index("\n") for _, table in found) > WIDTH:
+            found = [(title, table.drop(columns=name, errors="ignore")) for title, table in found]
+    return found
 
 
 def brief(rows: pandas.DataFrame, names: Names) -> pandas.DataFrame:
@@ -69,18 +77,16 @@ def brief(rows: pandas.DataFrame, names: Names) -> pandas.DataFrame:
         columns["score"] = formatted(rows, "score", 1, 100, of_bounds=0)
     if rows["fidelity_top1"].notna().any():
         columns["same token %"] = formatted(rows, "fidelity_top1", 1, 100, of_bounds=0)
+    if rows["fidelity_kl_median"].notna().any():
+        columns["KL nats (median)"] = formatted(rows, "fidelity_kl_median", 3)
+    columns["FLOPs ratio"] = formatted(rows, "flops_ratio", 2)
     if timed(rows):
         columns["TTFT s"] = formatted(rows, "ttft_median_s", 2)
         bounds = zip(rows["ttft_speedup_low"], rows["ttft_speedup_high"], rows["method"] == "baseline", strict=True)
         marks = ["" if plain or not low <= 1 <= high else " ?" for low, high, plain in bounds]
         cells = formatted(rows, "ttft_speedup", 2)
         columns["TTFT speedup"] = [cell + mark for cell, mark in zip(cells, marks, strict=True)]
-    if not timed(rows) or "score" not in rows:  # seven columns are enough
-        columns["FLOPs ratio"] = formatted(rows, "flops_ratio", 2)
-    if timed(rows):
         columns["decoding step x"] = [number(value, 2) for value in rows["decode_step_ratio"]]
-    elif rows["fidelity_kl_median"].notna().any():
-        columns["KL nats (median)"] = formatted(rows, "fidelity_kl_median", 3)
     return pandas.DataFrame(columns)
 
 
@@ -110,8 +116,6 @@ def _beside_the_papers(
         columns: the title of each, its name in a summary and the factor to show.
     """
     ours = with_setting(category_rows(summary))
-    if not set(ours["category"]) & set(papers["category"]):
-        papers = papers[:0]
     rows = papers[["category", "method"]].merge(ours, on=["category", "method"], how="outer", sort=False)
     # the paper's order, then any other
     orders = {name: list(dict.fromkeys([*papers[name], *ours[name]])) for name in ("category", "method")}
@@ -130,7 +134,7 @@ def _beside_the_papers(
     for heading, (name, factor) in columns.items():
         table[heading] = formatted(rows, name, 2, factor) if name in rows else ""
     theirs = rows[["category", "method"]].merge(papers, on=["category", "method"], how="left")
-    for prefix, model in (("llama2", "Llama 2"), ("xgen", "XGen")) if len(papers) else ():
+    for prefix, model in (("llama2", "Llama 2"), ("xgen", "XGen")):
         for heading, (name, _) in columns.items():
             table[f"paper {model} {heading}"] = [number(value, 2) for value in theirs[f"{prefix}_{name}"]]
     return table
@@ -160,9 +164,10 @@ def headline(summary: pandas.DataFrame) -> str:
     return f"{'; '.join(said)} (n={n})."
 
 
-def summary_notes(summary: pandas.DataFrame) -> list[str]:
-    """How to read the columns that the summary fills; the engine's own gain, truncated and failed samples."""
-    notes = [" ".join(told for name, told in READING.items() if name in summary and summary[name].notna().any())]
+def summary_notes(summary: pandas.DataFrame, shown: Sequence[tuple[str, pandas.DataFrame]]) -> list[str]:
+    """How to read the columns that are shown; the engine's own gain, truncated and failed samples."""
+    columns = {name for _, table in shown for name in table}
+    notes = [" ".join(told for name, told in READING.items() if name in columns)]
     for _, row in category_rows(summary).iterrows():
         whole = row["method"] == "lazyllm" and row["prompt_tokens_computed"] == row["flops_ratio"] == 1
         if whole and row["ttft_speedup"] > 1:

@@ -14,6 +14,7 @@ from lazybench.report.statistics import Estimate
 
 tabulate.MIN_PADDING = 0  # two spaces before every heading else
 WORDS = ("model", "task", "category", "method", "settings", "fixed")  # columns of text, not of numbers
+SHORT = 22  # characters of a name in a table
 Names = dict[tuple[str, str], str]  # a method and its params to a name
 
 
@@ -29,19 +30,22 @@ def method_title(method: str, params: str = "") -> str:
 
 
 def short_names(rows: pandas.DataFrame) -> Names:
-    """A name that is short and of its own: ``LazyLLM``, or ``LazyLLM 1`` and ``LazyLLM 2``, in the rows' order."""
+    """A name that is short and of its own: ``LazyLLM``; of several settings ``Taper, preset=fast``, where that is too
+    long ``LazyLLM 1`` and ``LazyLLM 2``, in the rows' order.
+    """
     keys = list(dict.fromkeys(zip(rows["method"], rows["params"], strict=True)))
     methods = [method for method, _ in keys]
-    numbers = [methods[: place + 1].count(method) for place, method in enumerate(methods)]
-    return {
-        key: f"{title(key[0])} {number}" if methods.count(key[0]) > 1 else title(key[0])
-        for key, number in zip(keys, numbers, strict=True)
-    }
+    names: Names = {}
+    for place, key in enumerate(keys):
+        number, whole = methods[: place + 1].count(key[0]), method_title(*key)
+        of_several = whole if len(whole) <= SHORT else f"{title(key[0])} {number}"
+        names[key] = of_several if methods.count(key[0]) > 1 else title(key[0])
+    return names
 
 
 def label_lines(names: Names) -> list[str]:
-    """``LazyLLM 1: depths=0.3 keep=0.5`` for each of ``short_names`` that has settings."""
-    return [f"{name}: {text}" for key, name in names.items() if (text := settings_label(*key))]
+    """``LazyLLM 1: depths=0.3 keep=0.5`` for each of ``short_names`` that has settings and does not say them."""
+    return [f"{name}: {text}" for key, name in names.items() if (text := settings_label(*key)) and text not in name]
 
 
 def task_title(task: str, category: str, setting: str) -> str:

@@ -67,13 +67,14 @@ def draw(rows: pandas.DataFrame, layers: dict[str, int], name: str) -> Figure:
             mine = rows[rows["model"] == model]
             lines = mine[mine["layer"].notna()].sort_values("layer")
             ratios = sorted(lines["keep"].unique(), reverse=True)
+            for value in mine[mine["layer"].isna()]["value"]:
+                axes.axhline(100 * value, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="baseline", zorder=3)
             for keep, (colour, marker, style) in zip(ratios, LINES, strict=False):
                 line = lines[lines["keep"] == keep]
                 reach = 100 * line[["low", "high"]].to_numpy().T if line["low"].notna().any() else None
-                look = {"color": colour, "marker": marker, "linestyle": style, "label": f"keep {keep:.0%}"}
-                axes.errorbar(line["layer"], 100 * line["value"], reach, elinewidth=0.7, capsize=2, **look)
-            for value in mine[mine["layer"].isna()]["value"]:
-                axes.axhline(100 * value, color=BLACK, linewidth=1, label="baseline")
+                look = {"color": colour, "marker": marker, "linestyle": style, "elinewidth": 0.7, "capsize": 2}
+                drawn = axes.errorbar(line["layer"], 100 * line["value"], reach, **look)
+                drawn[0].set_label(f"keep {keep:.0%}")  # the line alone: the legend has no bars where none are drawn
             axes.set_title(f"{model} (n={mine['n'].max()}{', 95% intervals' if mine['low'].notna().any() else ''})")
             axes.set_xlabel("pruned after layer (from 0)" if model in layers else "pruned after this share of layers")
             axes.set_ylabel("score (mean over categories)" if score else "same token as baseline (%)")

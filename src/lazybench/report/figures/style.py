@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.titlesize": 9,
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
@@ -49,10 +51,8 @@ def look(method: str) -> tuple[str, str]:
     return METHODS[method].drawn_as if method in METHODS else Method.drawn_as
 
 
-def points(
-    axes: Axes, method: str, rows: pandas.DataFrame, across: str, name: str, factor: float, **style: Any
-) -> None:
-    """A method's points with their intervals, on both axes where both have one, and a line along them.
+def points(axes: Axes, method: str, rows: pandas.DataFrame, across: str, name: str, factor: float, **style: Any) -> Any:
+    """A method's points with their intervals, on both axes where both have one, and a line along them, which it gives.
 
     Args:
         across, name: columns of the rows; ``NAME_low`` and ``NAME_high`` bound one.
@@ -68,27 +68,24 @@ def points(
     colour, marker = look(method)
     yerr = [factor * side for side in reach(name) or ()] or None
     bars: dict[str, Any] = {"elinewidth": 0.7, "capsize": 2, "markersize": 6, "linewidth": 1, **style}
-    axes.errorbar(rows[across], factor * rows[name], yerr, reach(across), color=colour, marker=marker, **bars)
+    return axes.errorbar(rows[across], factor * rows[name], yerr, reach(across), color=colour, marker=marker, **bars)[0]
 
 
-def name_lines(axes: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None:
-    """Write the lines' names right of the panel, each as near to its line's end as the others leave room.
+def name_lines(axes: Axes, lines: Mapping[str, tuple[float, Any]], inside: bool = False) -> None:
+    """Write the lines' names right of the panel, or where it is emptiest, from the highest end to the lowest.
 
     Args:
-        ends: of each line its name, its colour and its last point.
+        lines: by name the height of its last point, and what was drawn.
     """
-    axes.autoscale_view()
-    to_axes = axes.transData + axes.transAxes.inverted()
-    rising = sorted((float(to_axes.transform((x, y))[1]), name, colour, (x, y)) for name, colour, x, y in ends)
-    step, heights = min(0.062, 1 / max(1, len(ends) - 1)), list[float]()
-    for height, *_ in rising:
-        heights.append(max(height, heights[-1] + step if heights else 0.0))
-    for place in range(len(heights) - 1, -1, -1):  # down again from the top
-        heights[place] = min(heights[place], 1 - step * (len(heights) - 1 - place))
-    for height, (_, name, colour, end) in zip(heights, rising, strict=True):
-        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.4, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}
-        text = {"xytext": (1.03, height), "textcoords": "axes fraction", "va": "center", "fontsize": 8}
-        axes.annotate(name, end, color=colour, arrowprops=arrow, **text)  # type: ignore[arg-type]
+    highest_first = sorted(lines.items(), key=lambda line: -line[1][0])
+    names = [textwrap.fill(name, 40 if inside else 24) for name, _ in highest_first]
+    drawn = [line for _, (_, line) in highest_first]
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "fontsize": 8}
+    if inside:
+        place = {"loc": "best", "fontsize": 7, "labelspacing": 0.2}
+    legend = axes.legend(drawn, names, ncols=1 + len(names) // 20, **place)
+    for text, line in zip(legend.get_texts(), drawn, strict=True):
+        text.set_color(line.get_color())
 
 
 @contextmanager

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy
 import pandas
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from lazybench.methods import title
 from lazybench.report import paper
-from lazybench.report.curves import WHOLE
-from lazybench.report.figures.style import BLACK, look, name_lines, new_figure, points, styled
-from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.report.curves import WHOLE, Pair, curve_names
+from lazybench.report.figures.style import BLACK, name_lines, new_figure, points, styled
+from lazybench.report.statistics import LEAST_SAMPLES, Estimate
 from lazybench.report.summary import category_rows
 from lazybench.report.text import category_title
 
 FASTEST = 4.0  # FLOPs ratio at the right edge of a front
+CURVE = ["method_name", "family"]
+TITLE_WIDTH = 46  # characters that a panel is wide
 IN_FRONT = ("taper", "lazyllm", "uniprefill", "fastkv", "spec_prefill", "first_last")  # in colour in README's
 SPEEDS = {"ttft_speedup": "TTFT speedup (x)", "flops_ratio": "FLOPs ratio (x)"}
 QUALITIES = {  # column to axis label and factor
@@ -28,74 +32,102 @@ QUALITIES = {  # column to axis label and factor
 }
 
 
-def measured(rows: pandas.DataFrame, names: Sequence[str] = tuple(QUALITIES)) -> str | None:
+def measured(rows: pandas.DataFrame, names: Sequence[str]) -> str | None:
     """The first of these columns that holds a number."""
     return next((name for name in names if name in rows and rows[name].notna().any()), None)
 
 
-def draw(
-    panels: Sequence[tuple[str, pandas.DataFrame]], across: str, quality: str, named: Collection[str] = ()
-) -> Figure:
-    """A point a setting, a line along each method's.
+def draw(panels: Sequence[tuple[str, pandas.DataFrame]], across: str, quality: str) -> Figure:
+    """A panel for each of these that has numbers; see ``curves``.
 
     Args:
-        panels: of each its title and its rows: a method's name, and numbers with their ``_low`` and ``_high``.
-        across: a column of ``SPEEDS``.
-        quality: a column of ``QUALITIES``.
-        named: of these methods the best settings in colour, the others' in grey; none: all methods, all settings.
+        panels: of each its title and its rows.
     """
-    label, factor = QUALITIES[quality]
-    columns = min(2, len(panels))
+    drawn = [(heading, shown) for heading, rows in panels if len(shown := rows.dropna(subset=[across, quality]))]
+    columns, rows = min(2, len(drawn)) or 1, math.ceil(len(drawn) / 2) or 1
     with styled():
-        figure = new_figure(5.2 * columns, 3.4 * math.ceil(len(panels) / columns))
-        places = figure.subplots(math.ceil(len(panels) / columns), columns, squeeze=False, sharex=True, sharey=True)
-        for axes, (heading, rows) in zip(places.flat, panels, strict=False):
-            axes.set(xlabel=SPEEDS[across], yscale="log" if quality == "kl" else "linear")
-            axes.set_title(heading)
-            axes.yaxis.set_major_formatter("{x:g}")
-            if quality == "kl":
-                axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-                axes.yaxis.set_minor_formatter("{x:g}")
-            ends, shown = [], rows[rows[across].notna() & numpy.isfinite(rows[quality])]
-            if quality == "kl":  # nothing lost has no place on this axis
-                shown = shown[shown["kl"] > 0]
-            for method, of in shown.groupby("method_name", sort=False):
-                line = best(of, across) if named else of.sort_values(across)
-                if method in named or not named:
-                    points(axes, str(method), line, across, quality, factor, zorder=3)
-                    last = line.iloc[-1]
-                    ends.append((title(str(method)), look(str(method))[0], last[across], factor * last[quality]))
-                elif method != "oracle":
-                    axes.plot(line[across], line[quality], ".-", color="0.8", linewidth=0.8, zorder=1)
-            highs = shown.get(f"{quality}_high", shown[quality])
-            if numpy.isposinf(highs).any():  # an interval without an upper bound runs off the panel
-                axes.set_ylim(top=1.05 * factor * max(shown[quality].max(), highs[numpy.isfinite(highs)].max()))
-            name_lines(axes, ends)
-        for axes in places[:, 0]:
-            axes.set_ylabel(label)
+        figure = new_figure(5.2 * columns, 3.4 * rows)
+        places = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+        for axes, (heading, shown) in zip(places, drawn, strict=False):
+            curves(axes, heading, shown, across, quality)
+            axes.tick_params(which="both", labelbottom=True, labelleft=True)
+        low, high = places[0].get_ylim()
+        if quality == "kl" and high < 2 * low:  # a factor of two or more: small differences look small
+            places[0].set_ylim((low * high / 2) ** 0.5, (low * high * 2) ** 0.5)
+        for axes in places[len(drawn) :]:
+            axes.remove()
     return figure
 
 
-def best(settings: pandas.DataFrame, across: str) -> pandas.DataFrame:
-    """By rising speed, those that no faster setting of the same method is as close as."""
-    rows = settings.sort_values(across, ascending=False)
-    return rows[rows["kl"] <= rows["kl"].cummin()].iloc[::-1]
-
-
-def front(models: Sequence[tuple[str, pandas.DataFrame]]) -> Figure:
-    """KL over the FLOPs ratio, a panel a model: the best settings of each method.
+def curves(
+    axes: Axes, heading: str, rows: pandas.DataFrame, across: str, quality: str, named: Collection[str] = ()
+) -> None:
+    """One panel: a point a setting, a line along each curve of a method.
 
     Args:
-        models: of each its title and its rows of ``measured_settings``.
+        rows: a method's name, its curve's family, and numbers with their ``_low`` and ``_high``.
+        across: a column of ``SPEEDS``.
+        quality: a column of ``QUALITIES``.
+        named: these methods in colour, the others in grey; none: all in colour.
     """
-    panels = [
-        (f"{name} (n={rows['n'].max()})", rows[rows["flops_ratio"].between(WHOLE, FASTEST)]) for name, rows in models
-    ]
-    return draw(panels, "flops_ratio", "kl", IN_FRONT)
+    label, factor = QUALITIES[quality]
+    axes.set(xlabel=SPEEDS[across], ylabel=label, yscale="log" if quality == "kl" else "linear")
+    axes.set_title(textwrap.fill(heading, TITLE_WIDTH))
+    rows = rows[numpy.isfinite(rows[quality]) & (quality != "kl" or rows[quality] > 0)]  # 0 has no place on this axis
+    grouped = {(str(method), str(common)): of for (method, common), of in rows.groupby(CURVE, sort=False)}
+    lines: dict[str, tuple[float, Any]] = {}
+    coloured: set[str] = set()
+    for curve, name in curve_names(grouped).items():
+        line = grouped[curve].sort_values(across)
+        if curve[0] in named or not named:
+            second = {"linestyle": "--", "markerfacecolor": "white"} if curve[0] in coloured else {}
+            drawn = points(axes, curve[0], line, across, quality, factor, zorder=3, **second)
+            lines[name] = (factor * line[quality].iloc[-1], drawn)
+            coloured.add(curve[0])
+        elif curve[0] != "oracle":
+            (drawn,) = axes.plot(line[across], factor * line[quality], ".-", color="0.65", linewidth=0.8, zorder=1)
+            lines["grey: other methods"] = (-math.inf, drawn)
+    highs = rows.get(f"{quality}_high", rows[quality])
+    if numpy.isposinf(highs).any():  # an interval without an upper bound runs off the panel
+        axes.set_ylim(top=1.05 * factor * max(rows[quality].max(), highs[numpy.isfinite(highs)].max()))
+    if quality == "kl":
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    name_lines(axes, lines, inside=bool(named))
+
+
+def at_one_ratio(axes: Axes, heading: str, found: Mapping[Pair, Estimate]) -> None:
+    """One panel: of each curve its KL at one ratio, the lowest on top."""
+    for place, ((method, _), kl) in enumerate(found.items()):
+        points(axes, method, pandas.DataFrame([{**kl.columns("kl"), "place": place}]), "kl", "place", 1)
+    axes.set(xscale="log", xlabel=QUALITIES["kl"][0], title=heading, ylim=(len(found) - 0.5, -0.5))
+    axes.set_yticks(range(len(found)), [textwrap.fill(name, 24) for name in curve_names(found).values()])
+    axes.xaxis.set_major_formatter("{x:g}")
+
+
+def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]], ratio: float) -> Figure:
+    """KL over the FLOPs ratio, a panel a model; of a model measured at one ratio alone, at that ratio.
+
+    Args:
+        models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
+    """
+    panels = [rows[rows["flops_ratio"].between(WHOLE, FASTEST)] for _, rows, _ in models]
+    several = [(rows.groupby(CURVE).size() > 1).sum() > 1 for rows in panels]
+    with styled():
+        figure = new_figure(4.3 * len(models), 3.4)
+        places = figure.subplots(1, len(models), squeeze=False, width_ratios=[1.4 if one else 1 for one in several])[0]
+        for axes, rows, curved, (name, _, found) in zip(places, panels, several, models, strict=True):
+            n = f"(n={rows['n'].max()})"
+            if curved:
+                curves(axes, f"{name} {n}", rows, "flops_ratio", "kl", IN_FRONT)
+            else:
+                at_one_ratio(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", found)
+    return figure
 
 
 def settings_figure(settings: pandas.DataFrame) -> Figure:
-    """A panel a model, every setting: over the TTFT speedup where it was timed, else over the FLOPs ratio.
+    """A panel a model, every setting: over the TTFT speedup where all were timed, else over the FLOPs ratio.
 
     Args:
         settings: from ``measured_settings``.
@@ -106,7 +138,7 @@ def settings_figure(settings: pandas.DataFrame) -> Figure:
         n = " to ".join(str(n) for n in dict.fromkeys((rows["n"].min(), rows["n"].max())))
         few = "demonstration, " if rows["n"].max() < LEAST_SAMPLES else ""
         panels.append((f"{model} ({few}n={n}{bars})", rows))
-    return draw(panels, measured(settings, tuple(SPEEDS)) or "flops_ratio", "kl")
+    return draw(panels, next(name for name in SPEEDS if settings[name].notna().all() or name == "flops_ratio"), "kl")
 
 
 def figure5(summary: pandas.DataFrame, quality: str) -> Figure:
@@ -116,10 +148,10 @@ def figure5(summary: pandas.DataFrame, quality: str) -> Figure:
         summary: from ``summarise``, timed.
         quality: a column of ``QUALITIES``.
     """
-    rows = category_rows(summary).assign(method_name=lambda rows: rows["method"])
-    groups = list(rows.groupby(["model", "category"], sort=False))
+    rows = category_rows(summary).assign(method_name=lambda rows: rows["method"], family="")
+    groups = list(rows[rows["ttft_speedup"].notna()].groupby(["model", "category"], sort=False))
     figure = draw(
-        [(f"{category_title(str(category))} (n={of['n'].max()})\n{model}", of) for (model, category), of in groups],
+        [(f"{category_title(str(category))} (n={of['n'].max()}), {model}", of) for (model, category), of in groups],
         "ttft_speedup",
         quality,
     )
