@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from lazybench.methods import title
 from lazybench.report import paper
 from lazybench.report.curves import WHOLE, Pair, curve_names
 from lazybench.report.figures.style import BLACK, name_lines, new_figure, points, styled
@@ -82,7 +83,8 @@ def curves(
         if curve[0] in named or not named:
             second = {"linestyle": "--", "markerfacecolor": "white"} if curve[0] in coloured else {}
             drawn = points(axes, curve[0], line, across, quality, factor, zorder=3, **second)
-            lines[name] = (factor * line[quality].iloc[-1], drawn)
+            # where all have a colour one name for all curves of a method
+            lines.setdefault(name if named else title(curve[0]), (factor * line[quality].iloc[-1], drawn))
             coloured.add(curve[0])
         elif curve[0] != "oracle":
             (drawn,) = axes.plot(line[across], factor * line[quality], ".-", color="0.65", linewidth=0.8, zorder=1)
