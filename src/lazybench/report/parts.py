@@ -18,12 +18,12 @@ from lazybench.run.record import Record
 
 OURS = "taper"
 MODELS = {  # by how the names of a model's parts begin
+    "smollm2_needle": "SmolLM2-135M, 300 to 1,200 tokens",
     "smollm2": "SmolLM2-135M",
     "qwen_1_5b": "Qwen2.5-Coder-1.5B",
     "qwen_0_5b": "Qwen2.5-Coder-0.5B",
     "gemma_270m": "Gemma 3 270M",
     "quality_gemma3": "Gemma 3 270M, 1,500 tokens",
-    "questions": "SmolLM2-135M, 300 to 1,200 tokens",
 }
 Methods = dict[Pair, pandas.DataFrame]  # of each curve its samples at one ratio, the closest to the plain model first
 
@@ -88,9 +88,7 @@ def read_parts(folder: Path) -> dict[str, Part]:
     return {path.stem: Part(path.stem, load([path])) for path in paths}
 
 
-def fullest(
-    parts: dict[str, Part], names: tuple[str, ...], asks: Callable[[Record], bool] | None = None
-) -> Part | None:
-    """Of the parts with these names the one with the most records, of those that are asked for."""
-    there = [parts[name].only(asks) for name in names if name in parts]
+def fullest(parts: dict[str, Part], names: tuple[str, ...]) -> Part | None:
+    """Of the parts with these names the one with the most records."""
+    there = [parts[name] for name in names if name in parts]
     return max(there, key=lambda part: sum(len(run.records) for run in part.results.runs), default=None)

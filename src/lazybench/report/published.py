@@ -54,7 +54,7 @@ NEEDS = (
     Need("a long document and a question", asks=lambda record: record.category in ("single_doc_qa", "multi_doc_qa")),
     Need(
         "one fact, at 30% to 70% of the prompt",
-        (("smollm2_needle", "questions"), ("qwen_1_5b_needle",)),
+        (("smollm2_needle",), ("qwen_1_5b_needle",)),
         lambda record: 0.3 <= float(str((record.details or {}).get("depth", 0))) <= 0.7,
         (FLOPS, 1.5),
         counts=True,
@@ -152,7 +152,7 @@ def which(parts: dict[str, Part]) -> str:
     rows: list[str] = []
     for need in NEEDS:
         matched, ratio = need.ratio
-        for part in filter(None, (fullest(parts, names, need.asks) for names in need.parts)):
+        for part in (part.only(need.asks) for names in need.parts if (part := fullest(parts, names))):
             methods = {curve: of for curve, of in part.at(ratio, matched).items() if len(of) >= LEAST_SAMPLES}
             without = {curve: of for curve, of in methods.items() if curve[0] != DRAFTED}
             if without and (not need.made_for or of_method(methods, need.made_for) is not None):
@@ -236,11 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = {root / name: fill(root / name, tables) for name, tables in pages.items()}
     for path, text in texts.items():
         write_atomically(path, text.encode())
-    shown = [
-        (part.title, part.settings, {curve: kl(of) for curve, of in part.at(2.0).items()})
-        for part in sides
-        if part.settings["n"].max() >= LEAST_SAMPLES
-    ]
+    at = [(part, part.at(2.0)) for part in sides if part.settings["n"].max() >= LEAST_SAMPLES]
+    shown = [(part.title, part.settings, {curve: kl(of) for curve, of in found.items()}) for part, found in at if found]
     figures = {"front": front(shown, 2.0)} if shown else {}
     if (layers := folder / "fig6.parquet").exists():
         (_, _, figures["layers"]), *_ = build_figures(load([layers]), ["fig6"])
