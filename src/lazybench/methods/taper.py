@@ -81,9 +81,7 @@ class Taper(PolicyMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.depths is None) != (self.keep is None):
-            raise UserError(
-                "taper.depths and taper.keep go together, a ratio (0.7) for each depth (0.3); or give a preset"
-            )
+            raise UserError("taper.depths and taper.keep go together, a ratio (0.7) per depth (0.3); or give a preset")
         if self.depths is not None:
             object.__setattr__(self, "preset", None)
         elif self.preset is None:

@@ -64,10 +64,8 @@ def _sha256(module: str) -> str:
 def code() -> dict[str, Any]:
     """The commit where this is a checkout, and whether files differ from it; the version where it is installed."""
     facts: dict[str, Any] = {"commit": None, "dirty": None, "version": __version__}
-    if not (PROJECT / ".git").exists():  # installed; the folders above may be somebody else's checkout
-        return facts
-    commit = _output("git", "-C", str(PROJECT), "rev-parse", "HEAD")
-    if commit is None:
+    installed = not (PROJECT / ".git").exists()  # the folders above may be somebody else's checkout
+    if installed or (commit := _output("git", "-C", str(PROJECT), "rev-parse", "HEAD")) is None:
         return facts
     # runs are written to results/ while others are measured: that does not change the code
     status = _output("git", "-C", str(PROJECT), "status", "--porcelain", "--", ".", ":(exclude)results") or ""
