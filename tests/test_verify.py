@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from conftest import ROOT
 
 from lazybench.models.chat import postprocessor
 from lazybench.models.flops import LayerCost
-from lazybench.report.checks import EXACT, Check, _look_for_lacking, method_of
+from lazybench.report.checks import EXACT, Check, _look_for_lacking, check_columns, check_records, method_of
 from lazybench.report.page import write_run_report
 from lazybench.report.verify import main
+from lazybench.run.reading import find_runs, read_runs
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder
 from lazybench.tasks import build_task
@@ -283,3 +285,11 @@ def test_no_whole_run_folder(folder: Path, verify: Verify, missing: str) -> None
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert missing in done.stderr
+
+
+def test_what_is_published_agrees_with_its_runs() -> None:
+    """Without LongBench's texts: of whom each record is, and the columns that follow from others."""
+    for path in find_runs(ROOT / "results" / "published"):
+        for run in read_runs(path):
+            found = [*check_records(run).values(), *check_columns(run).values()]
+            assert [line for check in found for line in check.different] == [], run.path
