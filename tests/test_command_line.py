@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, RunPy, run_environment
 from hydra import compose, initialize_config_dir
+from hydra.errors import OverrideParseException
 
 from lazybench import __version__
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import config_folder, method_nodes, names, register
 from lazybench.cli.help import answer_help
-from lazybench.cli.main import MODULES, main
+from lazybench.cli.main import MODULES, main, one_line
 from lazybench.errors import UserError
 from lazybench.methods import METHODS
 from lazybench.models.fingerprint import cache_root
@@ -87,6 +88,34 @@ def test_help_fits_two_screens_and_names_every_choice() -> None:
     for group in ("model", "pruning", "experiment", "size"):
         assert set(names(group)) <= words
     assert set(method_nodes()) <= words
+    assert set(MODULES) <= set(re.split(r"[\s,;]+", text.splitlines()[-1]))
+    assert " ".join(sorted(METHODS)) in " ".join(text.split())
+    assert "=#" not in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("methods=[{method: taper, keep: 3}]", "taper.keep=3 must be a list of numbers in brackets, or null"),
+        ("methods=[{method: taper, preset: smollm2}]", "did you mean smollm2@2x"),
+        ("methods=[{method: taper, preset: smollm2@9x}]", "did you mean smollm2@"),
+        ("task=qaspr", "did you mean qasper or qasper_e? `--help tasks` lists them"),
+        ("methods=[baseline,{method: snapkv, keep: 0.5}", "can't be read: [ is not closed;"),
+        ("out=it's", "can't be read: ' is not closed;"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_line_of_what_can_be_typed(typed: str, words: str) -> None:
+    with pytest.raises((UserError, OverrideParseException)) as caught:
+        composed(typed)
+    line = str(caught.value if isinstance(caught.value, UserError) else one_line(caught.value))
+    assert words in line
+    assert len(line.splitlines()) == 1
+    assert len(line) < 300
+
+
+def test_a_distant_name_is_not_offered() -> None:
+    with pytest.raises(UserError, match="unknown command 'compare'; Known: calibrate"):
+        main.__wrapped__(["compare", "a"])  # type: ignore[attr-defined]
 
 
 def test_every_list_has_every_name() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, run_environment
+from conftest import ROOT, RunPy, run_environment
 from test_main_job import QUICK
 
 from lazybench.run.reading import read_records
@@ -51,6 +51,40 @@ def test_twenty_interrupts_lose_and_double_nothing(tiny_checkpoint: Path, tmp_pa
             assert child["code"] == 130
             assert re.search(rf"interrupted; {len(kept)} records are kept in ", child["stderr"]), child["stderr"]
         before = kept
+
+
+STOPS = """
+from dataclasses import dataclass
+from typing import ClassVar
+from lazybench.methods import register
+from lazybench.methods.baseline import Baseline
+
+@register
+@dataclass(frozen=True)
+class Stops(Baseline):
+    early: bool = False
+    name: ClassVar[str] = "stops"
+
+    def prepare(self, model):
+        if self.early:
+            raise KeyboardInterrupt
+
+    def run(self, request):
+        raise KeyboardInterrupt
+"""
+
+
+def test_an_interrupt_says_what_is_kept(tiny_checkpoint: Path, command: RunPy, tmp_path: Path) -> None:
+    (tmp_path / "stopping.py").write_text(STOPS, encoding="utf-8")
+    for early, said in (
+        (True, "interrupted before the first record"),
+        (False, "interrupted; 1 record is kept in run;"),
+    ):
+        stops = f"methods=[baseline,{{method: stops, early: {early}}}]"
+        run = (f"model={tiny_checkpoint}", *QUICK, "plugins=[stopping]", "limit=1", "warmup=0", "out=run", stops)
+        done = command(*run)
+        assert done.returncode == 130
+        assert said in done.stderr
 
 
 def whole(child: dict[str, Any]) -> dict[RecordKey, Record]:

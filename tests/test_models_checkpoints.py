@@ -82,6 +82,17 @@ def test_what_names_other_weights_or_code_is_refused(
         load_model(ModelSpec(name="x", path=folder))
 
 
+@pytest.mark.parametrize(("kept", "lacks"), [("nothing", "weights .* and no tokenizer"), ("tokenizer", "weights")])
+def test_a_folder_that_is_not_whole_says_what_it_lacks(
+    kept: str, lacks: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    for file in tiny_checkpoint.glob("*"):
+        if file.name == "config.json" or kept in file.name:
+            shutil.copy(file, tmp_path)
+    with pytest.raises(UserError, match=rf"{tmp_path} has no {lacks} \([^)]+\): complete the checkpoint"):
+        load_model(ModelSpec(name="x", path=tmp_path))
+
+
 @pytest.mark.parametrize(
     ("settings", "refused"),
     [

@@ -106,5 +106,5 @@ def test_the_hub(hub: str, tmp_path: Path) -> None:
     # without the hub: what was downloaded still loads, the rest is one line, and neither takes long
     (cached, _), (unreachable, seconds) = load_from("http://127.0.0.1:1", tmp_path, asked[0], asked[3])
     assert cached == loaded
-    assert "can't reach the hub for some/nothing" in str(unreachable)
+    assert "some/nothing: can't reach the hub" in str(unreachable)
     assert seconds < 20

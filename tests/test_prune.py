@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tiny_requests import tiny_request
@@ -9,6 +11,7 @@ from tiny_requests import tiny_request
 import lazybench
 from lazybench import LazyLLM, UserError, prune
 from lazybench.methods import METHODS, PolicyMethod
+from lazybench.pruning import Policy, Pruned
 
 POLICIES = [name for name, kind in METHODS.items() if kind.run is PolicyMethod.run]
 
@@ -45,3 +48,10 @@ def test_lazyllm_is_the_papers() -> None:
 def test_what_cannot_prune_is_one_line(name: str, params: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         prune(tiny_request().model, name, **params)
+
+
+@pytest.mark.parametrize("start", [prune, LazyLLM, Pruned])
+def test_what_is_no_model_is_one_line(start: Callable[..., object]) -> None:
+    how = {prune: "taper", LazyLLM: "paper", Pruned: Policy.nothing_pruned()}[start]
+    with pytest.raises(UserError, match="takes a transformers model, not str"):
+        start("gpt2", how)

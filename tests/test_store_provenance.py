@@ -19,11 +19,13 @@ from lazybench.run import provenance
 SOURCE = Path(provenance.__file__).resolve().parents[1]
 
 
-def collect_in(project: Path) -> dict:
-    """Provenance as code that lies in ``project`` collects it."""
+def collect_in(project: Path, imports: str = "os") -> dict:
+    """Provenance as code that lies in ``project`` collects it, beside modules of its folder."""
     code = "import json; from lazybench.run.provenance import collect; print(json.dumps(collect({}, {}, 0)))"
-    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": f"{project / 'src'}:{project}", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {imports}; {code}"], env=environment, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -46,7 +48,9 @@ def test_commit_and_dirty_flag(tmp_path: Path) -> None:
     assert (clean["commit"], clean["dirty"]) == (git(tmp_path, "rev-parse", "HEAD"), False)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "summary.csv").write_text("written by a run")
+    (tmp_path / "own.py").write_text("pass")
     assert collect_in(tmp_path)["dirty"] is False
+    assert collect_in(tmp_path, "own")["changed_files"] == ["own.py"]
     (tmp_path / "src" / "lazybench" / "pruning" / "sixth_rule.py").write_text("pass")
     dirty = collect_in(tmp_path)
     assert dirty["dirty"] is True

@@ -52,7 +52,7 @@ def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     last = done.stderr.strip().splitlines()[-1]
     assert "UserError" in last
-    assert "data.root=FOLDER" in last
+    assert "go online (unset HF_HUB_OFFLINE), or give a folder with qasper.jsonl: data.root=FOLDER" in last
 
 
 def test_unknown_task_names_the_close_ones() -> None:

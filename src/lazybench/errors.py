@@ -12,6 +12,7 @@ from functools import wraps
 from typing import ParamSpec
 
 P = ParamSpec("P")
+OFFLINE = "can't reach the hub, and no whole copy is in its cache; go online (unset HF_HUB_OFFLINE)"
 
 
 class UserError(ValueError):
@@ -109,8 +110,17 @@ def library_errors(what: str, otherwise: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{what}: {type(error).__name__}: {reason}{otherwise}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300].removesuffix('.')}"
+        raise UserError(f"{what}: {OFFLINE if unreachable(error) else reason}{otherwise}") from error
+
+
+def unreachable(error: Exception) -> bool:
+    """No answer at all, or a hub that says it is ill; the client library's exceptions differ by version."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status >= 500 or bool(
+        kinds & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "TransportError", "Timeout"}
+    )
 
 
 def check_whole_number(name: str, value: object, least: int = 1) -> None:
@@ -144,12 +154,14 @@ def check_odd(name: str, length: int) -> None:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, with its close matches first.
+    """The error for a name that does not exist, with its close matches; a long list is left to ``--help``.
 
     >>> str(unknown_name("task", "qaspr", ["qasper", "lcc"]))
     "unknown task 'qaspr'; did you mean qasper? Known: lcc, qasper"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return UserError(f"unknown {kind} {name!r}; {hint}Known: {', '.join(names)}")
+    listed = ", ".join(names)
+    listed = f"Known: {listed}" if len(listed) < 500 else f"`--help {kind}s` lists them"
+    return UserError(f"unknown {kind} {name!r}; {hint}{listed}")

@@ -36,7 +36,9 @@ Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, 
 
 Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they would be used)
 {keys}
-  model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16"""
+  model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16
+
+Other commands: experiment, report, leaderboard, verify, pack, calibrate, lm-eval; python -m lazybench describes them"""
 OF_CODE = {  # experiments without a file
     **dict.fromkeys(("table2", "fig1", "fig7"), "From the runs of table1."),
     "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where quality's "
@@ -70,7 +72,7 @@ def _overview() -> str:
     run = "python run.py" if Path(sys.argv[0]).name == "run.py" else "lazybench"
     shown = {group: names(group) for group in ("model", "task", "pruning", "experiment", "size")}
     shown["task"] = [name for name in shown["task"] if not name.endswith("_e") and not _one_of_many(name)]
-    shown["methods"] = list(METHODS)
+    shown["methods"] = sorted(METHODS)
     shown["hydra/launcher"] = ["joblib", *names("hydra/launcher")]
     choices = "\n".join(_wrapped(f"  {group}=", " ".join(known), 18) for group, known in shown.items())
     return HELP.format(version=__version__, run=run, choices=choices, keys="\n".join(_keys()))
@@ -79,9 +81,9 @@ def _overview() -> str:
 def _keys() -> Iterator[str]:
     """The keys of conf/config.yaml with their defaults and what its comments say of them."""
     for line in (config_folder() / "config.yaml").read_text(encoding="utf-8").splitlines():
-        if match := re.fullmatch(r"(?P<key>\w+): (?P<value>.+?)(?: # (?P<comment>.*))?", line):
-            value = f"'{match['key']}={match['value']}'" if "[" in line else f"{match['key']}={match['value']}"
-            yield _wrapped(f"  {value.replace(', ', ',')}", match["comment"] or "")
+        if match := re.fullmatch(r"(?P<key>\w+): (?P<value>[^#]*?) ?(?:# (?P<comment>.*))?", line):
+            setting = f"{match['key']}={match['value'] or '[NAME,...]'}"  # a list has lines of its own
+            yield _wrapped(f"  '{setting}'" if "[" in setting else f"  {setting}", match["comment"] or "")
     yield _wrapped("  data.root=null", "a folder of LongBench-schema JSONL files, one per dataset; null: the hub")
 
 
@@ -122,7 +124,7 @@ def _models() -> Rows:
 
 def _methods() -> Rows:
     yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
-    for name, node in method_nodes().items():
+    for name, node in sorted(method_nodes().items(), key=str):
         documentation = METHODS[name].__doc__ or ""
         numbers = re.findall(r"\b\d{4}\.\d{5}\b", documentation.partition("Source:")[2].split("\n\n")[0])
         papers = f" [arXiv {', '.join(dict.fromkeys(numbers))}]" if numbers else ""

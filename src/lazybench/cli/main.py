@@ -43,7 +43,7 @@ OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rival
   lazybench experiment NAME SIZE      a table or figure of the paper, as in: fig5 mini
   lazybench report FOLDER             tables, figures and one HTML page of results
   lazybench leaderboard FOLDER        methods at matched speeds, and pairwise comparisons
-  lazybench verify FOLDER             scores, columns and summary computed again; --remeasure N measures anew
+  lazybench verify FOLDER             scores and columns computed again; --remeasure N measures anew
   lazybench pack FOLDER --out FILE    finished runs as one file of records
   lazybench calibrate MODEL           presets for a model, found on embedded text within minutes
   lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model
@@ -152,9 +152,10 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
         return refuse(error), folder
     except OmegaConfBaseException as error:
         return refuse(one_line(error)), folder
-    except KeyboardInterrupt as interrupt:
-        kept = str(interrupt) or "what was finished is kept"
-        print(f"interrupted; {kept}; the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt:
+        count = sum(file.read_bytes().count(b"\n") for file in folder.glob("samples.jsonl")) if folder else 0
+        kept = f"{count} record{'s are' if count > 1 else ' is'} kept in {folder}; the same command goes on from there"
+        print(f"interrupted; {kept}" if count else "interrupted before the first record", file=sys.stderr)
         if sweep:
             raise  # ends the sweep, not only this job
         return 130, folder
@@ -200,10 +201,12 @@ def one_line(error: Exception) -> UserError:
     """Hydra's error in one line: what was typed, what is wrong with it, and what is near it."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
+        given, pairs = str(error.override), zip("[{('\"", "]})'\"", strict=True)
+        opened = [a for a, b in pairs if (given.count(a) % 2 if a == b else given.count(a) > given.count(b))]
+        why = f"{opened[0]} is not closed; " if opened else ""
         return UserError(
-            f"{error.override!r} can't be read: write KEY=VALUE, lists in quotes and without blanks, as in "
-            "'methods=[baseline,lazyllm]', and other text that holds , = [ or { in quotes of its own, as in "
-            "'out=\"a,b\"'"
+            f"{given!r} can't be read: {why}write KEY=VALUE, lists in quotes, as in 'methods=[baseline,lazyllm]', and "
+            "other text that holds , = [ or { in quotes of its own, as in 'out=\"a,b\"'"
         )
     if (match := re.search(r"Could not override '([^']+)'|override '\+?([\w.@/]+)", text)) is not None:
         key = match[1] or match[2]

@@ -51,7 +51,7 @@ def _preset(method: str, reference: str) -> dict[str, Any]:
     if made_for != method:
         raise UserError(f"preset={reference} was calibrated for {shown(made_for)}, not for {method}")
     if speed not in presets:
-        raise unknown_name(f"preset of {file}", speed, presets)
+        raise unknown_name("preset", reference, (f"{file}@{one}" for one in presets))
     if not isinstance(presets[speed], Mapping):
         raise UserError(f"preset={reference} holds no parameters")
     return dict(presets[speed])

@@ -56,7 +56,7 @@ def droppable(request: Request, part: Part) -> Tensor:
     if request.context is None:
         raise UserError(
             "prompt_compression.part=context: this task does not say which part of its prompt is the context; "
-            "choose part=prompt"
+            "'prompt' needs none"
         )
     if not request.context.any():
         raise SampleError("prompt_compression.part=context: this sample's context is empty, there is nothing to drop")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.errors import UserError
@@ -50,7 +50,8 @@ class Taper(PolicyMethod):
         every: one decoding step in so many selects anew.
     """
 
-    preset: Literal["safe", "balanced", "fast"] | None = "balanced"
+    # the last one stands for presets of a calibration, which `methods.presets` reads
+    preset: Annotated[Literal["safe", "balanced", "fast"], "smollm2@2x"] | None = "balanced"
     depths: tuple[float, ...] | None = None
     keep: tuple[float, ...] | None = None
     budget: Literal["entered", "context", "mass"] | None = None
@@ -80,7 +81,7 @@ class Taper(PolicyMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.depths is None) != (self.keep is None):
-            raise UserError("taper.depths and taper.keep go together, one keep ratio for each depth; or give a preset")
+            raise UserError("taper.depths and taper.keep go together, a ratio (0.7) per depth (0.3); or give a preset")
         if self.depths is not None:
             object.__setattr__(self, "preset", None)
         elif self.preset is None:

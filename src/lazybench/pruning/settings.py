@@ -61,7 +61,7 @@ def build(kind: type[T], values: object, name: str, default: T | None = None) ->
             given[key] = typed(types[key], value, f"{name}.{key}", given.get(key))
     for key, field in known.items():
         if key not in given and field.default is MISSING and field.default_factory is MISSING:
-            raise UserError(f"{name}.{key} has no value; give one, as in {name}.{key}=VALUE")
+            raise UserError(f"{name}.{key} has no value; give it one")
     with naming_errors(name):
         return kind(**given)
 
@@ -84,6 +84,7 @@ def typed(hint: Any, value: object, name: str, default: Any = None) -> Any:
     limit = None
     if get_origin(hint) is Annotated:
         hint, limit = get_args(hint)
+        options = get_args(hint)
     origin = get_origin(hint)
     if is_dataclass(hint):
         known = default if isinstance(default, cast(type, hint)) else None
@@ -101,8 +102,9 @@ def typed(hint: Any, value: object, name: str, default: Any = None) -> Any:
     }
     if not fits.get(origin or hint, hint is Any):
         if origin is Literal and isinstance(value, str):
-            raise unknown_name(name, value, map(str, options))
-        raise UserError(f"{name}={_shown(value)} must be {_words(hint, name)}{', or null' if nullable else ''}")
+            raise unknown_name(name, value, [*map(str, options), *([limit] if limit else [])])
+        none = ", or null (in Python None)" if nullable else ""
+        raise UserError(f"{name}={_shown(value)} must be {_words(hint)}{none}")
     if limit == "share" or (limit == "part" and value != 0):
         check_share(name, value)
     elif limit == "odd":
@@ -160,7 +162,7 @@ def _is_number(value: object, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and value == value  # nan is none
 
 
-def _words(hint: Any, name: str) -> str:
+def _words(hint: Any) -> str:
     if hint in _WORDS:
         return _WORDS[hint]
     if get_origin(hint) is Literal:
@@ -168,9 +170,8 @@ def _words(hint: Any, name: str) -> str:
     if get_origin(hint) is tuple:
         kind = get_args(hint)[0]
         kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-        example = {int: "1,2", float: "0.5,0.7"}.get(kind, "NAME,NAME")
-        return f"a list, as in '{name}=[{example}]'"
-    return "KEY: VALUE pairs, as in {length: 900}"
+        return f"a list of {({int: 'whole numbers', float: 'numbers'}).get(kind, 'names')} in brackets"
+    return "KEY: VALUE pairs in braces"
 
 
 def _shown(value: object) -> str:

@@ -64,18 +64,20 @@ def _sha256(module: str) -> str:
 def code() -> dict[str, Any]:
     """The commit where this is a checkout, and whether files differ from it; the version where it is installed."""
     facts: dict[str, Any] = {"commit": None, "dirty": None, "version": __version__}
-    if not (PROJECT / ".git").exists():  # installed; the folders above may be somebody else's checkout
-        return facts
-    commit = _output("git", "-C", str(PROJECT), "rev-parse", "HEAD")
-    if commit is None:
+    installed = not (PROJECT / ".git").exists()  # the folders above may be somebody else's checkout
+    if installed or (commit := _output("git", "-C", str(PROJECT), "rev-parse", "HEAD")) is None:
         return facts
     # runs are written to results/ while others are measured: that does not change the code
-    changed = _output("git", "-C", str(PROJECT), "status", "--porcelain", "--", ".", ":(exclude)results") or ""
-    facts["commit"] = commit
-    facts["dirty"] = bool(changed)
-    if changed:
-        facts["changed_files"] = [line[3:] for line in changed.splitlines()][:20]
-    return facts
+    status = _output("git", "-C", str(PROJECT), "status", "--porcelain", "--", ".", ":(exclude)results") or ""
+    changed = [line[3:] for line in status.splitlines() if not line.startswith("??") or _is_code(line[3:])]
+    facts |= {"commit": commit, "dirty": bool(changed)}
+    return {**facts, "changed_files": changed[:20]} if changed else facts
+
+
+def _is_code(path: str) -> bool:
+    """Whether an untracked file or folder is part of what runs: in the project's own folders, or imported."""
+    files = (Path(str(getattr(module, "__file__", None))) for module in [*sys.modules.values()])
+    return path.startswith(("src/", "conf/")) or any(file.is_relative_to(PROJECT / path) for file in files)
 
 
 def _libraries() -> dict[str, str]:

@@ -23,7 +23,6 @@ from lazybench.run import provenance
 from lazybench.run.config import RunConfig
 from lazybench.run.files import write_atomically
 from lazybench.run.measuring import Measuring, encode
-from lazybench.run.reading import read_records
 from lazybench.run.run_folder import RunFolder
 from lazybench.run.tracking import build_tracker
 from lazybench.tasks import build_task
@@ -44,7 +43,7 @@ def run(config: RunConfig, write_report: Callable[[Path], object], show: bool = 
 
     Raises:
         UserError: bad input, in one line; what was measured before stays.
-        KeyboardInterrupt: on Ctrl-C and SIGTERM; it says what is kept.
+        KeyboardInterrupt: on Ctrl-C and SIGTERM; what was measured stays.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -75,11 +74,7 @@ def run(config: RunConfig, write_report: Callable[[Path], object], show: bool = 
     with sigterm_interrupts(), RunFolder.open(config.out, dict(config.resolved), facts) as folder:
         tracker = build_tracker(config.tracker)
         tracker.start(dict(config.resolved), facts)
-        try:
-            Measuring(config, loaded, folder, tracker).measure_all(samples)
-        except KeyboardInterrupt:
-            kept = len(read_records(config.out / "samples.jsonl"))  # the one being written may be among them
-            raise KeyboardInterrupt(f"{kept} records are kept in {config.out}") from None
+        Measuring(config, loaded, folder, tracker).measure_all(samples)
         failed = folder.failed()
         without = {(record.task, record.sample_id) for record in failed}
         sound = [entry for entry in samples if (entry[0].name, entry[2].sample_id) not in without]

@@ -45,8 +45,8 @@ class DataFile:
             UserError: no such folder or file, which names what the folder holds; or the hub is out of reach.
         """
         if root is None:
-            instead = f"; give a folder with {self.name}{self.otherwise} instead: data.root=FOLDER"
-            with library_errors(f"{self.hub_id}@{self.revision[:12]} cannot be loaded from the hub", instead):
+            instead = f", or give a folder with {self.name}{self.otherwise}: data.root=FOLDER"
+            with library_errors(f"{self.hub_id}@{self.revision[:12]}", instead):
                 offline = files_of(self.hub_id, self.revision, "dataset") is None
                 at: dict[str, Any] = {"repo_type": "dataset", "revision": self.revision, "local_files_only": offline}
                 return Path(hf_hub_download(self.hub_id, self.hub_name, **at)).read_bytes()
