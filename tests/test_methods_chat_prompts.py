@@ -79,7 +79,7 @@ def test_random_drop_without_exemption_drops_the_template_too(name: str, request
 
 def test_a_task_without_a_context_is_refused_in_one_line(requests: dict[str, Request]) -> None:
     request = replace(requests["chatml"], context=None)
-    with pytest.raises(UserError, match="choose part=prompt") as told:
+    with pytest.raises(UserError, match="'prompt' needs none") as told:
         PromptCompression(0.5, "token").run(request)
     assert "\n" not in str(told.value)
     PromptCompression(0.5, "token", part="prompt").run(request)

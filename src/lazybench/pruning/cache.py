@@ -234,7 +234,7 @@ class LazyCache(Cache):
     def batch_repeat_interleave(self, repeats: int) -> None:
         self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))
 
-    # ---- what transformers asks of any cache, versions 5.2 to 5.23
+    # ---- what transformers asks of any cache, versions 5.2 to 5.24
     layers: Any = ()
     layer_class_to_replicate = None
     offloading = is_compileable = is_croppable = False

@@ -109,8 +109,12 @@ def decided(name: str, methods: Methods, names: dict[Pair, str]) -> str:
         side = "undecided against" if not ratio.excludes(1) else "closer than" if ratio.high < 1 else "further than"
         if curve[0] != OURS:
             sides[side][curve] = ratio
-    said = []
+    said: list[str] = []
     for side, rivals in sides.items():
+        if side == "closer than" and len(rivals) == len(methods) - 1:
+            curve, ratio = max(rivals.items(), key=lambda rival: rival[1].value)
+            said = [f"closer than all, the nearest {names[curve]} {format_estimate(ratio, 2)}"]
+            break
         nearest_first = sorted(rivals.items(), key=lambda rival: -rival[1].value)
         told = [
             names[curve] + ("" if place and side == "closer than" else f" {format_estimate(ratio, 2)}")
@@ -153,18 +157,21 @@ def which(parts: dict[str, Part]) -> str:
     for need in NEEDS:
         matched, ratio = need.ratio
         for part in (part.only(need.asks) for names in need.parts if (part := fullest(parts, names))):
+            if need.counts:
+                rows.append(_most_right(part, need))
+                continue
             methods = {curve: of for curve, of in part.at(ratio, matched).items() if len(of) >= LEAST_SAMPLES}
             without = {curve: of for curve, of in methods.items() if curve[0] != DRAFTED}
             if without and (not need.made_for or of_method(methods, need.made_for) is not None):
                 curve, samples = next(iter(without.items()))
-                cells = [need.words, f"{part.title} (n={len(samples)})", f"{matched} {ratio:g}"]
+                cells = [need.words, f"{part.title} (n={len(samples)})"]
                 said = _closest(without)
                 if need.made_for == DRAFTED and (drafted := of_method(methods, DRAFTED)) is not None:
                     times = against(drafted, samples)
                     pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
                     said = f"with it {title(DRAFTED)} {format_estimate(kl(drafted), 3)}: {pays}; without it {said}"
-                rows.append(f"| {' | '.join([*cells, said, *_nearest(part, curve, need)])} |")
-    head = "| need | model | at a | least KL | setting near it, as measured | its ratio |\n" + "| --- " * 6 + "|"
+                rows.append(f"| {' | '.join([*cells, said, _nearest(part, curve, need)])} |")
+    head = "| need | model | least KL | setting near it, its ratio |\n" + "| --- " * 4 + "|"
     return "\n".join([head, *rows]) if rows else ""
 
 
@@ -177,21 +184,36 @@ def _closest(methods: Methods) -> str:
     return f"{names[first]} {format_estimate(kl(methods[first]), 3)}{told}"
 
 
-def _nearest(part: Part, curve: Pair, need: Need) -> tuple[str, str]:
+def _nearest(part: Part, curve: Pair, need: Need) -> str:
     """A curve's setting nearest to the wanted ratio, as it is typed, and its own ratio."""
     column = "flops_ratio" if need.ratio[0] == FLOPS else "memory_ratio"
     settings = part.settings.query("method_name == @curve[0] and family == @curve[1]").to_dict("records")
     row = min(settings, key=lambda row: abs(math.log(row[column] / need.ratio[1])))
-    whole = json.loads(row["params"])
+    return f"{_typed(curve[0], row['params'])} {row[column]:.2f}"
+
+
+def _most_right(part: Part, need: Need) -> str:
+    """A row: the method with the most right answers, of equals the faster, and the next two."""
+    samples = part.results.samples
+    right = (samples["score"] >= RIGHT).groupby([samples["method"], samples["params"]]).agg(["sum", "size"])
+    settings = part.settings.join(right, on=["method_name", "params"]).query("method_name != 'baseline'")
+    best = (
+        settings.sort_values(["sum", "flops_ratio"], ascending=False).drop_duplicates("method_name").to_dict("records")
+    )
+    plain = (samples.drop_duplicates(["task", "sample_id"])["baseline_score"] >= RIGHT).sum()
+    of = f"of {best[0]['size']} found, the plain model {plain}"
+    told = [f"{title(row['method_name'])} {row['sum']} at {row['flops_ratio']:.2f}" for row in best[:3]]
+    setting = f"{_typed(best[0]['method_name'], best[0]['params'])} {best[0]['flops_ratio']:.2f}"
+    return f"| {need.words} | {part.title} | {', '.join(told)} ({of}) | {setting} |"
+
+
+def _typed(method: str, stored: str) -> str:
+    """A setting as it is typed, without what is the default."""
+    whole = json.loads(stored)
     said = {name: value for name, value in whole.items() if value is not None}
-    params = said if build(curve[0], said) == build(curve[0], whole) else whole
-    typed = yaml.safe_dump({"method": curve[0], **params}, default_flow_style=True, sort_keys=False, width=math.inf)
-    found = ""
-    if need.counts:
-        scored = part.results.samples.query("method == @curve[0] and params == @row['params']")
-        right, plain = ((scored[name] >= RIGHT).sum() for name in ("score", "baseline_score"))
-        found = f": {right} of {len(scored)} found, {plain} by the plain model"
-    return f"`{typed.strip()}`", f"{row[column]:.2f}{found}"
+    params = said if build(method, said) == build(method, whole) else whole
+    typed = yaml.safe_dump({"method": method, **params}, default_flow_style=True, sort_keys=False, width=math.inf)
+    return f"`{typed.strip()}`"
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
