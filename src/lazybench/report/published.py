@@ -36,6 +36,7 @@ BIGGER = ("qwen_1_5b_1500", "qwen_1_5b_800")
 SIDES = (("smollm2_1500",), BIGGER)  # of each model the part with the most records stands for it
 DRAFTED = "spec_prefill"  # needs a draft model: compared where one is at hand
 NAMED = 4  # methods in a cell; more are counted
+USUAL = ", 1,500 tokens"  # where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Need:
 NEEDS = (
     Need("a long document and a question", asks=lambda record: record.category in ("single_doc_qa", "multi_doc_qa")),
     Need(
-        "one fact, at 30% to 70% of the prompt",
+        "one fact in the middle",
         (("smollm2_needle",), ("qwen_1_5b_needle",)),
         lambda record: 0.3 <= float(str((record.details or {}).get("depth", 0))) <= 0.7,
         (FLOPS, 1.5),
@@ -63,7 +64,7 @@ NEEDS = (
     Need("only memory", ratio=(MEMORY, 2.0), made_for="snapkv"),
     Need("2x at the least loss"),
     # Taper and LazyLLM have changed on such models since the older part
-    Need("a model with sliding windows, pruned at those layers too", (("gemma_270m_1500", "quality_gemma3_270m"),)),
+    Need("a windowed model, pruned at those layers too", (("gemma_270m_1500", "quality_gemma3_270m"),)),
     Need("a draft model at hand", (BIGGER,), made_for=DRAFTED),
 )
 
@@ -92,7 +93,7 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
             told = [line for name, methods in found.items() if (line := decided(name, methods, names))]
             texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
     if any("depths=" in name for name in names.values()):
-        texts.append("depths: the shares of the layers after which LazyLLM prunes; each schedule has a row of its own.")
+        texts.append("depths: the shares of the layers after which LazyLLM prunes.")
     return "\n\n".join(texts)
 
 
@@ -164,14 +165,14 @@ def which(parts: dict[str, Part]) -> str:
             without = {curve: of for curve, of in methods.items() if curve[0] != DRAFTED}
             if without and (not need.made_for or of_method(methods, need.made_for) is not None):
                 curve, samples = next(iter(without.items()))
-                cells = [need.words, f"{part.title} (n={len(samples)})"]
+                cells = [need.words, f"{part.title.removesuffix(USUAL)} (n={len(samples)})"]
                 said = _closest(without)
                 if need.made_for == DRAFTED and (drafted := of_method(methods, DRAFTED)) is not None:
                     times = against(drafted, samples)
                     pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
                     said = f"with it {title(DRAFTED)} {format_estimate(kl(drafted), 3)}: {pays}; without it {said}"
                 rows.append(f"| {' | '.join([*cells, said, _nearest(part, curve, need)])} |")
-    head = "| need | model | least KL | setting near it, its ratio |\n" + "| --- " * 4 + "|"
+    head = f"| need | model{USUAL} | least KL | setting near it, its ratio |\n" + "| --- " * 4 + "|"
     return "\n".join([head, *rows]) if rows else ""
 
 
