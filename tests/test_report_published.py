@@ -91,7 +91,7 @@ def test_two_schedules_of_one_method_are_two_rows_and_a_draft_is_said_to_pay_or_
     assert "LazyLLM (depths=0.1,0.2,0.3)" in text
     assert "LazyLLM (depths=0.3,0.6,0.9)" in text
     (row,) = (line for line in (site / "README.md").read_text().splitlines() if "a draft model" in line)
-    assert re.search(r"with it SpecPrefill \S+ \[.*?\]: it does not pay; without it Taper ", row)
+    assert re.search(r"SpecPrefill \S+ \[.*?\]: it does not pay beside Taper .*method: spec_prefill", row)
 
 
 def test_one_fact_is_a_count_of_answers(site: Path) -> None:

@@ -77,6 +77,8 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
     """
     at = {speed: {side.title: methods for side in sides if (methods := side.at(speed))} for speed in speeds}
     names = curve_names(curve for found in at.values() for methods in found.values() for curve in methods)
+    several = any("depths=" in name for name in names.values())
+    schedules = "; depths: the shares of the layers after which LazyLLM prunes" if several else ""
     texts = []
     for speed, found in at.items():
         columns: dict[str, dict[str, str]] = {}
@@ -89,11 +91,9 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
         table = pandas.DataFrame(columns)
         table = (table.dropna() if short else table).fillna("")
         if len(table):
-            heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]"
+            heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]{schedules}"
             told = [line for name, methods in found.items() if (line := decided(name, methods, names))]
             texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
-    if any("depths=" in name for name in names.values()):
-        texts.append("depths: the shares of the layers after which LazyLLM prunes.")
     return "\n\n".join(texts)
 
 
@@ -122,7 +122,7 @@ def decided(name: str, methods: Methods, names: dict[Pair, str]) -> str:
             for place, (curve, ratio) in enumerate(nearest_first)
         ]
         said += [f"{side} {', '.join(told)}"] if told else []
-    return f"- **{name}**: {title(OURS)} (its KL over theirs, same samples) is {'; '.join(said)}."
+    return f"- **{name}**: {title(OURS)} (its KL over theirs) is {'; '.join(said)}."
 
 
 def scored(part: Part) -> str:
@@ -166,11 +166,12 @@ def which(parts: dict[str, Part]) -> str:
             if without and (not need.made_for or of_method(methods, need.made_for) is not None):
                 curve, samples = next(iter(without.items()))
                 cells = [need.words, f"{part.title.removesuffix(USUAL)} (n={len(samples)})"]
-                said = _closest(without)
+                said, names = _closest(without), curve_names(methods)
                 if need.made_for == DRAFTED and (drafted := of_method(methods, DRAFTED)) is not None:
                     times = against(drafted, samples)
                     pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
-                    said = f"with it {title(DRAFTED)} {format_estimate(kl(drafted), 3)}: {pays}; without it {said}"
+                    said = f"{title(DRAFTED)} {format_estimate(kl(drafted), 3)}: {pays} beside {names[curve]}"
+                    curve = next(one for one in methods if one[0] == DRAFTED)
                 rows.append(f"| {' | '.join([*cells, said, _nearest(part, curve, need)])} |")
     head = f"| need | model{USUAL} | least KL | setting near it, its ratio |\n" + "| --- " * 4 + "|"
     return "\n".join([head, *rows]) if rows else ""
@@ -212,7 +213,9 @@ def _typed(method: str, stored: str) -> str:
     """A setting as it is typed, without what is the default."""
     whole = json.loads(stored)
     said = {name: value for name, value in whole.items() if value is not None}
-    params = said if build(method, said) == build(method, whole) else whole
+    params = (
+        said if method == DRAFTED or build(method, said) == build(method, whole) else whole
+    )  # a draft is a name here
     typed = yaml.safe_dump({"method": method, **params}, default_flow_style=True, sort_keys=False, width=math.inf)
     return f"`{typed.strip()}`"
 
