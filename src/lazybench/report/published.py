@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,10 @@ def which(parts: dict[str, Part]) -> str:
             without = {curve: of for curve, of in methods.items() if curve[0] != DRAFTED}
             if without and (not need.made_for or of_method(methods, need.made_for) is not None):
                 curve, samples = next(iter(without.items()))
-                cells = [need.words, f"{part.title.removesuffix(USUAL)} (n={len(samples)})"]
+                cells = [
+                    "" if any(row.startswith(f"| {need.words} |") for row in rows) else need.words,
+                    f"{part.title.removesuffix(USUAL)} (n={len(samples)})",
+                ]
                 said, names = _closest(without), curve_names(methods)
                 if need.made_for == DRAFTED and (drafted := of_method(methods, DRAFTED)) is not None:
                     times = against(drafted, samples)
@@ -217,7 +221,7 @@ def _typed(method: str, stored: str) -> str:
         said if method == DRAFTED or build(method, said) == build(method, whole) else whole
     )  # a draft is a name here
     typed = yaml.safe_dump({"method": method, **params}, default_flow_style=True, sort_keys=False, width=math.inf)
-    return f"`{typed.strip()}`"
+    return f"`{re.sub(r'(?<=[0-9]), (?=[0-9])', ',', typed.strip())}`"
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
