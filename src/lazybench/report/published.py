@@ -177,7 +177,7 @@ def which(parts: dict[str, Part]) -> str:
                     said = f"{title(DRAFTED)} {format_estimate(kl(drafted), 3)}: {pays} beside {names[curve]}"
                     curve = next(one for one in methods if one[0] == DRAFTED)
                 rows.append(f"| {' | '.join([*cells, said, _nearest(part, curve, need)])} |")
-    head = f"| need | model{USUAL} | least KL | setting near it, its ratio |\n" + "| --- " * 4 + "|"
+    head = f"| need | model{USUAL} | least KL | `methods=[baseline,SETTING]`, its ratio |\n" + "| --- " * 4 + "|"
     return "\n".join([head, *rows]) if rows else ""
 
 
