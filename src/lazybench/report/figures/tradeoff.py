@@ -22,6 +22,7 @@ from lazybench.report.summary import category_rows
 from lazybench.report.text import category_title
 
 FASTEST = 4.0  # FLOPs ratio at the right edge of a front
+WIDE = 1.2  # a curve whose settings lie closer together is no line over the speed
 CURVE = ["method_name", "family"]
 TITLE_WIDTH = 46  # characters that a panel is wide
 IN_FRONT = ("taper", "lazyllm", "uniprefill", "fastkv", "spec_prefill", "first_last")  # in colour in README's
@@ -109,13 +110,14 @@ def at_one_ratio(axes: Axes, heading: str, found: Mapping[Pair, Estimate]) -> No
 
 
 def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]], ratio: float) -> Figure:
-    """KL over the FLOPs ratio, a panel a model; of a model measured at one ratio alone, at that ratio.
+    """KL over the FLOPs ratio, a panel a model; of one whose methods are mostly measured about one ratio, at it.
 
     Args:
         models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
     """
     panels = [rows[rows["flops_ratio"].between(WHOLE, FASTEST)] for _, rows, _ in models]
-    several = [(rows.groupby(CURVE).size() > 1).sum() > 1 for rows in panels]
+    spans = [rows.groupby(CURVE)["flops_ratio"].agg(lambda of: of.max() > WIDE * of.min()) for rows in panels]
+    several = [of_curves.mean() > 0.5 for of_curves in spans]
     with styled():
         figure = new_figure(4.3 * len(models), 3.4)
         places = figure.subplots(1, len(models), squeeze=False, width_ratios=[1.4 if one else 1 for one in several])[0]
