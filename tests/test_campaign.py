@@ -87,15 +87,20 @@ def packed(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "runs", out
 
 
-def test_a_campaign_is_reported_as_its_folders_are(packed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_campaign_is_reported_as_its_folders_are(
+    packed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders, campaign = packed
     for name, where in (("folders", folders), ("file", campaign), ("above", campaign.parent)):
         assert report([str(where), "--out", str(tmp_path / name), "--only", "table1"]) == 0
     written = {name: (tmp_path / name / "table.md").read_bytes() for name in ("folders", "file", "above")}
     assert written["folders"] == written["file"] == written["above"]
     assert load([campaign]).summary.equals(load([folders]).summary)
+    monkeypatch.chdir(tmp_path)
+    before = set(campaign.parent.iterdir())
     assert report([str(campaign), "--only", "table1"]) == 0
-    assert (campaign.parent / "report" / "index.html").exists()
+    assert (tmp_path / "results" / "report" / "index.html").exists()
+    assert set(campaign.parent.iterdir()) - {tmp_path / "results"} == before  # records that may be published stay alone
 
 
 def test_a_campaign_names_no_folder_of_a_machine(packed: tuple[Path, Path]) -> None:
