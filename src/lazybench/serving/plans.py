@@ -79,7 +79,7 @@ def method_of(settings: Mapping[str, Any]) -> Method:
 
 
 def overrides(architecture: str, method: Method) -> dict[str, Any]:
-    """What vLLM's ``hf_overrides`` must say for a checkpoint of this architecture. Raises: UserError: it has no class."""
+    """What vLLM's ``hf_overrides`` must say for a checkpoint of this architecture; UserError if it has no class."""
     if architecture not in CLASSES:
         raise UserError(f"{architecture} can't be served pruned; the classes are {', '.join(CLASSES)}")
     return {"architectures": [f"Pruned{architecture}"], KEY: {"method": method.name, **method.params}}
