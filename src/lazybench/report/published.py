@@ -58,7 +58,6 @@ NEEDS = (
         "one fact in the middle",
         (("smollm2_needle",), ("qwen_1_5b_needle",)),
         lambda record: 0.3 <= float(str((record.details or {}).get("depth", 0))) <= 0.7,
-        (FLOPS, 1.5),
         counts=True,
     ),
     Need("code", asks=lambda record: record.category == "code"),
