@@ -61,12 +61,16 @@ def test_a_runs_page_reads_from_the_claim_to_the_samples(tmp_path):
     assert "A demonstration: n=3 is too few for a claim." in (few / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_report_draws_one_figure_of_all_models(tmp_path):
+@pytest.mark.parametrize(("others", "pictures"), [(1, ["tradeoff"]), (4, ["tradeoff", "tradeoff_2"])])
+def test_a_report_draws_at_most_four_models_in_a_picture(tmp_path, others, pictures):
     records = [record for record in made_up_records(12) if record.task == "qasper"]
     write_run(tmp_path / "runs" / "many", records)
-    write_run(tmp_path / "runs" / "few", [replace(record, model="other") for record in records[:6]])
+    for number in range(others):
+        write_run(tmp_path / "runs" / f"{number}", [replace(record, model=f"other {number}") for record in records[:6]])
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert [path.name for path in tmp_path.glob("out/*.png")] == ["tradeoff.png"]
+    assert sorted(path.stem for path in tmp_path.glob("out/*.png")) == pictures
+    html = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert all(f'src="{name}.png"' in html for name in pictures)
 
 
 def test_paper_numbers_stand_beside_ours(page):

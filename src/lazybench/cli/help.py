@@ -92,7 +92,7 @@ def _tasks() -> Rows:
     yield "task=NAME. Without a network:"
     for name, path in stored.items():
         node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parameters = node.get("task", node)["parameters"]  # pass_key brings a key of another group
+        parameters = node.get("task", node)["parameters"]  # needle_800 brings a key of another group
         yield name, f"{_comment(path)[0]} {_given(parameters, 'task.parameters.')}"
     yield "Several datasets, each with the same weight (from the hub, or data.root=FOLDER):"
     for name, datasets in GROUPS.items():

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     from lazybench.report import artefacts
     from lazybench.report.figures.style import save
-    from lazybench.report.page import SETTINGS_CAPTION, settings_figure, write_page
+    from lazybench.report.page import SETTINGS_CAPTION, settings_figures, write_page
     from lazybench.report.paper import TITLE
     from lazybench.report.results import load
     from lazybench.report.text import markdown
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (caption, table) in tables.items():
         write_atomically(out / f"{name}.md", f"{caption}. Paper: {TITLE}\n\n{markdown(table)}".encode())
     drawn = list(artefacts.build_figures(results, options.only))
-    if not options.only and (figure := settings_figure(results)):
-        drawn.append(("tradeoff", SETTINGS_CAPTION, figure))
+    if not options.only:
+        drawn += ((name, SETTINGS_CAPTION, figure) for name, figure in settings_figures(results).items())
     for name, _, figure in drawn:
         save(figure, out / f"{name}.png")
     write_page(out / "index.html", results, [(name, caption) for name, caption, _ in drawn], tables.values())

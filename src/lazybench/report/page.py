@@ -31,6 +31,7 @@ ANSWER_CHARACTERS = 600
 SAMPLES_SHOWN = 100  # those that a method won or lost first
 RIGHT = 0.5  # a score from which on an answer is shown as right
 MARKS = ("\u2717", "\u2713")  # ballot x, check mark
+PANELS = 4  # models in a picture
 NAMED = 3  # models or tasks in a title; more are counted
 
 
@@ -45,18 +46,28 @@ def write_run_report(folder: Path) -> None:
     # written before the marker of its end, and for one shard alone: neither is a fault of this table
     results = Results((replace(run, finished=True, config={**run.config, "shard": "0/1"}),))
     results.write_summary(run.path)
-    if figure := settings_figure(results):
-        save(figure, run.path / "tradeoff.png")
-    write_page(run.path / "index.html", results, [("tradeoff", SETTINGS_CAPTION)] if figure else ())
+    drawn = settings_figures(results)
+    for name, figure in drawn.items():
+        save(figure, run.path / f"{name}.png")
+    write_page(run.path / "index.html", results, [(name, SETTINGS_CAPTION) for name in drawn])
 
 
-def settings_figure(results: Results) -> Figure | None:
-    """Every setting's quality over its speed: KL, where no KL was measured the score; None of nothing."""
+def settings_figures(results: Results) -> dict[str, Figure]:
+    """Every setting's quality over its speed: KL, where no KL was measured the score.
+
+    Returns:
+        ``tradeoff``, and ``tradeoff_2`` and so on where there are more than ``PANELS`` models; none of nothing.
+    """
     if len(settings := measured_settings(results)):
-        return tradeoff.settings_figure(settings)
-    if (summary := with_setting(results.summary)).empty:
-        return None
-    return tradeoff.figure5(summary, tradeoff.measured(summary, ("relative_score",)) or "fidelity_top1")
+        models = settings.groupby("model", sort=False)["method_name"].nunique().sort_values(ascending=False).index
+        groups = [models[start : start + PANELS] for start in range(0, len(models), PANELS)]
+        figures = [tradeoff.settings_figure(settings[settings["model"].isin(group)]) for group in groups]
+    elif (summary := with_setting(results.summary)).empty:
+        figures = []
+    else:
+        score = tradeoff.measured(summary, ("relative_score",))
+        figures = [tradeoff.figure5(summary, score or "fidelity_top1")]
+    return {f"tradeoff_{number}" if number > 1 else "tradeoff": one for number, one in enumerate(figures, 1)}
 
 
 def write_page(
