@@ -137,6 +137,20 @@ def test_a_higher_limit_goes_on_in_the_same_folder(
     assert len(folder.done) == 2
 
 
+@pytest.mark.parametrize(("limits", "ended"), [((10, 3), False), ((None, 3), False), ((3, 10), True), ((3, 3), True)])
+def test_a_lower_limit_does_not_end_what_was_begun(
+    tmp_path: Path, limits: tuple[int | None, int], ended: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_folder(tmp_path, {**CONFIG, "limit": limits[0]}) as folder:
+        folder.append(record(0))  # and an interrupt
+    with open_folder(tmp_path, {**CONFIG, "limit": limits[1]}) as folder:
+        folder.append(record(1))
+        folder.finish()
+    assert (tmp_path / "done").exists() == ended
+    said = f"was begun with limit={'null' if limits[0] is None else limits[0]}"
+    assert (said in capsys.readouterr().err) != ended
+
+
 def test_changed_weights_or_data_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     with pytest.raises(UserError, match=r"model\.sha256: 'x' then, 'y' now"):

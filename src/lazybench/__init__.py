@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazybench.pruning.lazyllm import LazyLLM as LazyLLM
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["LazyLLM", "PruningSchedule", "UserError", "prune"]
 
 _HOMES = {"LazyLLM": "lazybench.pruning.lazyllm", "PruningSchedule": "lazybench.pruning.schedule"}

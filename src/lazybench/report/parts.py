@@ -23,7 +23,6 @@ MODELS = {  # by how the names of a model's parts begin
     "qwen_1_5b": "Qwen2.5-Coder-1.5B",
     "qwen_0_5b": "Qwen2.5-Coder-0.5B",
     "gemma_270m": "Gemma 3 270M",
-    "quality_gemma3": "Gemma 3 270M, 1,500 tokens",
 }
 Methods = dict[Pair, pandas.DataFrame]  # of each curve its samples at one ratio, the closest to the plain model first
 

@@ -35,6 +35,7 @@ from lazybench.run.record import Record
 
 BIGGER = ("qwen_1_5b_1500", "qwen_1_5b_800")
 SIDES = (("smollm2_1500",), BIGGER)  # of each model the part with the most records stands for it
+OTHERS = (("qwen_0_5b_1500",), ("gemma_270m_1500",))  # beside them where there is room
 DRAFTED = "spec_prefill"  # needs a draft model: compared where one is at hand
 NAMED = 4  # methods in a cell; more are counted
 USUAL = ", 1,500 tokens"  # where nothing else is said
@@ -63,8 +64,7 @@ NEEDS = (
     Need("code", asks=lambda record: record.category == "code"),
     Need("only memory", ratio=(MEMORY, 2.0), made_for="snapkv"),
     Need("2x at the least loss"),
-    # Taper and LazyLLM have changed on such models since the older part
-    Need("a windowed model, pruned at those layers too", (("gemma_270m_1500", "quality_gemma3_270m"),)),
+    Need("a windowed model", (("gemma_270m_1500",),)),
     Need("a draft model at hand", (BIGGER,), made_for=DRAFTED),
 )
 
@@ -75,7 +75,10 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
     Args:
         short: only methods that were measured on all models have a row.
     """
-    at = {speed: {side.title: methods for side in sides if (methods := side.at(speed))} for speed in speeds}
+    at = {  # without ours there is nothing to compare with
+        speed: {side.title: of for side in sides if of_method((of := side.at(speed)), OURS) is not None}
+        for speed in speeds
+    }
     names = curve_names(curve for found in at.values() for methods in found.values() for curve in methods)
     several = any("depths=" in name for name in names.values())
     schedules = "; depths: the shares of the layers after which LazyLLM prunes" if several else ""
@@ -102,7 +105,7 @@ def decided(name: str, methods: Methods, names: dict[Pair, str]) -> str:
     None where our method has too few samples.
     """
     ours = of_method(methods, OURS)
-    if ours is None or len(ours) < LEAST_SAMPLES or len(methods) < 2:
+    if ours is None or len(ours) < LEAST_SAMPLES or {method for method, _ in methods} == {OURS}:
         return ""
     sides: dict[str, dict[Pair, Estimate]] = {"closer than": {}, "further than": {}, "undecided against": {}}
     for curve, samples in methods.items():
@@ -248,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, root = Path(given[0]), Path(given[1] if given[1:] else ".")
     parts = read_parts(folder)
     sides = [part for names in SIDES if (part := fullest(parts, names))]
+    others = [part for names in OTHERS if (part := fullest(parts, names))]
     if not sides:
         raise UserError(f"{folder} has none of {', '.join(name for names in SIDES for name in names)} (.parquet)")
     both = {
@@ -257,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = which(parts)
     pages = {
         "README.md": {"leaderboard": leaderboard(sides, (2.0,), short=True), "which": table},
-        "docs/results.md": {"leaderboard": leaderboard(sides, MATCHED[FLOPS]), **both},
+        "docs/results.md": {"leaderboard": leaderboard([*sides, *others], MATCHED[FLOPS]), **both},
         "docs/which_one.md": {"which": table},
     }
     for name, tables in pages.items():

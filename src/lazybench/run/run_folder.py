@@ -44,6 +44,7 @@ class RunFolder:
         self._lock = lock
         self._samples = -1
         self._resume: dict[str, Any] | None = None  # facts of this process, to be noted before its first sample
+        self._begun_with = ""  # a higher limit that an earlier process did not get to the end of
 
     @classmethod
     def open(cls, path: Path, config: dict[str, Any], provenance: dict[str, Any]) -> RunFolder:
@@ -102,6 +103,9 @@ class RunFolder:
 
     def finish(self) -> None:
         """Write the marker that nothing is left to measure. The last thing a run does."""
+        if self._begun_with:
+            _notice(f"{self.path} was begun with {self._begun_with} and is not at its end; that measures the rest")
+            return
         counts = {"records": len(self.done), "failed": len(self.failed())}
         write_atomically(self.path / "done", (json.dumps(counts) + "\n").encode())
 
@@ -115,7 +119,10 @@ class RunFolder:
         before = _read(config_path) if config_path.exists() else None
         if before is not None:
             limits = [found["limit"] for found in (before, config) if isinstance(found.get("limit"), int)]
+            asked = config.get("limit")
             config["limit"] = max(limits) if len(limits) == 2 else None  # the samples of a lower one are among these
+            if config["limit"] != asked and not (self.path / "done").exists():
+                self._begun_with = f"limit={'null' if config['limit'] is None else config['limit']}"
             _same({**before, "limit": config["limit"]}, config, f"{self.path} was measured with another configuration")
         if measured:
             first = _read(facts_path)
