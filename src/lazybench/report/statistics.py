@@ -91,17 +91,13 @@ def median(tasks: Tasks) -> Estimate:
     if not tasks:
         return Estimate(math.nan)
     values = numpy.concatenate(tasks)
-    order = numpy.argsort(values, kind="stable")
-    values = values[order]
-    weights = numpy.concatenate([numpy.full(len(task), 1 / (len(tasks) * len(task))) for task in tasks])[order]
+    weights = numpy.concatenate([numpy.full(len(task), 1 / (len(tasks) * len(task))) for task in tasks])
 
     def at(share: float) -> tuple[float, float]:
         """The first of the values at which so much of the weight is reached, from below and from above."""
-        low, high = (
-            min(int(numpy.searchsorted(numpy.cumsum(side), share - 1e-9)), len(values) - 1)
-            for side in (weights, weights[::-1])
-        )
-        return float(values[low]), float(values[::-1][high])
+        reached = max(share - 1e-9, 0.0)  # weights sum to shares but for rounding
+        low, high = (numpy.quantile(of, reached, weights=weights, method="inverted_cdf") for of in (values, -values))
+        return float(low), float(-high)
 
     value = sum(at(0.5)) / 2
     if not _enough(tasks):

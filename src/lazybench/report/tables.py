@@ -116,7 +116,7 @@ def _beside_the_papers(
         columns: the title of each, its name in a summary and the factor to show.
     """
     ours = with_setting(category_rows(summary))
-    rows = papers[["category", "method"]].merge(ours, on=["category", "method"], how="outer", sort=False)
+    rows = papers.merge(ours, on=["category", "method"], how="outer", sort=False)
     # the paper's order, then any other
     orders = {name: list(dict.fromkeys([*papers[name], *ours[name]])) for name in ("category", "method")}
     rows = rows.sort_values(
@@ -133,10 +133,9 @@ def _beside_the_papers(
     )
     for heading, (name, factor) in columns.items():
         table[heading] = formatted(rows, name, 2, factor) if name in rows else ""
-    theirs = rows[["category", "method"]].merge(papers, on=["category", "method"], how="left")
     for prefix, model in (("llama2", "Llama 2"), ("xgen", "XGen")):
         for heading, (name, _) in columns.items():
-            table[f"paper {model} {heading}"] = [number(value, 2) for value in theirs[f"{prefix}_{name}"]]
+            table[f"paper {model} {heading}"] = [number(value, 2) for value in rows[f"{prefix}_{name}"]]
     return table
 
 
