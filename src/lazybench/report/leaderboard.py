@@ -112,7 +112,7 @@ class Section:
         there = [place for place, samples in enumerate(self.samples) if len(samples)]
         pairs = list(combinations(there, 2))
         found = [against(self.samples[first], self.samples[second]) for first, second in pairs]
-        corrected = statistics.holm([one.p_sign if one.samples else 1.0 for one in found])
+        corrected = statistics.holm([one.p_sign for one in found])
         cells: dict[tuple[int, int], str] = {}
         for (first, second), one, p_holm in zip(pairs, found, corrected, strict=True):
             ratio, marks = one.estimate, 1 + (p_holm < 1 - CONFIDENCE)

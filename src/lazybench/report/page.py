@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from lazybench.report.figures.style import save
 from lazybench.report.html import write_html
 from lazybench.report.leaderboard import measured_settings
 from lazybench.report.results import Results
-from lazybench.report.summary import category_rows, with_setting
-from lazybench.report.text import label_lines, markdown, method_title, short_names
+from lazybench.report.summary import with_setting
+from lazybench.report.text import markdown, method_title
 from lazybench.run.files import without_folders, write_atomically
 from lazybench.run.reading import Run, read_run
 from lazybench.run.record import Record
@@ -63,7 +63,22 @@ def write_report(results: Results, out: Path, wanted: Sequence[str] = ()) -> lis
     drawn = list(build_figures(results, wanted) if wanted else settings_figures(results))
     for name, _, figure in drawn:
         save(figure, out / f"{name}.png")
-    write_page(out / "index.html", results, [(name, caption) for name, caption, _ in drawn], built.values())
+    said = tables.overview(results.summary, results.notes)
+    samples, counts = _samples(results)
+    write_html(
+        out / "index.html",
+        title=_title(results.runs),
+        lead=said.lead,
+        tables=[*said.tables, *built.values()],
+        notes=[*said.labels, *said.notes],
+        figures=[(name, caption) for name, caption, _ in drawn],
+        counts=counts,
+        samples=samples[:SAMPLES_SHOWN],
+        samples_in_all=len(samples),
+        failed=[record for run in results.runs for record in run.records if record.error],
+        runs=[_run_facts(run) for run in results.runs],
+        paper=paper.TITLE,
+    )
     return [*built, *(name for name, _, _ in drawn)]
 
 
@@ -80,35 +95,6 @@ def settings_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
         figures = [tradeoff.figure5(summary)] if len(summary) else []
     for number, figure in enumerate(figures, 1):
         yield f"tradeoff_{number}" if number > 1 else "tradeoff", SETTINGS_CAPTION, figure
-
-
-def write_page(
-    path: Path, results: Results, figures: Sequence[tuple[str, str]], shown: Iterable[tuple[str, pandas.DataFrame]]
-) -> None:
-    """Write the page.
-
-    Args:
-        figures: name and caption of each; NAME.png lies beside the page.
-        shown: caption and table of each that stands there too.
-    """
-    summary = results.summary
-    names = short_names(category_rows(summary)) if len(summary) else {}
-    decisive = tables.sections(summary, names) if len(summary) else []
-    samples, counts = _samples(results)
-    write_html(
-        path,
-        title=_title(results.runs),
-        lead=tables.headline(summary) if len(summary) else "no samples measured yet",
-        tables=[*decisive, *shown],
-        notes=[*label_lines(names), *(tables.summary_notes(summary, decisive) if decisive else ()), *results.notes],
-        figures=figures,
-        counts=counts,
-        samples=samples[:SAMPLES_SHOWN],
-        samples_in_all=len(samples),
-        failed=[record for _, record in results.labelled if record.error],
-        runs=[_run_facts(run) for run in results.runs],
-        paper=paper.TITLE,
-    )
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -65,11 +65,6 @@ class Part:
         return dict(sorted(found.items(), key=lambda one: divergence(one[1]).value))
 
 
-def of_method(methods: Methods, name: str) -> pandas.DataFrame | None:
-    """This method's samples, of several curves the closest one's."""
-    return next((samples for (method, _), samples in methods.items() if method == name), None)
-
-
 def read_parts(folder: Path) -> dict[str, Part]:
     """Every part of a model that is known, by name."""
     paths = [path for path in sorted(folder.glob("*.parquet")) if path.stem.startswith(tuple(MODELS))]

@@ -27,7 +27,7 @@ from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import front
 from lazybench.report.leaderboard import MATCHED
 from lazybench.report.page import RIGHT
-from lazybench.report.parts import OURS, Methods, Part, fullest, of_method, read_parts
+from lazybench.report.parts import OURS, Methods, Part, fullest, read_parts
 from lazybench.report.results import load
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.text import format_estimate, formatted, markdown, settings_label
@@ -102,7 +102,7 @@ def decided(name: str, methods: Methods, names: dict[Pair, str]) -> str:
     """A line: against whom our method's interval lies below 1, above it, or across it; of those below 1 the nearest.
     None where our method has too few samples.
     """
-    ours = of_method(methods, OURS)
+    ours = next((of for curve, of in methods.items() if curve[0] == OURS), None)
     if ours is None or len(ours) < LEAST_SAMPLES or len(methods) < 2:
         return ""
     ratios = {names[curve]: against(ours, of).estimate for curve, of in methods.items() if curve[0] != OURS}
@@ -171,7 +171,6 @@ def _least_loss(part: Part, need: Need) -> list[str]:
         pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
         told, curve = f": {pays} beside {names[curve]}", made_for[0]
     else:
-        names = curve_names(without)
         level = [names[one] for one in others if not against(methods[one], methods[curve]).estimate.excludes(1)]
         more = f" and {len(level) - NAMED} more" if len(level) > NAMED else ""
         told = f"; not told apart: {', '.join(level[:NAMED])}{more}" if level else ""
@@ -188,10 +187,10 @@ def _most_right(part: Part) -> list[str]:
     settings = part.settings.join(right, on=["method_name", "params"])
     best = settings.sort_values(["sum", "flops_ratio"], ascending=False).drop_duplicates("method_name")
     plain = (samples.drop_duplicates(["task", "sample_id"])["baseline_score"] >= RIGHT).sum()
-    first, *_ = rows = best[:3].to_dict("records")
+    rows = best[:3].to_dict("records")
     told = [f"{title(row['method_name'])} {row['sum']} at {row['flops_ratio']:.2f}" for row in rows]
-    of = f"of {first['size']} found, the plain model {plain}"
-    return [part.title, f"{', '.join(told)} ({of})", _typed(first, "flops_ratio")]
+    of = f"of {rows[0]['size']} found, the plain model {plain}"
+    return [part.title, f"{', '.join(told)} ({of})", _typed(rows[0], "flops_ratio")]
 
 
 def _typed(row: dict[Hashable, Any], matched: str) -> str:
@@ -205,13 +204,15 @@ def _typed(row: dict[Hashable, Any], matched: str) -> str:
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
-    """The page with each table between its marker and the next end.
+    """The page with each table between its marker and the next end; one without a text stays as it was.
 
     Raises:
         UserError: a marker is missing.
     """
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     for name, table in tables.items():
+        if not table:
+            continue
         before, marker, rest = text.partition(f"<!-- {name} -->\n")
         old, end, after = rest.partition("<!-- end -->")
         if not end or "<!--" in old:
@@ -241,16 +242,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "docs/results.md": {"leaderboard": leaderboard(sides, MATCHED[FLOPS]), **both},
         "docs/which_one.md": {"which": table},
     }
-    for name, tables in pages.items():
-        pages[name] = {marker: text for marker, text in tables.items() if text}
     texts = {root / name: fill(root / name, tables) for name, tables in pages.items()}
     for path, text in texts.items():
         write_atomically(path, text.encode())
-    at = [(part, part.at(2.0)) for part in sides if part.settings["n"].max() >= LEAST_SAMPLES]
     shown = [
         (part.title, part.settings, {curve: divergence(of) for curve, of in found.items()})
-        for part, found in at
-        if found
+        for part in sides
+        if part.settings["n"].max() >= LEAST_SAMPLES and (found := part.at(2.0))
     ]
     figures = {"front": front(shown, 2.0)} if shown else {}
     if (layers := folder / "fig6.parquet").exists():

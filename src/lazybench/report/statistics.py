@@ -154,7 +154,6 @@ class Comparison:
     """Two methods on the same samples; the ratio is the first method's to the second's."""
 
     estimate: Estimate
-    samples: int
     p_sign: float  # two-sided sign test; ties left out
 
 
@@ -167,7 +166,7 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     one, other = (numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), KL_FLOOR)) for values in (first, second))
     logs = (one - other)[~numpy.isnan(one - other)]
     if not len(logs):
-        return Comparison(Estimate(math.nan), 0, math.nan)
+        return Comparison(Estimate(math.nan), 1.0)
     value, spread = float(logs.mean()), float(logs.std(ddof=1)) if len(logs) > 1 else math.nan
     estimate = Estimate(value)
     if len(logs) >= LEAST_SAMPLES and spread:  # differences that were all alike don't prove that others will be
@@ -175,7 +174,7 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
         estimate = Estimate(value, float(low), float(high))
     wins, losses = int((logs > 0).sum()), int((logs < 0).sum())
     p_sign = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return Comparison(_exponential(estimate), len(logs), p_sign)
+    return Comparison(_exponential(estimate), p_sign)
 
 
 def _exponential(logs: Estimate) -> Estimate:
