@@ -73,7 +73,7 @@ def test_an_interval_without_an_upper_bound_runs_off_the_panel() -> None:
         for record in made_up_records(samples=12, methods=[("baseline", {}), ("random_drop", {"keep": 0.7})])
         if record.task == "qasper"
     ]
-    (panel,) = (axes for axes in tradeoff.figure5(summarise(records), "relative_score").axes if axes.collections)
+    (panel,) = (axes for axes in tradeoff.figure5(summarise(records)).axes if axes.collections)
     tops = [path.vertices[:, 1].max() for bars in panel.collections for path in bars.get_paths() if len(path.vertices)]
     assert max(tops) > panel.get_ylim()[1] > 120  # the point itself stands at 120%
 
@@ -189,7 +189,7 @@ def test_the_attentions_layers_count_from_0() -> None:
 def test_figure_5_names_what_it_draws_beside_its_panels() -> None:
     for samples in (12, 2):
         records = [record for record in made_up_records(samples) if record.task == "qasper"]
-        figure = tradeoff.figure5(summarise(records), "relative_score")
+        figure = tradeoff.figure5(summarise(records))
         (axes,) = figure.axes
         assert {"Baseline", "LazyLLM", "Random token drop"} <= set(named(axes))
         assert f"(n={samples})" in axes.get_title()

@@ -11,7 +11,8 @@ import pandas
 import pytest
 from synthetic_results import pruned, write_run
 
-from lazybench.report.leaderboard import FLOPS, MEMORY, Section, main, measured_settings, readable, sections
+from lazybench.report.curves import FLOPS, MEMORY
+from lazybench.report.leaderboard import Section, main, measured_settings, readable, sections
 from lazybench.report.results import Results, load
 from lazybench.run.campaign import pack
 from lazybench.run.record import Record
@@ -91,8 +92,8 @@ def at(found: list[Section], speed: float, matched: str = FLOPS) -> Section:
 def test_between_two_settings_a_power_law_is_met_exactly(tmp_path: Path) -> None:
     section = at(sections(results(tmp_path, judged())), 2.0)
     for curve, samples in zip(section.curves, section.samples, strict=True):
-        lower = curve.settings[0]["fidelity_kl"]
-        expected = lower * (2.0 / 1.25) ** SLOPES[curve.method]
+        lower = curve.settings[0].samples["fidelity_kl"]
+        expected = lower * (2.0 / 1.25) ** SLOPES[curve.name[0]]
         pandas.testing.assert_series_equal(samples["fidelity_kl"], expected.loc[samples.index], rtol=1e-9)
     table = section.table().set_index("method")
     share = numpy.log(2 / 1.6) / numpy.log(2.5 / 1.6)
@@ -161,8 +162,8 @@ def test_a_speed_is_of_all_samples_work_together(tmp_path: Path) -> None:
         for r in judged()
     ]
     curve = at(sections(results(tmp_path, spared)), 2.0).curves[0]
-    assert curve.speeds == pytest.approx([2 / (1 + 1 / ratio) for ratio in KEEPS.values()])
-    whole = curve.at(curve.speeds[0])["fidelity_kl"]
+    assert curve.ratios == pytest.approx([2 / (1 + 1 / ratio) for ratio in KEEPS.values()])
+    whole = curve.at(curve.ratios[0])["fidelity_kl"]
     assert whole.min() == pytest.approx(1e-4)
 
 
@@ -173,10 +174,10 @@ def test_between_a_setting_that_leaves_most_prompts_whole_and_another_is_nothing
         else r
         for r in judged()
     ]
-    curve = next(one for one in at(sections(results(tmp_path, rare)), 2.0).curves if one.method == "lazyllm")
-    assert curve.speeds[0] < 1.1
+    curve = next(one for one in at(sections(results(tmp_path, rare)), 2.0).curves if one.name[0] == "lazyllm")
+    assert curve.ratios[0] < 1.1
     assert curve.at(1.4).empty
-    assert len(curve.at(curve.speeds[0])) == len(curve.at(2.0)) == SAMPLES
+    assert len(curve.at(curve.ratios[0])) == len(curve.at(2.0)) == SAMPLES
 
 
 def test_settings_that_keep_alike_otherwise_are_curves_of_their_own_and_say_what_they_share(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_settings_that_keep_alike_otherwise_are_curves_of_their_own_and_say_what
     ]
     section = at(sections(results(tmp_path, [*fixed, *final])), 2.0)
     assert len(set(section.names)) == 3
-    assert len({curve.family for curve in section.curves if curve.method == "lazyllm"}) == 2
+    assert len({curve.name for curve in section.curves if curve.name[0] == "lazyllm"}) == 2
     shown = readable(section.table())
     beside = dict(zip(shown["method"], shown["fixed"], strict=True))
     assert beside["Random token drop"] == "spare_template=false"
@@ -244,7 +245,7 @@ def test_methods_at_equal_memory(tmp_path: Path) -> None:
     assert set(at_memory) == {2.0}  # 1.25 and 1.5 lie above what was kept, 4 below
     for curve, samples in zip(at_memory[2.0].curves, at_memory[2.0].samples, strict=True):
         share = numpy.log(2 / (1 / 0.6)) / numpy.log((1 / 0.4) / (1 / 0.6))
-        expected = curve.settings[0]["fidelity_kl"] * (1.6 / 1.25) ** (SLOPES[curve.method] * share)
+        expected = curve.settings[0].samples["fidelity_kl"] * (1.6 / 1.25) ** (SLOPES[curve.name[0]] * share)
         pandas.testing.assert_series_equal(samples["fidelity_kl"], expected.loc[samples.index], rtol=1e-9)
     text = (board(tmp_path, judged()) / "leaderboard.md").read_text(encoding="utf-8")
     assert "made-up at a memory ratio of 2x" in text

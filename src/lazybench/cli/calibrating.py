@@ -9,10 +9,9 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from statistics import geometric_mean, harmonic_mean
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +32,7 @@ from lazybench.pruning.settings import plain
 from lazybench.report.statistics import KL_FLOOR, compare_divergences
 from lazybench.run.files import append_whole, write_atomically, write_error
 from lazybench.run.provenance import code, without_folders
-from lazybench.tasks.calibration import CalibrationPrompt, calibration_prompts, fingerprint
+from lazybench.tasks.calibration import calibration_prompts, fingerprint
 from lazybench.tasks.embedded import python_version
 
 if TYPE_CHECKING:  # which imports this module when it runs
@@ -58,11 +57,10 @@ def calibrate(settings: Calibration, spec: ModelSpec) -> int:
     out = settings.out or FOLDER / f"{name}.yaml"
     method = build(settings.method)
     assert isinstance(method, PolicyMethod)
-    with Trials(settings, loaded, out) as trials:
-        config, scores = loaded.model.config, [prompt.scores for prompt in trials.searched]
-        space = Space(method, config.get_text_config(), layer_cost(config), scores)
-        presets = _presets(trials, space)
-        content = {"method": method.name, **trials.identity, "trials": len(trials.known), "presets": presets}
+    trials = Trials(settings, loaded, out)
+    config, scores = loaded.model.config, [trials.traced(False, number).scores for number in range(settings.prompts)]
+    presets = _presets(trials, Space(method, config.get_text_config(), layer_cost(config), scores))
+    content = {"method": method.name, **trials.identity, "trials": len(trials.known), "presets": presets}
     write_atomically(out, yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True).encode())
     for speed, preset in presets.items():
         print(_in_words(speed, preset))
@@ -149,7 +147,7 @@ class Trials:
         counts = (settings.prompts, settings.held_out)
         tokens, seed = settings.tokens, settings.seed
         self.texts = [calibration_prompts(count, tokens, seed, half == 1) for half, count in enumerate(counts)]
-        self.traced: dict[tuple[bool, int], Traced] = {}
+        self.traced = cache(self._traced)
         self.begun, self.ran = time.monotonic(), 0
         self.identity = self._identity()
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True, default=str).encode()).hexdigest()
@@ -160,22 +158,8 @@ class Trials:
             whole = [line for line in lines if line.endswith(b"\n")] or [first]  # the last one may be torn
             self.known = _known(whole, first, self.path)
             write_atomically(self.path, b"".join(whole))
-            self.file = self.path.open("ab")
         except OSError as error:
             raise write_error(self.path, error) from error
-
-    def __enter__(self) -> Trials:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.file.close()
-
-    @cached_property
-    def searched(self) -> list[Traced]:
-        """What the plain model makes of each prompt of the search."""
-        return [self._traced(False, number) for number in range(self.settings.prompts)]
 
     def log_kl(self, method: Method, number: int) -> float:
         """Of a method on one prompt of the search."""
@@ -185,12 +169,13 @@ class Trials:
         """KL divergence from the plain model in nats, and FLOPs ratio, of a method on one prompt."""
         key = json.dumps([method.params, held_out, number], sort_keys=True)
         if key not in self.known:
-            prompt = self._traced(held_out, number)
+            prompt = self.traced(held_out, number)
             judged = quality(method, prompt.request, prompt.reference)
             kl = max(short(judged.fidelity.kl), KL_FLOOR)
             self.known[key] = kl, short(shares_of(judged.response.work, prompt.request).flops_ratio)
             line = {"trial": key, "kl": kl, "flops_ratio": self.known[key][1]}
-            append_whole(self.file.fileno(), json.dumps(line).encode() + b"\n", self.path)
+            with self.path.open("ab") as file:
+                append_whole(file.fileno(), json.dumps(line).encode() + b"\n", self.path)
             self.ran += 1
             self._tell()
         return self.known[key]
@@ -208,24 +193,13 @@ class Trials:
             print(line, file=sys.stderr, flush=True)
 
     def _traced(self, held_out: bool, number: int) -> Traced:
-        if (held_out, number) not in self.traced:
-            text = self.texts[held_out][number]
-            self.traced[held_out, number] = trace(self._request(text, number))
-        return self.traced[held_out, number]
-
-    def _request(self, text: CalibrationPrompt, number: int) -> Request:
-        loaded, prompt = self.loaded, text.encode(self.loaded)
-        if prompt.ids.shape[1] + self.settings.steps > loaded.window_tokens:
-            raise UserError(f"tokens={self.settings.tokens} exceeds the model's window of {loaded.window_tokens}")
-        padding = loaded.tokenizer.pad_token_id
-        limits = {
-            "max_new_tokens": self.settings.steps,
-            "do_sample": False,
-            "num_beams": 1,
-            "pad_token_id": 0 if padding is None else padding,
-        }
-        ids = prompt.ids.to(loaded.model.device)
-        return Request(loaded.model, loaded.tokenizer, ids, limits, self.settings.seed + number)
+        """What the plain model makes of a prompt of the search, or of a held-out one."""
+        loaded, settings = self.loaded, self.settings
+        ids = self.texts[held_out][number].encode(loaded).ids.to(loaded.model.device)
+        if ids.shape[1] + settings.steps > loaded.window_tokens:
+            raise UserError(f"tokens={settings.tokens} exceeds the model's window of {loaded.window_tokens}")
+        limits = {"max_new_tokens": settings.steps, "do_sample": False, "num_beams": 1}
+        return trace(Request(loaded.model, loaded.tokenizer, ids, limits, settings.seed + number))
 
     def _identity(self) -> dict[str, Any]:
         settings = plain(self.settings)

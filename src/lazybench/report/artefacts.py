@@ -38,23 +38,23 @@ def build_tables(results: Results, wanted: Sequence[str]) -> dict[str, tuple[str
 
 
 def build_figures(results: Results, wanted: Sequence[str]) -> Iterator[tuple[str, str, Figure]]:
-    """Name, caption and figure, for those that the results allow; quality is the score, or where none was measured the
-    share of same tokens.
-    """
+    """Name, caption and figure, for those that the results allow."""
     summary = with_setting(results.summary)
-    quality = tradeoff.measured(summary, ("relative_score", "fidelity_top1"))
+    quality = tradeoff.quality_of(summary)
+    judged = len(summary) and summary[quality].notna().any()
     drawn: list[tuple[str, Figure]] = []
     if "fig1" in wanted and len(fig1.shares(results.samples)):
         drawn.append(("fig1", fig1.draw(results.samples)))
     for path in results.attention if "fig2" in wanted else ():
         name = "fig2" if len(results.attention) == 1 else f"fig2_{path.parent.name}"
         drawn.append((name, fig2.draw(*fig2.read_attention(path))))
-    if "fig5" in wanted and quality and timed(summary):
-        drawn.append(("fig5", tradeoff.figure5(summary, quality)))
-    if "fig6" in wanted and quality:
-        rows = fig6.one_layer_rows(summary, results.layers, "score" if quality == "relative_score" else quality)
+    if "fig5" in wanted and judged and timed(summary):
+        drawn.append(("fig5", tradeoff.figure5(summary)))
+    if "fig6" in wanted and judged:
+        name = quality.removeprefix("relative_")
+        rows = fig6.one_layer_rows(summary, results.layers, name)
         if rows["layer"].notna().any():
-            drawn.append(("fig6", fig6.draw(rows, results.layers, quality)))
+            drawn.append(("fig6", fig6.draw(rows, results.layers, name)))
     if "fig7" in wanted and (figure := fig7.draw(results.labelled, results.layers)).axes:
         drawn.append(("fig7", figure))
     yield from ((name, CAPTIONS[name[:4]], figure) for name, figure in drawn)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from lazybench.report import statistics
 from lazybench.report.statistics import KL_FLOOR, Estimate, by_task
 
 Pair = tuple[str, str]  # a method and its family
+FLOPS, MEMORY = "flops_ratio", "memory_ratio"  # what settings are matched by
 LOGARITHMIC = ["fidelity_kl", "fidelity_first_kl", "fidelity_later_kl", "ttft_speedup", "decode_step_ratio"]
 QUANTITIES = [*LOGARITHMIC, "fidelity_top1", "score", "baseline_score", "kv_ratio", "aux_ratio"]
 NEAR = 1.04  # a setting stands for a speed that is no further from its own, by this factor
@@ -41,49 +43,6 @@ def curve_names(pairs: Iterable[Pair]) -> dict[Pair, str]:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One method's settings by rising speed."""
-
-    method: str
-    family: str  # what its settings have in common, in words: "variant=continue depth=0.25"
-    speeds: tuple[float, ...]
-    settings: tuple[pandas.DataFrame, ...]  # for each its samples by task and id, with QUANTITIES as columns
-    whole: tuple[bool, ...]  # which settings leave most prompts as they are: between them and others is nothing
-
-    def at(self, speed: float) -> pandas.DataFrame:
-        """QUANTITIES of each sample that was measured on both sides of this speed, or at a setting within 4% of it;
-        empty elsewhere.
-        """
-        found = between(self.speeds, speed)
-        if found is None or (found[2] and (self.whole[found[0]] or self.whole[found[1]])):
-            far, near = min((abs(math.log(known / speed)), place) for place, known in enumerate(self.speeds))
-            if far > math.log(NEAR):
-                return self.settings[0][:0]
-            found = near, near, 0.0
-        first, second, share = found
-        one, other = self.settings[first].align(self.settings[second], join="inner", axis=0)
-        mixed = (1 - share) * one + share * other
-        logs = [numpy.log(side[LOGARITHMIC].clip(lower=KL_FLOOR)) for side in (one, other)]
-        mixed[LOGARITHMIC] = numpy.exp((1 - share) * logs[0] + share * logs[1])
-        return mixed[mixed["fidelity_kl"].notna()]
-
-
-def between(speeds: tuple[float, ...], speed: float) -> tuple[int, int, float] | None:
-    """The neighbours that a speed lies between, and the second one's share by logarithms; None outside of them all.
-
-    >>> between((1.0, 4.0), 2.0)
-    (0, 1, 0.5)
-    """
-    for place, known in enumerate(speeds):
-        if math.isclose(known, speed, rel_tol=1e-6):
-            return place, place, 0.0
-        if place and speeds[place - 1] < speed < known:
-            low = math.log(speeds[place - 1])
-            return place - 1, place, (math.log(speed) - low) / (math.log(known) - low)
-    return None
-
-
-@dataclass(frozen=True)
 class Setting:
     """A method at one setting."""
 
@@ -91,9 +50,9 @@ class Setting:
     params: str
     samples: pandas.DataFrame  # by task and id, with QUANTITIES and all else as columns
 
-    @property
+    @cached_property
     def family(self) -> str:
-        """What it has in common with the other settings of its curve, in words."""
+        """What it has in common with the other settings of its curve, in words: ``variant=continue depth=0.25``."""
         return family(self.method, json.loads(self.params))
 
     @cached_property
@@ -101,14 +60,56 @@ class Setting:
         """Of all samples' work together, as if each plain prefill were as long, each task with the same weight: half of
         the prompts at 2x and the others left whole are 1.33x.
         """
-        work = 1.0 / self.samples["flops_ratio"]
-        return 1.0 / statistics.mean(by_task(work, work.index.get_level_values("task")))
+        return 1.0 / statistics.mean(_by_task(1.0 / self.samples["flops_ratio"]))
 
     @cached_property
     def memory_ratio(self) -> float:
         """The plain model's KV cache over KV cache and Aux Cache at the end, the median; NaN where it was not noted."""
-        ratio = 1.0 / (self.samples["kv_ratio"] + self.samples["aux_ratio"].fillna(0))
-        return statistics.median_ratio(by_task(ratio, ratio.index.get_level_values("task"))).value
+        held = self.samples["kv_ratio"] + self.samples["aux_ratio"].fillna(0)
+        return statistics.median_ratio(_by_task(1.0 / held)).value
+
+    def leaves_whole(self, matched: str) -> bool:
+        """Whether most prompts stay as they are: between such a setting and others is nothing."""
+        return bool((self.samples["flops_ratio"].median() if matched == FLOPS else self.memory_ratio) < WHOLE)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method's settings by a rising ratio."""
+
+    settings: tuple[Setting, ...]
+    matched: str  # FLOPS or MEMORY
+
+    @property
+    def name(self) -> Pair:
+        """The method and the family."""
+        return self.settings[0].method, self.settings[0].family
+
+    @property
+    def ratios(self) -> list[float]:
+        """Of each setting."""
+        return [getattr(one, self.matched) for one in self.settings]
+
+    def at(self, ratio: float) -> pandas.DataFrame:
+        """QUANTITIES of each sample that was measured on both sides of this ratio, or at a setting within 4% of it;
+        empty elsewhere.
+        """
+        logs = numpy.log(self.ratios)
+        above = bisect_left(self.ratios, ratio)
+        sides, share = self.settings[max(above - 1, 0) : above + 1], 0.0
+        if len(sides) < 2 or ratio in self.ratios or any(side.leaves_whole(self.matched) for side in sides):
+            nearest = int(numpy.abs(logs - math.log(ratio)).argmin())
+            if abs(logs[nearest] - math.log(ratio)) > math.log(NEAR):
+                return self.settings[0].samples[QUANTITIES][:0]
+            sides = (self.settings[nearest],) * 2
+        else:
+            share = (math.log(ratio) - logs[above - 1]) / (logs[above] - logs[above - 1])
+        frames = [side.samples[QUANTITIES] for side in sides]
+        one, other = frames[0].align(frames[1], join="inner", axis=0)
+        mixed = (1 - share) * one + share * other
+        powers = [numpy.log(side[LOGARITHMIC].clip(lower=KL_FLOOR)) for side in (one, other)]
+        mixed[LOGARITHMIC] = numpy.exp((1 - share) * powers[0] + share * powers[1])
+        return mixed[mixed["fidelity_kl"].notna()]
 
 
 def judged(samples: pandas.DataFrame) -> list[tuple[str, list[Setting]]]:
@@ -127,37 +128,33 @@ def judged(samples: pandas.DataFrame) -> list[tuple[str, list[Setting]]]:
     return list(found.items())
 
 
-def curves_of(settings: Sequence[Setting], speed: str) -> list[Curve]:
+def curves_of(settings: Sequence[Setting], matched: str) -> list[Curve]:
     """The curves through one model's settings.
 
     Args:
-        speed: ``flops_ratio`` or ``memory_ratio``; settings without one are left out.
+        matched: FLOPS or MEMORY; settings without this ratio are left out.
     """
-    families: dict[Pair, list[tuple[float, str, bool, pandas.DataFrame]]] = {}
+    families: dict[Pair, list[Setting]] = {}
     for one in settings:
-        ratio = float(getattr(one, speed))
-        if not math.isnan(ratio):
-            whole = bool((one.samples["flops_ratio"].median() if speed == "flops_ratio" else ratio) < WHOLE)
-            curve = families.setdefault((one.method, one.family), [])
-            curve.append((ratio, one.params, whole, one.samples[QUANTITIES]))
-    found = []
-    for (method, common), of in families.items():
-        speeds, _, spared, frames = zip(*sorted(of, key=lambda setting: setting[:2]), strict=True)
-        found.append(Curve(method, common, speeds, frames, spared))
-    return found
+        if not math.isnan(getattr(one, matched)):
+            families.setdefault((one.method, one.family), []).append(one)
+    return [
+        Curve(tuple(sorted(of, key=lambda one: (getattr(one, matched), one.params))), matched)
+        for of in families.values()
+    ]
 
 
 def numbers(samples: pandas.DataFrame) -> dict[str, object]:
-    """What a table says of a setting's samples, or of a curve's at one speed."""
+    """What a table says of a setting's samples, or of a curve's at one ratio."""
     scored = samples[samples["score"].notna() & samples["baseline_score"].notna()]
     relative = Estimate(math.nan)
     if len(scored) and scores(scored["baseline_score"]).value >= FLOOR:
         relative = statistics.relative_score(_tasks(scored["score"]), _tasks(scored["baseline_score"]))
     return {
         "n": len(samples),
-        **divergence(samples["fidelity_kl"]).columns("kl"),
-        "kl_first": divergence(samples["fidelity_first_kl"]).value,
-        "kl_later": divergence(samples["fidelity_later_kl"]).value,
+        **divergence(samples).columns("kl"),
+        "kl_first": divergence(samples, "fidelity_first_kl").value,
+        "kl_later": divergence(samples, "fidelity_later_kl").value,
         **scores(samples["fidelity_top1"]).columns("same_token"),
         **relative.columns("relative_score"),
         **statistics.median_ratio(_tasks(samples["ttft_speedup"])).columns("ttft_speedup"),
@@ -166,10 +163,15 @@ def numbers(samples: pandas.DataFrame) -> dict[str, object]:
     }
 
 
-def divergence(values: pandas.Series) -> Estimate:
+def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:
     """Geometric mean over samples, in nats; every sample weighs the same."""
-    values = values.dropna()
+    values = samples[name].dropna()
     return statistics.compare_divergences(values, numpy.ones(len(values))).estimate
+
+
+def against(one: pandas.DataFrame, other: pandas.DataFrame) -> statistics.Comparison:
+    """The first one's KL over the other's, on the samples that both have."""
+    return statistics.compare_divergences(*one["fidelity_kl"].align(other["fidelity_kl"], join="inner"))
 
 
 def scores(values: pandas.Series) -> Estimate:
@@ -177,7 +179,11 @@ def scores(values: pandas.Series) -> Estimate:
     return statistics.mean_score(_tasks(values.dropna()))
 
 
+def _by_task(values: pandas.Series) -> list[statistics.Array]:
+    return by_task(values, values.index.get_level_values("task"))
+
+
 def _tasks(values: pandas.Series) -> list[statistics.Array]:
     """As of one task where some task has one sample, which knows no spread."""
-    tasks = by_task(values, values.index.get_level_values("task"))
+    tasks = _by_task(values)
     return tasks if all(len(task) > 1 for task in tasks) else by_task(values)

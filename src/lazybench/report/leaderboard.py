@@ -22,7 +22,7 @@ from lazybench.errors import UserError, command
 from lazybench.methods import title
 from lazybench.report import statistics, tables
 from lazybench.report.artefacts import add_options, made
-from lazybench.report.curves import Curve, curve_names, curves_of, judged, numbers
+from lazybench.report.curves import FLOPS, MEMORY, Curve, against, curve_names, curves_of, judged, numbers
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import settings_figure
 from lazybench.report.html import write_html
@@ -31,7 +31,7 @@ from lazybench.report.statistics import CONFIDENCE, Estimate
 from lazybench.report.text import formatted, markdown, number, settings_label
 from lazybench.run.files import write_atomically
 
-FLOPS, MEMORY = "FLOPs ratio", "memory ratio"
+IN_WORDS = {FLOPS: "FLOPs ratio", MEMORY: "memory ratio"}
 MATCHED = {FLOPS: (1.5, 2.0, 3.0), MEMORY: (1.25, 1.5, 2.0, 4.0)}
 COLUMNS = {  # of a table for people: heading, digits and factor
     "flops_ratio": ("FLOPs ratio", 2, 1.0),
@@ -74,17 +74,17 @@ class Section:
     model: str
     matched: str  # FLOPS or MEMORY
     ratio: float
-    curves: tuple[Curve, ...]
+    curves: Sequence[Curve]
 
     @property
     def title(self) -> str:
         """``smollm2 at a FLOPs ratio of 2x``"""
-        return f"{self.model} at a {self.matched} of {self.ratio:g}x"
+        return f"{self.model} at a {IN_WORDS[self.matched]} of {self.ratio:g}x"
 
     @cached_property
     def names(self) -> list[str]:
         """Of each curve: the method's, with what tells it from another curve of the same method."""
-        return list(curve_names((curve.method, curve.family) for curve in self.curves).values())
+        return list(curve_names(curve.name for curve in self.curves).values())
 
     @cached_property
     def samples(self) -> list[pandas.DataFrame]:
@@ -96,9 +96,9 @@ class Section:
         rows = [
             {
                 "method": name,
-                "family": curve.family,
-                "lowest": curve.speeds[0],
-                "highest": curve.speeds[-1],
+                "family": curve.name[1],
+                "lowest": curve.ratios[0],
+                "highest": curve.ratios[-1],
                 **numbers(samples),
             }
             for name, curve, samples in zip(self.names, self.curves, self.samples, strict=True)
@@ -111,9 +111,8 @@ class Section:
         """
         there = [place for place, samples in enumerate(self.samples) if len(samples)]
         pairs = list(combinations(there, 2))
-        both = [[self.samples[place]["fidelity_kl"] for place in pair] for pair in pairs]
-        found = [statistics.compare_divergences(*one.align(other, join="inner")) for one, other in both]
-        corrected = statistics.holm([one.p_sign if one.samples else 1.0 for one in found])
+        found = [against(self.samples[first], self.samples[second]) for first, second in pairs]
+        corrected = statistics.holm([one.p_sign for one in found])
         cells: dict[tuple[int, int], str] = {}
         for (first, second), one, p_holm in zip(pairs, found, corrected, strict=True):
             ratio, marks = one.estimate, 1 + (p_holm < 1 - CONFIDENCE)
@@ -134,11 +133,11 @@ def sections(results: Results, ratios: Sequence[float] | None = None) -> list[Se
     """
     found = []
     for model, settings in judged(results.samples):
-        if curves := tuple(curves_of(settings, "flops_ratio")):
-            found += [Section(model, FLOPS, ratio, curves) for ratio in ratios or MATCHED[FLOPS]]
-        if curves := tuple(curves_of(settings, "memory_ratio")):
-            at_memory = [Section(model, MEMORY, ratio, curves) for ratio in MATCHED[MEMORY]]
-            found += [section for section in at_memory if any(map(len, section.samples))]
+        for matched, usual in MATCHED.items():
+            if curves := curves_of(settings, matched):
+                wanted = ratios if ratios and matched == FLOPS else usual
+                at = [Section(model, matched, ratio, curves) for ratio in wanted]
+                found += [one for one in at if matched == FLOPS or any(map(len, one.samples))]
     return found
 
 
@@ -249,7 +248,7 @@ def _notes(found: Sequence[Section], tables: Sequence[pandas.DataFrame]) -> list
     for section, table in zip(found, tables, strict=True):
         counts = sorted({int(n) for n in table["n"] if n})
         if not counts:
-            empty.setdefault(f"{section.model} at a {section.matched} of", []).append(f"{section.ratio:g}x")
+            empty.setdefault(f"{section.model} at a {IN_WORDS[section.matched]} of", []).append(f"{section.ratio:g}x")
         elif counts[0] != counts[-1]:
             notes.append(
                 f"{section.title} the methods stand on {counts[0]} to {counts[-1]} samples: compare them in pairs."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from yaml import safe_dump
 
 from lazybench.methods import title
 from lazybench.report import paper, tables
+from lazybench.report.artefacts import build_figures, build_tables
 from lazybench.report.figures import tradeoff
 from lazybench.report.figures.style import save
 from lazybench.report.html import write_html
 from lazybench.report.leaderboard import measured_settings
 from lazybench.report.results import Results
-from lazybench.report.summary import category_rows, with_setting
-from lazybench.report.text import label_lines, method_title, short_names
-from lazybench.run.files import without_folders
+from lazybench.report.summary import with_setting
+from lazybench.report.text import markdown, method_title
+from lazybench.run.files import without_folders, write_atomically
 from lazybench.run.reading import Run, read_run
 from lazybench.run.record import Record
 
@@ -36,70 +37,64 @@ NAMED = 3  # models or tasks in a title; more are counted
 
 
 def write_run_report(folder: Path) -> None:
-    """Write ``summary.csv``, ``table.md``, ``tradeoff.png`` and ``index.html`` beside a run's samples.jsonl, each
-    atomically.
+    """The report of one run, beside its samples.jsonl; see ``write_report``.
 
     Raises:
         UserError: the folder is no run folder.
     """
     run = read_run(Path(folder))
     # written before the marker of its end, and for one shard alone: neither is a fault of this table
-    results = Results((replace(run, finished=True, config={**run.config, "shard": "0/1"}),))
-    results.write_summary(run.path)
-    drawn = settings_figures(results)
-    for name, figure in drawn.items():
-        save(figure, run.path / f"{name}.png")
-    write_page(run.path / "index.html", results, [(name, SETTINGS_CAPTION) for name in drawn])
+    write_report(Results((replace(run, finished=True, config={**run.config, "shard": "0/1"}),)), run.path)
 
 
-def settings_figures(results: Results) -> dict[str, Figure]:
-    """Every setting's quality over its speed: KL, where no KL was measured the score.
+def write_report(results: Results, out: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """Write ``summary.csv``, ``table.md``, ``index.html`` and its figures, each atomically.
+
+    Args:
+        wanted: tables and figures of the paper, in place of the page's own figure.
 
     Returns:
-        ``tradeoff``, and ``tradeoff_2`` and so on where there are more than ``PANELS`` models; none of nothing.
+        the names of the tables and figures that the results allow.
+    """
+    results.write_summary(out)
+    built = build_tables(results, wanted)
+    for name, (caption, table) in built.items():
+        write_atomically(out / f"{name}.md", f"{caption}. Paper: {paper.TITLE}\n\n{markdown(table)}".encode())
+    drawn = list(build_figures(results, wanted) if wanted else settings_figures(results))
+    for name, _, figure in drawn:
+        save(figure, out / f"{name}.png")
+    said = tables.overview(results.summary, results.notes)
+    samples, counts = _samples(results)
+    write_html(
+        out / "index.html",
+        title=_title(results.runs),
+        lead=said.lead,
+        tables=[*said.tables, *built.values()],
+        notes=[*said.labels, *said.notes],
+        figures=[(name, caption) for name, caption, _ in drawn],
+        counts=counts,
+        samples=samples[:SAMPLES_SHOWN],
+        samples_in_all=len(samples),
+        failed=[record for run in results.runs for record in run.records if record.error],
+        runs=[_run_facts(run) for run in results.runs],
+        paper=paper.TITLE,
+    )
+    return [*built, *(name for name, _, _ in drawn)]
+
+
+def settings_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
+    """Name, caption and figure of every setting's quality over its speed: KL, where no KL was measured the score; of
+    more than ``PANELS`` models several figures, of nothing none.
     """
     if len(settings := measured_settings(results)):
         models = settings.groupby("model", sort=False)["method_name"].nunique().sort_values(ascending=False).index
         groups = [models[start : start + PANELS] for start in range(0, len(models), PANELS)]
         figures = [tradeoff.settings_figure(settings[settings["model"].isin(group)]) for group in groups]
-    elif (summary := with_setting(results.summary)).empty:
-        figures = []
     else:
-        score = tradeoff.measured(summary, ("relative_score",))
-        figures = [tradeoff.figure5(summary, score or "fidelity_top1")]
-    return {f"tradeoff_{number}" if number > 1 else "tradeoff": one for number, one in enumerate(figures, 1)}
-
-
-def write_page(
-    path: Path,
-    results: Results,
-    figures: Sequence[tuple[str, str]] = (),
-    shown: Iterable[tuple[str, pandas.DataFrame]] = (),
-) -> None:
-    """Write the page.
-
-    Args:
-        figures: name and caption of each; NAME.png lies beside the page.
-        shown: caption and table of each that stands there too.
-    """
-    summary = results.summary
-    names = short_names(category_rows(summary)) if len(summary) else {}
-    decisive = tables.sections(summary, names) if len(summary) else []
-    samples, counts = _samples(results)
-    write_html(
-        path,
-        title=_title(results.runs),
-        lead=tables.headline(summary) if len(summary) else "no samples measured yet",
-        tables=[*decisive, *shown],
-        notes=[*label_lines(names), *(tables.summary_notes(summary, decisive) if decisive else ()), *results.notes],
-        figures=figures,
-        counts=counts,
-        samples=samples[:SAMPLES_SHOWN],
-        samples_in_all=len(samples),
-        failed=[record for _, record in results.labelled if record.error],
-        runs=[_run_facts(run) for run in results.runs],
-        paper=paper.TITLE,
-    )
+        summary = with_setting(results.summary)
+        figures = [tradeoff.figure5(summary)] if len(summary) else []
+    for number, figure in enumerate(figures, 1):
+        yield f"tradeoff_{number}" if number > 1 else "tradeoff", SETTINGS_CAPTION, figure
 
 
 def _title(runs: Sequence[Run]) -> str:

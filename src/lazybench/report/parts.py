@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pandas
 
-from lazybench.report import statistics
-from lazybench.report.curves import Pair, divergence
-from lazybench.report.leaderboard import FLOPS, measured_settings, sections
+from lazybench.report.curves import FLOPS, Pair, curves_of, divergence, judged
+from lazybench.report.leaderboard import measured_settings
 from lazybench.report.results import Results, load
-from lazybench.report.statistics import Estimate
 from lazybench.run.record import Record
 
 OURS = "taper"
@@ -60,25 +58,10 @@ class Part:
 
     def at(self, ratio: float, matched: str = FLOPS) -> Methods:
         """Each curve's samples at this ratio, the closest to the plain model first."""
-        there = [one.curves for one in sections(self.results, [ratio]) if (one.matched, one.ratio) == (matched, ratio)]
-        curves = [curve for curve in (there[0] if there else ()) if curve.method != "oracle"]
-        found = {(curve.method, curve.family): samples for curve in curves if len(samples := curve.at(ratio))}
-        return dict(sorted(found.items(), key=lambda one: kl(one[1]).value))
-
-
-def kl(samples: pandas.DataFrame) -> Estimate:
-    """Of the samples' divergences; see ``divergence``."""
-    return divergence(samples["fidelity_kl"])
-
-
-def against(one: pandas.DataFrame, other: pandas.DataFrame) -> Estimate:
-    """The first one's KL over the other's, on the samples that both have."""
-    return statistics.compare_divergences(*one["fidelity_kl"].align(other["fidelity_kl"], join="inner")).estimate
-
-
-def of_method(methods: Methods, name: str) -> pandas.DataFrame | None:
-    """This method's samples, of several curves the closest one's."""
-    return next((samples for (method, _), samples in methods.items() if method == name), None)
+        (_, settings), *_ = judged(self.results.samples) or [("", [])]
+        curves = [curve for curve in curves_of(settings, matched) if curve.name[0] != "oracle"]
+        found = {curve.name: samples for curve in curves if len(samples := curve.at(ratio))}
+        return dict(sorted(found.items(), key=lambda one: divergence(one[1]).value))
 
 
 def read_parts(folder: Path) -> dict[str, Part]:

@@ -11,9 +11,10 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas
 import yaml
@@ -21,14 +22,14 @@ import yaml
 from lazybench.errors import UserError, command
 from lazybench.methods import build, title
 from lazybench.report.artefacts import build_figures
-from lazybench.report.curves import FLOOR, Pair, curve_names, scores
+from lazybench.report.curves import FLOOR, FLOPS, MEMORY, Pair, against, curve_names, divergence, scores
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import front
-from lazybench.report.leaderboard import FLOPS, MATCHED, MEMORY
+from lazybench.report.leaderboard import MATCHED
 from lazybench.report.page import RIGHT
-from lazybench.report.parts import OURS, Methods, Part, against, fullest, kl, of_method, read_parts
+from lazybench.report.parts import OURS, Methods, Part, fullest, read_parts
 from lazybench.report.results import load
-from lazybench.report.statistics import LEAST_SAMPLES, Estimate
+from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.text import format_estimate, formatted, markdown, settings_label
 from lazybench.run.files import write_atomically
 from lazybench.run.record import Record
@@ -76,8 +77,7 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
         short: only methods that were measured on all models have a row.
     """
     at = {  # without ours there is nothing to compare with
-        speed: {side.title: of for side in sides if of_method((of := side.at(speed)), OURS) is not None}
-        for speed in speeds
+        speed: {side.title: of for side in sides if OURS in dict((of := side.at(speed)).keys())} for speed in speeds
     }
     names = curve_names(curve for found in at.values() for methods in found.values() for curve in methods)
     several = any("depths=" in name for name in names.values())
@@ -88,7 +88,7 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
         for name, methods in found.items():
             most = max(map(len, methods.values()), default=0)
             columns[f"{name} (n={most})"] = {
-                names[curve]: format_estimate(kl(of), 3) + (f" (n={len(of)})" if len(of) < most else "")
+                names[curve]: format_estimate(divergence(of), 3) + (f" (n={len(of)})" if len(of) < most else "")
                 for curve, of in methods.items()
             }
         table = pandas.DataFrame(columns)
@@ -104,28 +104,21 @@ def decided(name: str, methods: Methods, names: dict[Pair, str]) -> str:
     """A line: against whom our method's interval lies below 1, above it, or across it; of those below 1 the nearest.
     None where our method has too few samples.
     """
-    ours = of_method(methods, OURS)
+    ours = next((of for curve, of in methods.items() if curve[0] == OURS), None)
     if ours is None or len(ours) < LEAST_SAMPLES or {method for method, _ in methods} == {OURS}:
         return ""
-    sides: dict[str, dict[Pair, Estimate]] = {"closer than": {}, "further than": {}, "undecided against": {}}
-    for curve, samples in methods.items():
-        ratio = against(ours, samples)
+    ratios = {names[curve]: against(ours, of).estimate for curve, of in methods.items() if curve[0] != OURS}
+    nearest_first = sorted(ratios.items(), key=lambda rival: -rival[1].value)
+    sides: dict[str, list[str]] = {"closer than": [], "further than": [], "undecided against": []}
+    for rival, ratio in nearest_first:
         side = "undecided against" if not ratio.excludes(1) else "closer than" if ratio.high < 1 else "further than"
-        if curve[0] != OURS:
-            sides[side][curve] = ratio
-    said: list[str] = []
-    for side, rivals in sides.items():
-        if side == "closer than" and len(rivals) == len(methods) - 1:
-            curve, ratio = max(rivals.items(), key=lambda rival: rival[1].value)
-            said = [f"closer than all, the nearest {names[curve]} {format_estimate(ratio, 2)}"]
-            break
-        nearest_first = sorted(rivals.items(), key=lambda rival: -rival[1].value)
-        told = [
-            names[curve] + ("" if place and side == "closer than" else f" {format_estimate(ratio, 2)}")
-            for place, (curve, ratio) in enumerate(nearest_first)
-        ]
-        said += [f"{side} {', '.join(told)}"] if told else []
-    return f"- **{name}**: {title(OURS)} (its KL over theirs) is {'; '.join(said)}."
+        said = rival if sides[side] and side == "closer than" else f"{rival} {format_estimate(ratio, 2)}"
+        sides[side].append(said)
+    if len(sides["closer than"]) == len(methods) - 1:
+        words = f"closer than all, the nearest {sides['closer than'][0]}"
+    else:
+        words = "; ".join(f"{side} {', '.join(rivals)}" for side, rivals in sides.items() if rivals)
+    return f"- **{name}**: {title(OURS)} (its KL over theirs) is {words}."
 
 
 def scored(part: Part) -> str:
@@ -157,83 +150,72 @@ def timed(part: Part) -> str:
 
 def which(parts: dict[str, Part]) -> str:
     """A row for each need and model: the least loss, who is not told apart from it, and its setting as measured."""
-    rows: list[str] = []
+    rows = [f"| need | model{USUAL} | least KL | `methods=[baseline,SETTING]`, its FLOPs ratio |", "| --- " * 4 + "|"]
     for need in NEEDS:
-        matched, ratio = need.ratio
-        for part in (part.only(need.asks) for names in need.parts if (part := fullest(parts, names))):
-            if need.counts:
-                rows.append(_most_right(part, need))
-                continue
-            methods = {curve: of for curve, of in part.at(ratio, matched).items() if len(of) >= LEAST_SAMPLES}
-            without = {curve: of for curve, of in methods.items() if curve[0] != DRAFTED}
-            if without and (not need.made_for or of_method(methods, need.made_for) is not None):
-                curve, samples = next(iter(without.items()))
-                cells = [
-                    "" if any(row.startswith(f"| {need.words} |") for row in rows) else need.words,
-                    f"{part.title.removesuffix(USUAL)} (n={len(samples)})",
-                ]
-                said, names = _closest(without), curve_names(methods)
-                if need.made_for == DRAFTED and (drafted := of_method(methods, DRAFTED)) is not None:
-                    times = against(drafted, samples)
-                    pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
-                    said = f"{title(DRAFTED)} {format_estimate(kl(drafted), 3)}: {pays} beside {names[curve]}"
-                    curve = next(one for one in methods if one[0] == DRAFTED)
-                rows.append(f"| {' | '.join([*cells, said, _nearest(part, curve, need)])} |")
-    head = f"| need | model{USUAL} | least KL | `methods=[baseline,SETTING]`, its ratio |\n" + "| --- " * 4 + "|"
-    return "\n".join([head, *rows]) if rows else ""
+        asked = [part.only(need.asks) for names in need.parts if (part := fullest(parts, names))]
+        found = [cells for part in asked if (cells := _most_right(part) if need.counts else _least_loss(part, need))]
+        rows += [f"| {' | '.join(['' if place else need.words, *cells])} |" for place, cells in enumerate(found)]
+    return "\n".join(rows) if len(rows) > 2 else ""
 
 
-def _closest(methods: Methods) -> str:
-    """The first of these and its KL, and those whose ratio to it has an interval that holds 1."""
-    names, (first, *others) = curve_names(methods), methods
-    level = [names[curve] for curve in others if not against(methods[curve], methods[first]).excludes(1)]
-    more = f" and {len(level) - NAMED} more" if len(level) > NAMED else ""
-    told = f"; not told apart: {', '.join(level[:NAMED])}{more}" if level else ""
-    return f"{names[first]} {format_estimate(kl(methods[first]), 3)}{told}"
-
-
-def _nearest(part: Part, curve: Pair, need: Need) -> str:
-    """A curve's setting nearest to the wanted ratio, as it is typed, and its own ratio."""
-    column = "flops_ratio" if need.ratio[0] == FLOPS else "memory_ratio"
+def _least_loss(part: Part, need: Need) -> list[str]:
+    """The method with the lowest KL without a draft model, or whether a draft pays; nothing where it was not asked."""
+    matched, ratio = need.ratio
+    methods = {curve: of for curve, of in part.at(ratio, matched).items() if len(of) >= LEAST_SAMPLES}
+    without = {curve: of for curve, of in methods.items() if curve[0] != DRAFTED}
+    made_for = [curve for curve in methods if curve[0] == need.made_for]
+    if not without or (need.made_for and not made_for):
+        return []
+    names, (curve, *others) = curve_names(methods), without
+    n = len(methods[curve])
+    if need.made_for == DRAFTED:
+        times = against(methods[made_for[0]], methods[curve]).estimate
+        pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
+        told, curve = f": {pays} beside {names[curve]}", made_for[0]
+    else:
+        level = [names[one] for one in others if not against(methods[one], methods[curve]).estimate.excludes(1)]
+        more = f" and {len(level) - NAMED} more" if len(level) > NAMED else ""
+        told = f"; not told apart: {', '.join(level[:NAMED])}{more}" if level else ""
+    said = f"{names[curve]} {format_estimate(divergence(methods[curve]), 3)}{told}"
     settings = part.settings.query("method_name == @curve[0] and family == @curve[1]").to_dict("records")
-    row = min(settings, key=lambda row: abs(math.log(row[column] / need.ratio[1])))
-    return f"{_typed(curve[0], row['params'])} {row[column]:.2f}"
+    nearest = min(settings, key=lambda row: abs(math.log(row[matched] / ratio)))
+    return [f"{part.title.removesuffix(USUAL)} (n={n})", said, _typed(nearest, matched)]
 
 
-def _most_right(part: Part, need: Need) -> str:
-    """A row: the method with the most right answers, of equals the faster, and the next two."""
+def _most_right(part: Part) -> list[str]:
+    """The method with the most right answers, of equals the faster, and the next two."""
     samples = part.results.samples
     right = (samples["score"] >= RIGHT).groupby([samples["method"], samples["params"]]).agg(["sum", "size"])
-    settings = part.settings.join(right, on=["method_name", "params"]).query("method_name != 'baseline'")
-    best = (
-        settings.sort_values(["sum", "flops_ratio"], ascending=False).drop_duplicates("method_name").to_dict("records")
-    )
+    settings = part.settings.join(right, on=["method_name", "params"])
+    best = settings.sort_values(["sum", "flops_ratio"], ascending=False).drop_duplicates("method_name")
     plain = (samples.drop_duplicates(["task", "sample_id"])["baseline_score"] >= RIGHT).sum()
-    of = f"of {best[0]['size']} found, the plain model {plain}"
-    told = [f"{title(row['method_name'])} {row['sum']} at {row['flops_ratio']:.2f}" for row in best[:3]]
-    setting = f"{_typed(best[0]['method_name'], best[0]['params'])} {best[0]['flops_ratio']:.2f}"
-    return f"| {need.words} | {part.title} | {', '.join(told)} ({of}) | {setting} |"
+    rows = best[:3].to_dict("records")
+    told = [f"{title(row['method_name'])} {row['sum']} at {row['flops_ratio']:.2f}" for row in rows]
+    of = f"of {rows[0]['size']} found at 30% to 70% of the depth, the plain model {plain}"
+    return [part.title, f"{', '.join(told)} ({of})", _typed(rows[0], "flops_ratio")]
 
 
-def _typed(method: str, stored: str) -> str:
-    """A setting as it is typed, without what is the default."""
-    whole = json.loads(stored)
+def _typed(row: dict[Hashable, Any], matched: str) -> str:
+    """A row of settings as it is typed, without what is the default, and its ratio."""
+    method, whole = row["method_name"], json.loads(row["params"])
     said = {name: value for name, value in whole.items() if value is not None}
-    params = (
-        said if method == DRAFTED or build(method, said) == build(method, whole) else whole
-    )  # a draft is a name here
+    # a draft is a name here
+    params = said if method == DRAFTED or build(method, said) == build(method, whole) else whole
     typed = yaml.safe_dump({"method": method, **params}, default_flow_style=True, sort_keys=False, width=math.inf)
-    return f"`{re.sub(r'(?<=[0-9]), (?=[0-9])', ',', typed.strip())}`"
+    without_spaces = re.sub(r"(?<=[0-9]), (?=[0-9])", ",", typed.strip())
+    return f"`{without_spaces}` {row[matched]:.2f}{' (memory)' if matched == MEMORY else ''}"
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
-    """The page with each table between its marker and the next end.
+    """The page with each table between its marker and the next end; one without a text stays as it was.
 
     Raises:
         UserError: a marker is missing.
     """
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     for name, table in tables.items():
+        if not table:
+            continue
         before, marker, rest = text.partition(f"<!-- {name} -->\n")
         old, end, after = rest.partition("<!-- end -->")
         if not end or "<!--" in old:
@@ -264,13 +246,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "docs/results.md": {"leaderboard": leaderboard([*sides, *others], MATCHED[FLOPS]), **both},
         "docs/which_one.md": {"which": table},
     }
-    for name, tables in pages.items():
-        pages[name] = {marker: text for marker, text in tables.items() if text}
     texts = {root / name: fill(root / name, tables) for name, tables in pages.items()}
     for path, text in texts.items():
         write_atomically(path, text.encode())
-    at = [(part, part.at(2.0)) for part in sides if part.settings["n"].max() >= LEAST_SAMPLES]
-    shown = [(part.title, part.settings, {curve: kl(of) for curve, of in found.items()}) for part, found in at if found]
+    shown = [
+        (part.title, part.settings, {curve: divergence(of) for curve, of in found.items()})
+        for part in sides
+        if part.settings["n"].max() >= LEAST_SAMPLES and (found := part.at(2.0))
+    ]
     figures = {"front": front(shown, 2.0)} if shown else {}
     if (layers := folder / "fig6.parquet").exists():
         (_, _, figures["layers"]), *_ = build_figures(load([layers]), ["fig6"])

@@ -91,17 +91,13 @@ def median(tasks: Tasks) -> Estimate:
     if not tasks:
         return Estimate(math.nan)
     values = numpy.concatenate(tasks)
-    order = numpy.argsort(values, kind="stable")
-    values = values[order]
-    weights = numpy.concatenate([numpy.full(len(task), 1 / (len(tasks) * len(task))) for task in tasks])[order]
+    weights = numpy.concatenate([numpy.full(len(task), 1 / (len(tasks) * len(task))) for task in tasks])
 
     def at(share: float) -> tuple[float, float]:
         """The first of the values at which so much of the weight is reached, from below and from above."""
-        low, high = (
-            min(int(numpy.searchsorted(numpy.cumsum(side), share - 1e-9)), len(values) - 1)
-            for side in (weights, weights[::-1])
-        )
-        return float(values[low]), float(values[::-1][high])
+        reached = max(share - 1e-9, 0.0)  # weights sum to shares but for rounding
+        low, high = (numpy.quantile(of, reached, weights=weights, method="inverted_cdf") for of in (values, -values))
+        return float(low), float(-high)
 
     value = sum(at(0.5)) / 2
     if not _enough(tasks):
@@ -158,7 +154,6 @@ class Comparison:
     """Two methods on the same samples; the ratio is the first method's to the second's."""
 
     estimate: Estimate
-    samples: int
     p_sign: float  # two-sided sign test; ties left out
 
 
@@ -171,7 +166,7 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     one, other = (numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), KL_FLOOR)) for values in (first, second))
     logs = (one - other)[~numpy.isnan(one - other)]
     if not len(logs):
-        return Comparison(Estimate(math.nan), 0, math.nan)
+        return Comparison(Estimate(math.nan), 1.0)
     value, spread = float(logs.mean()), float(logs.std(ddof=1)) if len(logs) > 1 else math.nan
     estimate = Estimate(value)
     if len(logs) >= LEAST_SAMPLES and spread:  # differences that were all alike don't prove that others will be
@@ -179,7 +174,7 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
         estimate = Estimate(value, float(low), float(high))
     wins, losses = int((logs > 0).sum()), int((logs < 0).sum())
     p_sign = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return Comparison(_exponential(estimate), len(logs), p_sign)
+    return Comparison(_exponential(estimate), p_sign)
 
 
 def _exponential(logs: Estimate) -> Estimate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas
 
@@ -38,22 +39,34 @@ READING = {  # by the column that it explains
 SPARED = ("TTFT s", "same token %", "decoding step x")  # the first of them that a terminal has no room for
 
 
-def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
-    """Markdown for people, no wider than a terminal: what decides, task by task, and what must be said in words.
+class Overview(NamedTuple):
+    """What a summary says to people."""
 
-    Of a category with several tasks its macro-average stands; every number is in summary.csv.
+    lead: str  # a sentence
+    tables: list[tuple[str, pandas.DataFrame]]  # of each model and task its title and what decides
+    labels: list[str]  # what the names in the tables stand for
+    notes: list[str]
+
+
+def overview(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> Overview:
+    """Of a category with several tasks its macro-average stands; every number is in summary.csv.
 
     Args:
         summary: from ``summarise``.
         notes: on whole runs, from ``run_notes``.
     """
     if summary.empty:
-        return "no samples measured yet\n"
+        return Overview("no samples measured yet", [], [], [*notes])
     names = short_names(category_rows(summary))
     tables = sections(summary, names)
-    parts = [f"**{title}**\n\n{markdown(table)}" for title, table in tables]
-    words = [*label_lines(names), "", *summary_notes(summary, tables), *notes]
-    words += ["Everything else (every task, seconds, memory): summary.csv.", headline(summary)]
+    return Overview(headline(summary), tables, label_lines(names), [*summary_notes(summary, tables), *notes])
+
+
+def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
+    """An ``overview`` as Markdown, no wider than a terminal."""
+    said = overview(summary, notes)
+    parts = [f"**{title}**\n\n{markdown(table)}" for title, table in said.tables]
+    words = [*said.labels, "", *said.notes, "Everything else (every task, seconds, memory): summary.csv.", said.lead]
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 
@@ -116,7 +129,7 @@ def _beside_the_papers(
         columns: the title of each, its name in a summary and the factor to show.
     """
     ours = with_setting(category_rows(summary))
-    rows = papers[["category", "method"]].merge(ours, on=["category", "method"], how="outer", sort=False)
+    rows = papers.merge(ours, on=["category", "method"], how="outer", sort=False)
     # the paper's order, then any other
     orders = {name: list(dict.fromkeys([*papers[name], *ours[name]])) for name in ("category", "method")}
     rows = rows.sort_values(
@@ -133,10 +146,9 @@ def _beside_the_papers(
     )
     for heading, (name, factor) in columns.items():
         table[heading] = formatted(rows, name, 2, factor) if name in rows else ""
-    theirs = rows[["category", "method"]].merge(papers, on=["category", "method"], how="left")
     for prefix, model in (("llama2", "Llama 2"), ("xgen", "XGen")):
         for heading, (name, _) in columns.items():
-            table[f"paper {model} {heading}"] = [number(value, 2) for value in theirs[f"{prefix}_{name}"]]
+            table[f"paper {model} {heading}"] = [number(value, 2) for value in rows[f"{prefix}_{name}"]]
     return table
 
 

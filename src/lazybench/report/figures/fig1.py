@@ -6,7 +6,7 @@ import pandas
 from matplotlib.figure import Figure
 
 from lazybench.report import paper
-from lazybench.report.figures.style import BLUE, ORANGE, new_figure, styled
+from lazybench.report.figures.style import BLUE, ORANGE, styled
 from lazybench.report.summary import with_setting
 
 
@@ -25,6 +25,7 @@ def shares(samples: pandas.DataFrame) -> pandas.DataFrame:
     return found.reset_index()
 
 
+@styled()
 def draw(samples: pandas.DataFrame) -> Figure:
     """Two panels of bars, the paper's Llama 2 7B on an A100 below ours."""
     rows = shares(samples)
@@ -37,17 +38,16 @@ def draw(samples: pandas.DataFrame) -> Figure:
     }
     names = [f"{row.model}\n{row.prompt_tokens:.0f} + {row.output_tokens:.0f} tokens" for row in rows.itertuples()]
     prefill = 100 * rows["prefill"]
-    with styled():
-        figure = new_figure(8, 1.2 + 0.55 * len(names))
-        left, right = figure.subplots(1, 2, sharey=True)
-        bars = left.barh(names, prefill, color=BLUE, label="prefill (TTFT)")
-        left.bar_label(bars, [f"{share:.0f}%" for share in prefill], label_type="center", color="white")
-        decoding = {"color": ORANGE, "hatch": "//", "edgecolor": "white", "label": "decoding"}
-        left.barh(names, 100 - prefill, left=prefill, **decoding)
-        left.set(xlabel="share of generation time (%)", xlim=(0, 100))
-        left.invert_yaxis()
-        bars = right.barh(names, rows["steps"], color=BLUE)
-        right.bar_label(bars, [f" {step:.1f}x" for step in rows["steps"]])
-        right.set(xlabel="TTFT over one decoding step (x)", xlim=(0, 1.18 * rows["steps"].max()))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure = Figure(figsize=(8, 1.2 + 0.55 * len(names)))
+    left, right = figure.subplots(1, 2, sharey=True)
+    bars = left.barh(names, prefill, color=BLUE, label="prefill (TTFT)")
+    left.bar_label(bars, [f"{share:.0f}%" for share in prefill], label_type="center", color="white")
+    decoding = {"color": ORANGE, "hatch": "//", "edgecolor": "white", "label": "decoding"}
+    left.barh(names, 100 - prefill, left=prefill, **decoding)
+    left.set(xlabel="share of generation time (%)", xlim=(0, 100))
+    left.invert_yaxis()
+    bars = right.barh(names, rows["steps"], color=BLUE)
+    right.bar_label(bars, [f" {step:.1f}x" for step in rows["steps"]])
+    right.set(xlabel="TTFT over one decoding step (x)", xlim=(0, 1.18 * rows["steps"].max()))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lazybench.errors import UserError
-from lazybench.report.figures.style import BLUE, GREEN, ORANGE, VERMILION, new_figure, styled
+from lazybench.report.figures.style import BLUE, GREEN, ORANGE, VERMILION, styled
 
 COLUMNS = 400  # of the heat map; longer prompts are averaged in bins
 MASSES = ((0.5, ORANGE, "-"), (0.9, GREEN, "--"), (0.99, VERMILION, ":"))
@@ -37,6 +37,7 @@ def read_attention(path: Path) -> tuple[NDArray[numpy.float64], str]:
     return scores, title
 
 
+@styled()
 def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
     """(a) heat map, layer by token index; (b) distribution of each token's mean score over layers.
 
@@ -48,26 +49,25 @@ def draw(scores: NDArray[numpy.float64], title: str) -> Figure:
     binned = numpy.stack([scores[:, a:b].mean(axis=1) for a, b in pairwise(edges)], axis=1)
     mean = scores.mean(axis=0)
     floor = max(float(numpy.quantile(binned[binned > 0], 0.02)), float(binned.max()) * 1e-6)
-    with styled():
-        figure = new_figure(9, 3.9)
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        left.grid(visible=False)
-        extent = (0, tokens, layers - 0.5, -0.5)
-        norm = LogNorm(floor, float(binned.max()))
-        image = left.imshow(binned.clip(floor), aspect="auto", cmap="cividis", norm=norm, extent=extent)
-        figure.colorbar(image, ax=left, label="attention score", format="{x:g}")
-        left.set(title=f"(a) {title}", xlabel="prompt token index", ylabel="layer (from 0)")
-        positive = mean[mean > 0]
-        bins = numpy.geomspace(positive.min(), positive.max(), 41)
-        right.hist(positive, bins=bins, weights=numpy.full(len(positive), 100 / len(mean)), color=BLUE)
-        falling = numpy.sort(mean)[::-1]
-        mass = falling.cumsum() / falling.sum()
-        for share, colour, line in MASSES:
-            count = int(numpy.searchsorted(mass, share)) + 1
-            label = f"{share:.0%} of the attention: {count / tokens:.1%} of the tokens"
-            right.axvline(falling[min(count, tokens) - 1], color=colour, linestyle=line, label=label)
-        right.set(xscale="log", xlabel="mean attention score over layers", ylabel="tokens (%)")
-        right.xaxis.set_major_formatter("{x:g}")
-        right.set_title("(b) distribution")
-        figure.legend(fontsize=8, loc="outside lower right", ncols=len(MASSES))
+    figure = Figure(figsize=(9, 3.9))
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    left.grid(visible=False)
+    extent = (0, tokens, layers - 0.5, -0.5)
+    norm = LogNorm(floor, float(binned.max()))
+    image = left.imshow(binned.clip(floor), aspect="auto", cmap="cividis", norm=norm, extent=extent)
+    figure.colorbar(image, ax=left, label="attention score", format="{x:g}")
+    left.set(title=f"(a) {title}", xlabel="prompt token index", ylabel="layer (from 0)")
+    positive = mean[mean > 0]
+    bins = numpy.geomspace(positive.min(), positive.max(), 41)
+    right.hist(positive, bins=bins, weights=numpy.full(len(positive), 100 / len(mean)), color=BLUE)
+    falling = numpy.sort(mean)[::-1]
+    mass = falling.cumsum() / falling.sum()
+    for share, colour, line in MASSES:
+        count = int(numpy.searchsorted(mass, share)) + 1
+        label = f"{share:.0%} of the attention: {count / tokens:.1%} of the tokens"
+        right.axvline(falling[min(count, tokens) - 1], color=colour, linestyle=line, label=label)
+    right.set(xscale="log", xlabel="mean attention score over layers", ylabel="tokens (%)")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.set_title("(b) distribution")
+    figure.legend(fontsize=8, loc="outside lower right", ncols=len(MASSES))
     return figure

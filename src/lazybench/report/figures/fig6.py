@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas
 from matplotlib.figure import Figure
 
 from lazybench.errors import UserError
 from lazybench.methods import build
-from lazybench.pruning.places import layers_run
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
+from lazybench.report.figures.style import BLACK, LINES, styled
 from lazybench.report.summary import category_rows
 
 
@@ -36,11 +36,10 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str)
     found = []
     rows = category_rows(summary) if len(summary) else pandas.DataFrame(columns=["model", "method", "params"])
     for (model, method, params), group in rows.groupby(["model", "method", "params"], sort=False):
-        keep, place = 1.0, None
+        keep, place = 1.0, math.nan
         if method == "lazyllm" and (schedule := schedule_of(str(params))) and len(schedule.keep) == 1:
-            keep, depth, of = schedule.keep[0], schedule.depths, layers.get(str(model))
-            place = schedule.layers[0] if schedule.layers else depth[0] if depth else None
-            place = layers_run(depth[0], of) - 1 if depth and of else place
+            known = schedule.build(layers[str(model)]) if model in layers else schedule
+            (keep,), (place,) = schedule.keep, known.layers or known.depths or ()
         elif method != "baseline":
             continue
         reach = {
@@ -52,31 +51,30 @@ def one_layer_rows(summary: pandas.DataFrame, layers: dict[str, int], name: str)
     return pandas.DataFrame(found, columns=["model", "keep", "layer", "value", "n", "low", "high"])
 
 
+@styled()
 def draw(rows: pandas.DataFrame, layers: dict[str, int], name: str) -> Figure:
     """A panel per model, the baseline as a horizontal line.
 
     Args:
         rows: from ``one_layer_rows``.
-        name: "relative_score", whose score is drawn, or "fidelity_top1".
+        name: "score" or "fidelity_top1".
     """
-    score = name == "relative_score"
     models = [str(model) for model, group in rows.groupby("model", sort=False) if group["layer"].notna().any()]
-    with styled():
-        figure = new_figure(5.2 * max(1, len(models)), 3.4)
-        for axes, model in zip(figure.subplots(1, len(models), squeeze=False).flat, models, strict=True):
-            mine = rows[rows["model"] == model]
-            lines = mine[mine["layer"].notna()].sort_values("layer")
-            ratios = sorted(lines["keep"].unique(), reverse=True)
-            for value in mine[mine["layer"].isna()]["value"]:
-                axes.axhline(100 * value, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="baseline", zorder=3)
-            for keep, (colour, marker, style) in zip(ratios, LINES, strict=False):
-                line = lines[lines["keep"] == keep]
-                reach = 100 * line[["low", "high"]].to_numpy().T if line["low"].notna().any() else None
-                look = {"color": colour, "marker": marker, "linestyle": style, "elinewidth": 0.7, "capsize": 2}
-                drawn = axes.errorbar(line["layer"], 100 * line["value"], reach, **look)
-                drawn[0].set_label(f"keep {keep:.0%}")  # the line alone: the legend has no bars where none are drawn
-            axes.set_title(f"{model} (n={mine['n'].max()}{', 95% intervals' if mine['low'].notna().any() else ''})")
-            axes.set_xlabel("pruned after layer (from 0)" if model in layers else "pruned after this share of layers")
-            axes.set_ylabel("score (mean over categories)" if score else "same token as baseline (%)")
-            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure = Figure(figsize=(5.2 * max(1, len(models)), 3.4))
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False).flat, models, strict=True):
+        mine = rows[rows["model"] == model]
+        lines = mine[mine["layer"].notna()].sort_values("layer")
+        ratios = sorted(lines["keep"].unique(), reverse=True)
+        for value in mine[mine["layer"].isna()]["value"]:
+            axes.axhline(100 * value, color=BLACK, linewidth=1.2, linestyle=(0, (1, 1)), label="baseline", zorder=3)
+        for keep, (colour, marker, style) in zip(ratios, LINES, strict=False):
+            line = lines[lines["keep"] == keep]
+            reach = 100 * line[["low", "high"]].to_numpy().T if line["low"].notna().any() else None
+            look = {"color": colour, "marker": marker, "linestyle": style, "elinewidth": 0.7, "capsize": 2}
+            drawn = axes.errorbar(line["layer"], 100 * line["value"], reach, **look)
+            drawn[0].set_label(f"keep {keep:.0%}")  # the line alone: the legend has no bars where none are drawn
+        axes.set_title(f"{model} (n={mine['n'].max()}{', 95% intervals' if mine['low'].notna().any() else ''})")
+        axes.set_xlabel("pruned after layer (from 0)" if model in layers else "pruned after this share of layers")
+        axes.set_ylabel("score (mean over categories)" if name == "score" else "same token as baseline (%)")
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

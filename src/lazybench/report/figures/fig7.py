@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lazybench.report.figures.fig6 import schedule_of
-from lazybench.report.figures.style import BLACK, LINES, new_figure, styled
+from lazybench.report.figures.style import BLACK, LINES, styled
 from lazybench.report.text import settings_label
 from lazybench.run.record import Record
 
@@ -42,6 +42,7 @@ def stage_names(params: str, stages: int, layers: int | None) -> list[str]:
     return [f"stage {index}" for index in range(stages)]
 
 
+@styled()
 def draw(labelled: Sequence[tuple[str, Record]], layers: dict[str, int]) -> Figure:
     """A panel per model and LazyLLM schedule that was traced; the baseline computes everything in step 0.
 
@@ -55,20 +56,19 @@ def draw(labelled: Sequence[tuple[str, Record]], layers: dict[str, int]) -> Figu
         if record.method == "lazyllm" and record.error is None and len(stages) == 1 and (count := max(stages)) > 1:
             groups.setdefault((model, record.setting, count), []).append(record)
     panels = sorted(groups.items(), key=lambda group: -group[0][2])[:PANELS]
-    with styled():
-        columns = min(3, max(1, len(panels)))
-        height = -(-len(panels) // columns) or 1
-        figure = new_figure(5 * columns, 3.3 * height)
-        for index, ((model, params, _), group) in enumerate(panels):
-            shares = mean_by_step(group)
-            axes = figure.add_subplot(height, columns, index + 1)
-            axes.axhline(100, color=BLACK, linewidth=1, label="baseline")
-            names = stage_names(params, shares.shape[1], layers.get(model))
-            shown = numpy.unique(numpy.linspace(0, len(names) - 1, min(len(names), LINES_SHOWN)).round().astype(int))
-            for (colour, marker, line), stage in zip(LINES, shown, strict=False):
-                look = {"color": colour, "marker": marker, "linestyle": line, "label": names[stage], "markersize": 4}
-                axes.plot(100 * shares[:, stage], markevery=max(1, len(shares) // 8), **look)
-            axes.set_title(f"{model}\n{settings_label('lazyllm', params)} (n={len(group)})")
-            axes.set(xlabel="generation step (0: prefill)", ylabel="prompt tokens computed (%)", ylim=(0, 105))
-            axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    columns = min(3, max(1, len(panels)))
+    height = -(-len(panels) // columns) or 1
+    figure = Figure(figsize=(5 * columns, 3.3 * height))
+    for index, ((model, params, _), group) in enumerate(panels):
+        shares = mean_by_step(group)
+        axes = figure.add_subplot(height, columns, index + 1)
+        axes.axhline(100, color=BLACK, linewidth=1, label="baseline")
+        names = stage_names(params, shares.shape[1], layers.get(model))
+        shown = numpy.unique(numpy.linspace(0, len(names) - 1, min(len(names), LINES_SHOWN)).round().astype(int))
+        for (colour, marker, line), stage in zip(LINES, shown, strict=False):
+            look = {"color": colour, "marker": marker, "linestyle": line, "label": names[stage], "markersize": 4}
+            axes.plot(100 * shares[:, stage], markevery=max(1, len(shares) // 8), **look)
+        axes.set_title(f"{model}\n{settings_label('lazyllm', params)} (n={len(group)})")
+        axes.set(xlabel="generation step (0: prefill)", ylabel="prompt tokens computed (%)", ylim=(0, 105))
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

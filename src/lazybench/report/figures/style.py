@@ -41,7 +41,6 @@ SETTINGS: Any = {  # matplotlib types its keys one by one
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
-    "pdf.fonttype": 42,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 
@@ -90,20 +89,14 @@ def name_lines(axes: Axes, lines: Mapping[str, tuple[float, Any]], inside: bool 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw inside this: the settings hold here and nowhere else."""
+    """Draw inside this, or in a function that it decorates: the settings hold there and nowhere else."""
     with matplotlib.rc_context(SETTINGS):
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of its own, in inches; no window and no global state (pyplot) needed."""
-    return Figure(figsize=(width, height))
-
-
+@styled()
 def save(figure: Figure, path: Path) -> None:
-    """Write atomically, in the format that the name ends in, without a date: the same data gives the same file."""
-    kind, buffer = path.suffix[1:], io.BytesIO()
-    metadata: dict[str, Any] | None = {"CreationDate": None} if kind == "pdf" else None
-    with styled():
-        figure.savefig(buffer, format=kind, metadata=metadata)
+    """Write a PNG atomically."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator
 from lazybench.methods import title
 from lazybench.report import paper
 from lazybench.report.curves import WHOLE, Pair, curve_names
-from lazybench.report.figures.style import BLACK, name_lines, new_figure, points, styled
+from lazybench.report.figures.style import BLACK, name_lines, points, styled
 from lazybench.report.statistics import LEAST_SAMPLES, Estimate
 from lazybench.report.summary import category_rows
 from lazybench.report.text import category_title
@@ -34,11 +34,13 @@ QUALITIES = {  # column to axis label and factor
 }
 
 
-def measured(rows: pandas.DataFrame, names: Sequence[str]) -> str | None:
-    """The first of these columns that holds a number."""
-    return next((name for name in names if name in rows and rows[name].notna().any()), None)
+def quality_of(summary: pandas.DataFrame) -> str:
+    """The score, or where none was measured the share of same tokens: a column of ``QUALITIES``."""
+    scored = "relative_score" in summary and summary["relative_score"].notna().any()
+    return "relative_score" if scored else "fidelity_top1"
 
 
+@styled()
 def draw(panels: Sequence[tuple[str, pandas.DataFrame]], across: str, quality: str) -> Figure:
     """A panel for each of these that has numbers; see ``curves``.
 
@@ -47,17 +49,16 @@ def draw(panels: Sequence[tuple[str, pandas.DataFrame]], across: str, quality: s
     """
     drawn = [(heading, shown) for heading, rows in panels if len(shown := rows.dropna(subset=[across, quality]))]
     columns, rows = min(2, len(drawn)) or 1, math.ceil(len(drawn) / 2) or 1
-    with styled():
-        figure = new_figure(5.2 * columns, 3.4 * rows)
-        places = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
-        for axes, (heading, shown) in zip(places, drawn, strict=False):
-            curves(axes, heading, shown, across, quality)
-            axes.tick_params(which="both", labelbottom=True, labelleft=True)
-        low, high = places[0].get_ylim()
-        if quality == "kl" and high < 2 * low:  # a factor of two or more: small differences look small
-            places[0].set_ylim((low * high / 2) ** 0.5, (low * high * 2) ** 0.5)
-        for axes in places[len(drawn) :]:
-            axes.remove()
+    figure = Figure(figsize=(5.2 * columns, 3.4 * rows))
+    places = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for axes, (heading, shown) in zip(places, drawn, strict=False):
+        curves(axes, heading, shown, across, quality)
+        axes.tick_params(which="both", labelbottom=True, labelleft=True)
+    low, high = places[0].get_ylim()
+    if quality == "kl" and high < 2 * low:  # a factor of two or more: small differences look small
+        places[0].set_ylim((low * high / 2) ** 0.5, (low * high * 2) ** 0.5)
+    for axes in places[len(drawn) :]:
+        axes.remove()
     return figure
 
 
@@ -109,6 +110,7 @@ def at_one_ratio(axes: Axes, heading: str, found: Mapping[Pair, Estimate]) -> No
     axes.xaxis.set_major_formatter("{x:g}")
 
 
+@styled()
 def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]], ratio: float) -> Figure:
     """KL over the FLOPs ratio, a panel a model; of one whose methods are mostly measured about one ratio, at it.
 
@@ -118,15 +120,14 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
     panels = [rows[rows["flops_ratio"].between(WHOLE, FASTEST)] for _, rows, _ in models]
     spans = [rows.groupby(CURVE)["flops_ratio"].agg(lambda of: of.max() > WIDE * of.min()) for rows in panels]
     several = [of_curves.mean() > 0.5 for of_curves in spans]
-    with styled():
-        figure = new_figure(4.3 * len(models), 3.4)
-        places = figure.subplots(1, len(models), squeeze=False, width_ratios=[1.4 if one else 1 for one in several])[0]
-        for axes, rows, curved, (name, _, found) in zip(places, panels, several, models, strict=True):
-            n = f"(n={rows['n'].max()})"
-            if curved:
-                curves(axes, f"{name} {n}", rows, "flops_ratio", "kl", IN_FRONT)
-            else:
-                at_one_ratio(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", found)
+    figure = Figure(figsize=(4.3 * len(models), 3.4))
+    places = figure.subplots(1, len(models), squeeze=False, width_ratios=[1.4 if one else 1 for one in several])[0]
+    for axes, rows, curved, (name, _, found) in zip(places, panels, several, models, strict=True):
+        n = f"(n={rows['n'].max()})"
+        if curved:
+            curves(axes, f"{name} {n}", rows, "flops_ratio", "kl", IN_FRONT)
+        else:
+            at_one_ratio(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", found)
     return figure
 
 
@@ -145,13 +146,13 @@ def settings_figure(settings: pandas.DataFrame) -> Figure:
     return draw(panels, next(name for name in SPEEDS if settings[name].notna().all() or name == "flops_ratio"), "kl")
 
 
-def figure5(summary: pandas.DataFrame, quality: str) -> Figure:
+def figure5(summary: pandas.DataFrame) -> Figure:
     """A panel per model and category; stars are the points that the paper states for Llama 2 7B.
 
     Args:
         summary: from ``summarise``, timed.
-        quality: a column of ``QUALITIES``.
     """
+    quality = quality_of(summary)
     rows = category_rows(summary).assign(method_name=lambda rows: rows["method"], family="")
     groups = list(rows[rows["ttft_speedup"].notna()].groupby(["model", "category"], sort=False))
     figure = draw(
