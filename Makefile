@@ -50,7 +50,7 @@ notebooks: $(READY)
 	cd notebooks && ../$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False *.ipynb
 
 results: $(READY)
-	$(BIN)/python -m lazybench.report.published results/published
+	$(BIN)/python experiments/published.py results/published
 
 docs: $(VENV)/.docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet: with it a dead link is no error

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from typing import Any
 
+import campaign
 import pytest
 
 from lazybench.cli.choices import prepare, run_config
@@ -14,14 +12,6 @@ from lazybench.cli.groups import composed
 from lazybench.errors import UserError
 from lazybench.run.runner import _numbered_samples
 from lazybench.tasks import build_task
-
-PATH = Path(__file__).parents[1] / "experiments" / "campaign.py"
-SPEC = importlib.util.spec_from_file_location("campaign", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-campaign: Any = importlib.util.module_from_spec(SPEC)
-sys.modules["campaign"] = campaign
-SPEC.loader.exec_module(campaign)
 
 
 def test_every_part_at_every_speed_is_a_run(tmp_path: Path) -> None:

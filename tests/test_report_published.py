@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy
 import pytest
+from published import main
 from synthetic_results import write_run
 
 from lazybench.report.curves import Curve, curves_of, judged, numbers
-from lazybench.report.published import main
 from lazybench.report.results import load
 from lazybench.run.campaign import pack
 from lazybench.run.record import Record
@@ -103,7 +103,7 @@ def test_one_fact_is_a_count_of_answers(site: Path) -> None:
     (row,) = (line for line in (site / "README.md").read_text().splitlines() if "one fact" in line)
     middle = sum(r.method == "lazyllm" and r.details == {"depth": 0.5} for r in found)
     assert f"LazyLLM {middle} at 2.05, " in row
-    assert f"(of {middle} found, the plain model " in row
+    assert f"(of {middle} found at 30% to 70% of the depth, the plain model " in row
     assert row.endswith("| `{method: lazyllm, pruning: {keep: [0.5,0.5,0.5]}}` 2.05 |")
 
 

@@ -164,9 +164,8 @@ def numbers(samples: pandas.DataFrame) -> dict[str, object]:
 
 
 def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:
-    """Geometric mean over samples, in nats; every sample weighs the same."""
-    values = samples[name].dropna()
-    return statistics.compare_divergences(values, numpy.ones(len(values))).estimate
+    """See ``statistics.divergence``."""
+    return statistics.divergence(samples[name])
 
 
 def against(one: pandas.DataFrame, other: pandas.DataFrame) -> statistics.Comparison:

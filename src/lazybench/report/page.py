@@ -32,6 +32,7 @@ ANSWER_CHARACTERS = 600
 SAMPLES_SHOWN = 100  # those that a method won or lost first
 RIGHT = 0.5  # a score from which on an answer is shown as right
 MARKS = ("\u2717", "\u2713")  # ballot x, check mark
+WIDTH = 160  # characters of a table
 PANELS = 4  # models in a picture
 NAMED = 3  # models or tasks in a title; more are counted
 
@@ -63,7 +64,7 @@ def write_report(results: Results, out: Path, wanted: Sequence[str] = ()) -> lis
     drawn = list(build_figures(results, wanted) if wanted else settings_figures(results))
     for name, _, figure in drawn:
         save(figure, out / f"{name}.png")
-    said = tables.overview(results.summary, results.notes)
+    said = tables.overview(results.summary, results.notes, WIDTH)
     samples, counts = _samples(results)
     write_html(
         out / "index.html",

@@ -177,6 +177,15 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     return Comparison(_exponential(estimate), p_sign)
 
 
+def divergence(values: ArrayLike) -> Estimate:
+    """The geometric mean of KL divergences, in nats; every sample weighs the same.
+
+    Args:
+        values: one for each sample, NaN where there is none.  # (samples,)
+    """
+    return compare_divergences(values, numpy.ones_like(values, dtype=float)).estimate
+
+
 def _exponential(logs: Estimate) -> Estimate:
     return Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high))
 

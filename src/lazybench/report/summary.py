@@ -127,8 +127,9 @@ def summarise(records: pandas.DataFrame, samples: pandas.DataFrame | None = None
     ``report/statistics.py``.
 
     Columns (beside those of ``RATIOS``, the medians of paired ratios): ``efficiency`` TTFT speedup over FLOPs ratio;
-    ``generation_speedup`` for as many decoding steps as the baseline made; ``truncated`` samples that lost their
-    middle; ``failed`` records with an error. Columns of scores are left out when no record has a score.
+    ``kl`` the geometric mean over samples; ``generation_speedup`` for as many decoding steps as the baseline made;
+    ``truncated`` samples that lost their middle; ``failed`` records with an error. Columns of scores are left out when
+    no record has a score.
 
     Args:
         records: from ``records_frame``.
@@ -196,7 +197,7 @@ def _row(rows: dict[str, numpy.ndarray], is_baseline: bool) -> dict[str, object]
         "score": statistics.mean_score(tasks_of(rows["score"])),
         "relative_score": statistics.relative_score(plain if is_baseline else score, plain),
         "fidelity_top1": statistics.mean_score(tasks_of(rows["fidelity_top1"])),
-        "fidelity_kl_median": statistics.median(tasks_of(rows["fidelity_kl"])),
+        "kl": statistics.divergence(rows["fidelity_kl"]),
         **{name: statistics.median_ratio(tasks_of(rows[name])) for name in RATIOS},
     }
     for name, one in estimates.items():

@@ -30,13 +30,13 @@ READING = {  # by the column that it explains
     "n": f"[brackets]: 95% interval, from {LEAST_SAMPLES} samples on.",
     "score": "Score: 0 to 100.",
     "same token %": "Same token: how often the method's next token is the baseline's, along the baseline's answer.",
-    "KL nats (median)": "KL: divergence from the baseline's next-token distribution, along the baseline's answer.",
+    "KL nats": "KL: divergence from the baseline's next-token distribution, along its answer; geometric mean.",
     "FLOPs ratio": "FLOPs ratio: FLOPs of the plain prefill over the method's.",
     "TTFT speedup": "TTFT: time to first token, the median; its speedup: baseline over method, the median of the "
     "paired ratios; ?: TTFT difference not significant.",
     "decoding step x": "Decoding step x: method over baseline, above 1 is slower.",
 }
-SPARED = ("TTFT s", "same token %", "decoding step x")  # the first of them that a terminal has no room for
+SPARED = ("TTFT s", "same token %", "decoding step x")  # the first of them where there is no room for all
 
 
 class Overview(NamedTuple):
@@ -48,17 +48,18 @@ class Overview(NamedTuple):
     notes: list[str]
 
 
-def overview(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> Overview:
+def overview(summary: pandas.DataFrame, notes: Sequence[str] = (), width: int = WIDTH) -> Overview:
     """Of a category with several tasks its macro-average stands; every number is in summary.csv.
 
     Args:
         summary: from ``summarise``.
         notes: on whole runs, from ``run_notes``.
+        width: characters that a table may be wide.
     """
     if summary.empty:
         return Overview("no samples measured yet", [], [], [*notes])
     names = short_names(category_rows(summary))
-    tables = sections(summary, names)
+    tables = sections(summary, names, width)
     return Overview(headline(summary), tables, label_lines(names), [*summary_notes(summary, tables), *notes])
 
 
@@ -70,15 +71,15 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
     return "\n".join(parts) + "\n" + "  \n".join(textwrap.fill(line, WIDTH - 2) for line in words) + "\n"
 
 
-def sections(summary: pandas.DataFrame, names: Names) -> list[tuple[str, pandas.DataFrame]]:
-    """For each model and category or task its title and what decides, all columns that a terminal has room for."""
+def sections(summary: pandas.DataFrame, names: Names, width: int = WIDTH) -> list[tuple[str, pandas.DataFrame]]:
+    """For each model and category or task its title and what decides, all columns that there is room for."""
     keys = ["model", "category", "task", "setting"]
     found = [
         (f"{model}, {task_title(str(task), str(category), str(setting))}", brief(rows, names))
         for (model, category, task, setting), rows in category_rows(summary).groupby(keys, sort=False)
     ]
     for name in SPARED:
-        if max(markdown(table).index("\n") for _, table in found) > WIDTH:
+        if max(markdown(table).index("\n") for _, table in found) > width:
             found = [(title, table.drop(columns=name, errors="ignore")) for title, table in found]
     return found
 
@@ -90,8 +91,8 @@ def brief(rows: pandas.DataFrame, names: Names) -> pandas.DataFrame:
         columns["score"] = formatted(rows, "score", 1, 100, of_bounds=0)
     if rows["fidelity_top1"].notna().any():
         columns["same token %"] = formatted(rows, "fidelity_top1", 1, 100, of_bounds=0)
-    if rows["fidelity_kl_median"].notna().any():
-        columns["KL nats (median)"] = formatted(rows, "fidelity_kl_median", 3)
+    if rows["kl"].notna().any():
+        columns["KL nats"] = formatted(rows, "kl", 3)
     columns["FLOPs ratio"] = formatted(rows, "flops_ratio", 2)
     if timed(rows):
         columns["TTFT s"] = formatted(rows, "ttft_median_s", 2)
@@ -166,7 +167,7 @@ def headline(summary: pandas.DataFrame) -> str:
     said = []
     for column, what, digits, sign in (
         (speed, f"the highest {speed.replace('_', ' ').replace('ttft', 'TTFT').replace('flops', 'FLOPs')}", 2, 1),
-        ("fidelity_kl_median", "the lowest KL divergence from the baseline (median, nats)", 3, -1),
+        ("kl", "the lowest KL divergence from the baseline (nats)", 3, -1),
     ):
         if pruned[column].notna().any():
             best = pruned.iloc[[int((sign * pruned[column]).argmax())]]

@@ -1,4 +1,4 @@
-"""``python -m lazybench.report.published FOLDER``: the tables of README and docs, from the files of a campaign.
+"""``python experiments/published.py FOLDER``: the tables of README and docs, from the files of a campaign.
 
 FOLDER holds one file of records a part, as ``experiments/campaign.py --pack`` writes them. Each table goes between its
 marker, ``<!-- leaderboard -->``, and the next ``<!-- end -->``; the pictures to docs/images. What no part
@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas
 import yaml
+from parts import OURS, Methods, Part, fullest, read_parts
 
 from lazybench.errors import UserError, command
 from lazybench.methods import build, title
@@ -27,7 +28,6 @@ from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import front
 from lazybench.report.leaderboard import MATCHED
 from lazybench.report.page import RIGHT
-from lazybench.report.parts import OURS, Methods, Part, fullest, read_parts
 from lazybench.report.results import load
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.text import format_estimate, formatted, markdown, settings_label
