@@ -38,7 +38,7 @@ BIGGER = ("qwen_1_5b_1500", "qwen_1_5b_800")
 SIDES = (("smollm2_1500",), BIGGER)  # of each model the part with the most records stands for it
 OTHERS = (("qwen_0_5b_1500",), ("gemma_270m_1500",))  # beside them where there is room
 DRAFTED = "spec_prefill"  # needs a draft model: compared where one is at hand
-NAMED = 4  # methods in a cell; more are counted
+NAMED = 3  # methods in a cell; more are counted
 USUAL = ", 1,500 tokens"  # where nothing else is said
 
 
