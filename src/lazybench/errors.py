@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import io
 import os
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
 P = ParamSpec("P")
 OFFLINE = "can't reach the hub, and no whole copy is in its cache; go online (unset HF_HUB_OFFLINE)"
@@ -58,6 +59,17 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             return 1
 
     return run
+
+
+class Parser(argparse.ArgumentParser):
+    """Options of a command: bad ones end in one line, and the description stands as it was written."""
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=(description or "").replace("``", ""), formatter_class=raw)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help says what there is")
 
 
 def show_any_character() -> None:

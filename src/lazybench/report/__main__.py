@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from lazybench.errors import UserError, command, unknown_name
+from lazybench.errors import Parser, UserError, command, unknown_name
 
 
 @command
@@ -16,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from lazybench.report.page import write_report
     from lazybench.report.results import load
 
-    parser = argparse.ArgumentParser(prog="python -m lazybench report", description=__doc__)
+    parser = Parser("python -m lazybench report", __doc__)
     add_options(parser, "report")
     only = f"of the paper, in place of the page's own figure: {', '.join(CAPTIONS)}"
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)

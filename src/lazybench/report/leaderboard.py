@@ -6,7 +6,6 @@ divergences and in comparisons; in scores and shares every task does, as in summ
 
 from __future__ import annotations
 
-import argparse
 import math
 import shlex
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pandas
 
-from lazybench.errors import UserError, command
+from lazybench.errors import Parser, UserError, command
 from lazybench.methods import title
 from lazybench.report import statistics, tables
 from lazybench.report.artefacts import add_options, made
@@ -217,7 +216,7 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m lazybench leaderboard", description=__doc__)
+    parser = Parser("python -m lazybench leaderboard", __doc__)
     add_options(parser, "leaderboard")
     parser.add_argument("--speeds", default="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
     options = parser.parse_args(given)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazybench.errors import UserError, command, one_line, refuse
+from lazybench.errors import Parser, UserError, command, one_line, refuse
 from lazybench.pruning.settings import path_of
 from lazybench.report.checks import OF_THE_MACHINE, Check, check_columns, check_records, measured_columns
 from lazybench.run.reading import Run, find_runs, read_runs
@@ -26,7 +26,7 @@ SHOWN = 10  # mismatches printed of each kind
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lazybench verify", description="Computes runs' numbers again.")
+    parser = Parser("python -m lazybench verify", __doc__)
     parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="runs or campaigns, at any depth")
     parser.add_argument("--data-root", type=path_of, help="LongBench-schema JSONL files; default: as it was run")
     parser.add_argument("--remeasure", type=int, default=0, metavar="N", help="measure N records anew, drawn by chance")

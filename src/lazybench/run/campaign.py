@@ -8,7 +8,6 @@ Reports, leaderboards and ``verify`` take a campaign file where they take a run 
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from lazybench.errors import UserError, command
+from lazybench.errors import Parser, UserError, command
 from lazybench.pruning.settings import path_of
 from lazybench.run.files import without_folders, write_atomically
 from lazybench.run.reading import JSON_TEXT, find_runs, read_runs
@@ -76,7 +75,7 @@ def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = (), unfin
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lazybench pack", description=__doc__)
+    parser = Parser("python -m lazybench pack", __doc__)
     parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="finished runs, at any depth")
     parser.add_argument("--out", type=path_of, required=True, metavar="FILE", help="NAME.parquet; NAME.json beside it")
     parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
