@@ -39,6 +39,7 @@ QUESTIONS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         # depth of the first pruning, and how many there are from there to LAST_PLACE
         "where": ((0.13, 6), (0.06, 12), (0.06, 4), (0.33, 3), (0.33, 1)),
         "fall": (0.8, 0.0, 1.6),  # by what power a pruning grows milder with its depth; 0: all are alike
+        "chunk": (32, 4),
         "ends": ((64, 0.15), (160, 0.25), (16, 0.08)),  # first, last_share
         "look_back": (4, 1),
     },

@@ -108,6 +108,8 @@ def at_one_ratio(axes: Axes, heading: str, found: Mapping[Pair, Estimate]) -> No
     axes.set(xscale="log", xlabel=QUALITIES["kl"][0], title=heading, ylim=(len(found) - 0.5, -0.5))
     axes.set_yticks(range(len(found)), [textwrap.fill(name, 24) for name in curve_names(found).values()])
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(3,)))
+    axes.xaxis.set_minor_formatter("{x:g}")
 
 
 @styled()
