@@ -166,17 +166,18 @@ def _least_loss(part: Part, need: Need) -> list[str]:
     made_for = [curve for curve in methods if curve[0] == need.made_for]
     if not without or (need.made_for and not made_for):
         return []
-    names, (curve, *others) = curve_names(methods), without
+    curve, *others = without
     n = len(methods[curve])
     if need.made_for == DRAFTED:
         times = against(methods[made_for[0]], methods[curve]).estimate
         pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
-        told, curve = f": {pays} beside {names[curve]}", made_for[0]
+        told, curve = f": {pays} beside {title(curve[0])}", made_for[0]
     else:
-        level = [names[one] for one in others if not against(methods[one], methods[curve]).estimate.excludes(1)]
+        near = [one for one in others if not against(methods[one], methods[curve]).estimate.excludes(1)]
+        level = [name for name in dict.fromkeys(title(one[0]) for one in near) if name != title(curve[0])]
         more = f" and {len(level) - NAMED} more" if len(level) > NAMED else ""
         told = f"; not told apart: {', '.join(level[:NAMED])}{more}" if level else ""
-    said = f"{names[curve]} {format_estimate(divergence(methods[curve]), 3)}{told}"
+    said = f"{title(curve[0])} {format_estimate(divergence(methods[curve]), 3)}{told}"
     settings = part.settings.query("method_name == @curve[0] and family == @curve[1]").to_dict("records")
     nearest = min(settings, key=lambda row: abs(math.log(row[matched] / ratio)))
     return [f"{part.title.removesuffix(USUAL)} (n={n})", said, _typed(nearest, matched)]

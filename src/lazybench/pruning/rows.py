@@ -12,7 +12,7 @@ from lazybench.errors import UserError
 
 # Probabilities made at once, a long window of queries being scored in blocks.
 _ELEMENTS_AT_ONCE = 2**25
-_ELEMENTS_AT_ONCE_ON_CPU = 2**20  # what its caches hold; larger blocks are slower (docs/log.md, "Rivals")
+_ELEMENTS_AT_ONCE_ON_CPU = 2**20  # what its caches hold; larger blocks are slower
 
 
 @dataclass(frozen=True)
