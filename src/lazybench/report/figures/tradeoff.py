@@ -129,7 +129,8 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
         if curved:
             curves(axes, f"{name} {n}", rows, "flops_ratio", "kl", IN_FRONT)
         else:
-            at_one_ratio(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", found)
+            named = {curve: kl for curve, kl in found.items() if curve[0] in IN_FRONT}
+            at_one_ratio(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", named)
     return figure
 
 
