@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas
 
-from lazybench.report.curves import FLOPS, Pair, curves_of, divergence, judged
+from lazybench.report.curves import FLOPS, Pair, Setting, curves_of, divergence, judged
 from lazybench.report.leaderboard import measured_settings
 from lazybench.report.results import Results, load
 from lazybench.run.record import Record
@@ -44,6 +44,12 @@ class Part:
         """See ``measured_settings``."""
         return measured_settings(self.results)
 
+    @cached_property
+    def compared(self) -> list[Setting]:
+        """The settings of the part's first model; see ``judged``."""
+        (_, settings), *_ = judged(self.results.samples) or [("", [])]
+        return settings
+
     def only(self, asks: Callable[[Record], bool] | None) -> Part:
         """With these samples alone, a needle's of all lengths as one task's; without a condition as it is."""
         if asks is None:
@@ -58,8 +64,7 @@ class Part:
 
     def at(self, ratio: float, matched: str = FLOPS) -> Methods:
         """Each curve's samples at this ratio, the closest to the plain model first."""
-        (_, settings), *_ = judged(self.results.samples) or [("", [])]
-        curves = [curve for curve in curves_of(settings, matched) if curve.name[0] != "oracle"]
+        curves = [curve for curve in curves_of(self.compared, matched) if curve.name[0] != "oracle"]
         found = {curve.name: samples for curve in curves if len(samples := curve.at(ratio))}
         return dict(sorted(found.items(), key=lambda one: divergence(one[1]).value))
 

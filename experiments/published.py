@@ -39,6 +39,7 @@ SIDES = (("smollm2_1500",), BIGGER)  # of each model the part with the most reco
 OTHERS = (("qwen_0_5b_1500",), ("gemma_270m_1500",))  # beside them where there is room
 DRAFTED = "spec_prefill"  # needs a draft model: compared where one is at hand
 NAMED = 3  # methods in a cell; more are counted
+MIDDLE = (0.3, 0.7)  # shares of a prompt's depth
 USUAL = ", 1,500 tokens"  # where nothing else is said
 
 
@@ -59,7 +60,7 @@ NEEDS = (
     Need(
         "one fact in the middle",
         (("smollm2_needle",), ("qwen_1_5b_needle",)),
-        lambda record: 0.3 <= float(str((record.details or {}).get("depth", 0))) <= 0.7,
+        lambda record: MIDDLE[0] <= float(str((record.details or {}).get("depth", 0))) <= MIDDLE[1],
         counts=True,
     ),
     Need("code", asks=lambda record: record.category == "code"),
@@ -192,7 +193,8 @@ def _most_right(part: Part) -> list[str]:
     plain = (samples.drop_duplicates(["task", "sample_id"])["baseline_score"] >= RIGHT).sum()
     rows = best[:3].to_dict("records")
     told = [f"{title(row['method_name'])} {row['sum']} at {row['flops_ratio']:.2f}" for row in rows]
-    of = f"of {rows[0]['size']} found at 30% to 70% of the depth, the plain model {plain}"
+    depths = f"{MIDDLE[0]:.0%} to {MIDDLE[1]:.0%} of the depth"
+    of = f"of {rows[0]['size']} found at {depths}, the plain model {plain}"
     return [part.title, f"{', '.join(told)} ({of})", _typed(rows[0], "flops_ratio")]
 
 

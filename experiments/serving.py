@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lazybench.errors import command
+from lazybench.errors import Parser, command
 from lazybench.models import ModelSpec
 from lazybench.models.checkpoint import checkpoint_of
 from lazybench.models.loading import shape_of
@@ -44,7 +44,7 @@ main(parser.parse_args())
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python experiments/serving.py", __doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, default=None, help="a folder or GGUF file; left out: SmolLM2")
     parser.add_argument("--method", default='{"method": "taper", "preset": "fast"}', help="what the server prunes by")
