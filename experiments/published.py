@@ -247,7 +247,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pages = {
         "README.md": {"leaderboard": leaderboard(sides, (2.0,), short=True), "which": table},
         "docs/results.md": {"leaderboard": leaderboard([*sides, *others], MATCHED[FLOPS]), **both},
-        "docs/which_one.md": {"which": table},
     }
     texts = {root / name: fill(root / name, tables) for name, tables in pages.items()}
     for path, text in texts.items():

@@ -17,7 +17,7 @@ from lazybench.report.results import load
 from lazybench.run.campaign import pack
 from lazybench.run.record import Record
 
-PAGES = {"README.md": ("leaderboard", "which"), "docs/results.md": ("leaderboard",), "docs/which_one.md": ("which",)}
+PAGES = {"README.md": ("leaderboard", "which"), "docs/results.md": ("leaderboard",)}
 SETTINGS = {"taper": 1.0, "lazyllm": 2.0, "random_drop": 1.0}  # KL over the sample's hardness
 HARD = numpy.random.default_rng(5).lognormal(-3, 1, 12)
 NOISE = numpy.tile([0.6, 2.0], 6)  # undecided
@@ -65,7 +65,7 @@ def test_tables_stand_between_their_markers_with_the_records_numbers(site: Path)
     lines = text["README.md"].splitlines()
     assert sum("is closer than LazyLLM 0.50 [0.50, 0.50]; undecided against Random token drop" in x for x in lines) == 2
     assert "FLOPs ratio of 1.5x" not in text["docs/results.md"]  # no setting is near it
-    which = text["docs/which_one.md"]
+    which = text["README.md"].partition("<!-- which -->")[2]
     kl = next(line for line in lines if line.startswith("| Taper")).split("|")[2].strip()
     rows = [line for line in which.splitlines() if "(n=12) |" in line]
     assert len(rows) == 4  # of two needs and two models, at the leaderboard's own ratio and with its KL
@@ -107,13 +107,13 @@ def test_one_fact_is_a_count_of_answers(site: Path) -> None:
     assert row.endswith("| `{method: lazyllm, pruning: {keep: [0.5,0.5,0.5]}}` 2.05 |")
 
 
-@pytest.mark.parametrize("lost", ["<!-- which -->", "<!-- end -->"])
+@pytest.mark.parametrize("lost", ["<!-- leaderboard -->", "<!-- end -->"])
 def test_without_a_marker_nothing_is_written(site: Path, lost: str, capsys: pytest.CaptureFixture[str]) -> None:
-    page = site / "docs" / "which_one.md"
+    page = site / "docs" / "results.md"
     page.write_text(page.read_text().replace(lost, "", 1))
     before = (site / "README.md").read_text()
     assert main([str(site), str(site)]) == 2
-    assert "which_one.md lacks <!-- which -->" in capsys.readouterr().err
+    assert "results.md lacks <!-- leaderboard -->" in capsys.readouterr().err
     assert (site / "README.md").read_text() == before
     assert main([str(site / "docs"), str(site)]) == 2
     assert main([]) == 2
