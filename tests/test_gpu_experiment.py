@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import RunPy
 from tiny_models import random_prompt, tiny_model
-from tiny_requests import tiny_request
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from lazybench.methods.baseline import Baseline
-from lazybench.methods.plain import Plain
 from lazybench.pruning.budgets import Revival
 from lazybench.run.reading import read_records
 
@@ -41,24 +37,12 @@ def test_a_profile_beside_a_number_is_refused():
         Revival(like="gpt2")
 
 
-def test_another_attention_gives_the_same_tokens_and_is_taken_off():
-    request = tiny_request()
-    before = request.model.config._attn_implementation
-    assert torch.equal(Plain("eager").run(request).new_tokens, Baseline().run(request).new_tokens)
-    with pytest.raises((ImportError, ValueError)):
-        Plain("no_such_attention").run(request)
-    assert request.model.config._attn_implementation == before
-
-
 @pytest.mark.slow
 def test_it_runs_at_reduced_depth_on_a_cpu(run_py: RunPy, tmp_path: Path):
-    methods = (
-        "methods=[baseline,{method: lazyllm, pruning: {revival: {like: smollm2}}},{method: plain, attention: none}]"
-    )
+    methods = "methods=[baseline,{method: lazyllm, pruning: {revival: {like: smollm2}}}]"
     small = ("size=smoke", "model=smollm2", "model.num_layers=2", "model.device=cpu", "max_new_tokens=4")
     done = run_py("experiment=gpu", *small, methods, f"out={tmp_path / 'run'}")
-    assert done.returncode == 1, done.stderr  # one method can't run here: it is named, and the others are measured
-    assert "failed: needle plain" in done.stderr
+    assert done.returncode == 0, done.stderr
     baseline, lazy = (
         record
         for name in ("baseline", "lazyllm")

@@ -19,7 +19,6 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
     lazyllm,
     lazyllm_evicted,
     oracle,
-    plain,
     presets,
     prompt_compression,
     pyramid_infer,

@@ -158,7 +158,7 @@ def headline(summary: pandas.DataFrame) -> str:
     rows = category_rows(summary)
     n, names = rows["n"].max(), short_names(rows)
     tables = len(rows[["model", "category", "task", "setting"]].drop_duplicates())
-    pruned = rows[~rows["method"].isin(["baseline", "plain"])].reset_index(drop=True)
+    pruned = rows[rows["method"] != "baseline"].reset_index(drop=True)
     if tables > 1 or pruned.empty:
         return f"{tables} tables, {len(names)} methods with their settings, n={n} or less in a row."
     if n < LEAST_SAMPLES:
