@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -39,12 +38,11 @@ def request_of(loaded: LoadedModel) -> Request:
     )
 
 
-@pytest.mark.parametrize("part", ["context", "prompt"])
 @pytest.mark.parametrize("name", CHATS)
-def test_a_compressed_prompt_keeps_all_of_the_format(name: str, part: Any, requests: dict[str, Request]) -> None:
+def test_a_compressed_prompt_keeps_all_of_the_format(name: str, requests: dict[str, Request]) -> None:
     request = requests[name]
     assert request.template is not None
-    seen = prompt_seen(PromptCompression(0.5, "token", part=part), request)[0]
+    seen = prompt_seen(PromptCompression(0.5), request)[0]
     assert len(seen) < 0.7 * request.prompt_ids.shape[1]
     first, last = (template.int().argmin() for template in (request.template, request.template.flip(0)))
     assert torch.equal(seen[:first], request.prompt_ids[0, :first])  # the header
@@ -54,11 +52,11 @@ def test_a_compressed_prompt_keeps_all_of_the_format(name: str, part: Any, reque
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_context_alone_gives_way(name: str, requests: dict[str, Request]) -> None:
     request = requests[name]
-    text = str(request.tokenizer.decode(prompt_seen(PromptCompression(0.6, "sentence"), request)[0]))
+    text = str(request.tokenizer.decode(prompt_seen(PromptCompression(0.6), request)[0]))
     assert "Read the text below." in text
     assert QUESTION.strip() in text
     assert text.count("Line") < 12
-    whole = str(request.tokenizer.decode(prompt_seen(PromptCompression(0.05, "sentence"), request)[0]))
+    whole = str(request.tokenizer.decode(prompt_seen(PromptCompression(0.05), request)[0]))
     assert "Line" not in whole  # less than the rest alone: the document goes, the rest stays
     assert QUESTION.strip() in whole
 
@@ -79,10 +77,9 @@ def test_random_drop_without_exemption_drops_the_template_too(name: str, request
 
 def test_a_task_without_a_context_is_refused_in_one_line(requests: dict[str, Request]) -> None:
     request = replace(requests["chatml"], context=None)
-    with pytest.raises(UserError, match="'prompt' needs none") as told:
-        PromptCompression(0.5, "token").run(request)
+    with pytest.raises(UserError, match="which part of its prompt is the context; choose another") as told:
+        PromptCompression(0.5).run(request)
     assert "\n" not in str(told.value)
-    PromptCompression(0.5, "token", part="prompt").run(request)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Selective Context: self-information, units, what stays."""
+"""Selective Context: self-information, sentences, what stays."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -12,12 +13,11 @@ from conftest import RunPy
 from longbench_rows import row, write
 from tiny_requests import byte_tokenizer, tiny_request
 
-from lazybench.errors import UserError
 from lazybench.measure.work import shares_of
 from lazybench.methods import selective_context
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.running import generate
-from lazybench.methods.selective_context import keep_informative, lexical_units, self_information, token_texts
+from lazybench.methods.selective_context import keep_informative, self_information, sentence_of, token_texts
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
@@ -32,15 +32,7 @@ def test_self_information_in_chunks_is_that_of_one_pass(family: str, monkeypatch
     assert found[0] == pytest.approx(expected.mean().item(), rel=1e-4)
 
 
-def test_a_text_beyond_the_readers_window_is_read_in_windows() -> None:
-    request = tiny_request("gpt2", max_position_embeddings=32)  # 60 tokens: two windows of 30
-    found = self_information(request.model, request.prompt_ids)
-    parts = [self_information(request.model, part) for part in request.prompt_ids.split(30, dim=1)]
-    torch.testing.assert_close(found, torch.cat(parts, dim=1))
-    assert found.isfinite().all()
-
-
-def test_the_most_informative_units_stay_by_their_means() -> None:
+def test_the_most_informative_sentences_stay_by_their_means() -> None:
     information = torch.tensor([9.0, 1.0, 1.0, 5.0, 5.0, 2.0, 2.0, 2.0, 0.0])
     units = torch.tensor([-1, 0, 0, 1, 1, 2, 2, 2, 3])
     assert keep_informative(information, units, 0.9).tolist() == list(range(9))
@@ -61,48 +53,35 @@ def test_token_texts_join_to_the_prompt() -> None:
     assert "".join(texts) == text
 
 
-def test_sentences_and_lines_are_units() -> None:
+def test_lines_are_sentences_too() -> None:
     texts = ["", "A", " tree", ".", " Another", " one", "!", "\n", "x", " =", " 1", "\n"]
-    assert lexical_units(texts, "sentence").tolist() == [-1, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
-    assert lexical_units(texts, "token").tolist() == [-1, *range(1, 12)]
+    assert sentence_of(texts).tolist() == [-1, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 
 
-def test_tokens_are_dropped_to_an_exact_ratio_and_the_special_one_stays() -> None:
-    request = tiny_request()
-    response = PromptCompression(0.4, "token").run(request)
-    information = self_information(request.model, request.prompt_ids)[0]
-    best = information[1:].topk(23).indices + 1
-    kept = torch.cat([torch.tensor([0]), best.sort().values])
-    assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, kept])[0])
-    assert shares_of(response.work, request).prompt_tokens_computed == pytest.approx(1 + 24 / 60)
-    assert (
-        shares_of(response.work, request).flops_ratio < 1
-    )  # reading the prompt costs as much as the prefill it shortens
-
-
-def test_a_separate_reader_with_another_tokenizer(tmp_path) -> None:
-    """The same weights under another tokenizer of the same bytes must drop the same tokens."""
-    request = tiny_request()
-    request.model.save_pretrained(tmp_path)
-    request.tokenizer.save_pretrained(tmp_path)
-    ids, context = request.prompt_ids[:, 1:], request.context[1:]  # no special token: both read the same ids
-    text = replace(request, prompt_ids=ids, context=context)
-    reader = PromptCompression(0.5, "token", language_model=str(tmp_path))
-    reader.prepare(text.model)
-    own = PromptCompression(0.5, "token").run(text)
-    other = reader.run(text)
-    assert torch.equal(own.new_tokens, other.new_tokens)
-    assert shares_of(other.work, text).prompt_tokens_computed == pytest.approx(
-        shares_of(own.work, text).prompt_tokens_computed - 1
-    )  # the reader is another model
-    assert shares_of(other.work, text).flops_ratio == pytest.approx(shares_of(own.work, text).flops_ratio)
-
-
-def test_a_missing_reader_and_an_unknown_unit_are_named(tmp_path) -> None:
-    with pytest.raises(UserError, match="unit 'word'; Known: sentence, token"):
-        PromptCompression(0.5, "word")
-    with pytest.raises(UserError, match=r"language_model=.*can't be loaded"):
-        PromptCompression(0.5, "token", language_model=str(tmp_path / "none")).prepare(tiny_request().model)
+def test_the_least_informative_sentences_go_and_the_special_token_stays() -> None:
+    request = tiny_request(prompt_tokens=400)  # a token a byte
+    information = self_information(request.model, request.prompt_ids)[0].tolist()
+    text = request.tokenizer.decode(request.prompt_ids[0, 1:])
+    begins = [0]
+    for place in range(1, len(text)):
+        before = text[:place]
+        after_a_stop = before != before.rstrip() and before.rstrip().endswith((".", "!", "?"))
+        on_a_line = before.endswith("\n") and text[place] != "\n"
+        if on_a_line if not after_a_stop else not text[place].isspace():
+            begins.append(place)
+    groups = [range(first + 1, end + 1) for first, end in pairwise([*begins, len(text)])]  # behind the special token
+    assert len(groups) > 3
+    kept = set(range(400))
+    for group in sorted(groups, key=lambda group: fmean(information[token] for token in group)):
+        if len(kept) - len(group) < 0.4 * 400:
+            break
+        kept -= set(group)
+    response = PromptCompression(0.4).run(request)
+    assert torch.equal(response.new_tokens, generate(request, request.prompt_ids[:, sorted(kept)])[0])
+    assert response.work.tokens_of_layer_runs == (400,) * 8 + (len(kept),) * 8
+    assert len(kept) < 400
+    # reading the prompt costs as much as the prefill it shortens
+    assert shares_of(response.work, request).flops_ratio < 1
 
 
 def test_an_empty_context_fails_alone_and_says_so(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
@@ -110,7 +89,7 @@ def test_an_empty_context_fails_alone_and_says_so(tiny_checkpoint: Path, run_py:
     rows = [row(number, context="" if number in (0, 2) else "A line. " * 20) for number in range(4)]
     done = run_py(
         *(f"model.path={tiny_checkpoint}", "task=qasper", f"data.root={write(tmp_path, 'qasper', rows)}"),
-        *("methods=[baseline,prompt_compression]", "method.prompt_compression.unit=token", f"out={tmp_path / 'run'}"),
+        *("methods=[baseline,prompt_compression]", f"out={tmp_path / 'run'}"),
         *("max_new_tokens=2", "model.dtype=float32", "fidelity=false"),
     )
     assert done.returncode == 1, done.stderr

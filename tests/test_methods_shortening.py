@@ -54,8 +54,7 @@ EVERYTHING = [
     RandomDrop(1.0),
     StaticPruning(keep=1.0),
     StaticPruning("continue", 1.0),
-    PromptCompression(1.0, "sentence"),
-    PromptCompression(1.0, "token"),
+    PromptCompression(1.0),
     LazyLLMMethod(PruningSchedule((2, 5), (1.0, 1.0))),
 ]
 

@@ -122,11 +122,10 @@ def test_the_harness_measures_the_same_methods_on_vllm(llama: Path, tmp_path: Pa
     """Policies and methods that send fewer tokens: the predictions are those of the Hugging Face engine."""
     taper = "{method: taper,preset: fast,chunk: 4,first: 4,last: 4,window: 8}"
     others = "{method: random_drop,keep: 0.5,repeats: 1},{method: spec_prefill,renumber: true,keep: 0.5}"
-    compression = "{method: prompt_compression,part: prompt}"
     asked = (
         f"model.path={llama}",
         *("task=needle", "task.parameters.length=400", "limit=2", "max_new_tokens=6", "fidelity=false"),
-        f"methods=[baseline,{taper},{{method: first_last,keep: 0.4}},{others},{compression}]",
+        f"methods=[baseline,{taper},{{method: first_last,keep: 0.4}},{others}]",
     )
     records = {}
     for engine in ("hf", "vllm"):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from lazybench.errors import SampleError, UserError
 from lazybench.methods.probe import EQUATION_1, probe_layers
 from lazybench.methods.request import Before, Request, Response, Work
 from lazybench.models.flops import projections_flops
@@ -20,8 +18,6 @@ from lazybench.pruning.policy import Policy
 from lazybench.pruning.scorers import Scorer
 from lazybench.pruning.selection import choose
 from lazybench.pruning.trace import Trace
-
-Part = Literal["context", "prompt"]
 
 
 def best_positions(scores: Tensor, kept: int, last: int = 0) -> Tensor:
@@ -34,33 +30,6 @@ def best_positions(scores: Tensor, kept: int, last: int = 0) -> Tensor:
     tokens = scores.shape[1]
     position = torch.arange(tokens, device=scores.device)[None]
     return choose(scores, position, position >= tokens - last, [min(kept, tokens)])[0].sort().values
-
-
-def droppable(request: Request, part: Part) -> Tensor:
-    """Which of the prompt's tokens a method may drop that works on text: no special token, none of the chat format's.
-
-    Args:
-        part: ``"context"``: of these the document's alone.
-
-    Returns:
-        (prompt_tokens,) bool, on the CPU.
-
-    Raises:
-        UserError: the task does not tell its document from the rest, or this sample has none.
-    """
-    may_go = ~torch.isin(request.prompt_ids[0].cpu(), torch.tensor(request.tokenizer.all_special_ids, dtype=torch.long))
-    if request.template is not None:
-        may_go &= ~request.template
-    if part == "prompt":
-        return may_go
-    if request.context is None:
-        raise UserError(
-            "prompt_compression.part=context: this task does not say which part of its prompt is the context; "
-            "'prompt' needs none"
-        )
-    if not request.context.any():
-        raise SampleError("prompt_compression.part=context: this sample's context is empty, there is nothing to drop")
-    return may_go & request.context
 
 
 def generate(request: Request, prompt_ids: Tensor) -> tuple[Tensor, Cache]:
