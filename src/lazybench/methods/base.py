@@ -6,6 +6,7 @@ annotations say what is allowed. Its module imports no torch at the top, so that
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -81,11 +82,11 @@ class Method(Checked, ABC):
     def run(self, request: Request) -> Response:
         """Generate from the request's prompt."""
 
-    def answer(self, request: Request, prompt_ids: Tensor, **before: Any) -> Response:
-        """What the plain model generates from a prompt; see ``running.answer``."""
+    def answer(self, request: Request, *chosen: Any) -> Response:
+        """What the plain model generates from the prompt, or from what was chosen of it; see ``running.answer``."""
         from lazybench.methods import running
 
-        return running.answer(request, prompt_ids, **before)
+        return running.answer(request, *chosen)
 
 
 class PolicyMethod(Method):
@@ -141,13 +142,10 @@ class RerunMethod(Method):
             pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
 
     def run(self, request: Request) -> Response:
+        started = time.perf_counter()
         positions, before = self.positions(request)
-        kept = request.prompt_ids[:, positions.to(request.prompt_ids.device)]
-        tokens, layers = request.prompt_ids.shape[1], request.model.config.get_text_config().num_hidden_layers
-        share = positions.shape[0] / tokens
-        by_stage = (1.0 + share, share) if 0 < len(before.layer_runs) < layers else ()
-        runs = before.layer_runs
-        return self.answer(request, kept, layer_runs_before=runs, other_flops=before.flops, by_stage=by_stage)
+        request.synchronize()
+        return self.answer(request, positions, before, time.perf_counter() - started)
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -23,4 +23,4 @@ class Baseline(Method):
     shown: ClassVar[tuple[str, ...]] = ()
 
     def run(self, request: Request) -> Response:
-        return self.answer(request, request.prompt_ids)
+        return self.answer(request)

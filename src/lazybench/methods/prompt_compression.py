@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import Method, Settings, register
-from lazybench.methods.request import Request, Response
+from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.request import Before, Model, Request, Tensor
 from lazybench.pruning.settings import Share
 
 
 @register
 @dataclass(frozen=True)
-class PromptCompression(Method):
+class PromptCompression(RerunMethod):
     """Hand the model a prompt whose document it has shortened itself; reading it is part of the TTFT.
 
     Source: LazyLLM's table 1 (arXiv 2407.14057), "prompt compression": Selective Context, Li et al. 2023
@@ -46,19 +45,14 @@ class PromptCompression(Method):
     drawn_as: ClassVar[tuple[str, str]] = ("#CC79A7", "D")
     settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.7, 0.5, 0.3)]
 
-    def run(self, request: Request) -> Response:
+    def prepare(self, model: Model) -> None:
+        """Nothing to refuse: the model reads as it is."""
+
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
+        from lazybench.methods.running import everything
         from lazybench.methods.selective_context import most_informative
 
         tokens = request.prompt_ids.shape[1]
         if pruning.share_of(self.keep, tokens) == tokens:  # nothing to drop: nothing to read
-            return self.answer(request, request.prompt_ids)
-        started = time.perf_counter()
-        positions, before = most_informative(request, self.keep)
-        request.synchronize()
-        return self.answer(
-            request,
-            request.prompt_ids[:, positions.to(request.prompt_ids.device)],
-            layer_runs_before=before.layer_runs,
-            other_flops=before.flops,
-            overhead_s=time.perf_counter() - started,
-        )
+            return everything(request), Before()
+        return most_informative(request, self.keep)

@@ -92,7 +92,7 @@ class Response:
 
     new_tokens: Tensor  # (new_tokens,), long: what was generated, the prompt left out
     work: Work
-    overhead_s: float = 0.0  # a compressor's own time, already inside the TTFT
+    overhead_s: float = 0.0  # the time to choose what the model sees, already inside the TTFT
     details: Mapping[str, Any] = field(default_factory=dict)  # anything worth a line in the record, JSON types
 
 

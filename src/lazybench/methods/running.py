@@ -19,6 +19,8 @@ from lazybench.pruning.scorers import Scorer
 from lazybench.pruning.selection import choose
 from lazybench.pruning.trace import Trace
 
+NOTHING_RAN = Before()
+
 
 def best_positions(scores: Tensor, kept: int, last: int = 0) -> Tensor:
     """Positions of the ``kept`` best-scored tokens, in the text's order.  # (kept,)
@@ -44,29 +46,23 @@ def generate(request: Request, prompt_ids: Tensor) -> tuple[Tensor, Cache]:
 
 
 def answer(
-    request: Request,
-    prompt_ids: Tensor,
-    *,
-    layer_runs_before: tuple[int, ...] = (),
-    other_flops: float = 0.0,
-    by_stage: tuple[float, ...] = (),
-    overhead_s: float = 0.0,
+    request: Request, positions: Tensor | None = None, before: Before = NOTHING_RAN, overhead_s: float = 0.0
 ) -> Response:
-    """Generate from a shorter prompt with the plain model, and say what that and what came before it ran.
+    """Generate with the plain model from the tokens that stay, and say what that and choosing them ran.
 
     Args:
-        prompt_ids: (1, kept) what the model sees, numbered anew from 0.
-        layer_runs_before: tokens of each layer that this model ran before, to choose what to keep.
-        other_flops: see ``Work``.
-        by_stage: see ``Work``.
+        positions: (kept,) of the prompt, rising; the model sees them numbered anew from 0. None: all.
+        before: what ran to choose them.
         overhead_s: see ``Response``.
     """
-    layers = request.model.config.get_text_config().num_hidden_layers
-    new_tokens, prefill, end = (request.engine.plain if request.engine else _plain)(request, prompt_ids)
+    ids, layers = request.prompt_ids, request.model.config.get_text_config().num_hidden_layers
+    kept = ids if positions is None else ids[:, positions.to(ids.device)]
+    new_tokens, prefill, end = (request.engine.plain if request.engine else _plain)(request, kept)
+    share = kept.shape[1] / ids.shape[1]
     work = Work(
-        layer_runs_before + (prompt_ids.shape[1],) * layers,
-        other_flops=other_flops,
-        by_stage=by_stage,
+        before.layer_runs + (kept.shape[1],) * layers,
+        other_flops=before.flops,
+        by_stage=(1.0 + share, share) if 0 < len(before.layer_runs) < layers else (),
         kv_bytes_prefill=prefill,
         kv_bytes_end=end,
         aux_bytes_prefill=0,

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.methods.request import Model, Request, Response, Tensor, TextConfig
+from lazybench.methods.base import PolicyMethod, RerunMethod, Settings, register
+from lazybench.methods.request import Before, Model, Request, Response, Tensor, TextConfig
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.settings import Count, Odd, Share
 
 
 @register
 @dataclass(frozen=True)
-class SpecPrefill(PolicyMethod):
+class SpecPrefill(PolicyMethod, RerunMethod):
     """Chunks of the prompt that a draft model's next tokens attend to go through the model, at their own positions.
 
     Source: SpecPrefill (arXiv 2502.02789), by its authors' code. The draft's queries are the prompt's last token and
@@ -83,14 +83,11 @@ class SpecPrefill(PolicyMethod):
             load_draft(self.draft)
 
     def run(self, request: Request) -> Response:
-        from lazybench.methods.lookahead import attention_of_draft
-
-        started = time.perf_counter()
-        scores, flops = attention_of_draft(request, self.draft, self.lookahead, self.scorer)
-        request.synchronize()
         if self.renumber:
-            kept = request.prompt_ids[:, self._best(scores, request)]
-            return self.answer(request, kept, other_flops=flops, overhead_s=time.perf_counter() - started)
+            return RerunMethod.run(self, request)
+        started = time.perf_counter()
+        scores, flops = self._read(request)
+        request.synchronize()
         return self.answer_pruned(
             request,
             self.for_model(request.model).scored_by(pruning.Given(scores)),
@@ -99,12 +96,17 @@ class SpecPrefill(PolicyMethod):
             read_before=1.0 if self.draft is None else 0.0,
         )
 
-    def _best(self, scores: Tensor, request: Request) -> Tensor:
-        """(kept,) positions of the best chunks, rising."""
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
+        """Renumbered: of the best chunks."""
         from lazybench.methods.running import everything
         from lazybench.pruning.choosing import goes_on
 
-        at, policy = everything(request)[None], self.for_model(request.model)
-        tokens = at.shape[1]
+        scores, flops = self._read(request)
+        at, policy, tokens = everything(request)[None], self.for_model(request.model), scores.shape[1]
         chosen, _ = goes_on(policy, 0, [(scores, at)], at, tokens, [0], [tokens], [tokens])
-        return chosen[0].sort().values
+        return chosen[0].sort().values, Before(flops=flops)
+
+    def _read(self, request: Request) -> tuple[Tensor, float]:
+        from lazybench.methods.lookahead import attention_of_draft
+
+        return attention_of_draft(request, self.draft, self.lookahead, self.scorer)

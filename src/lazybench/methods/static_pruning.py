@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
-from lazybench.methods.request import Request, Response, TextConfig
+from lazybench.methods.base import PolicyMethod, RerunMethod, Settings, register
+from lazybench.methods.request import Before, Request, Response, Tensor, TextConfig
 from lazybench.pruning.settings import Share
 
 
 @register
 @dataclass(frozen=True)
-class StaticPruning(PolicyMethod):
+class StaticPruning(PolicyMethod, RerunMethod):
     """Prune the prompt once, by the attention of the first layers; what was dropped never comes back.
 
     Source: LazyLLM's table 1 (arXiv 2407.14057), "static token pruning". Its text allows two readings:
@@ -57,21 +57,14 @@ class StaticPruning(PolicyMethod):
         return pruning.Policy(pruning.At((pruning.place(self.depth, config),)), budget=pruning.Ratio(self.keep))
 
     def run(self, request: Request) -> Response:
-        return super().run(request) if self.variant == "continue" else self._rerun(request)
+        return super().run(request) if self.only_prunes else RerunMethod.run(self, request)
 
-    def _rerun(self, request: Request) -> Response:
-        from lazybench.methods.running import best_positions, probed
+    def positions(self, request: Request) -> tuple[Tensor, Before]:
+        from lazybench.methods.running import best_positions, everything, probed
 
-        tokens = request.prompt_ids.shape[1]
-        kept = pruning.share_of(self.keep, tokens)
-        if kept == tokens:  # nothing to choose: no probe
-            return self.answer(request, request.prompt_ids)
+        kept = pruning.share_of(self.keep, request.prompt_ids.shape[1])
+        if kept == request.prompt_ids.shape[1]:  # nothing to choose: no probe
+            return everything(request), Before()
         layers = pruning.layers_run(self.depth, request.model.config.get_text_config().num_hidden_layers)
         scores, before = probed(request, range(layers))
-        return self.answer(
-            request,
-            request.prompt_ids[:, best_positions(scores.mean(0, keepdim=True), kept, last=1)],
-            layer_runs_before=before.layer_runs,
-            other_flops=before.flops,
-            by_stage=(1.0 + kept / tokens, kept / tokens),
-        )
+        return best_positions(scores.mean(0, keepdim=True), kept, last=1), before

@@ -32,7 +32,7 @@ class Record:
     ttft_s: float | None = None  # from handing over the prompt's ids to the first token on the host
     generation_s: float | None = None  # to the last token
     decode_step_s: float | None = None  # mean over the decoding steps
-    overhead_s: float = 0.0  # a compressor's own time, inside ttft_s
+    overhead_s: float = 0.0  # the time to choose what the model sees, inside ttft_s
     score: float | None = None  # None on random weights and in latency runs
     prediction: str = ""
     prompt_tokens_computed: float | None = None  # share, mean over layers
