@@ -17,7 +17,6 @@ from conftest import run_environment
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from lazybench.tasks import DataSettings, build_task
-from lazybench.tasks.catalogue import INFINITEBENCH
 from lazybench.tasks.lm_eval_task import LmEvalTask
 
 SHIPPED = Path(lm_eval.tasks.__file__).parent
@@ -134,10 +133,6 @@ def test_a_shipped_tasks_requests_and_scores_are_lm_evals(file: str, shipped: tu
         scores.append(task.score(answer(place), sample))
         assert scores[-1] == float(expected)
     assert max(scores) == 1.0
-
-
-def test_every_task_of_infinitebench_is_one_of_lm_evals_files() -> None:
-    assert all((SHIPPED / f"infinitebench/infinitebench_{name}.yaml").is_file() for name in INFINITEBENCH)
 
 
 def test_another_process_sends_the_same(shipped: tuple[Path, dict[str, str]]) -> None:

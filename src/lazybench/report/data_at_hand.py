@@ -10,7 +10,6 @@ from lazybench.errors import UserError, naming
 from lazybench.run.reading import Run
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings, Task
-from lazybench.tasks.catalogue import INFINITEBENCH
 
 NAMES_CODE = "include_path"  # a folder whose task files import Python
 
@@ -62,13 +61,12 @@ def measured_task(run: Run, name: str, data_root: Path | None) -> Task:
 def check_scorer(task: Task) -> None:
     """Predictions come from a file: a scorer that may run them as a program is not asked.
 
-    A task of lm-eval may hand a prediction to Python (humaneval, mbpp) or to sympy's parser; InfiniteBench's compare
-    texts.
+    A task of lm-eval may hand a prediction to Python (humaneval, mbpp) or to sympy's parser.
 
     Raises:
         UserError: the task has such a scorer.
     """
-    if task.name.startswith("lm_eval/") and task.name.removeprefix("lm_eval/infinitebench_") not in INFINITEBENCH:
+    if task.name.startswith("lm_eval/"):
         raise UserError("it is scored by a function of lm-eval's, which might run a prediction as a program")
 
 

@@ -66,11 +66,6 @@ RULER_WITH_TWIN = (
     *("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery"),
     *("qa_1", "qa_2"),
 )
-# lm-eval's own task files, run as they are; it has no math_calc
-INFINITEBENCH = (
-    *("passkey", "number_string", "kv_retrieval", "code_run", "code_debug", "math_find"),
-    *("longdialogue_qa_en", "longbook_qa_en", "longbook_sum_en", "longbook_choice_en", "longbook_qa_chn"),
-)
 
 CATEGORIES: dict[str, str] = {  # of every task but lm-eval's own and plain text
     **{name: dataset.category for name, dataset in DATASETS.items()},
@@ -107,11 +102,7 @@ def asks(dataset: str) -> str:
 
 def _choices() -> dict[str, dict[str, Any]]:
     without_download = [f"ruler_{kind}_embedded" if kind in RULER_WITH_TWIN else f"ruler_{kind}" for kind in RULER]
-    several = {
-        "ruler": [f"ruler_{kind}" for kind in RULER],
-        "ruler_embedded": without_download,
-        "infinitebench": [f"lm_eval/infinitebench_{name}" for name in INFINITEBENCH],
-    }
+    several = {"ruler": [f"ruler_{kind}" for kind in RULER], "ruler_embedded": without_download}
     single = {name: [name] for name in CATEGORIES if name.startswith(("ruler_", "longbench_v2"))}
     # length: prompt and generation together, in tokens of the model
     return {
@@ -120,5 +111,5 @@ def _choices() -> dict[str, dict[str, Any]]:
     }
 
 
-# the choices that ``task=`` has for RULER, LongBench v2 and InfiniteBench, as conf/task has them for the others
+# the choices that ``task=`` has for RULER and LongBench v2, as conf/task has them for the others
 CHOICES: dict[str, dict[str, Any]] = _choices()
