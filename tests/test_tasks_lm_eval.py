@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from lazybench.errors import UserError
 from lazybench.integrations.lm_eval import main as lm_eval_main
-from lazybench.integrations.lm_eval_model import LazyLLMModel, schedule_of
+from lazybench.integrations.lm_eval_model import LazyLLMModel
 from lazybench.pruning.lazyllm import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES
@@ -46,7 +46,7 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_line_runs_our_tasks_with_our_engine_in_batches(tiny_checkpoint: Path, tmp_path: Path) -> None:
     done = command_line(
         *("--model", "lazyllm", "--batch_size", "2", "--device", "cpu", "--limit", "3"),
-        *("--model_args", f"pretrained={tiny_checkpoint},pruning=1:0.5+2:0.7,dtype=float32"),
+        *("--model_args", f"pretrained={tiny_checkpoint},pruning=paper,dtype=float32"),
         *("--tasks", "lazybench_lcc,lazybench_trec,lazybench_samsum", "--gen_kwargs", "max_gen_toks=6"),
         *("--metadata", json.dumps({"data_root": str(documents(tmp_path))})),
         *("--output_path", str(tmp_path / "out"), "--log_samples"),
@@ -83,7 +83,7 @@ def test_a_bad_argument_is_one_line(task: str, pruning: str, told: str, tiny_che
 
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint: Path) -> Any:
-    return LazyLLMModel(str(tiny_checkpoint), pruning="1:0.5+2:0.6", dtype="float32", device="cpu", batch_size=2)
+    return LazyLLMModel(str(tiny_checkpoint), dtype="float32", device="cpu", batch_size=2)
 
 
 def test_the_model_generates_as_the_engine_does_alone(model: Any) -> None:
@@ -98,9 +98,9 @@ def test_the_model_generates_as_the_engine_does_alone(model: Any) -> None:
     batched = model.generate_until(requests, disable_tqdm=True)
     for prompt, text in zip(prompts, batched, strict=True):
         ids = model.tokenizer(prompt, return_tensors="pt").input_ids
-        with LazyLLM(model.model, PruningSchedule((1, 2), (0.5, 0.6))) as lazy:
+        with LazyLLM(model.model, PruningSchedule.paper(model.model.config.num_hidden_layers)) as lazy:
             out = model.model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=1)
-        assert lazy.trace.prompt_tokens_computed_mean < 1
+        assert lazy.trace.steps[0].computed[-1] < ids.shape[1]
         assert text == model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
 
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tiny_checkpoint: Path, tmp_p
     del weights["model.norm.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lacks 1 weight \(model\.norm\.weight\)"):
-        LazyLLMModel(str(folder), pruning="1:0.5", dtype="float32", device="cpu")
+        LazyLLMModel(str(folder), dtype="float32", device="cpu")
 
 
 def test_long_prompts_are_cut_in_the_middle(model: Any) -> None:
@@ -122,31 +122,10 @@ def test_long_prompts_are_cut_in_the_middle(model: Any) -> None:
     assert mask.all()
 
 
-def test_loglikelihood_is_refused_or_plain(model: Any, tiny_checkpoint: Path) -> None:
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-
-    requests = [Instance("loglikelihood", {}, ("Objects are", " data"), 0)]
-    with pytest.raises(UserError, match="unpruned_loglikelihood=True"):
-        model.loglikelihood(requests)
-    with pytest.raises(UserError, match="plain model"):
-        model.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("Objects",), 0)])
-    model.unpruned_loglikelihood = True
-    try:
-        pruned = model.loglikelihood(requests, disable_tqdm=True)
-    finally:
-        model.unpruned_loglikelihood = False
-    plain = HFLM(pretrained=str(tiny_checkpoint), dtype="float32", device="cpu").loglikelihood(requests, True)
-    assert pruned == plain
-
-
-def test_schedules_by_preset_and_by_layers() -> None:
-    assert schedule_of("9:0.7+19:0.5") == PruningSchedule((9, 19), (0.7, 0.5))
-    assert schedule_of("paper").build(32).layers == PruningSchedule.paper(32).layers
-    with pytest.raises(UserError, match="as in 9:0"):
-        schedule_of("9:x")
-    with pytest.raises(UserError, match="did you mean paper"):
-        schedule_of("papre")
+@pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling"])
+def test_loglikelihood_is_refused(kind: str, model: Any) -> None:
+    with pytest.raises(UserError, match="or --model hf"):
+        getattr(model, kind)([])
 
 
 def test_every_dataset_is_a_task() -> None:

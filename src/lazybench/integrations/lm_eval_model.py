@@ -29,10 +29,9 @@ class LazyLLMModel(HFLM):
 
     Args:
         pretrained: as HFLM's; so are all others that are not named here.
-        pruning: a preset, a YAML file of one, or layers and keep ratios as ``9:0.7+19:0.7+28:0.7``.
+        pruning: a preset of the schedule, as ``run.py pruning=`` takes it.
         prompt_limit_tokens: longer prompts are cut in the middle, as LongBench does; none: the window less the
             generation.
-        unpruned_loglikelihood: answer loglikelihood requests with the plain model instead of refusing them.
 
     Raises:
         UserError: an unknown preset, a schedule that the model is too shallow for, weights that are missing.
@@ -45,13 +44,12 @@ class LazyLLMModel(HFLM):
         pretrained: Any,
         pruning: str = "paper",
         prompt_limit_tokens: int | None = None,
-        unpruned_loglikelihood: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(pretrained=pretrained, backend="causal", **kwargs)
-        self.schedule = schedule_of(str(pruning)).resolved(self.model.config.get_text_config())
+        config = self.model.config.get_text_config()
+        self.schedule = build(PruningSchedule, pruning_fields(str(pruning)), "pruning").resolved(config)
         self.prompt_limit_tokens = prompt_limit_tokens
-        self.unpruned_loglikelihood = unpruned_loglikelihood
 
     def _create_model(self, *arguments: Any, **options: Any) -> None:
         """HFLM's, of a checkpoint that is whole: transformers would draw missing weights at random."""
@@ -80,32 +78,11 @@ class LazyLLMModel(HFLM):
             strings = [truncate_middle(self.tokenizer, text, min(limits)) for text in strings]
         return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        self._check_unpruned()
-        return super().loglikelihood(requests, disable_tqdm)
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> Any:
+        """Refused, as ``loglikelihood_rolling`` is: a pruned token has no logits."""
+        raise UserError(
+            "model=lazyllm does not prune loglikelihood requests (a pruned token has no logits), so their scores "
+            "would be the plain model's; choose generation tasks, or --model hf"
+        )
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        self._check_unpruned()
-        return super().loglikelihood_rolling(requests, disable_tqdm)
-
-    def _check_unpruned(self) -> None:
-        if not self.unpruned_loglikelihood:
-            raise UserError(
-                "model=lazyllm does not prune loglikelihood requests (a pruned token has no logits), so their scores "
-                "would be the plain model's; choose generation tasks, --model hf, or unpruned_loglikelihood=True"
-            )
-
-
-def schedule_of(pruning: str) -> PruningSchedule:
-    """The schedule that ``pruning=...`` of ``--model_args`` names.
-
-    >>> schedule_of("9:0.7+19:0.5").keep
-    (0.7, 0.5)
-    """
-    if ":" in pruning:
-        try:
-            pairs = [(int(layer), float(keep)) for layer, keep in (part.split(":") for part in pruning.split("+"))]
-        except ValueError:
-            raise UserError(f"pruning={pruning!r} must be layers and keep ratios, as in 9:0.7+19:0.7+28:0.7") from None
-        return PruningSchedule(tuple(layer for layer, _ in pairs), tuple(keep for _, keep in pairs))
-    return build(PruningSchedule, pruning_fields(pruning), "pruning")
+    loglikelihood_rolling = loglikelihood
