@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ class Response:
     new_tokens: Tensor  # (new_tokens,), long: what was generated, the prompt left out
     work: Work
     overhead_s: float = 0.0  # the time to choose what the model sees, already inside the TTFT
-    details: Mapping[str, Any] = field(default_factory=dict)  # anything worth a line in the record, JSON types
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ class _OneSample:
 
     def _with_work(self, record: Record, response: Response, request: Request) -> Record:
         work, shares = response.work, shares_of(response.work, request)
-        details = {**self.sample.details, **response.details}
+        details = dict(self.sample.details)
         if work.revived_tokens_per_step is not None:
             details["revived_tokens_per_step"] = work.revived_tokens_per_step
         return replace(
