@@ -11,9 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from lazybench.cli.groups import pruning_fields
 from lazybench.models.weights import load_whole
-from lazybench.pruning.settings import build
 from lazybench.tasks.prompting import truncate_middle
 
 
@@ -48,7 +46,7 @@ class LazyLLMModel(HFLM):
     ) -> None:
         super().__init__(pretrained=pretrained, backend="causal", **kwargs)
         config = self.model.config.get_text_config()
-        self.schedule = build(PruningSchedule, pruning_fields(str(pruning)), "pruning").resolved(config)
+        self.schedule = PruningSchedule.preset(str(pruning)).resolved(config)
         self.prompt_limit_tokens = prompt_limit_tokens
 
     def _create_model(self, *arguments: Any, **options: Any) -> None:
