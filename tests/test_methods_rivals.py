@@ -117,7 +117,7 @@ def check_policy(method: PolicyMethod, kind: str, tokens: int, seed: int, scored
     assert response.work.tokens_of_layer_runs == ran
     if policy.before_mlp:
         mlp = list(ran)
-        for layer in policy.placement.fixed or ():
+        for layer in policy.layers:
             mlp[layer] = ran[layer + 1]
         assert response.work.mlp_tokens_of_layer_runs == tuple(mlp)
     return reference

@@ -52,7 +52,7 @@ class Oracle(PolicyMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""
         layer = pruning.layers_run(self.depth, config.num_hidden_layers) - 1
-        return pruning.Policy(pruning.At((layer,)), budget=pruning.Ratio(self.keep, of="context"), last=self.last)
+        return pruning.Policy((layer,), budget=(pruning.Ratio(self.keep, of="context"),), last=self.last)
 
     def run(self, request: Request) -> Response:
         from lazybench.methods.lookahead import attention_of_answer

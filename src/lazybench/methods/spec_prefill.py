@@ -68,8 +68,8 @@ class SpecPrefill(PolicyMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""
         return pruning.Policy(
-            pruning.At((pruning.BEFORE_THE_FIRST,)),
-            budget=pruning.Ratio(self.keep),
+            (pruning.BEFORE_THE_FIRST,),
+            budget=(pruning.Ratio(self.keep),),
             last=0,
             chunk=self.chunk,
             chunk_score="mean",

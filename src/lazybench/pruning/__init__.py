@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lazybench.pruning.places import layers_run as layers_run
     from lazybench.pruning.places import place as place
     from lazybench.pruning.policy import BEFORE_THE_FIRST as BEFORE_THE_FIRST
-    from lazybench.pruning.policy import At as At
     from lazybench.pruning.policy import PerHead as PerHead
     from lazybench.pruning.policy import Policy as Policy
     from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
@@ -31,7 +30,7 @@ _HOMES = {
     **dict.fromkeys(("Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
     "LazyLLM": "lazyllm",
     "Pruned": "engine",
-    **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
+    **dict.fromkeys(("BEFORE_THE_FIRST", "PerHead", "Policy"), "policy"),
     **dict.fromkeys(("layers_run", "place"), "places"),
     "PruningSchedule": "schedule",
     **dict.fromkeys(("AttentionScorer", "Given", "OutputNorm"), "scorers"),

@@ -102,13 +102,13 @@ class PruningSchedule(Checked):
             prune_nothing: leave them in.
             options: further fields of ``Policy``.
         """
-        from lazybench.pruning.policy import At, Policy  # imports torch, which takes seconds
+        from lazybench.pruning.policy import Policy  # imports torch, which takes seconds
 
         pairs = zip(self.layers or (), self.keep, strict=True)
         places = {layer: ratio for layer, ratio in pairs if ratio < 1.0 or prune_nothing}
         mass, of = self.ratio_of == "mass", "entered" if self.ratio_of == "mass" else self.ratio_of
         budget = tuple(Mass(ratio) if mass else Ratio(ratio, of) for ratio in places.values())
-        return Policy(At(tuple(places)), budget=budget, revival=self.revival if self.revive else NEVER, **options)
+        return Policy(tuple(places), budget=budget, revival=self.revival if self.revive else NEVER, **options)
 
     def stages(self, num_layers: int) -> tuple[range, ...]:
         """The runs of layers between prunings: ``(range(0, 9), range(9, 18), ...)``."""
