@@ -33,7 +33,7 @@ NO_LAYER_SEES_ALL = MistralConfig(num_hidden_layers=18, sliding_window=4096)
 def test_a_share_of_the_depth_falls_on_layers_that_see_the_whole_prompt(config, depths, layers):
     assert tuple(place(depth, config) for depth in depths) == layers
     keep = (0.5,) * len(depths)
-    schedule = PruningSchedule(depths=depths, keep=keep).resolved(config)
+    schedule = PruningSchedule(depths=depths, keep=keep).build(config)
     assert (schedule.layers, schedule.keep) == tuple(
         zip(*((layer, 0.5 ** layers.count(layer)) for layer in sorted(set(layers))), strict=True)
     )

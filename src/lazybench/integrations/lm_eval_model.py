@@ -49,7 +49,7 @@ class LazyLLMModel(HFLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(pretrained=pretrained, backend="causal", **kwargs)
-        self.schedule = schedule_of(str(pruning)).resolved(self.model.config.get_text_config())
+        self.schedule = LazyLLM(self.model, schedule_of(str(pruning))).schedule
         self.prompt_limit_tokens = prompt_limit_tokens
         self.unpruned_loglikelihood = unpruned_loglikelihood
 

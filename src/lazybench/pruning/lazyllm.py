@@ -31,5 +31,5 @@ class LazyLLM(Pruned):
             schedule = PruningSchedule.preset(schedule)
         if not isinstance(schedule, PruningSchedule):
             raise UserError(f"schedule={shown(schedule)} must be a PruningSchedule or a preset's name, as in 'paper'")
-        self.schedule = schedule.resolved(model.config.get_text_config())
+        self.schedule = schedule.build(model.config.get_text_config())
         super().__init__(model, self.schedule.policy(name="LazyLLM"))
