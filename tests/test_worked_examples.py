@@ -43,12 +43,13 @@ def shared(kv_heads: int = 2, context: list[list[float]] = CONTEXT) -> Seen:
 
 def kept(score: Tensor, count: int, first: int = 0, last: int = 2) -> set[int]:
     position = torch.arange(score.shape[1])[None]
-    return set(choose(score, position, ends(position, first, last, score.shape[1]), [count])[0].tolist())
+    return set(choose(score, position, ends(position, first, [last], score.shape[1]), [count])[0].tolist())
 
 
 def chunks_kept(score: Tensor, budget: Ratio | Mass, reduce: str, first: int = 0, last: int = 0) -> list[int]:
     position = torch.arange(8)[None]
-    return sorted(choose_chunks(score, position, ends(position, first, last, 8), budget, 2, reduce)[0][0].tolist())  # type: ignore[arg-type]
+    always = ends(position, first, [last], 8)
+    return sorted(choose_chunks(score, position, always, budget, 2, reduce, [8])[0][0].tolist())  # type: ignore[arg-type]
 
 
 def close(actual: Tensor, expected: list[float], digits: int = 4) -> None:
@@ -180,9 +181,9 @@ def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
 
     def goes_on(score: Tensor, tokens: list[int], pruning: int, text: int = 8) -> list[int]:
         position = torch.tensor([tokens])
-        always = ends(position, policy.first, policy.last, text)
+        always = ends(position, policy.first, [policy.last], text)
         budget = policy.budget[pruning]
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score)[0][0].tolist()
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, [text])[0][0].tolist()
 
     # chunks 01, 23, 45, 67 sum to 1.15, 1.26, 1.02 and 14.4: the best two of four, and token 0
     kept = sorted(goes_on(policy.scorer(shared()), list(range(8)), 0))
@@ -208,7 +209,7 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
     # chunks of 1.15, 1.26, 1.02 and 14.4 of 17.83: the best holds four fifths, the second crosses 0.81
     position, score = torch.arange(8)[None], by_mass.scorer(shared()) * 4
     for share, chunks in ((0.8, 1), (0.81, 2), (1.0, 4)):
-        assert choose_chunks(score, position, position < 0, Mass(share), 2, "sum")[1] == [2 * chunks]
+        assert choose_chunks(score, position, position < 0, Mass(share), 2, "sum", [8])[1] == [2 * chunks]
 
 
 @pytest.mark.parametrize(

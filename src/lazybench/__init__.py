@@ -1,33 +1,32 @@
 """lazybench: LazyLLM (arXiv 2407.14057) on any Hugging Face decoder-only model, and its benchmark.
 
-Importing this package needs torch and transformers only, changes nothing in either, and is quick: they are
-imported with the first name that needs them.
+Importing this package changes nothing in torch and transformers, and is quick: they are imported with the first name
+that needs them.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lazybench.errors import UserError
+from lazybench.pruning.schedule import PruningSchedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lazybench.pruning.engine import Pruned
-    from lazybench.pruning.lazyllm import LazyLLM as LazyLLM
-    from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
+    from lazybench.pruning.lazyllm import LazyLLM
 
 __version__ = "0.3.0"
 __all__ = ["LazyLLM", "PruningSchedule", "UserError", "prune"]
 
-_HOMES = {"LazyLLM": "lazybench.pruning.lazyllm", "PruningSchedule": "lazybench.pruning.schedule"}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name != "LazyLLM":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from lazybench.pruning.lazyllm import LazyLLM
+
+    return LazyLLM
 
 
 def prune(model: PreTrainedModel, method: str = "lazyllm", **params: Any) -> Pruned:

@@ -221,7 +221,7 @@ def goes_on(
         if policy.whole_chunks:
             whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
             always = torch.zeros_like(always)
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid, contexts, whole)
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, contexts, valid, whole)
     kept = [
         min(entered, max(1, policy.first + newest, budget.count(entered, context, newest)))
         for entered, context, newest in zip(counts, contexts, last, strict=True)
