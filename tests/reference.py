@@ -198,7 +198,7 @@ class Reference:
         if retention is None or self.layers.window(layer) is not None:
             return
         assert isinstance(retention, PerHead)
-        if retention.budget is None or layer < retention.first_layers:
+        if layer < retention.first_layers:
             return
         count = max(retention.last, count_of(retention.budget, len(using), self.prompt_tokens, retention.last))
         if count >= len(using):

@@ -17,7 +17,7 @@ from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.budgets import Ratio, Tokens
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import PerHead, Policy
-from lazybench.pruning.scorers import Given
+from lazybench.pruning.scorers import AttentionScorer, Given
 
 NEW_TOKENS = 5
 LENGTHS = (4, 16, 11)
@@ -87,7 +87,7 @@ def test_a_second_turn_goes_on_as_the_reference_does(kind, policy, answer, more,
     "policy",
     [
         Policy((0, 1, 2), budget=(Tokens(4),), settles=WhereRanksSettle(2, 2, 0.5)),
-        Policy.nothing_pruned(retention=PerHead(budget=Tokens(4))),
+        Policy.nothing_pruned(retention=PerHead(AttentionScorer(), Tokens(4))),
     ],
     ids=["layers by prompt", "retention"],
 )

@@ -40,12 +40,10 @@ def prune(model: PreTrainedModel, method: str = "lazyllm", **params: Any) -> Pru
         UserError: no such method or parameter, a method that is no policy, or a model that can't run it.
     """
     from lazybench.methods import METHODS, PolicyMethod, build
-    from lazybench.pruning.attach import parts_of
     from lazybench.pruning.engine import Pruned
 
     chosen = build(method, params)
     if not isinstance(chosen, PolicyMethod) or not chosen.only_prunes:
         policies = [name for name, kind in METHODS.items() if kind.run is PolicyMethod.run]
         raise UserError(f"{method} does more than prune inside the model; prune() takes one of {', '.join(policies)}")
-    parts_of(model, chosen.title)  # refuses what is no model before its config is asked for
     return Pruned(model, chosen.for_model(model))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lazybench import pruning
@@ -60,4 +60,4 @@ class Oracle(PolicyMethod):
         model = request.model
         longest = min(self.answer_tokens, int(request.generate_kwargs.get("max_new_tokens") or self.answer_tokens))
         scores, *_ = attention_of_answer(model, request.prompt_ids, longest, self.scorer, with_prompt=False)
-        return self.answer_pruned(request, self.for_model(model).scored_by(pruning.Given(scores)))
+        return self.answer_pruned(request, replace(self.for_model(model), scorer=pruning.Given(scores)))

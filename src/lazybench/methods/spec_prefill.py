@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lazybench import pruning
@@ -93,7 +93,7 @@ class SpecPrefill(PolicyMethod):
             return self.answer(request, kept, other_flops=flops, overhead_s=time.perf_counter() - started)
         return self.answer_pruned(
             request,
-            self.for_model(request.model).scored_by(pruning.Given(scores)),
+            replace(self.for_model(request.model), scorer=pruning.Given(scores)),
             other_flops=flops,
             overhead_s=time.perf_counter() - started,
             read_before=1.0 if self.draft is None else 0.0,

@@ -152,7 +152,6 @@ def lazy_attention(
     key: Tensor,  # (batch, kv_heads, selected tokens, head_dim)
     value: Tensor,
     attention_mask: MaskRule,
-    dropout: float = 0.0,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,

@@ -43,7 +43,6 @@ def check_model(model: Module, method: str) -> None:
         raise UserError(f"{model.config.model_type} can't run under {method}: {why}")
     if not model.can_generate():
         raise UserError(f"{type(model).__name__} has no generate(); pass the model with its language-modelling head")
-    check_mode(model, method)
 
 
 def _why_not(model: PreTrainedModel, config: Any) -> str:

@@ -107,8 +107,9 @@ class Viewers:
         decided = policy.settles is not None and step.prunings > 0  # it prunes once, wherever that is
         if step.scores_anew and step.layer in self.scored and not decided:
             wanted["scorer"] = policy.scorer.queries(prompt)
-        spared = step.start or step.layer in self.windowed
-        if policy.retention is not None and not (spared or policy.retention.spares(step.layer)):
+        if policy.retention is not None and not (
+            step.start or step.layer in self.windowed or step.layer < policy.retention.first_layers
+        ):
             wanted["retention"] = policy.retention.queries(prompt)
         most = min(step.new, step.plan.current.shape[1])
         return {viewer: min(queries, most) for viewer, queries in wanted.items()}

@@ -65,7 +65,7 @@ class Pruned(AbstractContextManager):
             raise UserError(f"policy={shown(policy)} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
         self.method = policy.name
         self._parts = parts = parts_of(model, self.method)
-        self.model, self.policy, self.config = model, policy, model.config.get_text_config()
+        self.model, self.policy, self.config = model, policy, parts.config
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
         self._kinds = list(zip(devices, parts.kinds, strict=True))

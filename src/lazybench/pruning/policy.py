@@ -8,7 +8,7 @@ None of these parts calls another; the engine asks each in turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -40,8 +40,8 @@ class PerHead:
         first_layers: layers from the first that keep everything (CLAA: 4).
     """
 
-    scorer: AttentionScorer = field(default_factory=AttentionScorer)
-    budget: Budget | None = None
+    scorer: AttentionScorer
+    budget: Budget
     last: int = 1
     first_layers: int = 0
 
@@ -49,15 +49,9 @@ class PerHead:
         """How many of the newest queries it wants to see."""
         return self.scorer.queries(prompt_tokens)
 
-    def spares(self, layer: int) -> bool:
-        """Whether this layer keeps all of its cache."""
-        return self.budget is None or layer < self.first_layers
-
     def __call__(self, seen: Seen, prompt_tokens: int) -> Tensor | None:
         """(batch, kv_heads, kept) slots to keep, rising; None: all."""
         keys = seen.position.shape[1]
-        if self.budget is None:
-            return None
         kept = max(self.last, self.budget.count(keys, prompt_tokens, self.last))
         if kept >= keys:
             return None
@@ -169,10 +163,6 @@ class Policy:
     def recent(self, prompt_tokens: int) -> int:
         """How many of the newest tokens always stay in a prefill of ``prompt_tokens``."""
         return self.last + int(self.last_share * prompt_tokens)
-
-    def scored_by(self, scorer: Scorer) -> Policy:
-        """The same with another scorer."""
-        return replace(self, scorer=scorer)
 
     @classmethod
     def nothing_pruned(cls, **options: Any) -> Policy:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lazybench.errors import UserError, check_whole_number, unknown_name
 from lazybench.pruning.budgets import NEVER, THE_PAPERS, Mass, Ratio, Revival
-from lazybench.pruning.places import layers_run, moved, readable_layers
+from lazybench.pruning.places import place
 from lazybench.pruning.settings import Checked, Number, Share
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ class PruningSchedule(Checked):
         Args:
             config: the model's text config; or its number of layers, where all of them see the whole prompt.
         """
-        num_layers = getattr(config, "num_hidden_layers", config)
-        check_whole_number("num_layers", num_layers)
+        if not hasattr(config, "num_hidden_layers"):
+            check_whole_number("num_layers", config)
+            config = SimpleNamespace(num_hidden_layers=config)
         if self.layers is not None:
             return self
-        readable = None if num_layers is config else readable_layers(config)
         together: dict[int, float] = {}
         for depth, ratio in zip(self.depths or (), self.keep, strict=True):
-            layer = moved(layers_run(depth, num_layers) - 1, num_layers, readable)
+            layer = place(depth, config)
             together[layer] = ratio if self.ratio_of == "context" else together.get(layer, 1.0) * ratio
         return replace(self, layers=tuple(together), keep=tuple(together.values()), depths=None)
 
@@ -126,23 +127,20 @@ class PruningSchedule(Checked):
         return cls(**PRESETS[name])
 
 
-def authors_linear() -> dict[str, Any]:
-    """The authors' own schedule, as a later paper of theirs gives it (KV Prediction, arXiv 2410.08391).
-
-    Pruning starts at 30% of the depth and ends at 90%; in between the kept share of the whole prompt falls linearly.
-    0.75 to 0.25 is one of the pairs that it reports; 20 places are every layer of Llama 2 7B between these depths.
-    """
-    parts = [place / 19 for place in range(20)]
-    depths, keep = ([round(start + way * part, 4) for part in parts] for start, way in ((0.3, 0.6), (0.75, -0.5)))
-    return {"depths": tuple(depths), "keep": tuple(keep), "ratio_of": "context"}
-
-
 # Figure 4 of LazyLLM: 30% of the layers, prune 30% of the tokens that entered, and so on three times, then the last 10%
 DEPTHS = (0.3, 0.6, 0.9)
+# The authors' own schedule, as a later paper of theirs gives it (KV Prediction, arXiv 2410.08391): from 30% to 90% of
+# the depth the kept share of the whole prompt falls linearly. 0.75 to 0.25 is one of the pairs that it reports; 20
+# places are every layer of Llama 2 7B between these depths.
+AUTHORS_LINEAR = {
+    "depths": tuple(round(0.3 + 0.6 * (step / 19), 4) for step in range(20)),
+    "keep": tuple(round(0.75 - 0.5 * (step / 19), 4) for step in range(20)),
+    "ratio_of": "context",
+}
 # schedules that papers state, by the names that pruning=NAME takes: what differs from the defaults
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"depths": DEPTHS, "keep": (0.7, 0.7, 0.7)},
     "none": {"layers": (), "keep": ()},  # nothing pruned: the engine's own cost, beside plain generate
-    "authors_linear": authors_linear(),
+    "authors_linear": AUTHORS_LINEAR,
 }
 PAPER = PruningSchedule(**PRESETS["paper"])
