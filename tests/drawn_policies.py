@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lazybench.methods.asl import WhereRanksSettle
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.pruning.budgets import NEVER, Budget, Mass, Ratio, Revival, Tokens
-from lazybench.pruning.policy import At, PerHead, Policy
+from lazybench.pruning.policy import PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given, OutputNorm, Scorer
 
 SHARES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0)
@@ -74,9 +74,9 @@ def parts(draw: st.DrawFn, prompt_tokens: int, layers: int, decoding: bool = Fal
     shares = st.sampled_from([0.3, 0.5, 0.8, 0.95])
     budget = [Mass(draw(shares), draw(st.booleans())) if by_mass else draw(counts(layer, layers)) for layer in at]
     return {
-        "placement": At(tuple(at)),
+        "layers": tuple(at),
         "scorer": scorer,
-        "budget": budget[0] if draw(st.booleans()) and not by_mass and isinstance(budget[0], Ratio) else tuple(budget),
+        "budget": tuple(budget),
         "first": draw(often(0, 1, 4)),
         "last": draw(st.sampled_from([1, 1, 2, 4])),
         "last_share": draw(often(0.0, 0.2)),
@@ -110,11 +110,14 @@ def pruned_once(draw: st.DrawFn, prompt_tokens: int, layers: int) -> Policy:
 def pruned_where_ranks_settle(draw: st.DrawFn, prompt_tokens: int, layers: int) -> Policy:
     observed = draw(st.integers(2, layers - 2))
     first = draw(st.integers(observed - 1, layers - 3))
-    placement = WhereRanksSettle(
-        first, observed, draw(st.integers(1, 4)), draw(st.sampled_from([0.6, 0.9])), layers - 2
-    )
-    fields = {**draw(parts(prompt_tokens, layers)), "placement": placement, "budget": draw(counts(first, layers))}
-    return Policy(**{**fields, "scorer": draw(attention_scorers())}, retention=draw(st.none() | retentions(layers)))
+    fields = {
+        **draw(parts(prompt_tokens, layers)),
+        "layers": tuple(range(first - observed + 1, layers - 1)),
+        "scorer": draw(attention_scorers()),
+        "budget": (draw(counts(first, layers)),),
+        "settles": WhereRanksSettle(observed, draw(st.integers(1, 4)), draw(st.sampled_from([0.6, 0.9]))),
+    }
+    return Policy(**fields, retention=draw(st.none() | retentions(layers)))
 
 
 @st.composite

@@ -6,7 +6,6 @@ over tokens, no code of the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lazybench.methods.asl import WhereRanksSettle
-from lazybench.pruning.policy import At, PerHead, Policy
+from lazybench.pruning.policy import PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer, Given, OutputNorm
 
 
@@ -143,20 +142,13 @@ class Reference:
         return {token: given[token] if token < len(given) else 1e100 for token in using}
 
     def _is_scored(self, layer: int) -> bool:
-        placement = self.policy.placement
-        if isinstance(placement, At):
-            return layer in self._looked_back_on(placement)
-        assert isinstance(placement, WhereRanksSettle)
-        return placement.first - placement.observed < layer <= placement.last
-
-    def _looked_back_on(self, placement: At) -> set[int]:
-        """The layers whose scores count: a window hides what older tokens are worth, so such layers are passed over."""
+        """Its scores count. A window hides what older tokens are worth, so such layers are passed over."""
         whole = [layer for layer in range(self.layers.num_layers) if self.layers.window(layer) is None]
-        found = set(placement.layers)
-        for at in placement.layers:
+        found = set(self.policy.layers)
+        for at in self.policy.layers:
             before = [layer for layer in whole or range(self.layers.num_layers) if layer < at]
             found.update(before[len(before) - min(len(before), self.policy.look_back - 1) :])
-        return found
+        return layer in found
 
     # ---- prunings
     def _after(self, layer: int, using: list[int], new: list[int]) -> list[int]:
@@ -164,8 +156,7 @@ class Reference:
         if not self._prunes(layer):
             return using
         score = self._given(using) if layer == -1 else self._over_layers(layer, using)
-        budgets = self.policy.budget
-        budget = budgets[self.prunings] if isinstance(budgets, Sequence) else budgets
+        budget = self.policy.budget[self.prunings]
         self.prunings += 1
         chosen = choose(self.policy, budget, score, using, self.tokens, self.prompt_tokens, self.near)
         has = self.layers.keys[layer + 1]
@@ -183,18 +174,19 @@ class Reference:
         return over_layers(self.policy, rows, using)
 
     def _prunes(self, layer: int) -> bool:
-        placement = self.policy.placement
-        if isinstance(placement, At):
-            return layer in placement.layers
-        assert isinstance(placement, WhereRanksSettle)
-        if self.prunings or not placement.first <= layer <= placement.last:
+        settles, layers = self.policy.settles, self.policy.layers
+        if settles is None or layer not in layers:
+            return layer in layers
+        assert isinstance(settles, WhereRanksSettle)
+        first = layers[0] + settles.observed - 1
+        if self.prunings or layer < first:
             return False
-        observed = [self.scored[at] for at in range(layer - placement.observed + 1, layer + 1)]
-        variance = rank_variance(placement, observed, self.near)
-        if layer == placement.first:
+        observed = [self.scored[at] for at in range(layer - settles.observed + 1, layer + 1)]
+        variance = rank_variance(settles, observed, self.near)
+        if layer == first:
             self.reference_variance = variance
         assert self.reference_variance is not None
-        threshold = placement.below * self.reference_variance
+        threshold = settles.below * self.reference_variance
         if variance or threshold:
             self.near.between(variance, threshold)
         return variance < threshold
@@ -206,7 +198,7 @@ class Reference:
         if retention is None or self.layers.window(layer) is not None:
             return
         assert isinstance(retention, PerHead)
-        if retention.budget is None or layer < retention.first_layers:
+        if layer < retention.first_layers:
             return
         count = max(retention.last, count_of(retention.budget, len(using), self.prompt_tokens, retention.last))
         if count >= len(using):

@@ -189,18 +189,18 @@ def _within_mass(budget: Mass, values: Sequence[float], margin: Margin) -> int:
 # ---- where
 
 
-def rank_variance(placement: WhereRanksSettle, layers: list[Scores], margin: Margin) -> float:
+def rank_variance(settles: WhereRanksSettle, layers: list[Scores], margin: Margin) -> float:
     """How much the ranks of the best tokens differ between the latest layers."""
     ranks = []
     union = set()
-    top = placement.top
-    if placement.share is not None:
-        top = max(1, math.ceil(Fraction(str(placement.share)) * len(layers[-1])) - placement.top)
-    for score in layers[-placement.observed :]:
+    top = settles.top
+    if settles.share is not None:
+        top = max(1, math.ceil(Fraction(str(settles.share)) * len(layers[-1])) - settles.top)
+    for score in layers[-settles.observed :]:
         ranked = sorted(score, key=lambda token: -score[token])
         ranks.append({token: place + 1 for place, token in enumerate(ranked)})
         union |= set(ranked[:top])
-    for score in layers[-placement.observed :]:
+    for score in layers[-settles.observed :]:
         ranked = sorted(score.values(), reverse=True)
         for higher, lower in pairwise(ranked):
             if higher or lower:

@@ -15,11 +15,11 @@ from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning import attention
 from lazybench.pruning.budgets import Ratio
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.policy import At, Policy
+from lazybench.pruning.policy import Policy
 
 WINDOW = 32
 PROMPT = random_prompt(200, seed=1)
-PRUNED = Policy(At((1,)), budget=Ratio(0.4))  # never revives
+PRUNED = Policy((1,), budget=(Ratio(0.4),))  # never revives
 POLICIES = pytest.mark.parametrize("policy", [Policy.nothing_pruned(), PRUNED], ids=["nothing pruned", "pruned"])
 
 

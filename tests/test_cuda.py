@@ -19,13 +19,13 @@ from torch import Tensor
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.budgets import Ratio, Revival
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.policy import At, Policy
+from lazybench.pruning.policy import Policy
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 
 SCHEDULE = PruningSchedule((0, 1, 2), (0.7, 0.6, 0.7))
 CAPPED = Policy(
-    At((0, 1, 2)),
+    (0, 1, 2),
     budget=(Ratio(0.7), Ratio(0.6), Ratio(0.7)),
     revival=Revival(most=2, attend="computed", every=4),
 )

@@ -17,7 +17,7 @@ from lazybench.pruning import legacy
 from lazybench.pruning.attention import MaskRule, lazy_attention
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.choosing import Viewers
-from lazybench.pruning.policy import At, Policy
+from lazybench.pruning.policy import Policy
 from lazybench.pruning.step import Step
 from lazybench.pruning.trace import StepTrace, Trace
 
@@ -64,7 +64,7 @@ def prefill_of(tokens: int) -> LazyCache:
     policy = Policy.nothing_pruned()
     cache = LazyCache(policy, [torch.device("cpu")], Trace(), (lambda: None, policy))
     cache.start_batch(1, tokens, None)
-    cache.step = Step(0, tokens, True, True, policy.placement.begin())
+    cache.step = Step(0, tokens, True, True)
     cache.trace.steps.append(StepTrace(tokens, True))
     cache.enter(cache.stages[0], cache.stages[0].append(tokens, torch.arange(tokens)[None], None, [tokens]))
     cache.follow(0)
@@ -111,8 +111,8 @@ def test_a_cache_of_another_schedule_is_refused(layers):
     other = PruningSchedule(layers, (0.6,) * len(layers))
     with LazyLLM(model, other):
         said = refused(lambda: generate(model, with_turn(first, PROMPT), 2, first.past_key_values))
-    assert "placement, budget differ" in said
-    assert f"{At((0, 1))}, not {At(layers)}" in said
+    assert "layers, budget differ" in said
+    assert f"layers (0, 1), not {layers}" in said
 
 
 def test_a_cache_of_another_model_is_refused():

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.budgets import NEVER, Mass, Ratio, Revival
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.policy import At, Policy
+from lazybench.pruning.policy import Policy
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "one key head per query head": ("llama", {"num_key_value_heads": 4}),
@@ -63,7 +63,7 @@ def reference_for(model: PreTrainedModel, by: PruningSchedule | Policy) -> Refer
     if isinstance(by, Policy):
         return Reference(model, by)
     budget = tuple(Mass(share) if by.ratio_of == "mass" else Ratio(share, by.ratio_of) for share in by.keep)
-    return Reference(model, Policy(At(by.layers), budget=budget, revival=Revival() if by.revive else NEVER))
+    return Reference(model, Policy(by.layers, budget=budget, revival=Revival() if by.revive else NEVER))
 
 
 def replay(reference: Reference, prompt: list[int], generated: list[int]) -> torch.Tensor:

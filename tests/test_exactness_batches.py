@@ -16,8 +16,8 @@ from lazybench.errors import UserError
 from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.budgets import Ratio, Tokens
 from lazybench.pruning.engine import Pruned
-from lazybench.pruning.policy import At, PerHead, Policy
-from lazybench.pruning.scorers import Given
+from lazybench.pruning.policy import PerHead, Policy
+from lazybench.pruning.scorers import AttentionScorer, Given
 
 NEW_TOKENS = 5
 LENGTHS = (4, 16, 11)
@@ -51,7 +51,7 @@ def test_given_scores_of_a_padded_batch_go_by_position():
     scores = torch.rand(3, max(LENGTHS), generator=torch.Generator().manual_seed(0)).double()
     prompts = [random_prompt(tokens, tokens) for tokens in LENGTHS]
     padded, mask = left_padded(prompts)
-    fields = {"placement": At((-1, 1)), "budget": (Ratio(0.6), Ratio(0.5)), "first": 1}
+    fields = {"layers": (-1, 1), "budget": (Ratio(0.6), Ratio(0.5)), "first": 1}
     with Pruned(model, Policy(scorer=Given(scores), **fields)):
         _, together = generate_logits(model, padded, NEW_TOKENS, attention_mask=mask)
     for row, prompt in enumerate(prompts):
@@ -86,8 +86,8 @@ def test_a_second_turn_goes_on_as_the_reference_does(kind, policy, answer, more,
 @pytest.mark.parametrize(
     "policy",
     [
-        Policy(WhereRanksSettle(1, 2, 2, 0.5, 2), budget=Tokens(4)),
-        Policy.nothing_pruned(retention=PerHead(budget=Tokens(4))),
+        Policy((0, 1, 2), budget=(Tokens(4),), settles=WhereRanksSettle(2, 2, 0.5)),
+        Policy.nothing_pruned(retention=PerHead(AttentionScorer(), Tokens(4))),
     ],
     ids=["layers by prompt", "retention"],
 )
@@ -96,6 +96,6 @@ def test_what_goes_by_each_prompts_length_is_refused_in_a_padded_batch(policy):
     model = exact_model("grouped queries", 0)
     with Pruned(model, policy), pytest.raises(UserError, match=r"^token pruning .* one prompt at a time"):
         generate_logits(model, padded, 2, attention_mask=mask)
-    if policy.placement.fixed is None:
+    if policy.settles:
         with Pruned(model, policy), pytest.raises(UserError, match="one prompt at a time"):
             generate_logits(model, padded[1:], 2, num_beams=2)

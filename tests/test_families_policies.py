@@ -18,7 +18,7 @@ from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.layers import find_mlp
 from lazybench.pruning.places import windowed_layers
-from lazybench.pruning.policy import At, PerHead, Policy
+from lazybench.pruning.policy import PerHead, Policy
 from lazybench.pruning.scorers import AttentionScorer
 
 
@@ -34,9 +34,9 @@ def pruned_outputs(
 
 
 WINDOWED = Policy(
-    At((0, 2)),
+    (0, 2),
     AttentionScorer(window=4, pool=3),
-    Ratio(0.6),
+    (Ratio(0.6),) * 2,
     first=1,
     last=4,
     before_mlp=True,

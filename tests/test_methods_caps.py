@@ -29,7 +29,7 @@ from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.uniprefill import UniPrefill
-from lazybench.pruning.budgets import Mass, per_boundary
+from lazybench.pruning.budgets import Mass
 from lazybench.pruning.places import layers_run
 from lazybench.pruning.policy import BEFORE_THE_FIRST
 from lazybench.pruning.schedule import PruningSchedule
@@ -122,14 +122,14 @@ def runs_of(method: PolicyMethod, config: LlamaConfig, prompt: int, settled: int
         settled: where the ranks settle, for a method that finds its layer by the prompt.
     """
     policy = method.policy(config)
-    pruned_after = (settled,) if policy.placement.fixed is None else policy.placement.fixed
+    pruned_after = (settled,) if policy.settles else policy.layers
     entered, runs, prunings = prompt, [], 0
     for layer in range(BEFORE_THE_FIRST, config.num_hidden_layers):
         if layer != BEFORE_THE_FIRST:
             runs.append(float(entered))
         if layer not in pruned_after:
             continue
-        budget, recent = per_boundary(policy.budget, prunings), policy.recent(prompt)
+        budget, recent = policy.budget[prunings], policy.recent(prompt)
         assert not isinstance(budget, Mass)
         if policy.chunk > 1:  # whole chunks, none of them short
             assert entered % policy.chunk == 0

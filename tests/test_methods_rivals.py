@@ -6,6 +6,7 @@ reference computed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ def check_policy(method: PolicyMethod, kind: str, tokens: int, seed: int, scored
     """Logits, and the tokens that each layer ran in the prefill."""
     model, prompt = exact_model(kind, 0), random_prompt(tokens, seed)
     policy: Policy = method.policy(model.config)
-    reference = Reference(model, policy if scored is None else policy.scored_by(scored))
+    reference = Reference(model, policy if scored is None else replace(policy, scorer=scored))
     response, logits = run(method, kind, prompt)
     expected = replay(reference, prompt[0].tolist(), response.new_tokens.tolist())
     assume(reference.margin > 1e-6)  # two tokens tie: either may be kept
@@ -117,7 +118,7 @@ def check_policy(method: PolicyMethod, kind: str, tokens: int, seed: int, scored
     assert response.work.tokens_of_layer_runs == ran
     if policy.before_mlp:
         mlp = list(ran)
-        for layer in policy.placement.fixed or ():
+        for layer in policy.layers:
             mlp[layer] = ran[layer + 1]
         assert response.work.mlp_tokens_of_layer_runs == tuple(mlp)
     return reference

@@ -30,7 +30,7 @@ def test_each_row_of_a_padded_batch_equals_the_reference_of_its_prompt(name, ove
     assert isinstance(method, PolicyMethod)
     policy = method.for_model(model)
     if overrides and name in ("taper", "lazyllm"):
-        assert policy.placement.fixed == (1, 3)
+        assert policy.layers == (1, 3)
     prompts = [random_prompt(tokens, tokens) for tokens in (22, 35, 9)]
     padded, mask = left_padded(prompts)
     with Pruned(model, policy) as run:

@@ -99,7 +99,7 @@ def test_a_pruning_by_chunks_waits_once(model, method):
             model.generate(PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=1, do_sample=False)
 
     (prefill,) = operations_of(model, generate)
-    assert prefill.waits == len(policy.placement.fixed)
+    assert prefill.waits == len(policy.layers)
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,19 @@ def test_each_row_keeps_its_count_and_the_best_beside_those_that_always_stay(see
         assert tokens(choose(score[row : row + 1], position[row : row + 1], always[row : row + 1], [count])[0]) == kept
 
 
+CONTEXTS = [20, 25, 30]  # tokens so far of each row
+
+
 @drawn_cases
 @given(seed=st.integers(0, 10_000), chunk=st.integers(1, 5), reduce=st.sampled_from(["sum", "mean"]), data=st.data())
 def test_chunks_stay_or_go_together_alone_as_in_a_batch(seed, chunk, reduce, data):
     keys = data.draw(st.integers(3, 20))
     score, position, always = drawn(3, keys, seed)
     valid = torch.arange(keys) >= torch.tensor([0, 1, keys - 2])[:, None]
-    budget = data.draw(st.sampled_from([Ratio(0.4), Tokens(2), Mass(0.5), Mass(0.5, crossing=False)]))
-    chosen, counts = choose_chunks(score, position, always, budget, chunk, reduce, valid)
+    budget = data.draw(
+        st.sampled_from([Ratio(0.4), Tokens(2), Ratio(0.4, "context"), Mass(0.5), Mass(0.5, crossing=False)])
+    )
+    chosen, counts = choose_chunks(score, position, always, budget, chunk, reduce, CONTEXTS, valid)
     for row in range(3):
         real = valid[row]
         kept = tokens(chosen[row])
@@ -62,7 +67,7 @@ def test_chunks_stay_or_go_together_alone_as_in_a_batch(seed, chunk, reduce, dat
         ranked = [2.0 if always[row, place] else float(score[row, place]) for place in places]
         assert ranked == sorted(ranked, reverse=True)  # the best first
         alone, count = choose_chunks(
-            score[row][real][None], position[row][real][None], always[row][real][None], budget, chunk, reduce
+            *(of[row][real][None] for of in (score, position, always)), budget, chunk, reduce, [CONTEXTS[row]]
         )
         assert tokens(alone[0]) == kept
         assert count == [counts[row]]
@@ -78,8 +83,8 @@ def test_chunks_stay_or_go_together_alone_as_in_a_batch(seed, chunk, reduce, dat
 def test_chunks_do_not_depend_on_the_order_of_the_slots(seed, chunk):
     score, position, always = drawn(1, 12, seed)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
-    expected = choose_chunks(score, position, always, Ratio(0.5), chunk, "mean")
-    shuffled = choose_chunks(score[:, order], position[:, order], always[:, order], Ratio(0.5), chunk, "mean")
+    expected = choose_chunks(score, position, always, Ratio(0.5), chunk, "mean", [12])
+    shuffled = choose_chunks(score[:, order], position[:, order], always[:, order], Ratio(0.5), chunk, "mean", [12])
     assert tokens(shuffled[0][0]) == tokens(expected[0][0])
     assert shuffled[1] == expected[1]
 

@@ -80,7 +80,7 @@ class Server:
         owner = torch.tensor([name for name, at in zip(names, positions, strict=True) for _ in at])
         original = torch.cat(positions)
         if running.prefills:
-            scored = self.plan.policy.placement.scored(self.plan.policy.look_back)
+            scored = self.plan.policy.scored(range(8))
             for layer in range(-1, 8):
                 if layer in scored:
                     states = torch.stack(
@@ -168,7 +168,7 @@ def test_the_same_tokens_stay_as_in_the_engine(settings: dict[str, Any]) -> None
     for hook in hooks:
         hook.remove()
     running = Pass(plan, [Part(1, 40, 40, 40)], torch.arange(40), torch.tensor([[*range(1, 11)]]), BLOCK, {})
-    scored = plan.policy.placement.scored(plan.policy.look_back)
+    scored = plan.policy.scored(range(8))
     for layer in range(8):
         assert running.position.tolist() == seen[layer].position[0].tolist()
         if layer in scored and isinstance(plan.policy.scorer, OutputNorm):

@@ -43,12 +43,13 @@ def shared(kv_heads: int = 2, context: list[list[float]] = CONTEXT) -> Seen:
 
 def kept(score: Tensor, count: int, first: int = 0, last: int = 2) -> set[int]:
     position = torch.arange(score.shape[1])[None]
-    return set(choose(score, position, ends(position, first, last, score.shape[1]), [count])[0].tolist())
+    return set(choose(score, position, ends(position, first, [last], score.shape[1]), [count])[0].tolist())
 
 
 def chunks_kept(score: Tensor, budget: Ratio | Mass, reduce: str, first: int = 0, last: int = 0) -> list[int]:
     position = torch.arange(8)[None]
-    return sorted(choose_chunks(score, position, ends(position, first, last, 8), budget, 2, reduce)[0][0].tolist())  # type: ignore[arg-type]
+    always = ends(position, first, [last], 8)
+    return sorted(choose_chunks(score, position, always, budget, 2, reduce, [8])[0][0].tolist())  # type: ignore[arg-type]
 
 
 def close(actual: Tensor, expected: list[float], digits: int = 4) -> None:
@@ -119,8 +120,8 @@ def test_asl_prunes_where_the_ranks_of_the_best_have_settled():
     assert rank_variance(torch.tensor(ranks[:2], dtype=torch.float64), top=2) == 4.25
     assert rank_variance(torch.tensor(ranks[1:], dtype=torch.float64), top=2) == 0.25
     scores = 1.0 / torch.cat([torch.tensor(ranks, dtype=torch.float64), torch.full((3, 2), torch.inf)], dim=1)
-    decide = WhereRanksSettle(first=1, observed=2, top=2, below=0.3, last=3).begin()
-    assert [decide(layer, row[None]) for layer, row in enumerate(scores)] == [False, False, True]
+    settled = WhereRanksSettle(observed=2, top=2, below=0.3)()
+    assert [settled(row[None]) for row in scores] == [False, False, True]
     assert kept(scores[2:], 4) == {4, 5, 6, 7}
 
 
@@ -145,13 +146,13 @@ def test_specprefill_ranks_chunks_by_their_mean_and_forces_no_token():
 def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
     method = DASH(keep=0.5, depth=0.4)
     policy = method.policy(LlamaConfig(num_hidden_layers=10))
-    assert (policy.placement.fixed, policy.before_mlp, policy.revives) == ((3,), True, False)
+    assert (policy.layers, policy.before_mlp, policy.revives) == ((3,), True, False)
     updates = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [-6.0, 8.0], [1.0, 1.0], [0.0, -2.0], [0.1, 0.0]]])
     position = torch.arange(6)[None]
     score = policy.scorer(Seen(3, None, None, position, position, output=updates))
     close(score[0], [5.0, 1.0, 10.0, 1.4142, 2.0, 0.1])
     # three of six: the last one whatever its norm, and the two longest
-    assert kept(score, policy.budget.count(6, 6, policy.last), last=policy.last) == {0, 2, 5}
+    assert kept(score, policy.budget[0].count(6, 6, policy.last), last=policy.last) == {0, 2, 5}
 
 
 @pytest.mark.parametrize(("keep", "last_layer", "mean"), [(0.9, 0.38, 0.77), (0.7, 0.22, 0.60)])
@@ -175,14 +176,14 @@ def test_pyramidinfer_weighs_the_newest_queries_more():
 def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
     method = Taper(depths=(0.25, 0.5), keep=(0.5, 0.3), window=2, chunk=2, first=1, last=2, revive=2)
     policy = method.policy(LlamaConfig(num_hidden_layers=8))
-    assert policy.placement.fixed == (1, 3)
+    assert policy.layers == (1, 3)
     close(4 * policy.scorer(shared())[0], [0.37, 0.78, 0.75, 0.51, 0.71, 0.31, 7.2, 7.2])
 
     def goes_on(score: Tensor, tokens: list[int], pruning: int, text: int = 8) -> list[int]:
         position = torch.tensor([tokens])
-        always = ends(position, policy.first, policy.last, text)
+        always = ends(position, policy.first, [policy.last], text)
         budget = policy.budget[pruning]
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score)[0][0].tolist()
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, [text])[0][0].tolist()
 
     # chunks 01, 23, 45, 67 sum to 1.15, 1.26, 1.02 and 14.4: the best two of four, and token 0
     kept = sorted(goes_on(policy.scorer(shared()), list(range(8)), 0))
@@ -200,7 +201,7 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
     places = {"depths": (0.25, 0.5, 0.75), "keep": (0.8, 1.0, 0.6)}
     config = LlamaConfig(num_hidden_layers=8)
     by_mass = Taper(**places, budget="mass", chunk=2, first=1, last=2).policy(config)
-    assert by_mass.placement.fixed == (1, 5)  # all of the score: nothing is dropped
+    assert by_mass.layers == (1, 5)  # all of the score: nothing is dropped
     assert by_mass.budget == (Mass(0.8), Mass(0.6))
     assert Taper(**places, budget="context").policy(config).budget == (Ratio(0.8, "context"), Ratio(0.6, "context"))
     assert Taper("safe").policy(config).budget == (Mass(0.992),) * 6  # single facts outlive a share of the score
@@ -208,7 +209,7 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
     # chunks of 1.15, 1.26, 1.02 and 14.4 of 17.83: the best holds four fifths, the second crosses 0.81
     position, score = torch.arange(8)[None], by_mass.scorer(shared()) * 4
     for share, chunks in ((0.8, 1), (0.81, 2), (1.0, 4)):
-        assert choose_chunks(score, position, position < 0, Mass(share), 2, "sum")[1] == [2 * chunks]
+        assert choose_chunks(score, position, position < 0, Mass(share), 2, "sum", [8])[1] == [2 * chunks]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_taper_refuses_what_no_model_can_take(settings, words):
 
 def test_taper_saves_the_mlp_where_nothing_comes_back_and_prunes_once_a_layer():
     shallow = Taper("safe").policy(LlamaConfig(num_hidden_layers=2))  # several depths fall on one layer
-    assert shallow.placement.fixed == (0,)
+    assert shallow.layers == (0,)
     for revive, revives in ((0, False), (8, True), (None, True)):  # None: as many as are wanted
         policy = Taper(revive=revive).policy(LlamaConfig())
         assert (policy.revives, policy.before_mlp) == (revives, not revives)

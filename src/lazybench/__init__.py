@@ -1,33 +1,32 @@
 """lazybench: LazyLLM (arXiv 2407.14057) on any Hugging Face decoder-only model, and its benchmark.
 
-Importing this package needs torch and transformers only, changes nothing in either, and is quick: they are
-imported with the first name that needs them.
+Importing this package changes nothing in torch and transformers, and is quick: they are imported with the first name
+that needs them.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lazybench.errors import UserError
+from lazybench.pruning.schedule import PruningSchedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lazybench.pruning.engine import Pruned
-    from lazybench.pruning.lazyllm import LazyLLM as LazyLLM
-    from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
+    from lazybench.pruning.lazyllm import LazyLLM
 
 __version__ = "0.3.0"
 __all__ = ["LazyLLM", "PruningSchedule", "UserError", "prune"]
 
-_HOMES = {"LazyLLM": "lazybench.pruning.lazyllm", "PruningSchedule": "lazybench.pruning.schedule"}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name != "LazyLLM":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from lazybench.pruning.lazyllm import LazyLLM
+
+    return LazyLLM
 
 
 def prune(model: PreTrainedModel, method: str = "lazyllm", **params: Any) -> Pruned:
@@ -41,12 +40,10 @@ def prune(model: PreTrainedModel, method: str = "lazyllm", **params: Any) -> Pru
         UserError: no such method or parameter, a method that is no policy, or a model that can't run it.
     """
     from lazybench.methods import METHODS, PolicyMethod, build
-    from lazybench.pruning.attach import parts_of
     from lazybench.pruning.engine import Pruned
 
     chosen = build(method, params)
     if not isinstance(chosen, PolicyMethod) or not chosen.only_prunes:
         policies = [name for name, kind in METHODS.items() if kind.run is PolicyMethod.run]
         raise UserError(f"{method} does more than prune inside the model; prune() takes one of {', '.join(policies)}")
-    parts_of(model, chosen.title)  # refuses what is no model before its config is asked for
     return Pruned(model, chosen.for_model(model))

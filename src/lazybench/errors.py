@@ -155,16 +155,6 @@ def check_share(name: str, share: object) -> None:
         raise UserError(f"{name}={share} must be a number above 0 and at most 1")
 
 
-def check_odd(name: str, length: int) -> None:
-    """Refuse an even length of a pool.
-
-    Raises:
-        UserError: it is even.
-    """
-    if length % 2 == 0:
-        raise UserError(f"{name}={length} must be odd, so that a token lies in the middle of its pool")
-
-
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with its close matches; a long list is left to ``--help``.
 

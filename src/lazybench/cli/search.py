@@ -81,7 +81,7 @@ def flops_ratio(policy: Policy, config: TextConfig, cost: LayerCost, prompts: Se
         prompts: (layers, prompt_tokens) of each its scores in the plain model; what goes on from one pruning to the
             next is ranked by these.
     """
-    ratios, scored = [], sorted(policy.placement.scored(policy.look_back, readable_layers(config)))
+    ratios, scored = [], sorted(policy.scored(readable_layers(config)))
     for scores in prompts:
         tokens = scores.shape[1]
         entered, left = zip(*_tokens_of_layers(policy, scored, scores), strict=True)
@@ -93,7 +93,7 @@ def flops_ratio(policy: Policy, config: TextConfig, cost: LayerCost, prompts: Se
 
 def _tokens_of_layers(policy: Policy, scored: Sequence[int], scores: Tensor) -> Iterator[tuple[int, int]]:
     """Of each layer the tokens in its attention and in its MLP."""
-    tokens, places = scores.shape[1], policy.placement.fixed or ()
+    tokens, places = scores.shape[1], policy.layers
     here, recent = torch.arange(tokens)[None], policy.recent(tokens)
     for layer in range(len(scores)):
         entered = here.shape[1]

@@ -10,7 +10,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench import LazyLLM, UserError
 from lazybench.models.weights import load_whole
 from lazybench.tasks.prompting import truncate_middle
 
@@ -45,8 +45,7 @@ class LazyLLMModel(HFLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(pretrained=pretrained, backend="causal", **kwargs)
-        config = self.model.config.get_text_config()
-        self.schedule = PruningSchedule.preset(str(pruning)).resolved(config)
+        self.schedule = LazyLLM(self.model, str(pruning)).schedule
         self.prompt_limit_tokens = prompt_limit_tokens
 
     def _create_model(self, *arguments: Any, **options: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -18,57 +18,39 @@ from lazybench.pruning.settings import Count, Odd, Share
 
 @dataclass(frozen=True)
 class WhereRanksSettle:
-    """A placement: once, at the first layer where the ranking of the best tokens has settled.
+    """Once, at the first layer where the ranking of the best tokens has settled.
 
     The ranks of the latest ``observed`` layers are compared: over the union of their ``top`` best tokens, the mean
-    of the squared distance of a token's rank from its own mean over these layers. The value at layer ``first`` is
-    the reference; tokens are pruned after the first layer (``first`` included) whose value is below ``below`` of it.
-    If none is, nothing is pruned.
+    of the squared distance of a token's rank from its own mean over these layers. The value at the first layer that
+    has as many is the reference; tokens are pruned after the first layer whose value is below ``below`` of it. If
+    none is, nothing is pruned.
 
     Args:
-        first: 0-based index of the earliest layer, at least ``observed - 1``.
-        observed: how many layers are compared.
+        observed: how many layers are compared; the policy's first is the first of them.
         top: how many of the best tokens of each count.
         share: of the keys, less ``top`` of them, instead; None: ``top`` itself.
         below: share of the reference, in (0, 1).
-        last: no layer after this one prunes (a model's last layer has nothing left to save).
     """
 
-    first: int
     observed: int
     top: int
     below: float
-    last: int
     share: float | None = None
 
-    @property
-    def fixed(self) -> tuple[int, ...] | None:
-        return None
-
-    def scored(self, look_back: int, readable: Sequence[int] | None = None) -> frozenset[int] | range:
-        return range(self.first - self.observed + 1, self.last + 1)
-
-    def begin(self) -> Callable[[int, Tensor | None], bool]:
+    def __call__(self) -> Callable[[Tensor], bool]:
         ranks: deque[Tensor] = deque(maxlen=self.observed)
         reference: list[float] = []
 
-        def decide(layer: int, scores: Tensor | None) -> bool:
-            if reference and reference[0] < 0:  # decided
-                return False
-            assert scores is not None
+        def settled(scores: Tensor) -> bool:
             ranks.append(descending_ranks(scores[0]))
-            if layer < self.first:
+            if len(ranks) < self.observed:
                 return False
             top = self.top if self.share is None else share_of(self.share, scores.shape[1]) - self.top
-            value = rank_variance(tuple(ranks), max(1, top))
-            if not reference:
-                reference.append(value)
-            settled = value < self.below * reference[0]
-            if settled:
-                reference[0] = -1.0
-            return settled
+            value = rank_variance(ranks, max(1, top))
+            reference.append(value)
+            return value < self.below * reference[0]
 
-        return decide
+        return settled
 
 
 def descending_ranks(scores: Tensor) -> Tensor:
@@ -157,8 +139,9 @@ class ASL(PolicyMethod):
             )
         top = self.window if self.tokens is None else self.tokens - self.window
         return pruning.Policy(
-            WhereRanksSettle(first, observed, top, self.below, layers - 2, share=self.keep),
+            tuple(range(first - observed + 1, layers - 1)),
             self.scorer,
-            pruning.Ratio(self.keep or 1.0) if self.tokens is None else pruning.Tokens(self.tokens),
+            (pruning.Ratio(self.keep or 1.0) if self.tokens is None else pruning.Tokens(self.tokens),),
             last=self.window,
+            settles=WhereRanksSettle(observed, top, self.below, share=self.keep),
         )

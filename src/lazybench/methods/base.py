@@ -107,7 +107,9 @@ class PolicyMethod(Method):
 
     def for_model(self, model: Model) -> pruning.Policy:
         """The policy for a model, under the method's name in the engine's errors."""
-        return replace(self.policy(model.config.get_text_config()), name=self.title)
+        from lazybench.pruning.attach import parts_of
+
+        return replace(self.policy(parts_of(model, self.title).config), name=self.title)
 
     def prepare(self, model: Model) -> None:
         """Refuse a model or parameters that can't run, before anything is measured."""

@@ -66,9 +66,9 @@ class CLAA(PolicyMethod):
         whole = retained.keep == 1
         retention = None if whole else pruning.PerHead(by_head, retained, self.window, self.first_layers)
         return pruning.Policy(
-            pruning.At((pruning.place(self.depth, config),)),
+            (pruning.place(self.depth, config),),
             self.scorer,
-            kept,
+            (kept,),
             last=self.window,
             look_back=self.layers,
             over_layers="max",

@@ -40,8 +40,8 @@ class DASH(PolicyMethod):
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         return pruning.Policy(
-            pruning.At((pruning.layers_run(self.depth, config.num_hidden_layers) - 1,)),
+            (pruning.layers_run(self.depth, config.num_hidden_layers) - 1,),
             pruning.OutputNorm(),
-            pruning.Ratio(self.keep, of="context"),
+            (pruning.Ratio(self.keep, of="context"),),
             before_mlp=True,
         )

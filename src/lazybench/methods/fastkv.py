@@ -70,9 +70,9 @@ class FastKV(PolicyMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         kept = Kept(self.retain, self.propagate)
         return pruning.Policy(
-            pruning.At((pruning.place(self.depth, config),)),
+            (pruning.place(self.depth, config),),
             self.scorer,
-            pruning.Ratio(self.propagate, of="context", rounding="down"),
+            (pruning.Ratio(self.propagate, of="context", rounding="down"),),
             last=self.window,
             retention=None if self.retain == 1 else pruning.PerHead(self.scorer, kept, self.window),
         )

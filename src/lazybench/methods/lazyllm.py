@@ -40,4 +40,4 @@ class LazyLLMMethod(PolicyMethod):
         return super().label_of(params, without) if any(ratio < 1 for ratio in keep) else "nothing pruned"
 
     def policy(self, config: TextConfig) -> Policy:
-        return self.pruning.resolved(config).policy()
+        return self.pruning.build(config).policy()

@@ -55,4 +55,4 @@ class LazyLLMEvicted(PolicyMethod):
 
     def policy(self, config: TextConfig) -> Policy:
         retention = pruning.PerHead(self.scorer, pruning.Ratio(self.retain, of="context"), self.window)
-        return replace(self.pruning, revive=False).resolved(config).policy(retention=retention)
+        return replace(self.pruning, revive=False).build(config).policy(retention=retention)

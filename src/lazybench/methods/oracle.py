@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lazybench import pruning
@@ -52,7 +52,7 @@ class Oracle(PolicyMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""
         layer = pruning.layers_run(self.depth, config.num_hidden_layers) - 1
-        return pruning.Policy(pruning.At((layer,)), budget=pruning.Ratio(self.keep, of="context"), last=self.last)
+        return pruning.Policy((layer,), budget=(pruning.Ratio(self.keep, of="context"),), last=self.last)
 
     def run(self, request: Request) -> Response:
         from lazybench.methods.lookahead import attention_of_answer
@@ -60,4 +60,4 @@ class Oracle(PolicyMethod):
         model = request.model
         longest = min(self.answer_tokens, int(request.generate_kwargs.get("max_new_tokens") or self.answer_tokens))
         scores, *_ = attention_of_answer(model, request.prompt_ids, longest, self.scorer, with_prompt=False)
-        return self.answer_pruned(request, self.for_model(model).scored_by(pruning.Given(scores)))
+        return self.answer_pruned(request, replace(self.for_model(model), scorer=pruning.Given(scores)))

@@ -93,7 +93,7 @@ class PyramidInfer(PolicyMethod):
         layers = config.num_hidden_layers
         places = tuple(range(0, layers - 1, self.interval))
         return pruning.Policy(
-            pruning.At(places),
+            places,
             pruning.AttentionScorer(1, window_share=self.recent, newest_weight=self.newest_weight),
             tuple(FallingRatio(self.keep, layer, layers, least=self.least, decay=self.decay) for layer in places),
             first=self.first,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lazybench import pruning
@@ -68,8 +68,8 @@ class SpecPrefill(PolicyMethod, RerunMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""
         return pruning.Policy(
-            pruning.At((pruning.BEFORE_THE_FIRST,)),
-            budget=pruning.Ratio(self.keep),
+            (pruning.BEFORE_THE_FIRST,),
+            budget=(pruning.Ratio(self.keep),),
             last=0,
             chunk=self.chunk,
             chunk_score="mean",
@@ -90,7 +90,7 @@ class SpecPrefill(PolicyMethod, RerunMethod):
         request.synchronize()
         return self.answer_pruned(
             request,
-            self.for_model(request.model).scored_by(pruning.Given(scores)),
+            replace(self.for_model(request.model), scorer=pruning.Given(scores)),
             other_flops=flops,
             overhead_s=time.perf_counter() - started,
             read_before=1.0 if self.draft is None else 0.0,

@@ -54,7 +54,7 @@ class StaticPruning(PolicyMethod, RerunMethod):
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":
             return pruning.Policy.nothing_pruned()
-        return pruning.Policy(pruning.At((pruning.place(self.depth, config),)), budget=pruning.Ratio(self.keep))
+        return pruning.Policy((pruning.place(self.depth, config),), budget=(pruning.Ratio(self.keep),))
 
     def run(self, request: Request) -> Response:
         return super().run(request) if self.only_prunes else RerunMethod.run(self, request)

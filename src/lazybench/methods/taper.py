@@ -110,6 +110,6 @@ class Taper(PolicyMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")
         scorer = pruning.AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
-        schedule = self.schedule.resolved(config)
+        schedule = self.schedule.build(config)
         options = {name: getattr(self, name) for name in names}
         return schedule.policy(scorer=scorer, before_mlp=self.revive == 0, **options)

@@ -55,9 +55,9 @@ class UniPrefill(PolicyMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         layers = sorted({pruning.place(depth, config) for depth in self.depths})
         return pruning.Policy(
-            pruning.At(tuple(layers)),
+            tuple(layers),
             pruning.AttentionScorer(self.window),
-            pruning.Mass(self.mass, crossing=self.rule == "kernel"),
+            (pruning.Mass(self.mass, crossing=self.rule == "kernel"),) * len(layers),
             first=self.first,
             last=self.last,
             chunk=self.block,

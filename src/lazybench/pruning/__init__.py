@@ -1,41 +1,26 @@
 """The engine and the parts that a policy is made of. Needs torch and transformers only.
 
-Its names are imported with their first use, so that settings can be read and refused before torch is there.
+What needs torch is imported with its first use, so that settings can be read and refused before torch is there.
 """
-
-from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lazybench.pruning.budgets import Mass, Ratio, Tokens, share_of
+from lazybench.pruning.places import layers_run, place
+
 if TYPE_CHECKING:
-    from lazybench.pruning.budgets import Mass as Mass
-    from lazybench.pruning.budgets import Ratio as Ratio
-    from lazybench.pruning.budgets import Revival as Revival
-    from lazybench.pruning.budgets import Tokens as Tokens
-    from lazybench.pruning.budgets import share_of as share_of
-    from lazybench.pruning.engine import Pruned as Pruned
-    from lazybench.pruning.lazyllm import LazyLLM as LazyLLM
-    from lazybench.pruning.places import layers_run as layers_run
-    from lazybench.pruning.places import place as place
-    from lazybench.pruning.policy import BEFORE_THE_FIRST as BEFORE_THE_FIRST
-    from lazybench.pruning.policy import At as At
-    from lazybench.pruning.policy import PerHead as PerHead
-    from lazybench.pruning.policy import Policy as Policy
-    from lazybench.pruning.schedule import PruningSchedule as PruningSchedule
-    from lazybench.pruning.scorers import AttentionScorer as AttentionScorer
-    from lazybench.pruning.scorers import Given as Given
-    from lazybench.pruning.scorers import OutputNorm as OutputNorm
+    from lazybench.pruning.engine import Pruned
+    from lazybench.pruning.policy import BEFORE_THE_FIRST, PerHead, Policy
+    from lazybench.pruning.scorers import AttentionScorer, Given, OutputNorm
 
 _HOMES = {
-    **dict.fromkeys(("Mass", "Ratio", "Revival", "Tokens", "share_of"), "budgets"),
-    "LazyLLM": "lazyllm",
     "Pruned": "engine",
-    **dict.fromkeys(("BEFORE_THE_FIRST", "At", "PerHead", "Policy"), "policy"),
-    **dict.fromkeys(("layers_run", "place"), "places"),
-    "PruningSchedule": "schedule",
+    **dict.fromkeys(("BEFORE_THE_FIRST", "PerHead", "Policy"), "policy"),
     **dict.fromkeys(("AttentionScorer", "Given", "OutputNorm"), "scorers"),
 }
+__all__ = ["BEFORE_THE_FIRST", "AttentionScorer", "Given", "Mass", "OutputNorm", "PerHead", "Policy", "Pruned", "Ratio"]
+__all__ += ["Tokens", "layers_run", "place", "share_of"]
 
 
 def __getattr__(name: str) -> Any:

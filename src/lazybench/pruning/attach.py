@@ -34,6 +34,7 @@ class Parts:
     Attributes:
         decoder, layers: the module that runs the decoder layers, and the layers.
         kinds: of each layer's keys and values, see ``kind_of_keys``.
+        config: the text config.
         configs: the configs of the model and its modules, each once.
         inputs: the names of the arguments of its forward.
         cache: the KV cache's among them.
@@ -43,6 +44,7 @@ class Parts:
     decoder: Module
     layers: ModuleList
     kinds: tuple[Any, ...]
+    config: Any
     configs: tuple[PreTrainedConfig, ...]
     inputs: tuple[str, ...]
     cache: str
@@ -65,7 +67,8 @@ def parts_of(model: PreTrainedModel, method: str) -> Parts:
         inputs = tuple(inspect.signature(model.forward).parameters)
         legacy = not model._can_set_attn_implementation()
         kinds = tuple(map(kind_of_keys, layers))
-        _known[model] = Parts(decoder, layers, kinds, tuple(found.values()), inputs, cache_argument(model), legacy)
+        config, configs = model.config.get_text_config(), tuple(found.values())
+        _known[model] = Parts(decoder, layers, kinds, config, configs, inputs, cache_argument(model), legacy)
     checks.check_mode(model, method)
     return _known[model]
 

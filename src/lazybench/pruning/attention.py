@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import causal_mask_function
 
 from lazybench.errors import UserError
+from lazybench.pruning.rows import probabilities
 
 # queries per block, where scores or masks are materialised: no N x N matrix is ever built
 _SCORE_BLOCK = 256
@@ -151,7 +152,6 @@ def lazy_attention(
     key: Tensor,  # (batch, kv_heads, selected tokens, head_dim)
     value: Tensor,
     attention_mask: MaskRule,
-    dropout: float = 0.0,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -230,10 +230,4 @@ def _softmax(
     heads, precision = query.shape[1], torch.promote_types(query.dtype, torch.float32)
     key, value = (states.repeat_interleave(heads // key.shape[1], dim=1) for states in (key, value))
     scores = (query.to(precision) * scaling) @ key.to(precision).transpose(2, 3)
-    if softcap:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.masked_fill(~allowed, float("-inf"))
-    if sinks is not None:
-        column = sinks.to(precision).view(1, heads, 1, 1).expand(*scores.shape[:3], 1)
-        scores = torch.cat([scores, column], dim=-1)
-    return scores.softmax(dim=-1)[..., : key.shape[2]].to(value.dtype) @ value
+    return probabilities(scores, ~allowed, softcap, sinks).to(value.dtype) @ value

@@ -6,7 +6,6 @@ Needs no torch, so that settings are refused before it is there.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -105,11 +104,6 @@ def share_of(share: float, tokens: int, rounding: Literal["up", "down"] = "up") 
     code truncates instead (``int(90 * 0.7)`` is 62): ``rounding="down"``.
     """
     return ceil(share * tokens - 1e-9) if rounding == "up" else int(share * tokens)
-
-
-def per_boundary(budget: Budget | Mass | Sequence[Budget | Mass], boundary: int) -> Budget | Mass:
-    """The budget of pruning number ``boundary``: one for all of them, or one each."""
-    return budget[boundary] if isinstance(budget, Sequence) else budget
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,9 @@ class LazyCache(Cache):
         self._kinds = kinds
         self._stage_of_layer: dict[int, Stage] = {}
         self._arena_of_layer: dict[int, Arena] = {}
-        fixed = policy.placement.fixed
-        edges = None if fixed is None else [0, *(layer + 1 for layer in fixed), len(kinds)]
+        edges = [0, *(layer + 1 for layer in policy.layers), len(kinds)]
         # where each prompt decides, stages are opened on the way
-        self.stages = [Stage()] if edges is None else [Stage(range(*edge)) for edge in pairwise(edges)]
+        self.stages = [Stage()] if policy.settles else [Stage(range(*edge)) for edge in pairwise(edges)]
 
     def abandon_step(self) -> None:
         """No forward pass is under way any more; one that was has failed."""

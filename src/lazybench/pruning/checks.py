@@ -43,7 +43,6 @@ def check_model(model: Module, method: str) -> None:
         raise UserError(f"{model.config.model_type} can't run under {method}: {why}")
     if not model.can_generate():
         raise UserError(f"{type(model).__name__} has no generate(); pass the model with its language-modelling head")
-    check_mode(model, method)
 
 
 def _why_not(model: PreTrainedModel, config: Any) -> str:
@@ -87,7 +86,7 @@ def check_batch(policy: Policy, config: Any, batch: int) -> None:
     """Refuse batches that a policy can't serve: what it decides per prompt must hold for all rows."""
     if batch > 1 and config.model_type == "mpt":
         raise UserError(f"mpt runs under {policy.name} one prompt at a time: its position bias has no batch axis")
-    if batch > 1 and policy.placement.fixed is None:
+    if batch > 1 and policy.settles:
         raise UserError(f"{policy.name} decides for each prompt where to prune; give one prompt at a time")
 
 
@@ -100,7 +99,7 @@ def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> Non
         differ = [field.name for field in fields(policy) if getattr(under, field.name) != getattr(policy, field.name)]
         raise UserError(
             f"past_key_values was filled under another pruning policy: {', '.join(differ)} differ "
-            f"({under.placement}, not {policy.placement}); leave it out to start from the prompt"
+            f"(layers {under.layers}, not {policy.layers}); leave it out to start from the prompt"
         )
     if cache.failed:
         raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")

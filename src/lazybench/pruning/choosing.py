@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lazybench.errors import UserError
-from lazybench.pruning.budgets import Mass, per_boundary
+from lazybench.pruning.budgets import Mass
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.kv import take_rows
 from lazybench.pruning.places import readable_layers, windowed_layers
@@ -50,7 +50,7 @@ class Viewers:
 
     def __init__(self, policy: Policy, watch: Watch | None, config: Any) -> None:
         self.policy, self.watch, self.windowed = policy, watch, windowed_layers(config)
-        scored = policy.placement.scored(policy.look_back, readable_layers(config))
+        scored = policy.scored(readable_layers(config))
         by_output = isinstance(policy.scorer, OutputNorm)
         self.scored: Collection[int] = () if by_output else scored
         self.normed: Collection[int] = scored if by_output else ()
@@ -104,11 +104,12 @@ class Viewers:
         wanted = {}
         if self.watch is not None and step.layer in self.watch.layers:
             wanted["watch"] = self.watch.queries
-        decided = policy.placement.fixed is None and step.prunings > 0  # it prunes once, wherever that is
+        decided = policy.settles is not None and step.prunings > 0  # it prunes once, wherever that is
         if step.scores_anew and step.layer in self.scored and not decided:
             wanted["scorer"] = policy.scorer.queries(prompt)
-        spared = step.start or step.layer in self.windowed
-        if policy.retention is not None and not (spared or policy.retention.spares(step.layer)):
+        if policy.retention is not None and not (
+            step.start or step.layer in self.windowed or step.layer < policy.retention.first_layers
+        ):
             wanted["retention"] = policy.retention.queries(prompt)
         most = min(step.new, step.plan.current.shape[1])
         return {viewer: min(queries, most) for viewer, queries in wanted.items()}
@@ -139,8 +140,7 @@ def prune(cache: LazyCache, layer: int, hidden: Tensor) -> Tensor:
     step = cache.running_step
     rows, step.rows_that_go_on = step.rows_that_go_on, None  # chosen before the layer's MLP
     if rows is None:
-        scores = step.scores[layer][0] if layer in step.scores else None
-        if not step.decide(layer, scores):
+        if step.settles is not None and (step.prunings or not step.settles(step.scores[layer][0])):
             return hidden
         if not step.scores_anew:  # the new tokens alone, which go through every stage
             enter_next_stage(cache)
@@ -216,13 +216,13 @@ def goes_on(
     """
     always = ends(position, policy.first, last, tokens, padding)
     score = rows[-1][0] if policy.look_back == 1 else over_layers(rows, position, tokens, policy.over_layers)
-    budget = per_boundary(policy.budget, boundary)
+    budget = policy.budget[boundary]
     if policy.chunk > 1 or isinstance(budget, Mass):
         whole = (0, 0)
         if policy.whole_chunks:
             whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
             always = torch.zeros_like(always)
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, valid, contexts, whole)
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, contexts, valid, whole)
     kept = [
         min(entered, max(1, policy.first + newest, budget.count(entered, context, newest)))
         for entered, context, newest in zip(counts, contexts, last, strict=True)

@@ -65,14 +65,12 @@ class Pruned(AbstractContextManager):
             raise UserError(f"policy={shown(policy)} must be a Policy; a schedule goes into LazyLLM(model, schedule)")
         self.method = policy.name
         self._parts = parts = parts_of(model, self.method)
-        self.model, self.policy, self.config = model, policy, model.config.get_text_config()
+        self.model, self.policy, self.config = model, policy, parts.config
         self._decoder, self._layers, self._legacy = parts.decoder, parts.layers, parts.legacy
         devices = (next((weight.device for weight in layer.parameters()), None) for layer in self._layers)
         self._kinds = list(zip(devices, parts.kinds, strict=True))
         checks.check_policy(policy, self.config, len(self._layers), self._legacy)
         self._viewers = Viewers(policy, watch, self.config)
-        fixed = policy.placement.fixed
-        self._may_prune = list(policy.placement.scored(1) if fixed is None else fixed)
         self._grouped_experts: list[Any] = []  # configs
         self._calls = GenerateCalls(model, self._generated, self.method)
         self._undo = ExitStack()
@@ -95,14 +93,14 @@ class Pruned(AbstractContextManager):
 
     def _attach(self, index: int, layer: Module, undo: ExitStack) -> None:
         """Hooks where there is something to do: behind the first pruning, after prunings, after the last layer."""
-        is_behind = bool(self._may_prune) and index > min(self._may_prune)
+        is_behind = bool(self.policy.layers) and index > min(self.policy.layers)
         if is_behind or self._legacy:
             undo.callback(layer.register_forward_pre_hook(self._before_layer(index), with_kwargs=True).remove)
-        if index in self._may_prune or index == len(self._layers) - 1 or self._legacy:
+        if index in self.policy.layers or index == len(self._layers) - 1 or self._legacy:
             undo.callback(layer.register_forward_hook(self._after_layer(index)).remove)
         if index in self._viewers.normed:
             undo.callback(find_attention(layer, self.method).register_forward_hook(self._after_attention).remove)
-        if self.policy.before_mlp and index in self._may_prune and (mlp := find_mlp(layer)) is not None:
+        if self.policy.before_mlp and index in self.policy.layers and (mlp := find_mlp(layer)) is not None:
             save_mlp(mlp, self._rows_before_mlp(index), undo)
 
     def __exit__(
@@ -126,14 +124,14 @@ class Pruned(AbstractContextManager):
         for config in self._grouped_experts:  # "batched_mm", as generate decodes on a GPU, copies each token's experts:
             config._experts_implementation_internal = "grouped_mm"  # too many, where revived tokens run too
         named = {**dict(zip(self._parts.inputs, args, strict=False)), **kwargs}
-        only_last_logits = "logits_to_keep" in self._parts.inputs and bool(self._may_prune)
+        only_last_logits = "logits_to_keep" in self._parts.inputs and bool(self.policy.layers)
         checks.check_call(named, self.model.config, only_last_logits, self.method)
         return (), self._with_cache(named)
 
     def _after_model(self, module: Module, args: tuple, output: Any) -> None:
         if self._cache is not None and self._cache.step is not None:
             raise UserError(f"{self.config.model_type} can't run under {self.method}: its forward leaves layers out")
-        if self._may_prune:
+        if self.policy.layers:
             checks.check_outputs(output, self.method)
 
     def _before_decoder(
@@ -193,13 +191,13 @@ class Pruned(AbstractContextManager):
         position = torch.arange(tokens, device=inputs.device).expand(batch, -1)
         selects = start == 0 or self.policy.revives
         anew = cache.decoded == 0 or (cache.decoded - 1) % self.policy.revival.every == 0
-        cache.step = Step(start, new, selects, anew, self.policy.placement.begin())
+        cache.step = Step(start, new, selects, anew, self.policy.settles() if self.policy.settles else None)
         again = start == 0 and bool(cache.trace.steps)
         count = sum(min(new, count) for count in cache.candidates)
         cache.trace.steps.append(StepTrace(count, is_prompt and not again, again=count - batch if again else 0))
         first = cache.stages[0].append(new, position, cache.real_tokens(tokens), cache.candidates)
         cache.enter(cache.stages[0], first)
-        if selects and BEFORE_THE_FIRST in self._may_prune:
+        if selects and BEFORE_THE_FIRST in self.policy.layers:
             seen = Seen(BEFORE_THE_FIRST, None, None, first.selected, first.current)
             cache.step.scores[BEFORE_THE_FIRST] = self.policy.scorer(seen), first.selected
             enter_next_stage(cache)
@@ -235,7 +233,7 @@ class Pruned(AbstractContextManager):
                 args = (*hidden, *cache.inputs.cut_all(step, index, {str(i): v for i, v in enumerate(rest)}).values())
             whole = {name: kwargs.pop(name) for name in kept_whole if name in kwargs}
             kwargs = {**cache.inputs.cut_all(step, index, kwargs), **whole}
-            if index == 0 and BEFORE_THE_FIRST in self._may_prune and step.selects:
+            if index == 0 and BEFORE_THE_FIRST in self.policy.layers and step.selects:
                 if args:
                     args = (take_rows(args[0], step.plan.current.to(args[0].device)), *args[1:])
                 else:
@@ -255,7 +253,7 @@ class Pruned(AbstractContextManager):
         self._viewers.show_output(self._running()[0], output if isinstance(output, Tensor) else output[0])
 
     def _after_layer(self, index: int) -> Callable[..., Any]:
-        prunes, is_last = index in self._may_prune, index == len(self._layers) - 1
+        prunes, is_last = index in self.policy.layers, index == len(self._layers) - 1
 
         def after(module: Module, args: tuple, output: Any) -> Any:
             self._stop_watching()

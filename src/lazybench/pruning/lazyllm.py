@@ -26,10 +26,10 @@ class LazyLLM(Pruned):
     """
 
     def __init__(self, model: PreTrainedModel, schedule: PruningSchedule | str) -> None:
-        parts_of(model, "LazyLLM")  # refuses what is no model before its config is asked for
+        config = parts_of(model, "LazyLLM").config
         if isinstance(schedule, str):
             schedule = PruningSchedule.preset(schedule)
         if not isinstance(schedule, PruningSchedule):
             raise UserError(f"schedule={shown(schedule)} must be a PruningSchedule or a preset's name, as in 'paper'")
-        self.schedule = schedule.resolved(model.config.get_text_config())
+        self.schedule = schedule.build(config)
         super().__init__(model, self.schedule.policy(name="LazyLLM"))

@@ -6,7 +6,6 @@ Needs no torch: settings are refused before it is there.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -42,24 +41,19 @@ def layers_run(depth: float, num_layers: int) -> int:
     return max(1, math.floor(Fraction(str(depth)) * num_layers))
 
 
-def moved(layer: int, num_layers: int, readable: Sequence[int] | None) -> int:
-    """The place of a layer in a model whose ``readable`` layers alone see the whole prompt; None: all of them.
+def place(depth: float, config: Any, layers_more: int = -1) -> int:
+    """The layer that has run, among those that see the whole prompt, when a share ``depth`` of a model's has run.
 
     From a layer that doesn't it moves on to the next one that does, or back to the latest where only the last layer,
     after which nothing is left to save, would follow.
-    """
-    if readable is None or layer in readable:
-        return layer
-    usable = [other for other in readable if other < num_layers - 1]
-    return next((other for other in usable if other >= layer), usable[-1] if usable else layer)
-
-
-def place(depth: float, config: Any, layers_more: int = -1) -> int:
-    """The layer that has run, among those that see the whole prompt, when a share ``depth`` of a model's has run.
 
     Args:
         config: the model's text config.
         layers_more: 0: the layer behind these.
     """
-    layers = config.num_hidden_layers
-    return moved(min(layers_run(depth, layers) + layers_more, layers - 1), layers, readable_layers(config))
+    layers, readable = config.num_hidden_layers, readable_layers(config)
+    layer = min(layers_run(depth, layers) + layers_more, layers - 1)
+    if layer in readable:
+        return layer
+    usable = [other for other in readable if other < layers - 1]
+    return next((other for other in usable if other >= layer), usable[-1] if usable else layer)

@@ -91,17 +91,26 @@ def attention_rows(seen: Seen, products: bool = False) -> Iterator[Tensor]:
         if products:
             yield scores if hidden is None else scores.masked_fill(hidden, 0.0)
             continue
-        if seen.softcap:
-            scores = torch.tanh(scores / seen.softcap) * seen.softcap
-        if hidden is not None:
-            scores = scores.masked_fill_(hidden, -torch.inf)
-        if seen.sinks is not None:
-            column = seen.sinks.to(precision).view(1, heads, 1, 1).expand(batch, heads, count, 1)
-            yield torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
-        elif hidden is None or (seen.valid is None and seen.in_order):  # every query sees itself
-            yield scores.softmax(dim=-1)
-        else:  # padding, or the filler of a shorter row, sees nothing
-            yield scores.softmax(dim=-1).nan_to_num(0.0)
+        rows_of_a = probabilities(scores, hidden, seen.softcap, seen.sinks)
+        sees_something = hidden is None or seen.sinks is not None or (seen.valid is None and seen.in_order)
+        yield rows_of_a if sees_something else rows_of_a.nan_to_num(0.0)  # padding, or the filler of a shorter row
+
+
+def probabilities(scores: Tensor, hidden: Tensor | None, softcap: float | None, sinks: Tensor | None) -> Tensor:
+    """Softmax over the keys of ``scores`` (batch, heads, queries, keys), which it may overwrite.
+
+    Args:
+        hidden: True for keys that a query does not see; None: each sees all.
+        softcap, sinks: see ``Seen``.
+    """
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    if hidden is not None:
+        scores = scores.masked_fill_(hidden, -torch.inf)
+    if sinks is None:
+        return scores.softmax(dim=-1)
+    column = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+    return torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
 
 
 def flops_of_rows(seen: Seen, queries: int) -> float:

@@ -6,14 +6,15 @@ its stages "1-9, 10-19, 20-28, 29-32" of Llama 2 7B prune after the indices 8, 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lazybench.errors import UserError, check_whole_number, unknown_name
 from lazybench.pruning.budgets import NEVER, THE_PAPERS, Mass, Ratio, Revival
-from lazybench.pruning.places import layers_run, moved, readable_layers
+from lazybench.pruning.places import place
 from lazybench.pruning.settings import Checked, Number, Share
 
 if TYPE_CHECKING:
@@ -69,46 +70,37 @@ class PruningSchedule(Checked):
             if after <= before:
                 raise UserError(f"pruning.{name}={list(places)} must rise strictly; {after} stands after {before}")
 
-    def build(self, num_layers: int, readable: Sequence[int] | None = None) -> PruningSchedule:
-        """The same with ``layers``, for a model of ``num_layers`` layers.
+    def build(self, config: Any) -> PruningSchedule:
+        """The same with ``layers``, for one model.
 
         Where several depths fall on one layer, that layer prunes for all of them at once.
 
         Args:
-            readable: the layers that places may move to, see ``places.moved``; None: all.
+            config: the model's text config; or its number of layers, where all of them see the whole prompt.
         """
-        check_whole_number("num_layers", num_layers)
+        if not hasattr(config, "num_hidden_layers"):
+            check_whole_number("num_layers", config)
+            config = SimpleNamespace(num_hidden_layers=config)
         if self.layers is not None:
             return self
         together: dict[int, float] = {}
         for depth, ratio in zip(self.depths or (), self.keep, strict=True):
-            layer = moved(layers_run(depth, num_layers) - 1, num_layers, readable)
+            layer = place(depth, config)
             together[layer] = ratio if self.ratio_of == "context" else together.get(layer, 1.0) * ratio
         return replace(self, layers=tuple(together), keep=tuple(together.values()), depths=None)
 
-    def check_depth(self, num_layers: int) -> None:
-        """Refuse layers that a model of ``num_layers`` does not have, the last one included."""
-        self.build(num_layers).policy(prune_nothing=True).check_depth(num_layers)
-
-    def resolved(self, config: Any) -> PruningSchedule:
-        """``build`` for the model of this text config, its layers checked."""
-        self.check_depth(config.num_hidden_layers)
-        return self.build(config.num_hidden_layers, readable_layers(config))
-
-    def policy(self, prune_nothing: bool = False, **options: Any) -> Policy:
+    def policy(self, **options: Any) -> Policy:
         """The policy of a schedule with ``layers``; places that keep everything are left out.
 
         Args:
-            prune_nothing: leave them in.
             options: further fields of ``Policy``.
         """
-        from lazybench.pruning.policy import At, Policy  # imports torch, which takes seconds
+        from lazybench.pruning.policy import Policy  # imports torch, which takes seconds
 
-        pairs = zip(self.layers or (), self.keep, strict=True)
-        places = {layer: ratio for layer, ratio in pairs if ratio < 1.0 or prune_nothing}
+        places = {layer: ratio for layer, ratio in zip(self.layers or (), self.keep, strict=True) if ratio < 1.0}
         mass, of = self.ratio_of == "mass", "entered" if self.ratio_of == "mass" else self.ratio_of
         budget = tuple(Mass(ratio) if mass else Ratio(ratio, of) for ratio in places.values())
-        return Policy(At(tuple(places)), budget=budget, revival=self.revival if self.revive else NEVER, **options)
+        return Policy(tuple(places), budget=budget, revival=self.revival if self.revive else NEVER, **options)
 
     def stages(self, num_layers: int) -> tuple[range, ...]:
         """The runs of layers between prunings: ``(range(0, 9), range(9, 18), ...)``."""
@@ -135,43 +127,20 @@ class PruningSchedule(Checked):
         return cls(**PRESETS[name])
 
 
-def authors_linear() -> dict[str, Any]:
-    """The authors' own schedule, as a later paper of theirs gives it (KV Prediction, arXiv 2410.08391).
-
-    Pruning starts at 30% of the depth and ends at 90%; in between the kept share of the whole prompt falls linearly.
-    0.75 to 0.25 is one of the pairs that it reports; 20 places are every layer of Llama 2 7B between these depths.
-    """
-    parts = [place / 19 for place in range(20)]
-    depths, keep = ([round(start + way * part, 4) for part in parts] for start, way in ((0.3, 0.6), (0.75, -0.5)))
-    return {"depths": tuple(depths), "keep": tuple(keep), "ratio_of": "context"}
-
-
 # Figure 4 of LazyLLM: 30% of the layers, prune 30% of the tokens that entered, and so on three times, then the last 10%
 DEPTHS = (0.3, 0.6, 0.9)
-# with 9 of 32 layers at full length the speedup ends at 32 / 9 = 3.56; close to it next to nothing is kept
-EARLIER = (0.15, 0.45, 0.75)
-# LazyLLM's TTFT speedup on each category of table 1, Llama 2 7B or XGen 7B. The paper does not print its keep ratios.
-# Each of these is the equal one k at every pruning layer for which 32 layers cost as 9 + 10k + 9k^2 + 4k^3 (at EARLIER:
-# 4 + 10k + 10k^2 + 8k^3; attention's own few percent left out): 32 over that is table 1's TTFT speedup.
-TABLE_1 = {
-    "single_doc": (DEPTHS, 0.759),
-    "multi_doc": (DEPTHS, 0.344),
-    "summarization": (DEPTHS, 0.705),
-    "few_shot": (DEPTHS, 0.396),
-    "synthetic": (DEPTHS, 0.177),
-    "code": (DEPTHS, 0.488),
-    "xgen_single_doc": (DEPTHS, 0.48),
-    "xgen_multi_doc": (DEPTHS, 0.247),
-    "xgen_summarization": (DEPTHS, 0.5),
-    "xgen_few_shot": (EARLIER, 0.364),
-    "xgen_synthetic": (EARLIER, 0.216),
-    "xgen_code": (EARLIER, 0.358),
+# The authors' own schedule, as a later paper of theirs gives it (KV Prediction, arXiv 2410.08391): from 30% to 90% of
+# the depth the kept share of the whole prompt falls linearly. 0.75 to 0.25 is one of the pairs that it reports; 20
+# places are every layer of Llama 2 7B between these depths.
+AUTHORS_LINEAR = {
+    "depths": tuple(round(0.3 + 0.6 * (step / 19), 4) for step in range(20)),
+    "keep": tuple(round(0.75 - 0.5 * (step / 19), 4) for step in range(20)),
+    "ratio_of": "context",
 }
 # schedules that papers state, by the names that pruning=NAME takes: what differs from the defaults
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"depths": DEPTHS, "keep": (0.7, 0.7, 0.7)},
     "none": {"layers": (), "keep": ()},  # nothing pruned: the engine's own cost, beside plain generate
-    "authors_linear": authors_linear(),
-    **{f"table1_{name}": {"depths": depths, "keep": (keep,) * 3} for name, (depths, keep) in TABLE_1.items()},
+    "authors_linear": AUTHORS_LINEAR,
 }
 PAPER = PruningSchedule(**PRESETS["paper"])

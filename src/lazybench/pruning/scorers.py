@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
-from lazybench.errors import check_odd
 from lazybench.pruning.rows import Seen, attention_rows
-from lazybench.pruning.settings import Checked, Count, Part
+from lazybench.pruning.settings import Checked, Count, Odd, Part
 
 
 class Scorer(Protocol):
@@ -57,14 +56,10 @@ class AttentionScorer(Checked):
     newest_weight: float = 1.0
     products: bool = False
     own_columns: bool = True
-    pool: Count = 1
+    pool: Odd = 1
     pool_by: Literal["mean", "max"] = "mean"
     heads: Literal["mean", "max", "query_max"] = "mean"
     standardise: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_odd("pool", self.pool)
 
     @property
     def signed(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -50,8 +50,8 @@ def choose_chunks(
     budget: Budget | Mass,
     chunk: int,
     reduce: Literal["sum", "mean"],
+    context: Sequence[int],
     valid: Tensor | None = None,
-    context: Sequence[int] | None = None,
     ends_kept: tuple[int, int] = (0, 0),
 ) -> tuple[Tensor, list[int]]:
     """The best chunks of ``chunk`` tokens each, which stay or go together, and the tokens of ``always``.
@@ -63,7 +63,7 @@ def choose_chunks(
     Args:
         budget: how many chunks; the best one always stays.
         chunk: 1: tokens by themselves (for a ``Mass`` of tokens).
-        context: tokens that each row has had so far, for a share of the context; None: those that are here.
+        context: tokens that each row has had so far, for a share of the context.
         ends_kept: chunks at the beginning and at the end that stay whatever their score.
 
     Returns:
@@ -90,7 +90,7 @@ def choose_chunks(
         counts = budget.counts(ranked.masked_fill(ranked == -torch.inf, 0.0))
     else:
         entering = [most] * batch if valid is None else chunks.tolist()  # a batch of unequal prompts waits once more
-        so_far = entering if context is None else [-(-tokens // chunk) for tokens in context]
+        so_far = [-(-tokens // chunk) for tokens in context]
         counts = chunks.new_tensor([max(1, budget.count(*both, 0)) for both in zip(entering, so_far, strict=True)])
     place = torch.arange(most, device=order.device)
     taken = place < counts[:, None]
@@ -102,18 +102,17 @@ def choose_chunks(
 
 
 def ends(
-    position: Tensor, first: int, last: int | Sequence[int], tokens: int, padding: Sequence[int] | None = None
+    position: Tensor, first: int, last: Sequence[int], tokens: int, padding: Sequence[int] | None = None
 ) -> Tensor:
     """(batch, keys) True for the ``first`` and the ``last`` tokens of the text.
 
     Args:
-        last: one number, or one for each row.
+        last: of each row.
         tokens: how many positions there are.
         padding: left padding of each row; None: none.
     """
-    newest: Any = last
-    if not isinstance(last, int):  # one number where it can be: a tensor made on the host is one more wait
-        newest = last[0] if len(set(last)) == 1 else position.new_tensor(last)[:, None]
+    # one number where it can be: a tensor made on the host is one more wait
+    newest = last[0] if len(set(last)) == 1 else position.new_tensor(last)[:, None]
     always = position >= tokens - newest
     if first:
         start = 0 if padding is None else torch.tensor(padding, device=position.device)[:, None]

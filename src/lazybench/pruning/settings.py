@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from lazybench.errors import UserError, check_odd, check_share, check_whole_number, naming_errors, shown, unknown_name
+from lazybench.errors import UserError, check_share, check_whole_number, naming_errors, shown, unknown_name
 
 T = TypeVar("T")
 ABSENT = "???"  # OmegaConf's mark of a value that must be given
@@ -109,7 +109,8 @@ def typed(hint: Any, value: object, name: str, default: Any = None) -> Any:
         check_share(name, value)
     elif limit == "odd":
         check_whole_number(name, value)
-        check_odd(name, cast(int, value))
+        if cast(int, value) % 2 == 0:
+            raise UserError(f"{name}={value} must be odd, so that a token lies in the middle of its pool")
     elif isinstance(limit, int):
         check_whole_number(name, value, limit)
     if hint is Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from lazybench.pruning.attention import MaskRule, Visibility
-from lazybench.pruning.policy import Decision
 from lazybench.pruning.stage import Plan, Stage
 
 
@@ -20,15 +20,17 @@ class Step:
         selects: tokens go on stage by stage in this step. A policy that revives nothing does so in the prefill only;
             its later steps go on with what they have.
         scores_anew: and they are scored for it; if not, each stage takes its last selection and the new tokens.
-        decide: whether tokens are pruned after a layer, given its scores.
+        settles: whether tokens are pruned after a layer, given its scores; None: after each that prunes.
         stage, plan: the current stage, and what it computes and attends to.
         layer: the layer that brought its keys last.
         prunings: how many prunings this step has passed.
         scores: by scored layer, its scores and the positions of its keys, both (batch, keys).
     """
 
-    def __init__(self, start: int, new: int, selects: bool, scores_anew: bool, decide: Decision) -> None:
-        self.start, self.new, self.decide = start, new, decide
+    def __init__(
+        self, start: int, new: int, selects: bool, scores_anew: bool, settles: Callable[[Tensor], bool] | None = None
+    ) -> None:
+        self.start, self.new, self.settles = start, new, settles
         self.selects, self.scores_anew = selects, selects and scores_anew
         self.stage: Stage
         self.plan: Plan

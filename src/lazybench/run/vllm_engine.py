@@ -17,7 +17,7 @@ from lazybench.methods.baseline import Baseline
 from lazybench.methods.request import Request, Work
 from lazybench.models import LoadedModel, ModelSpec
 from lazybench.models.checkpoint import checkpoint_of
-from lazybench.pruning.policy import Policy
+from lazybench.pruning.policy import BEFORE_THE_FIRST, Policy
 from lazybench.run.config import RunConfig
 from lazybench.serving.passes import layers_of
 from lazybench.serving.plans import OFF, Plan, check_vllm, overrides, plan_for
@@ -90,7 +90,7 @@ class Engine:
 
     def pruned(self, request: Request, policy: Policy) -> tuple[Tensor, Work]:
         """What vLLM generates while it prunes, and the work of the prefill; dropped tokens keep their blocks."""
-        if policy.placement.fixed is None or policy.revives or policy.retention or min(policy.placement.fixed) < 0:
+        if policy.settles or policy.revives or policy.retention or BEFORE_THE_FIRST in policy.layers:
             raise UserError(f"{policy.name} can't run on vLLM: it revives, evicts or chooses anew for each prompt")
         plan, prompt = Plan(policy), request.prompt_ids.shape[1]
         tokens = self._generate(request, request.prompt_ids, plan)

@@ -82,7 +82,7 @@ class Pruned(nn.Module):
         self.plan, layers = plan, self.model.layers
         if plan is None or not plan.places:
             return
-        for index in plan.policy.placement.scored(plan.policy.look_back):
+        for index in plan.policy.scored(range(len(layers))):
             attention = layers[index].self_attn
             if isinstance(plan.policy.scorer, OutputNorm):
                 self._hooks.append(attention.register_forward_hook(partial(self._see_output, index)))

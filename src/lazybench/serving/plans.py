@@ -36,7 +36,7 @@ class Plan:
     @property
     def places(self) -> tuple[int, ...]:
         """The pruning layers, rising; -1: before the first."""
-        return (self.policy.placement.fixed or ()) if self.before is None else (BEFORE_THE_FIRST,)
+        return self.policy.layers if self.before is None else (BEFORE_THE_FIRST,)
 
 
 def plan_for(method: Method, config: TextConfig) -> Plan | None:
@@ -64,7 +64,7 @@ def plan_for(method: Method, config: TextConfig) -> Plan | None:
         )
     if policy.retention is not None:
         raise UserError(f"{name} evicts keys by head, which vLLM's blocks can't; set {name}.retain=1")
-    if policy.placement.fixed is None:
+    if policy.settles:
         raise UserError(f"{name} decides for each prompt where to prune; vLLM needs fixed layers")
     return Plan(policy)
 
