@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
@@ -32,6 +32,7 @@ class CLAA(PolicyMethod):
         first_layers: layers from the first that keep all of their cache.
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
+        pool_by: ``"mean"`` or ``"max"``, as in FastKV.
         standardise: see above.
     """
 
@@ -42,6 +43,7 @@ class CLAA(PolicyMethod):
     first_layers: Number = 4
     window: Count = 8
     pool: Odd = 7
+    pool_by: Literal["mean", "max"] = "mean"
     standardise: bool = False
 
     name: ClassVar[str] = "claa"
@@ -56,7 +58,7 @@ class CLAA(PolicyMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What each layer's tokens are scored by."""
-        plain = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
+        plain = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
         return replace(plain, heads="max", standardise=True) if self.standardise else plain
 
     def policy(self, config: TextConfig) -> pruning.Policy:

@@ -27,6 +27,7 @@ class H2O(SnapKV):
         tokens: a number of tokens instead; None: ``keep``.
         window: newest tokens that stay.
         pool: length in tokens of a pooling; 1: none.
+        pool_by: ``"mean"`` or ``"max"``.
     """
 
     pool: Count = 1
@@ -38,4 +39,4 @@ class H2O(SnapKV):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What the keys of each head are scored by."""
-        return pruning.AttentionScorer(window_share=1.0, pool=self.pool)
+        return pruning.AttentionScorer(window_share=1.0, pool=self.pool, pool_by=self.pool_by)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, Settings, register
@@ -17,7 +17,7 @@ class SnapKV(PolicyMethod):
     """Each KV head keeps the prompt's keys and values that the last 32 queries look at, and their own.
 
     Source: SnapKV (arXiv 2404.14469), as in its authors' code: softmax rows of the window summed, the window's own
-    columns left out, averaged over 5 neighbours (the code's other pooling is the maximum); the window always stays.
+    columns left out, averaged over 5 neighbours; the window always stays.
 
     Deviations: a share of the prompt, where the authors keep 1024 tokens (``tokens=1024``). One choice per KV head,
     summed over its query heads (the authors' code repeats keys and values for each query head and chooses for each).
@@ -28,12 +28,14 @@ class SnapKV(PolicyMethod):
         tokens: a number of tokens instead; None: ``keep``.
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
+        pool_by: ``"mean"`` or ``"max"``, both in the authors' code.
     """
 
     keep: Share | None = 0.2
     tokens: Count | None = None
     window: Count = 32
     pool: Odd = 5
+    pool_by: Literal["mean", "max"] = "mean"
 
     name: ClassVar[str] = "snapkv"
     title: ClassVar[str] = "SnapKV"
@@ -49,7 +51,7 @@ class SnapKV(PolicyMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What the keys of each head are scored by."""
-        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
+        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         ratio = pruning.Ratio(self.keep or 1.0, of="context")
