@@ -280,11 +280,11 @@ def test_every_path_option_expands_the_home_folder(tmp_path: Path, monkeypatch: 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
     run = composed(
-        "out=~/out", "references=~/references", "data.root=~/data", "model.path=~/model", "pruning=~/own.yaml",
+        "out=~/out", "data.root=~/data", "model.path=~/model", "pruning=~/own.yaml",
         "task=lm_eval/gsm8k", "task.parameters.include_path=~/tasks", "methods=[lazyllm]",
     )  # fmt: skip
-    paths = [run.out, run.references, run.data.root, run.model.path, Path(run.data.parameters["include_path"])]
-    assert paths == [tmp_path / name for name in ("out", "references", "data", "model", "tasks")]
+    paths = [run.out, run.data.root, run.model.path, Path(run.data.parameters["include_path"])]
+    assert paths == [tmp_path / name for name in ("out", "data", "model", "tasks")]
     assert run.methods[0].label == "layers=3 keep=0.5"
     assert composed("model=~/model").model.path == tmp_path / "model"
     assert prepare(["hydra.sweep.dir=~/sweep"]) == [f"hydra.sweep.dir={tmp_path}/sweep"]
