@@ -19,7 +19,7 @@ from lazybench.tasks import build_task
 VALUES: tuple[Any, ...] = (None, "text", -1, 1.5, [], {}, True)
 EXPERIMENTS = (
     "size=null",
-    "experiment=quality",
+    "experiment=latency",
     "task=ruler_embedded",
     "pruning=authors_linear",
 )

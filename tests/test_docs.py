@@ -17,7 +17,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 from lazybench.cli.choices import prepare, run_config
-from lazybench.cli.experiment import ARTEFACTS, QUALITY, SIZES
+from lazybench.cli.experiment import ARTEFACTS, SIZES
 from lazybench.cli.groups import config_folder, method_nodes, register
 from lazybench.cli.help import answer_help
 from lazybench.cli.main import MODULES
@@ -95,7 +95,7 @@ def test_the_other_commands_exist() -> None:
         if command.startswith("make "):
             assert re.search(rf"^{words[1]}:", text_of(ROOT / "Makefile"), re.MULTILINE), command
         elif "experiments/run.py" in command or command.startswith("lazybench experiment "):
-            assert words[2] in (*ARTEFACTS, QUALITY), command
+            assert words[2] in ARTEFACTS, command
             assert words[3] in SIZES, command
         elif "--help" in command:
             for topic in words[words.index("--help") + 1 :] or [""]:

@@ -52,7 +52,6 @@ def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> No
         ["task=longbench", "data.root=/folder", "limit=3"],
         ["task=ruler", "data.root=/folder"],
         ["timing=false", "warmup=0"],
-        ["experiment=quality", "size=full"],
         ["model=custom", "model.hub_id=a/b", "model.path=null"],
         ["experiment=fig5", "size=mini", "data.root=/folder"],
     ],

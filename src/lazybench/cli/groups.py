@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
-from lazybench.methods import METHODS, quality_methods
+from lazybench.methods import METHODS
 from lazybench.models.foreign import yaml_tree
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
@@ -62,13 +62,9 @@ def register() -> None:
             add("task", name, node)
     for name, preset in PRESETS.items():
         add("pruning", name, preset)
-    longbench, judged = [{"override /task": "longbench"}], quality_methods()
     experiments: dict[str, dict[str, Any]] = {  # what is measured already is not run again
         **{name: {"defaults": ["table1"]} for name in SAME_RUNS_AS_TABLE_1},
-        "fig6": {"defaults": longbench, "methods": FIGURE_6},
-        # quality and speed apart: many samples without a clock, few prompts with one
-        "quality": {"defaults": longbench, "methods": judged, "timing": False},
-        "speed": {"defaults": ["latency"], "methods": judged},
+        "fig6": {"defaults": [{"override /task": "longbench"}], "methods": FIGURE_6},
     }
     for name, node in experiments.items():
         add("experiment", name, node, package="_global_")

@@ -41,9 +41,6 @@ Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they
 Other commands: experiment, report, leaderboard, verify, pack, calibrate, lm-eval; python -m lazybench describes them"""
 OF_CODE = {  # experiments without a file
     **dict.fromkeys(("table2", "fig1", "fig7"), "From the runs of table1."),
-    "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where quality's "
-    "prompts were cut to 1,500 tokens.",
-    "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
     "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
 }
 Rows = Iterator[str | tuple[str, str]]  # a line, or a name and what is said of it

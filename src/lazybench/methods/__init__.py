@@ -33,7 +33,7 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
 from lazybench.methods.base import METHODS, Method, PolicyMethod, flat, register, shown
 from lazybench.pruning.settings import build as build_settings
 
-__all__ = ["METHODS", "Method", "PolicyMethod", "build", "find", "label", "quality_methods", "register", "title"]
+__all__ = ["METHODS", "Method", "PolicyMethod", "build", "find", "label", "register", "title"]
 
 
 def find(name: str) -> type[Method]:
@@ -79,9 +79,3 @@ def family(name: str, params: Mapping[str, Any]) -> str:
 def title(name: str) -> str:
     """A method's name in tables and figures."""
     return METHODS[name].title if name in METHODS else name
-
-
-def quality_methods() -> list[Any]:
-    """What ``experiment=quality`` compares: the baseline, and every method at each of its ``settings``."""
-    settings = [{"method": name, **setting} for name, kind in METHODS.items() for setting in kind.settings]
-    return ["baseline", *settings]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import Method, Settings, register
+from lazybench.methods.base import Method, register
 from lazybench.methods.request import Model, Request, Response
 from lazybench.pruning.settings import Share
 
@@ -54,7 +54,6 @@ class PromptCompression(Method):
     title: ClassVar[str] = "Prompt compression"
     drawn_as: ClassVar[tuple[str, str]] = ("#CC79A7", "D")
     shown: ClassVar[tuple[str, ...]] = ("unit", "keep", "part")
-    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.7, 0.5, 0.3)]
 
     def prepare(self, model: Model) -> None:
         """Load the model that reads, where it is another one."""

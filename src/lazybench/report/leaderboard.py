@@ -185,7 +185,8 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
     found = sections(results, speeds)
     if not found:
         raise UserError(
-            "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
+            "no record has a KL divergence from the plain model; measure it with fidelity=true, without a clock as in "
+            "lazybench 'methods=[baseline,taper,fastkv]' timing=false"
         )
     settings, numbered = measured_settings(results), [section.table() for section in found]
     # rows without a number are told of in words
