@@ -18,7 +18,7 @@ from hydra.errors import OverrideParseException
 
 from lazybench import __version__
 from lazybench.cli.choices import prepare, run_config
-from lazybench.cli.groups import config_folder, method_nodes, names, register
+from lazybench.cli.groups import config_folder, names, register
 from lazybench.cli.help import answer_help
 from lazybench.cli.main import MODULES, main, one_line
 from lazybench.errors import UserError
@@ -87,7 +87,6 @@ def test_help_fits_two_screens_and_names_every_choice() -> None:
     words = set(text.split())
     for group in ("model", "pruning", "experiment", "size"):
         assert set(names(group)) <= words
-    assert set(method_nodes()) <= words
     assert set(MODULES) <= set(re.split(r"[\s,;]+", text.splitlines()[-1]))
     assert " ".join(sorted(METHODS)) in " ".join(text.split())
     assert "=#" not in text

@@ -93,7 +93,6 @@ def test_hydras_options_for_other_files_are_refused(option: str) -> None:
         'pruning="../../own"',
         'model="/tmp/own"',
         "hydra/launcher=../../own",
-        "+method=/tmp/own",
         "hydra/sweeper=/tmp/own",
         "model=choice(smollm2,../../own)",
         "+hydra/callbacks=~/own",
@@ -123,10 +122,11 @@ def test_only_the_command_line_names_code(
     [
         "model._target_=os.getcwd",
         "pruning._target_=os.getcwd",
-        "method.lazyllm._target_=os.getcwd",
+        "methods=[{method: lazyllm, _target_: os.getcwd}]",
+        "method=/tmp/own",
         "data._target_=a.b",
     ],
 )
 def test_a_class_is_no_setting(override: str) -> None:
     with pytest.raises(UserError, match=r"unknown (key|parameter)"):
-        run_config(composed([f"+{override}"]))
+        run_config(composed([override if override.startswith("methods") else f"+{override}"]))

@@ -110,7 +110,7 @@ def test_an_empty_context_fails_alone_and_says_so(tiny_checkpoint: Path, run_py:
     rows = [row(number, context="" if number in (0, 2) else "A line. " * 20) for number in range(4)]
     done = run_py(
         *(f"model.path={tiny_checkpoint}", "task=qasper", f"data.root={write(tmp_path, 'qasper', rows)}"),
-        *("methods=[baseline,prompt_compression]", "method.prompt_compression.unit=token", f"out={tmp_path / 'run'}"),
+        *("methods=[baseline,{method: prompt_compression, unit: token}]", f"out={tmp_path / 'run'}"),
         *("max_new_tokens=2", "model.dtype=float32", "fidelity=false"),
     )
     assert done.returncode == 1, done.stderr

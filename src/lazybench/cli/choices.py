@@ -64,18 +64,28 @@ def prepare(overrides: Sequence[str]) -> list[str]:
 def _prepare(override: str) -> str:
     key, sign, value = override.partition("=")
     group = key.lstrip("+~").partition("@")[0]
+    if group.startswith("method."):
+        raise UserError(f"{override}: a method's settings stand beside it, as in {_entry(group, value)}")
     hydras_own = re.search(r"[\[\](){}'\"$]", value)  # glob(*), choice(...), quotes: left for Hydra to read
     if group in ("hydra", "hydra.searchpath"):
         raise UserError(f"{override}: {NO_OTHER_FILES}")
     if group in groups() and sign and not hydras_own:
         return f"{key}={','.join(_choice(group, choice) for choice in value.split(','))}"
-    if "/" in group or group in (*groups(), "method"):  # Hydra might look for a file
+    if "/" in group or group in groups():  # Hydra might look for a file
         if re.search(r"^/|\.\.", group) or re.search(r"\.\.|[/~]", value):
             raise UserError(f"{override}: {NO_OTHER_FILES}")
     elif sign and not hydras_own:  # neither ~ nor what is not ASCII is in Hydra's syntax
         value = ",".join(str(path_of(part)) if part.startswith("~") else part for part in value.split(","))
         return f"{key}={value}" if value.isascii() or "," in value else f'{key}="{value}"'
     return override
+
+
+def _entry(key: str, value: str) -> str:
+    """``method.taper.chunk=4`` as it is typed in a list of methods."""
+    _, name, *parts = key.split(".")
+    for part in reversed(parts):
+        value = f"{{{part}: {value}}}"
+    return f"'methods=[baseline,{{method: {name}, {value.removeprefix('{')}]'"
 
 
 def check_options(arguments: Sequence[str]) -> None:
@@ -164,14 +174,13 @@ def without_names(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: no such preset, file or model.
     """
-    entries, nodes = config.get("methods"), config.get("method")
-    if not isinstance(entries, list) or not isinstance(nodes, Mapping):
+    entries = config.get("methods")
+    if not isinstance(entries, list):
         return dict(config)  # refused by what checks values
     filled = []
     for entry in entries:
         own = dict(entry) if isinstance(entry, Mapping) else {"method": entry}
-        node = nodes.get(str(own.get("method")))
-        draft = own.get("draft", node.get("draft") if isinstance(node, Mapping) else None)
+        draft = own.get("draft")
         if isinstance(own.get("pruning"), str):
             own["pruning"] = plain(PruningSchedule(**pruning_fields(own["pruning"])))
         if isinstance(draft, str):

@@ -1,6 +1,6 @@
 """What ``group=name`` can say: the files of conf/, and what follows from the code and so stands in no file.
 
-Derived are every key of a model, a schedule and a method with its default (their dataclasses' own; OmegaConf's typed
+Derived are every key of a model and a schedule with its default (their dataclasses' own; OmegaConf's typed
 nodes know neither Literal nor ranges, so ``run.config`` checks the values), the LongBench tasks, a user's own ones, the
 published schedules, and the experiments that are another one's runs or a grid.
 """
@@ -20,11 +20,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from lazybench.errors import UserError, unknown_name
-from lazybench.methods import METHODS
 from lazybench.models.foreign import yaml_tree
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
-from lazybench.pruning.settings import ABSENT, path_of, plain
+from lazybench.pruning.settings import ABSENT, path_of
 from lazybench.run.reading import flatten
 from lazybench.tasks import REGISTERED
 from lazybench.tasks.catalogue import CHOICES, TASKS
@@ -50,7 +49,7 @@ def config_folder() -> Path:
 @cache
 def register() -> None:
     """Put everything that is derived beside conf/'s files, for Hydra to compose."""
-    nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule), "method": method_nodes()}
+    nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule)}
     add(None, "defaults_of_code", nodes)
     tasks = {name: {"name": name, "datasets": list(datasets), "parameters": {}} for name, datasets in TASKS.items()}
     own = {
@@ -86,7 +85,7 @@ def names(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    """What ``group=name`` chooses from. All methods are composed, under their names, so ``method`` is none."""
+    """What ``group=name`` chooses from."""
     return sorted({path.name for path in config_folder().iterdir() if path.is_dir()} | {"pruning"})
 
 
@@ -139,12 +138,6 @@ def pruning_fields(name: str) -> dict[str, Any]:
         if key not in known:
             raise unknown_name(f"key in pruning={name}", key, known)
     return chosen
-
-
-def method_nodes() -> dict[str, dict[str, Any]]:
-    """Each method by its name: its parameters with their defaults; a schedule is the run's own."""
-    nodes = {name: plain(kind()) for name, kind in METHODS.items()}
-    return {name: {**node, **({"pruning": "${pruning}"} if "pruning" in node else {})} for name, node in nodes.items()}
 
 
 def node_of(kind: type[Any]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from lazybench import __version__
-from lazybench.cli.groups import config_folder, method_nodes, model_file, names, pruning_fields
+from lazybench.cli.groups import config_folder, model_file, names, pruning_fields
 from lazybench.errors import unknown_name
 from lazybench.methods import METHODS, label
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.settings import plain
 from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
 
 HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
@@ -36,7 +37,7 @@ Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, 
 
 Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they would be used)
 {keys}
-  model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16
+  model.KEY  task.parameters.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16
 
 Other commands: experiment, report, leaderboard, verify, pack, calibrate, lm-eval; python -m lazybench describes them"""
 OF_CODE = {  # experiments without a file
@@ -121,11 +122,11 @@ def _models() -> Rows:
 
 def _methods() -> Rows:
     yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
-    for name, node in sorted(method_nodes().items(), key=str):
-        documentation = METHODS[name].__doc__ or ""
+    for name, kind in sorted(METHODS.items()):
+        documentation, preset = kind.__doc__ or "", {"pruning": "paper"} if hasattr(kind, "pruning") else {}
         numbers = re.findall(r"\b\d{4}\.\d{5}\b", documentation.partition("Source:")[2].split("\n\n")[0])
         papers = f" [arXiv {', '.join(dict.fromkeys(numbers))}]" if numbers else ""
-        yield name, f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(node)}"
+        yield name, f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(plain(kind()) | preset)}"
 
 
 def _pruning() -> Rows:

@@ -47,19 +47,21 @@ def find(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def build(name: str, params: Mapping[str, Any] | None = None) -> Method:
+def build(name: str, params: Mapping[str, Any] | None = None, default: Method | None = None) -> Method:
     """A method from what a configuration or a record says of it.
 
     Args:
         params: parameters by name, as JSON types; what is left out keeps its default. ``preset="FILE.yaml@2x"`` stands
             for those of a file (``presets``); what else is given goes on top.
+        default: where they come from without such a preset; None: the method's own defaults.
 
     Raises:
         UserError: no such method, preset or parameter, or a value that is not allowed.
     """
     kind = find(name)
     of_file, rest = presets.split(name, params or {})
-    return build_settings(kind, {**of_file, **rest}, name, kind())
+    below = build_settings(kind, of_file, name, kind()) if of_file else default or kind()
+    return build_settings(kind, rest, name, below)
 
 
 def label(name: str, params: Mapping[str, Any]) -> str:
