@@ -149,7 +149,7 @@ def test_a_shard_without_a_sample_ends_well_and_says_so(tiny_checkpoint: Path, c
         (("limit=[1",), ("'limit=[1'", "in quotes")),
         (("task=lm_eval",), ("task=lm_eval/gsm8k",)),
         (("model=nobody/",), ("nobody/",)),
-        (("pruning=none.yaml",), ("none.yaml", "no such file")),
+        (("pruning=none.yaml",), ("none.yaml", "preset: none.yaml@NAME")),
         (("pruning.revive=7",), ("pruning.revive=7", "true or false")),
         (("pruning.revival=8",), ("pruning.revival=8", "some of: most")),
         (("methods=[baseline,{method: lazyllm, pruning: null}]",), ("lazyllm.pruning=null", "some of: layers")),
@@ -216,9 +216,9 @@ def test_a_tagged_sweep_of_models_by_path_ends_with_one_table_in_a_file(
 ) -> None:
     """Of every job, seeds put together; none prints a table of its own."""
     shutil.copytree(tiny_checkpoint, tmp_path / "twin")
-    (tmp_path / "hard.yaml").write_text("layers: [1]\nkeep: [0.2]\n", encoding="utf-8")
-    sweep = ("-m", f"model={tiny_checkpoint},twin", "pruning=hard.yaml", "tag=both", *QUICK, "limit=1", "seed=0,1")
-    done = command(*sweep, "methods=[baseline,lazyllm]")
+    hard = ("pruning.layers=[1]", "pruning.keep=[0.2]", "methods=[baseline,lazyllm]")
+    sweep = ("-m", f"model={tiny_checkpoint},twin", *hard, "tag=both", *QUICK, "limit=1", "seed=0,1")
+    done = command(*sweep)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| method ") == 2  # one of each model
     said = re.search(r"^all 4 runs together \((\S+)\):\n\n(.*)\n", done.stdout, re.MULTILINE | re.DOTALL)
@@ -228,7 +228,7 @@ def test_a_tagged_sweep_of_models_by_path_ends_with_one_table_in_a_file(
     assert all(name in said[2] for name in (tiny_checkpoint.name, "twin"))
     assert re.search(r"^\| LazyLLM +\| 2 \|", said[2], re.MULTILINE)
     assert len(list(Path(said[1]).parent.glob("*/done"))) == 4
-    again = command(*sweep, "methods=[baseline,lazyllm]")
+    again = command(*sweep)
     assert again.stdout.count("is finished") == 4
 
 

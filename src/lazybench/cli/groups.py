@@ -7,7 +7,6 @@ published schedules, and the experiments that are another one's runs or a grid.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
@@ -19,12 +18,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.errors import UserError, unknown_name
-from lazybench.models.foreign import yaml_tree
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
-from lazybench.pruning.settings import ABSENT, path_of
-from lazybench.run.reading import flatten
+from lazybench.pruning.settings import ABSENT
 from lazybench.tasks import REGISTERED
 from lazybench.tasks.catalogue import CHOICES, TASKS
 
@@ -110,34 +106,6 @@ def model_file(name: str) -> DictConfig:
     node = cast(DictConfig, OmegaConf.load(config_folder() / "model" / f"{name}.yaml"))
     below = [model_file(base) for base in node.pop("defaults", []) if base != "_self_"]
     return cast(DictConfig, OmegaConf.merge(*below, node))
-
-
-def pruning_fields(name: str) -> dict[str, Any]:
-    """The fields of ``PruningSchedule`` that ``pruning=NAME`` or ``pruning=FILE.yaml`` sets.
-
-    Raises:
-        UserError: no such preset or file; a file that says something else.
-    """
-    if name in PRESETS:
-        return dict(PRESETS[name])
-    if not name.endswith(".yaml"):
-        raise unknown_name("pruning", name, names("pruning"))
-    if not (path := path_of(name)).is_file():
-        raise UserError(f"pruning={name}: no such file; give a preset's name, or a file with layers and keep")
-    try:
-        chosen = yaml_tree(path.read_text(encoding="utf-8"))
-    except Exception as error:  # whatever a file that is no YAML makes the parser raise
-        raise UserError(f"pruning={name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(chosen, dict):
-        raise UserError(f"pruning={name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
-    for key, value in flatten(chosen).items():  # what Hydra or OmegaConf would act on: ${oc.env:HOME}, _target_
-        if "${" in str(value) or re.search(r"(^|\.)_\w+_", key):
-            raise UserError(f"pruning={name}: {key}={value} reads or runs something; a file is data, write values out")
-    known = [field.name for field in fields(PruningSchedule)]
-    for key in chosen:
-        if key not in known:
-            raise unknown_name(f"key in pruning={name}", key, known)
-    return chosen
 
 
 def node_of(kind: type[Any]) -> dict[str, Any]:

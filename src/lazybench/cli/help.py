@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from lazybench import __version__
-from lazybench.cli.groups import config_folder, model_file, names, pruning_fields
+from lazybench.cli.groups import config_folder, model_file, names
 from lazybench.errors import unknown_name
 from lazybench.methods import METHODS, label
 from lazybench.models.spec import ModelSpec
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import plain
 from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
 
@@ -130,9 +130,9 @@ def _methods() -> Rows:
 
 
 def _pruning() -> Rows:
-    yield "pruning=NAME, or pruning=FILE.yaml with some of the keys below"
+    yield "pruning=NAME"
     for name in names("pruning"):
-        yield name, label("lazyllm", {"pruning": pruning_fields(name)})
+        yield name, label("lazyllm", {"pruning": PRESETS[name]})
     documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
     yield "\npruning.KEY=VALUE"
     yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()

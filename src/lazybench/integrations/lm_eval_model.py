@@ -11,9 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from lazybench.cli.groups import pruning_fields
 from lazybench.models.weights import load_whole
-from lazybench.pruning.settings import build
 from lazybench.tasks.prompting import truncate_middle
 
 
@@ -29,7 +27,7 @@ class LazyLLMModel(HFLM):
 
     Args:
         pretrained: as HFLM's; so are all others that are not named here.
-        pruning: a preset, a YAML file of one, or layers and keep ratios as ``9:0.7+19:0.7+28:0.7``.
+        pruning: a preset, or layers and keep ratios as ``9:0.7+19:0.7+28:0.7``.
         prompt_limit_tokens: longer prompts are cut in the middle, as LongBench does; none: the window less the
             generation.
         unpruned_loglikelihood: answer loglikelihood requests with the plain model instead of refusing them.
@@ -108,4 +106,4 @@ def schedule_of(pruning: str) -> PruningSchedule:
         except ValueError:
             raise UserError(f"pruning={pruning!r} must be layers and keep ratios, as in 9:0.7+19:0.7+28:0.7") from None
         return PruningSchedule(tuple(layer for layer, _ in pairs), tuple(keep for _, keep in pairs))
-    return build(PruningSchedule, pruning_fields(pruning), "pruning")
+    return PruningSchedule.preset(pruning)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from lazybench.errors import unknown_name
+from lazybench.errors import naming_errors, unknown_name
 from lazybench.methods import (  # noqa: F401 - each registers itself
     asl,
     baseline,
@@ -60,7 +60,10 @@ def build(name: str, params: Mapping[str, Any] | None = None, default: Method | 
     """
     kind = find(name)
     of_file, rest = presets.split(name, params or {})
-    below = build_settings(kind, of_file, name, kind()) if of_file else default or kind()
+    below = default or kind()
+    if of_file:
+        with naming_errors(f"preset={(params or {})['preset']}"):
+            below = build_settings(kind, of_file, name, kind())
     return build_settings(kind, rest, name, below)
 
 
