@@ -93,12 +93,12 @@ class Measuring:
             due = [method for method, most in zip(self.config.methods, self.repeats, strict=True) if repeat < most]
             for order, method in enumerate(order_of_methods(one.index + repeat, due)):
                 blank = one.blank_record(method, repeat, order)
-                record = self.folder.done.get(blank.key)
-                if record is None:
-                    record = self._attempted(one, blank, method)
+                earlier = self.folder.done.get(blank.key)
+                record = earlier or self._attempted(one, blank, method)
+                if earlier is None:
                     self.folder.append(record)
                     self.tracker.log(record)
-                self.progress.advance(record)
+                self.progress.advance(record, earlier is not None)
 
     def _attempted(self, one: _OneSample, blank: Record, method: Method) -> Record:
         """The whole record, or where something failed (out of memory, say) the blank one with its error."""
