@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser, "leaderboard")
     parser.add_argument("--speeds", default="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
     options = parser.parse_args(given)
-    results = load(options.folders, options.where, options.exclude)
+    results = load(options.folders, options.where)
     out = made(options.out, options.folders, "leaderboard")
     # a condition with quotes inside stands in the other quotes
     words = [f'"{word}"' if "'" in word and '"' not in word else shlex.quote(word) for word in given]
