@@ -149,7 +149,6 @@ def plan(settings: Mapping[str, Any]) -> tuple[list[Job], dict[str, list[str]]]:
             run["methods"] = ["baseline", *methods]
             run["limit"] = settings["limit"] or part["limit"]
             folder = Path(settings["out"]) / name
-            run["references"] = str(folder / "references")
             label = f"{speed}x" if isinstance(speed, int | float) else speed
             label += f"-{'+'.join(settings['methods'])}" if settings["methods"] else ""
             for key, value, suffix in _each(part.get("each", {})):

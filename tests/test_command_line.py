@@ -18,7 +18,7 @@ from hydra.errors import OverrideParseException
 
 from lazybench import __version__
 from lazybench.cli.choices import prepare, run_config
-from lazybench.cli.groups import config_folder, method_nodes, names, register
+from lazybench.cli.groups import config_folder, names, register
 from lazybench.cli.help import answer_help
 from lazybench.cli.main import MODULES, main, one_line
 from lazybench.errors import UserError
@@ -87,7 +87,6 @@ def test_help_fits_two_screens_and_names_every_choice() -> None:
     words = set(text.split())
     for group in ("model", "pruning", "experiment", "size"):
         assert set(names(group)) <= words
-    assert set(method_nodes()) <= words
     assert set(MODULES) <= set(re.split(r"[\s,;]+", text.splitlines()[-1]))
     assert " ".join(sorted(METHODS)) in " ".join(text.split())
     assert "=#" not in text
@@ -173,15 +172,14 @@ def test_tasks_of_lm_eval_can_be_swept() -> None:
     assert composed("task=lm_eval/gsm8k").task_name == "lm_eval/gsm8k"
 
 
-def test_pruning_options_from_the_command_line(tmp_path: Path) -> None:
+def test_pruning_options_from_the_command_line() -> None:
     (method,) = composed("methods=[lazyllm]", "pruning.revive=false", "pruning.ratio_of=context").methods
     assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 ratio_of=context revive=false"
-    (tmp_path / "own.yaml").write_text("layers: [3, 9]\nkeep: [0.5, 0.5]\n", encoding="utf-8")
-    (method,) = composed("methods=[lazyllm]", f"pruning={tmp_path}/own.yaml").methods
+    (method,) = composed("methods=[lazyllm]", "pruning.layers=[3,9]", "pruning.keep=[0.5,0.5]").methods
     assert method.label == "layers=3,9 keep=0.5,0.5"
-    (tmp_path / "own.yaml").write_text("layrs: [3]\n", encoding="utf-8")
-    with pytest.raises(UserError, match="did you mean layers"):
-        prepare([f"pruning={tmp_path}/own.yaml"])
+    for typed in ("pruning=own.yaml", "methods=[{method: lazyllm, pruning: own.yaml}]"):
+        with pytest.raises(UserError, match=r"method: lazyllm, preset: own\.yaml@NAME"):
+            composed(typed)
 
 
 @pytest.mark.slow
@@ -276,15 +274,17 @@ def test_a_terminal_that_cannot_show_a_character_ends_nothing(
 
 def test_every_path_option_expands_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "own.yaml").write_text("layers: [3]\nkeep: [0.5]\n", encoding="utf-8")
+    settings = "method: lazyllm\npresets: {own: {params: {pruning: {layers: [3], keep: [0.5]}}}}\n"
+    (tmp_path / "own.yaml").write_text(settings, encoding="utf-8")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
     run = composed(
-        "out=~/out", "references=~/references", "data.root=~/data", "model.path=~/model", "pruning=~/own.yaml",
-        "task=lm_eval/gsm8k", "task.parameters.include_path=~/tasks", "methods=[lazyllm]",
+        "out=~/out", "data.root=~/data", "model.path=~/model",
+        "task=lm_eval/gsm8k", "task.parameters.include_path=~/tasks",
+        "methods=[{method: lazyllm, preset: '~/own.yaml@own'}]",
     )  # fmt: skip
-    paths = [run.out, run.references, run.data.root, run.model.path, Path(run.data.parameters["include_path"])]
-    assert paths == [tmp_path / name for name in ("out", "references", "data", "model", "tasks")]
+    paths = [run.out, run.data.root, run.model.path, Path(run.data.parameters["include_path"])]
+    assert paths == [tmp_path / name for name in ("out", "data", "model", "tasks")]
     assert run.methods[0].label == "layers=3 keep=0.5"
     assert composed("model=~/model").model.path == tmp_path / "model"
     assert prepare(["hydra.sweep.dir=~/sweep"]) == [f"hydra.sweep.dir={tmp_path}/sweep"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -12,7 +13,7 @@ from lazybench.cli import main as command_line
 from lazybench.cli.choices import check_options, prepare, run_config
 from lazybench.cli.groups import add, composed
 from lazybench.errors import UserError
-from lazybench.integrations.lm_eval_model import schedule_of
+from lazybench.methods import build
 
 
 class Touch:
@@ -25,37 +26,38 @@ class Touch:
         return Path.touch, (self.trace,)
 
 
+FILE = "method: lazyllm\npresets:\n  own:\n    params:\n      pruning:\n"
 LAYERS = "layers: [3]\nkeep: [0.5]\n"
 
 
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        (LAYERS + "depths: {_target_: pandas.read_pickle, _args_: [PICKLE]}", "depths._target_"),
+        (LAYERS + "depths: {_target_: pandas.read_pickle, _args_: [PICKLE]}", "pruning.depths="),
         (LAYERS + "_target_: lazybench.pruning.schedule.PruningSchedule", "_target_"),
-        (LAYERS + "revival: {most: {_target_: pandas.read_pickle, _args_: [PICKLE]}}", "revival.most._target_"),
-        ("layers: [3]\nkeep: [{_target_: pandas.read_pickle, _args_: [PICKLE]}]", r"keep[0]._target_"),
-        (LAYERS + "revival: {_partial_: true}", "revival._partial_"),
+        (LAYERS + "revival: {most: {_target_: pandas.read_pickle, _args_: [PICKLE]}}", "revival.most="),
+        ("layers: [3]\nkeep: [{_target_: pandas.read_pickle, _args_: [PICKLE]}]", "pruning.keep[0]="),
+        (LAYERS + "revival: {_partial_: true}", "unknown key of lazyllm.pruning.revival '_partial_'"),
         (LAYERS + "_recursive_: false", "_recursive_"),
-        (LAYERS + "revival: {_convert_: all}", "revival._convert_"),
+        (LAYERS + "revival: {_convert_: all}", "unknown key of lazyllm.pruning.revival '_convert_'"),
         (LAYERS + "generated: ${oc.env:HOME}", "generated"),
-        ("layers: [3]\nkeep: ['${oc.decode:${oc.env:KEEP}}']", "keep[0]"),
+        ("layers: [3]\nkeep: ['${oc.decode:${oc.env:KEEP}}']", "pruning.keep[0]="),
         (LAYERS + "revival: {like: '${seed}'}", "revival.like"),
-        ("layers: !!python/object/apply:os.mkdir [TRACE]", "can't be read"),
+        ("layers: !!python/object/apply:os.mkdir [TRACE]", "is no file of"),
         ("layers: &a [3]\nkeep: *a", "repeats another part"),
         (LAYERS + "include_path: folder", "include_path"),
-        ("- 1", "holds no settings"),
-        ("layers: [", "can't be read"),
+        ("- 1", "must have parts"),
+        ("layers: [", "is no file of"),
     ],
 )
-def test_a_schedules_file_runs_nothing(text: str, key: str, tmp_path: Path) -> None:
+def test_a_file_of_settings_runs_nothing(text: str, key: str, tmp_path: Path) -> None:
     trace, stored, file = tmp_path / "trace", tmp_path / "stored.pickle", tmp_path / "own.yaml"
     stored.write_bytes(pickle.dumps(Touch(trace)))
-    file.write_text(text.replace("PICKLE", str(stored)).replace("TRACE", str(trace)), encoding="utf-8")
+    text = FILE + indent(text.replace("PICKLE", str(stored)).replace("TRACE", str(trace)), " " * 8)
+    file.write_text(text, encoding="utf-8")
     ways = (
-        lambda: run_config(composed(prepare([f"pruning={file}", "dry_run=true"]))),
-        lambda: run_config(composed([f"methods=[{{method: lazyllm, pruning: '{file}'}}]"])),
-        lambda: schedule_of(str(file)),
+        lambda: run_config(composed(prepare([f"methods=[{{method: lazyllm, preset: '{file}@own'}}]", "dry_run=true"]))),
+        lambda: build("lazyllm", {"preset": f"{file}@own"}),
     )
     for way in ways:
         with pytest.raises(UserError) as told:
@@ -93,7 +95,6 @@ def test_hydras_options_for_other_files_are_refused(option: str) -> None:
         'pruning="../../own"',
         'model="/tmp/own"',
         "hydra/launcher=../../own",
-        "+method=/tmp/own",
         "hydra/sweeper=/tmp/own",
         "model=choice(smollm2,../../own)",
         "+hydra/callbacks=~/own",
@@ -123,10 +124,11 @@ def test_only_the_command_line_names_code(
     [
         "model._target_=os.getcwd",
         "pruning._target_=os.getcwd",
-        "method.lazyllm._target_=os.getcwd",
+        "methods=[{method: lazyllm, _target_: os.getcwd}]",
+        "method=/tmp/own",
         "data._target_=a.b",
     ],
 )
 def test_a_class_is_no_setting(override: str) -> None:
     with pytest.raises(UserError, match=r"unknown (key|parameter)"):
-        run_config(composed([f"+{override}"]))
+        run_config(composed([override if override.startswith("methods") else f"+{override}"]))

@@ -17,13 +17,14 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 from lazybench.cli.choices import prepare, run_config
-from lazybench.cli.experiment import ARTEFACTS, QUALITY, SIZES
-from lazybench.cli.groups import config_folder, method_nodes, register
+from lazybench.cli.experiment import ARTEFACTS, SIZES
+from lazybench.cli.groups import config_folder, register
 from lazybench.cli.help import answer_help
 from lazybench.cli.main import MODULES
 from lazybench.methods import METHODS
 from lazybench.methods.base import Method
 from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.settings import plain
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/published/README.md", *ROOT.glob("docs/*.md")]
 PROGRAMS = ("python ", "lazybench ", "make ", "pip ")
@@ -95,7 +96,7 @@ def test_the_other_commands_exist() -> None:
         if command.startswith("make "):
             assert re.search(rf"^{words[1]}:", text_of(ROOT / "Makefile"), re.MULTILINE), command
         elif "experiments/run.py" in command or command.startswith("lazybench experiment "):
-            assert words[2] in (*ARTEFACTS, QUALITY), command
+            assert words[2] in ARTEFACTS, command
             assert words[3] in SIZES, command
         elif "--help" in command:
             for topic in words[words.index("--help") + 1 :] or [""]:
@@ -152,11 +153,10 @@ def test_every_method_is_described_with_its_defaults() -> None:
     text = text_of(ROOT / "docs/methods.md")
     table = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
-    nodes = method_nodes()
     assert sorted(table) == sorted(sections) == sorted(METHODS)
     for name, kind in METHODS.items():
         assert name == "baseline" or all(paper in sections[name] for paper in papers_of(kind)), name
-        for key, value in nodes[name].items():
+        for key, value in plain(kind()).items():
             if key != "pruning":
                 shown = json.dumps(value).strip('"')
                 assert f"`{key}={shown}`" in sections[name], f"{name}: {key}={shown}"

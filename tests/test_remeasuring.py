@@ -81,8 +81,15 @@ def test_a_part_is_drawn_and_other_weights_are_no_check(
 
 
 def test_every_method_is_built_again_from_what_a_run_writes_of_it() -> None:
-    for name, kind in METHODS_KNOWN.items():
-        for params in ({}, *kind.settings):
+    schedule = {"pruning": {"layers": [1], "keep": [0.3], "revival": {"most": 8}}}
+    settings = {
+        "lazyllm": schedule,
+        "lazyllm_evicted": schedule,
+        "taper": {"preset": "fast"},
+        "uniprefill": {"mass": 0.9},
+    }
+    for name in METHODS_KNOWN:
+        for params in ({}, settings.get(name, {})):
             method = build(name, params)
             assert method_of({"method": name, **method.params}) == method
 

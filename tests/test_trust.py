@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy
 import pytest
-import torch
 import yaml
 from conftest import RunPy, save_tiny_checkpoint
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 
 from lazybench.errors import UserError
-from lazybench.measure import reference_store
 from lazybench.models import ModelSpec, load_model
 from lazybench.report.__main__ import main as report
 from lazybench.report.data_at_hand import check_scorer, measured_task
@@ -110,8 +108,7 @@ def yaml_tag(folder: Path, marker: Path) -> None:
 def pickles(folder: Path, marker: Path) -> None:
     """In every file whose format allows one."""
     numpy.savez(folder / "attention.npz", scores=numpy.array([Touch(marker)], dtype=object))
-    (folder / "references").mkdir(exist_ok=True)
-    for name in ("done", "summary.csv", "references/needle.pt"):
+    for name in ("done", "summary.csv"):
         (folder / name).write_bytes(pickle.dumps(Touch(marker)))
 
 
@@ -266,13 +263,6 @@ def test_a_checkpoint_brings_no_code_and_no_kernel(stranger: Path, tmp_path: Pat
     assert not (tmp_path / "it-ran").exists()
     with pytest.raises(UserError, match=r"model\.attention='stranger/kernel'"):
         ModelSpec("custom", attention="stranger/kernel")
-
-
-def test_a_cached_reference_is_tensors(tmp_path: Path) -> None:
-    torch.save({"tokens": Touch(tmp_path / "it-ran"), "log_probabilities": None}, tmp_path / "reference.pt")
-    with pytest.raises(UserError, match="can't be read"):
-        reference_store._read(tmp_path / "reference.pt")
-    assert not (tmp_path / "it-ran").exists()
 
 
 def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Path) -> None:

@@ -24,10 +24,6 @@ def told(overrides: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (
-            ["method.random_drop.keep=0.7"],
-            ["method.random_drop.keep", "methods=[baseline,"],
-        ),
         (["pruning.layers=[3]", "pruning.depths=[0.3]", "pruning.keep=[0.5]"], ["pruning.depths", "pruning.layers"]),
         (["pruning=none", "methods=[baseline]"], ["pruning", "methods=[baseline]"]),
         (["pruning.keep=[0.5,0.5,0.5]", "methods=[{method: lazyllm, pruning: none}]"], ["pruning.keep"]),
@@ -44,7 +40,6 @@ def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> No
     "overrides",
     [
         [],
-        ["method.random_drop.keep=0.7", "methods=[baseline,{method: random_drop, repeats: 2}]"],
         ["pruning=authors_linear"],
         ["pruning.layers=[3]", "pruning.keep=[0.5]"],  # the preset's own depths give way, as documented
         ["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
@@ -52,7 +47,6 @@ def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> No
         ["task=longbench", "data.root=/folder", "limit=3"],
         ["task=ruler", "data.root=/folder"],
         ["timing=false", "warmup=0"],
-        ["experiment=quality", "size=full"],
         ["model=custom", "model.hub_id=a/b", "model.path=null"],
         ["experiment=fig5", "size=mini", "data.root=/folder"],
     ],

@@ -1,7 +1,7 @@
 """What is typed, as Hydra and ``run.config`` can take it: names that no file stands for, and a user's own modules.
 
-``task=lm_eval/gsm8k``, ``model=OWNER/NAME``, ``model=FOLDER_OR_GGUF`` and ``pruning=FILE.yaml`` are added to the groups
-before Hydra composes, so that they work wherever a file's name does, in sweeps too.
+``task=lm_eval/gsm8k``, ``model=OWNER/NAME`` and ``model=FOLDER_OR_GGUF`` are added to the groups before Hydra composes,
+so that they work wherever a file's name does, in sweeps too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.cli.groups import add, config_folder, groups, model_file, names, node_of, pruning_fields, register
+from lazybench.cli.groups import add, config_folder, groups, model_file, names, node_of, register
 from lazybench.errors import UserError, naming_errors, unknown_name
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PruningSchedule
@@ -27,7 +27,7 @@ from lazybench.run.config import RunConfig, build_config
 
 MAY_BE_NULL = ("experiment", "size", "experiment_size")  # the other groups have one choice in every run
 NO_OTHER_FILES = (
-    "Hydra's way to other files is closed, for they could name code; a file of settings is pruning=FILE.yaml, "
+    "Hydra's way to other files is closed, for they could name code; a file of settings is preset=FILE.yaml@NAME, "
     "a model's model=FOLDER, everything else stands on the command line"
 )
 _checkpoints: dict[str, Path] = {}  # by their names in the group
@@ -64,18 +64,28 @@ def prepare(overrides: Sequence[str]) -> list[str]:
 def _prepare(override: str) -> str:
     key, sign, value = override.partition("=")
     group = key.lstrip("+~").partition("@")[0]
+    if group.startswith("method."):
+        raise UserError(f"{override}: a method's settings stand beside it, as in {_entry(group, value)}")
     hydras_own = re.search(r"[\[\](){}'\"$]", value)  # glob(*), choice(...), quotes: left for Hydra to read
     if group in ("hydra", "hydra.searchpath"):
         raise UserError(f"{override}: {NO_OTHER_FILES}")
     if group in groups() and sign and not hydras_own:
         return f"{key}={','.join(_choice(group, choice) for choice in value.split(','))}"
-    if "/" in group or group in (*groups(), "method"):  # Hydra might look for a file
+    if "/" in group or group in groups():  # Hydra might look for a file
         if re.search(r"^/|\.\.", group) or re.search(r"\.\.|[/~]", value):
             raise UserError(f"{override}: {NO_OTHER_FILES}")
     elif sign and not hydras_own:  # neither ~ nor what is not ASCII is in Hydra's syntax
         value = ",".join(str(path_of(part)) if part.startswith("~") else part for part in value.split(","))
         return f"{key}={value}" if value.isascii() or "," in value else f'{key}="{value}"'
     return override
+
+
+def _entry(key: str, value: str) -> str:
+    """``method.taper.chunk=4`` as it is typed in a list of methods."""
+    _, name, *parts = key.split(".")
+    for part in reversed(parts):
+        value = f"{{{part}: {value}}}"
+    return f"'methods=[baseline,{{method: {name}, {value.removeprefix('{')}]'"
 
 
 def check_options(arguments: Sequence[str]) -> None:
@@ -103,9 +113,8 @@ def _choice(group: str, choice: str) -> str:
         return _lm_eval_task(choice)
     if group == "model" and (model := _model(choice)) is not None:
         return model
-    if group == "pruning" and choice.endswith(".yaml"):
-        add("pruning/file", name := _plain(choice), pruning_fields(choice))
-        return f"file/{name}"
+    if group == "pruning":
+        PruningSchedule.preset(choice)
     raise unknown_name(group, choice, known)
 
 
@@ -145,7 +154,7 @@ def _by_hub_id() -> dict[str, str]:
 
 def _plain(text: str) -> str:
     """Only characters that need no quotes on Hydra's command line."""
-    return re.sub(r"[^\w.\-]+", "_", text.removesuffix(".yaml"), flags=re.ASCII).strip("_")
+    return re.sub(r"[^\w.\-]+", "_", text, flags=re.ASCII).strip("_")
 
 
 def run_config(config: DictConfig | Mapping[str, Any], sweep: bool = False) -> RunConfig:
@@ -162,18 +171,17 @@ def without_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with the presets and draft models that its methods name as their fields.
 
     Raises:
-        UserError: no such preset, file or model.
+        UserError: no such preset or model.
     """
-    entries, nodes = config.get("methods"), config.get("method")
-    if not isinstance(entries, list) or not isinstance(nodes, Mapping):
+    entries = config.get("methods")
+    if not isinstance(entries, list):
         return dict(config)  # refused by what checks values
     filled = []
     for entry in entries:
         own = dict(entry) if isinstance(entry, Mapping) else {"method": entry}
-        node = nodes.get(str(own.get("method")))
-        draft = own.get("draft", node.get("draft") if isinstance(node, Mapping) else None)
+        draft = own.get("draft")
         if isinstance(own.get("pruning"), str):
-            own["pruning"] = plain(PruningSchedule(**pruning_fields(own["pruning"])))
+            own["pruning"] = plain(PruningSchedule.preset(own["pruning"]))
         if isinstance(draft, str):
             with naming_errors(f"{own['method']}.draft={draft}"):
                 own["draft"] = plain(build(ModelSpec, model_node(draft), "model"))

@@ -1,13 +1,12 @@
 """What ``group=name`` can say: the files of conf/, and what follows from the code and so stands in no file.
 
-Derived are every key of a model, a schedule and a method with its default (their dataclasses' own; OmegaConf's typed
+Derived are every key of a model and a schedule with its default (their dataclasses' own; OmegaConf's typed
 nodes know neither Literal nor ranges, so ``run.config`` checks the values), the LongBench tasks, a user's own ones, the
 published schedules, and the experiments that are another one's runs or a grid.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
@@ -19,13 +18,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from lazybench.errors import UserError, unknown_name
-from lazybench.methods import METHODS, quality_methods
-from lazybench.models.foreign import yaml_tree
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
-from lazybench.pruning.settings import ABSENT, path_of, plain
-from lazybench.run.reading import flatten
+from lazybench.pruning.settings import ABSENT
 from lazybench.tasks import REGISTERED
 from lazybench.tasks.catalogue import CHOICES, TASKS
 
@@ -50,7 +45,7 @@ def config_folder() -> Path:
 @cache
 def register() -> None:
     """Put everything that is derived beside conf/'s files, for Hydra to compose."""
-    nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule), "method": method_nodes()}
+    nodes = {"model": node_of(ModelSpec), "pruning": node_of(PruningSchedule)}
     add(None, "defaults_of_code", nodes)
     tasks = {name: {"name": name, "datasets": list(datasets), "parameters": {}} for name, datasets in TASKS.items()}
     own = {
@@ -62,13 +57,9 @@ def register() -> None:
             add("task", name, node)
     for name, preset in PRESETS.items():
         add("pruning", name, preset)
-    longbench, judged = [{"override /task": "longbench"}], quality_methods()
     experiments: dict[str, dict[str, Any]] = {  # what is measured already is not run again
         **{name: {"defaults": ["table1"]} for name in SAME_RUNS_AS_TABLE_1},
-        "fig6": {"defaults": longbench, "methods": FIGURE_6},
-        # quality and speed apart: many samples without a clock, few prompts with one
-        "quality": {"defaults": longbench, "methods": judged, "timing": False},
-        "speed": {"defaults": ["latency"], "methods": judged},
+        "fig6": {"defaults": [{"override /task": "longbench"}], "methods": FIGURE_6},
     }
     for name, node in experiments.items():
         add("experiment", name, node, package="_global_")
@@ -90,7 +81,7 @@ def names(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    """What ``group=name`` chooses from. All methods are composed, under their names, so ``method`` is none."""
+    """What ``group=name`` chooses from."""
     return sorted({path.name for path in config_folder().iterdir() if path.is_dir()} | {"pruning"})
 
 
@@ -115,40 +106,6 @@ def model_file(name: str) -> DictConfig:
     node = cast(DictConfig, OmegaConf.load(config_folder() / "model" / f"{name}.yaml"))
     below = [model_file(base) for base in node.pop("defaults", []) if base != "_self_"]
     return cast(DictConfig, OmegaConf.merge(*below, node))
-
-
-def pruning_fields(name: str) -> dict[str, Any]:
-    """The fields of ``PruningSchedule`` that ``pruning=NAME`` or ``pruning=FILE.yaml`` sets.
-
-    Raises:
-        UserError: no such preset or file; a file that says something else.
-    """
-    if name in PRESETS:
-        return dict(PRESETS[name])
-    if not name.endswith(".yaml"):
-        raise unknown_name("pruning", name, names("pruning"))
-    if not (path := path_of(name)).is_file():
-        raise UserError(f"pruning={name}: no such file; give a preset's name, or a file with layers and keep")
-    try:
-        chosen = yaml_tree(path.read_text(encoding="utf-8"))
-    except Exception as error:  # whatever a file that is no YAML makes the parser raise
-        raise UserError(f"pruning={name} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(chosen, dict):
-        raise UserError(f"pruning={name} holds no settings, as in `layers: [9, 19]` and `keep: [0.7, 0.7]`")
-    for key, value in flatten(chosen).items():  # what Hydra or OmegaConf would act on: ${oc.env:HOME}, _target_
-        if "${" in str(value) or re.search(r"(^|\.)_\w+_", key):
-            raise UserError(f"pruning={name}: {key}={value} reads or runs something; a file is data, write values out")
-    known = [field.name for field in fields(PruningSchedule)]
-    for key in chosen:
-        if key not in known:
-            raise unknown_name(f"key in pruning={name}", key, known)
-    return chosen
-
-
-def method_nodes() -> dict[str, dict[str, Any]]:
-    """Each method by its name: its parameters with their defaults; a schedule is the run's own."""
-    nodes = {name: plain(kind()) for name, kind in METHODS.items()}
-    return {name: {**node, **({"pruning": "${pruning}"} if "pruning" in node else {})} for name, node in nodes.items()}
 
 
 def node_of(kind: type[Any]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from lazybench import __version__
-from lazybench.cli.groups import config_folder, method_nodes, model_file, names, pruning_fields
+from lazybench.cli.groups import config_folder, model_file, names
 from lazybench.errors import unknown_name
 from lazybench.methods import METHODS, label
 from lazybench.models.spec import ModelSpec
-from lazybench.pruning.schedule import PruningSchedule
+from lazybench.pruning.schedule import PRESETS, PruningSchedule
+from lazybench.pruning.settings import plain
 from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
 
 HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
@@ -36,14 +37,11 @@ Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, 
 
 Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they would be used)
 {keys}
-  model.KEY  task.parameters.KEY  method.NAME.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16
+  model.KEY  task.parameters.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16
 
 Other commands: experiment, report, leaderboard, verify, pack, calibrate, lm-eval; python -m lazybench describes them"""
 OF_CODE = {  # experiments without a file
     **dict.fromkeys(("table2", "fig1", "fig7"), "From the runs of table1."),
-    "speed": "The settings of experiment=quality under the clock; give task.datasets=[plain_text_1500] where quality's "
-    "prompts were cut to 1,500 tokens.",
-    "quality": "Every method at several settings without a clock: what it loses, for the leaderboard.",
     "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
 }
 Rows = Iterator[str | tuple[str, str]]  # a line, or a name and what is said of it
@@ -124,17 +122,17 @@ def _models() -> Rows:
 
 def _methods() -> Rows:
     yield "'methods=[baseline,NAME,...]', or with values: 'methods=[baseline,{method: random_drop, keep: 0.3}]'"
-    for name, node in sorted(method_nodes().items(), key=str):
-        documentation = METHODS[name].__doc__ or ""
+    for name, kind in sorted(METHODS.items()):
+        documentation, preset = kind.__doc__ or "", {"pruning": "paper"} if hasattr(kind, "pruning") else {}
         numbers = re.findall(r"\b\d{4}\.\d{5}\b", documentation.partition("Source:")[2].split("\n\n")[0])
         papers = f" [arXiv {', '.join(dict.fromkeys(numbers))}]" if numbers else ""
-        yield name, f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(node)}"
+        yield name, f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(plain(kind()) | preset)}"
 
 
 def _pruning() -> Rows:
-    yield "pruning=NAME, or pruning=FILE.yaml with some of the keys below"
+    yield "pruning=NAME"
     for name in names("pruning"):
-        yield name, label("lazyllm", {"pruning": pruning_fields(name)})
+        yield name, label("lazyllm", {"pruning": PRESETS[name]})
     documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
     yield "\npruning.KEY=VALUE"
     yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()

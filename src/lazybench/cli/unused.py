@@ -5,31 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lazybench.methods import METHODS
+
 
 def unused_settings(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """One line for each override of the command line that this run does not read.
 
     Args:
-        overrides: ``"method.random_drop.keep=0.5"``, as Hydra lists them.
+        overrides: ``"pruning.keep=[0.5]"``, as Hydra lists them.
         config: the composed configuration, as plain data.
     """
     given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
-    nodes, entries = config.get("method"), config.get("methods")
-    if not isinstance(entries, list) or not isinstance(nodes, dict):
+    entries = config.get("methods")
+    if not isinstance(entries, list):
         return []  # refused by what checks values
     entries = [entry if isinstance(entry, dict) else {"method": entry} for entry in entries]
     names = [str(entry.get("method")) for entry in entries]
-    # a preset by its name, in an entry of methods, replaces the run's pruning; keys of it go on top
+    # a preset in an entry of methods replaces the run's pruning; keys of it go on top
     pruned = any(
-        isinstance(nodes.get(name), dict) and "pruning" in nodes[name] and not isinstance(entry.get("pruning"), str)
+        hasattr(METHODS.get(name), "pruning") and not isinstance(entry.get("pruning"), str) and "preset" not in entry
         for name, entry in zip(names, entries, strict=True)
     )
     lines = []
     for key in (key for key, value in given.items() if value != "null"):
-        group, name, *_ = [*key.split("."), ""]
-        if group == "method" and name and name not in names:
-            lines.append(f"{key} does nothing: {name} is not among methods=[{','.join(names)}]")
-        elif group == "pruning" and not pruned:
+        if key.partition(".")[0] == "pruning" and not pruned:
             lines.append(f"{key} does nothing: none of methods=[{','.join(names)}] prunes by it")
         elif key == "pruning.depths" and "pruning.layers" in given:
             lines.append(f"{key} does nothing beside pruning.layers, which say the same")

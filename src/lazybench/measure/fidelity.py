@@ -28,7 +28,7 @@ class Reference:
 
     tokens: Tensor  # (steps,), long, on the CPU
     log_probabilities: Tensor  # (steps, vocabulary), float32, on the CPU
-    response: Response | None = None  # the generation itself, for whoever just made it
+    response: Response  # the generation itself
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from lazybench.errors import unknown_name
+from lazybench.errors import naming_errors, unknown_name
 from lazybench.methods import (  # noqa: F401 - each registers itself
     asl,
     baseline,
@@ -32,7 +32,7 @@ from lazybench.methods import (  # noqa: F401 - each registers itself
 from lazybench.methods.base import METHODS, Method, PolicyMethod, flat, register, shown
 from lazybench.pruning.settings import build as build_settings
 
-__all__ = ["METHODS", "Method", "PolicyMethod", "build", "find", "label", "quality_methods", "register", "title"]
+__all__ = ["METHODS", "Method", "PolicyMethod", "build", "find", "label", "register", "title"]
 
 
 def find(name: str) -> type[Method]:
@@ -46,19 +46,24 @@ def find(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def build(name: str, params: Mapping[str, Any] | None = None) -> Method:
+def build(name: str, params: Mapping[str, Any] | None = None, default: Method | None = None) -> Method:
     """A method from what a configuration or a record says of it.
 
     Args:
         params: parameters by name, as JSON types; what is left out keeps its default. ``preset="FILE.yaml@2x"`` stands
             for those of a file (``presets``); what else is given goes on top.
+        default: where they come from without such a preset; None: the method's own defaults.
 
     Raises:
         UserError: no such method, preset or parameter, or a value that is not allowed.
     """
     kind = find(name)
     of_file, rest = presets.split(name, params or {})
-    return build_settings(kind, {**of_file, **rest}, name, kind())
+    below = default or kind()
+    if of_file:
+        with naming_errors(f"preset={(params or {})['preset']}"):
+            below = build_settings(kind, of_file, name, kind())
+    return build_settings(kind, rest, name, below)
 
 
 def label(name: str, params: Mapping[str, Any]) -> str:
@@ -78,9 +83,3 @@ def family(name: str, params: Mapping[str, Any]) -> str:
 def title(name: str) -> str:
     """A method's name in tables and figures."""
     return METHODS[name].title if name in METHODS else name
-
-
-def quality_methods() -> list[Any]:
-    """What ``experiment=quality`` compares: the baseline, and every method at each of its ``settings``."""
-    settings = [{"method": name, **setting} for name, kind in METHODS.items() for setting in kind.settings]
-    return ["baseline", *settings]

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.errors import UserError, check_whole_number
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import Tensor, TextConfig
 from lazybench.pruning.budgets import share_of
 from lazybench.pruning.settings import Count, Odd, Share
@@ -111,11 +111,6 @@ class ASL(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#332288", "X")
     shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth", "below")
     amount: ClassVar[tuple[str, ...]] = ("keep", "below", "depth")
-    settings: ClassVar[Settings] = [
-        # on short prompts of a small model the ranks seldom settle: below=1 prunes at the second layer compared
-        {"keep": 0.1, "below": 0.98},
-        *({"keep": keep, "below": 1.0, "depth": depth} for keep, depth in ((0.4, 0.5), (0.4, 0.25), (0.1, 0.25))),
-    ]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,8 +17,6 @@ from lazybench.errors import UserError
 from lazybench.methods.request import Before, Model, Request, Response, Tensor, TextConfig
 from lazybench.pruning.settings import Checked, differing, plain
 
-Settings = Sequence[Mapping[str, Any]]  # parameters by name, of several methods or of one
-
 
 class Method(Checked, ABC):
     """One way to shorten the prefill: a registered frozen dataclass with its parameters as fields.
@@ -29,8 +27,6 @@ class Method(Checked, ABC):
         drawn_as: its colour and marker in every figure (colours of Okabe and Ito, and of Paul Tol).
         shown: parameters that a label shows even at their defaults.
         amount: parameters that say how much is kept; settings that differ in nothing else are one curve.
-        settings: at which ``experiment=quality`` judges the method, from gentle to harsh, so that its curve encloses
-            1.5x, 2x and 3x where it can reach them.
     """
 
     name: ClassVar[str]
@@ -38,7 +34,6 @@ class Method(Checked, ABC):
     drawn_as: ClassVar[tuple[str, str]] = ("#808080", "o")
     shown: ClassVar[tuple[str, ...]] = ("keep",)
     amount: ClassVar[tuple[str, ...]] = ("keep",)
-    settings: ClassVar[Settings] = ()
 
     @property
     def params(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Number, Odd, Share
 
@@ -51,9 +51,6 @@ class CLAA(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#882255", "<")
     shown: ClassVar[tuple[str, ...]] = ("keep", "retain", "depth", "layers")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
-    settings: ClassVar[Settings] = [
-        {"keep": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
-    ]
 
     @property
     def scorer(self) -> pruning.AttentionScorer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Share
 
@@ -36,7 +36,6 @@ class DASH(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#117733", "^")
     shown: ClassVar[tuple[str, ...]] = ("keep", "depth")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
-    settings: ClassVar[Settings] = [{"keep": 0.5}, {"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}]
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         return pruning.Policy(

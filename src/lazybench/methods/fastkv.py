@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Odd, Share
 
@@ -58,9 +58,6 @@ class FastKV(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#999933", ">")
     shown: ClassVar[tuple[str, ...]] = ("propagate", "retain", "depth")
     amount: ClassVar[tuple[str, ...]] = ("propagate", "depth")
-    settings: ClassVar[Settings] = [  # no eviction: what the choice of tokens loses, not the cache's
-        {"propagate": keep, "depth": depth, "retain": 1} for keep, depth in ((0.4, 0.5), (0.25, 0.25), (0.08, 0.25))
-    ]
 
     @property
     def scorer(self) -> pruning.AttentionScorer:

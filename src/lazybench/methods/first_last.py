@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.base import RerunMethod, register
 from lazybench.methods.request import Before, Request, Tensor
 from lazybench.pruning.settings import Share
 
@@ -31,7 +31,6 @@ class FirstLast(RerunMethod):
     title: ClassVar[str] = "First and last"
     looks: ClassVar[bool] = False
     drawn_as: ClassVar[tuple[str, str]] = ("#000000", "h")
-    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.75, 0.7, 0.45, 0.3)]
 
     def positions(self, request: Request) -> tuple[Tensor, Before]:
         from lazybench.methods.running import everything

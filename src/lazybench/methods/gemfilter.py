@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.base import RerunMethod, register
 from lazybench.methods.request import Before, Model, Request, Tensor
 from lazybench.pruning.settings import Count, Odd, Share
 
@@ -40,12 +40,6 @@ class GemFilter(RerunMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#AA4499", "v")
     shown: ClassVar[tuple[str, ...]] = ("tokens", "keep", "depth")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
-    settings: ClassVar[Settings] = [
-        {"keep": 0.4},
-        {"keep": 0.3},
-        {"keep": 0.1},
-        {"keep": 0.1, "depth": 0.2},
-    ]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.schedule import PAPER, PruningSchedule
 
@@ -32,7 +32,6 @@ class LazyLLMMethod(PolicyMethod):
     title: ClassVar[str] = "LazyLLM"
     drawn_as: ClassVar[tuple[str, str]] = ("#D55E00", "P")
     shown: ClassVar[tuple[str, ...]] = ("depths", "layers", "keep")
-    settings: ClassVar[Settings] = [{"pruning": {"keep": [keep] * 3}} for keep in (0.75, 0.5, 0.35, 0.2, 0.1)]
 
     @classmethod
     def label_of(cls, params: Mapping[str, Any], without: Sequence[str] = ()) -> str:

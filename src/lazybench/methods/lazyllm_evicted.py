@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.schedule import PAPER, PruningSchedule
 from lazybench.pruning.settings import Count, Odd, Share
@@ -42,11 +42,6 @@ class LazyLLMEvicted(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#D55E00", "X")
     shown: ClassVar[tuple[str, ...]] = ("retain", "depths", "layers", "keep")
     amount: ClassVar[tuple[str, ...]] = ("retain", "keep")
-    settings: ClassVar[Settings] = [
-        # equal memory: what the early layers hold shrinks with what the late ones get
-        {"retain": retain, "pruning": {"keep": [keep] * 3}}
-        for keep, retain in ((0.75, 0.5), (0.5, 0.2), (0.35, 0.1))
-    ]
 
     @property
     def scorer(self) -> AttentionScorer:

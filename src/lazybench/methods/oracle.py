@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import Request, Response, TextConfig
 from lazybench.pruning.settings import Count, Odd, Share
 
@@ -42,7 +42,6 @@ class Oracle(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#F0E442", "8")
     shown: ClassVar[tuple[str, ...]] = ("keep", "depth")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
-    settings: ClassVar[Settings] = [{"keep": 0.3}, {"keep": 0.1}, {"keep": 0.1, "depth": 0.25}]
 
     @property
     def scorer(self) -> pruning.AttentionScorer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.base import RerunMethod, register
 from lazybench.methods.request import Before, Model, Request, Tensor
 from lazybench.pruning.settings import Share
 
@@ -43,7 +43,6 @@ class PromptCompression(RerunMethod):
     name: ClassVar[str] = "prompt_compression"
     title: ClassVar[str] = "Prompt compression"
     drawn_as: ClassVar[tuple[str, str]] = ("#CC79A7", "D")
-    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.7, 0.5, 0.3)]
 
     def prepare(self, model: Model) -> None:
         """Nothing to refuse: the model reads as it is."""

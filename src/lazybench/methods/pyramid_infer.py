@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.errors import check_whole_number
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.budgets import share_of
 from lazybench.pruning.settings import Checked, Count, Number, Share
@@ -87,7 +87,6 @@ class PyramidInfer(PolicyMethod):
     title: ClassVar[str] = "PyramidInfer"
     drawn_as: ClassVar[tuple[str, str]] = ("#661100", "d")
     shown: ClassVar[tuple[str, ...]] = ("keep", "recent")
-    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.9, 0.7, 0.5, 0.25, 0.1)]
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers

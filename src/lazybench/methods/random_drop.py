@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import RerunMethod, Settings, register
+from lazybench.methods.base import RerunMethod, register
 from lazybench.methods.request import Before, Request, Tensor
 from lazybench.pruning.settings import Count, Share
 
@@ -44,7 +44,6 @@ class RandomDrop(RerunMethod):
     looks: ClassVar[bool] = False
     drawn_as: ClassVar[tuple[str, str]] = ("#E69F00", "s")
     shown: ClassVar[tuple[str, ...]] = ("keep", "spare_template")
-    settings: ClassVar[Settings] = [{"keep": keep, "repeats": 1} for keep in (0.7, 0.45, 0.3)]
 
     def positions(self, request: Request) -> tuple[Tensor, Before]:
         import torch

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Odd, Share
 
@@ -41,7 +41,6 @@ class SnapKV(PolicyMethod):
     title: ClassVar[str] = "SnapKV"
     drawn_as: ClassVar[tuple[str, str]] = ("#332288", "H")
     shown: ClassVar[tuple[str, ...]] = ("keep", "tokens")
-    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.2, 0.1)]
 
     def __post_init__(self) -> None:
         super().__post_init__()

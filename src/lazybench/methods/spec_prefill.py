@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, RerunMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, RerunMethod, register
 from lazybench.methods.request import Before, Model, Request, Response, Tensor, TextConfig
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.settings import Count, Odd, Share
@@ -49,7 +49,6 @@ class SpecPrefill(PolicyMethod, RerunMethod):
     title: ClassVar[str] = "SpecPrefill"
     drawn_as: ClassVar[tuple[str, str]] = ("#882255", "D")
     shown: ClassVar[tuple[str, ...]] = ("keep", "draft")
-    settings: ClassVar[Settings] = [{"keep": keep} for keep in (0.5, 0.3, 0.15)]
 
     @property
     def params(self) -> dict[str, Any]:

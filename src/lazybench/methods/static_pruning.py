@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, RerunMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, RerunMethod, register
 from lazybench.methods.request import Before, Request, Response, Tensor, TextConfig
 from lazybench.pruning.settings import Share
 
@@ -44,7 +44,6 @@ class StaticPruning(PolicyMethod, RerunMethod):
     title: ClassVar[str] = "Static token pruning"
     drawn_as: ClassVar[tuple[str, str]] = ("#56B4E9", "^")
     shown: ClassVar[tuple[str, ...]] = ("variant", "keep", "depth")
-    settings: ClassVar[Settings] = [{"variant": "continue", "keep": keep} for keep in (0.7, 0.6, 0.3, 0.1)]
 
     @property
     def only_prunes(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from lazybench import pruning
 from lazybench.errors import UserError
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.budgets import Revival
 from lazybench.pruning.schedule import PruningSchedule
@@ -72,11 +72,6 @@ class Taper(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#0072B2", "*")
     shown: ClassVar[tuple[str, ...]] = ("preset",)
     amount: ClassVar[tuple[str, ...]] = ("preset", "keep", "last_share")
-    settings: ClassVar[Settings] = [
-        {"depths": DEPTHS, "keep": [0.85, 0.92, 0.94, 0.95, 0.96, 0.98]},
-        *({"preset": name} for name in ("safe", "balanced", "fast")),
-        {"depths": DEPTHS, "keep": [0.15, 0.4, 0.5, 0.6, 0.7, 0.8], "last_share": 0.08},
-    ]
 
     def __post_init__(self) -> None:
         super().__post_init__()

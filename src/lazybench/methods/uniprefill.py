@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lazybench import pruning
-from lazybench.methods.base import PolicyMethod, Settings, register
+from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Number, Share
 
@@ -50,7 +50,6 @@ class UniPrefill(PolicyMethod):
     drawn_as: ClassVar[tuple[str, str]] = ("#009E73", "s")
     shown: ClassVar[tuple[str, ...]] = ("mass",)
     amount: ClassVar[tuple[str, ...]] = ("mass",)
-    settings: ClassVar[Settings] = [{"mass": mass} for mass in (0.995, 0.99, 0.9, 0.3)]
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         layers = sorted({pruning.place(depth, config) for depth in self.depths})

@@ -122,6 +122,11 @@ class PruningSchedule(Checked):
         Raises:
             UserError: an unknown name.
         """
+        if name.endswith(".yaml"):
+            raise UserError(
+                f"pruning={name}: a file stands beside a method, 'methods=[{{method: lazyllm, preset: {name}@NAME}}]'; "
+                "a schedule is written out, as in 'pruning.layers=[9,19]' 'pruning.keep=[0.7,0.7]'"
+            )
         if name not in PRESETS:
             raise unknown_name("pruning", name, PRESETS)
         return cls(**PRESETS[name])

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.only:
         if name not in CAPTIONS:
             raise unknown_name("table or figure", name, CAPTIONS)
-    results = load(options.folders, options.where, options.exclude)
+    results = load(options.folders, options.where)
     out = made(options.out, options.folders, "report")
     built = write_report(results, out, options.only)  # a figure 2 of each run has the run's name behind
     if absent := [name for name in options.only if not any(one.startswith(name) for one in built)]:

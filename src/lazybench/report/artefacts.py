@@ -69,7 +69,6 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
         help=f"where to write; default: {folder}/ in the first folder, results/{folder}/ for a campaign's files",
     )
     parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=WHERE)
-    parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
 
 
 def made(out: Path | None, folders: Sequence[Path], name: str) -> Path:

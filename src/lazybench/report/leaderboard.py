@@ -185,7 +185,8 @@ def write_leaderboard(results: Results, out: Path, command: str, speeds: Sequenc
     found = sections(results, speeds)
     if not found:
         raise UserError(
-            "no record has a KL divergence from the plain model; run with fidelity=true, or experiment=quality"
+            "no record has a KL divergence from the plain model; measure it with fidelity=true, without a clock as in "
+            "lazybench 'methods=[baseline,taper,fastkv]' timing=false"
         )
     settings, numbered = measured_settings(results), [section.table() for section in found]
     # rows without a number are told of in words
@@ -220,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser, "leaderboard")
     parser.add_argument("--speeds", default="1.5,2,3", help="FLOPs ratios to match; default: 1.5,2,3")
     options = parser.parse_args(given)
-    results = load(options.folders, options.where, options.exclude)
+    results = load(options.folders, options.where)
     out = made(options.out, options.folders, "leaderboard")
     # a condition with quotes inside stands in the other quotes
     words = [f'"{word}"' if "'" in word and '"' not in word else shlex.quote(word) for word in given]

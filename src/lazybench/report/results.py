@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,12 +75,11 @@ class Results:
         write_atomically(out / "table.md", run_table(self.summary, self.notes).encode())
 
 
-def load(roots: Sequence[Path], where: Sequence[str] = (), exclude: Iterable[Path] = ()) -> Results:
+def load(roots: Sequence[Path], where: Sequence[str] = ()) -> Results:
     """Read every run, campaign and attention map at or below the folders.
 
     Args:
         where: conditions that the records must fulfil, see ``chosen``; typed by a person, never read from a file.
-        exclude: folders to leave out.
 
     Raises:
         UserError: nothing there, or a run that cannot be read; a condition that no record fulfils or that can't be
@@ -90,7 +89,7 @@ def load(roots: Sequence[Path], where: Sequence[str] = (), exclude: Iterable[Pat
         if not root.exists():
             raise UserError(f"no results folder {root}; python run.py writes one, results/runs/... by default")
     attention = sorted({path for root in roots for path in root.rglob("attention.npz")})
-    paths = find_runs(*roots, exclude=exclude, may_lack=bool(attention))
+    paths = find_runs(*roots, may_lack=bool(attention))
     runs = sorted((run for path in paths for run in read_runs(path)), key=lambda run: run.started)
     if where:
         runs = [replace(run, records=kept) for run in runs if (kept := chosen(run.records, where))]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = (), unfinished: bool = False) -> int:
+def pack(folders: Sequence[Path], out: Path, unfinished: bool = False) -> int:
     """Write the campaign of all runs at or below the folders; paths of this machine are left out.
 
     Args:
@@ -43,9 +43,11 @@ def pack(folders: Sequence[Path], out: Path, exclude: Iterable[Path] = (), unfin
 
     if out.suffix != ".parquet":
         raise UserError(f"--out {out} must end in .parquet")
-    runs = [run for path in find_runs(*folders, exclude=exclude) if path != out for run in read_runs(path)]
+    runs = [run for path in find_runs(*folders) if path != out for run in read_runs(path)]
     if (stopped := [str(run.path) for run in runs if not run.finished]) and not unfinished:
-        raise UserError(f"{', '.join(stopped)} is not finished: give its command again, or --exclude it")
+        raise UserError(
+            f"{', '.join(stopped)} is not finished: give its command again, or name the other folders alone"
+        )
     rows = []
     for number, run in enumerate(runs):
         of_sample = Counter((record.task, record.sample_id) for record in run.records)
@@ -78,9 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m lazybench pack", __doc__)
     parser.add_argument("folders", type=path_of, nargs="+", metavar="FOLDER", help="finished runs, at any depth")
     parser.add_argument("--out", type=path_of, required=True, metavar="FILE", help="NAME.parquet; NAME.json beside it")
-    parser.add_argument("--exclude", type=path_of, action="append", default=[], metavar="FOLDER", help="leave this out")
     options = parser.parse_args(arguments)
-    count = pack(options.folders, options.out, options.exclude)
+    count = pack(options.folders, options.out)
     print(f"{count} records: {options.out}, {options.out.with_suffix('.json')}")
     return 0
 

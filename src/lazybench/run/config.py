@@ -15,14 +15,15 @@ from typing import Any, Literal, cast, get_type_hints
 
 from lazybench import methods
 from lazybench.errors import UserError, unknown_name
-from lazybench.methods import Method, presets
+from lazybench.methods import Method
 from lazybench.models.spec import ModelSpec
+from lazybench.pruning.schedule import PAPER, PruningSchedule
 from lazybench.pruning.settings import Count, Number, build, typed
 from lazybench.tasks import check_name
 from lazybench.tasks.base import DataSettings
 
-PARTS = ("model", "data", "task", "method")  # keys with keys of their own
-OTHERS = ("methods", "pruning", "limit", "shard", "tag", "out")  # keys that RunConfig holds in another form
+PARTS = ("model", "data", "task", "pruning")  # keys with keys of their own
+OTHERS = ("methods", "limit", "shard", "tag", "out")  # keys that RunConfig holds in another form
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,6 @@ class RunConfig:
     out: Path
     resolved: Mapping[str, Any]  # the configuration as plain data, for config.yaml
     timing: bool = True  # false: fidelity and score alone, without a clock
-    references: Path | None = None  # folder of the baseline's outputs; None: in out, or with timing in memory
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
     dry_run: bool = False  # say what would run, and end
     plugins: tuple[str, ...] = ()  # modules of the user's own, imported before
@@ -134,7 +134,7 @@ def _parameters(task: _Task) -> Mapping[str, Any]:
 
 def _identity(plain: Mapping[str, Any], methods: Sequence[Method]) -> dict[str, Any]:
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
-    no_part = ("out", "tag", "method", "tracker", "dry_run", "references")
+    no_part = ("out", "tag", "tracker", "dry_run")
     identity = {key: value for key, value in plain.items() if key not in no_part}
     for key, default in (("plugins", []), ("engine", "hf")):  # a run of before they were there keeps its folder
         if identity[key] == default:
@@ -175,27 +175,15 @@ def _methods(plain: Mapping[str, Any]) -> tuple[Method, ...]:
     entries = plain["methods"]
     if not isinstance(entries, list) or not entries:
         raise UserError(f"methods={entries!r} must be a list with at least one entry, as in 'methods=[baseline,taper]'")
-    return tuple(_method(entry, plain["method"]) for entry in entries)
+    schedule = build(PruningSchedule, plain["pruning"], "pruning", PAPER)
+    return tuple(_method(entry, schedule) for entry in entries)
 
 
-def _method(entry: Any, nodes: Mapping[str, Any]) -> Method:
+def _method(entry: Any, schedule: PruningSchedule) -> Method:
     """A method by name, or by name with its own parameters: ``{method: lazyllm, pruning: {layers: [9]}}``."""
     own = dict(entry) if isinstance(entry, Mapping) else {"method": entry}
     name = own.pop("method", None)
     if not isinstance(name, str) or not name:
         raise UserError(f"methods={entry} names no method; its parameters stand beside it: {{method: lazyllm, ...}}")
-    given = typed(Mapping[str, Any], nodes.get(methods.find(name).name, {}), f"method.{name}")
-    of_all, node = presets.split(name, given)
-    of_own, rest = presets.split(name, own)
-    beneath = of_own or ({} if "preset" in own else of_all)  # the node holds every default: a preset goes over it
-    return methods.build(name, _merged({**node, **beneath}, rest))
-
-
-def _merged(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The node with these of its values in place of its own, part by part."""
-    both_parts = {
-        key: _merged(node[key], new)
-        for key, new in changes.items()
-        if isinstance(new, Mapping) and isinstance(node.get(key), Mapping)
-    }
-    return {**node, **changes, **both_parts}
+    kind: Any = methods.find(name)
+    return methods.build(name, own, kind(pruning=schedule) if hasattr(kind, "pruning") else None)

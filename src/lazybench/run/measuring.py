@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cached_property
 
@@ -20,7 +19,6 @@ from lazybench.measure.fidelity import (
     record_reference,
 )
 from lazybench.measure.protocol import WarmUp, attempt, measure, order_of_methods
-from lazybench.measure.reference_store import ReferenceStore
 from lazybench.measure.work import shares_of
 from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
@@ -72,12 +70,6 @@ def request_for(
     )
 
 
-def reference_store(config: RunConfig, loaded: LoadedModel) -> ReferenceStore:
-    """Where this model's plain answers are kept, for every run and job that shares the folder."""
-    known = json.dumps(loaded.provenance, sort_keys=True, default=str)
-    return ReferenceStore(config.references or config.out / "references", known, Baseline())
-
-
 class Measuring:
     """One run in progress: what every sample needs and does not change."""
 
@@ -89,7 +81,6 @@ class Measuring:
         self.repeats = [max(config.repeats, method.repeats) for method in config.methods]  # of each method
         self.proven = {(record.method, record.setting) for record in folder.done.values() if record.error is None}
         self.warm_up = WarmUp(config.methods, config.warmup)
-        self.store = reference_store(config, loaded) if config.references or not config.timing else None
 
     def measure_all(self, samples: list[tuple[Task, int, Sample]]) -> None:
         with Progress(total=len(samples) * sum(self.repeats)) as self.progress:
@@ -102,12 +93,12 @@ class Measuring:
             due = [method for method, most in zip(self.config.methods, self.repeats, strict=True) if repeat < most]
             for order, method in enumerate(order_of_methods(one.index + repeat, due)):
                 blank = one.blank_record(method, repeat, order)
-                record = self.folder.done.get(blank.key)
-                if record is None:
-                    record = self._attempted(one, blank, method)
+                earlier = self.folder.done.get(blank.key)
+                record = earlier or self._attempted(one, blank, method)
+                if earlier is None:
                     self.folder.append(record)
                     self.tracker.log(record)
-                self.progress.advance(record)
+                self.progress.advance(record, earlier is not None)
 
     def _attempted(self, one: _OneSample, blank: Record, method: Method) -> Record:
         """The whole record, or where something failed (out of memory, say) the blank one with its error."""
@@ -137,11 +128,7 @@ class _OneSample:
     @cached_property  # recorded when the first method asks for it, and once
     def reference(self) -> Reference:
         self._show("the baseline's answer, for fidelity")
-        request, store = self._request(0), self.run.store
-        if store is None:
-            return record_reference(Baseline(), request)
-        names = {"task": self.task.name, "data_fingerprint": self.task.fingerprint, "sample_id": self.sample.sample_id}
-        return store.get(request, **names)
+        return record_reference(Baseline(), self._request(0))
 
     def timed(self, record: Record, method: Method) -> Record:
         """Under the clock; then a pass for the fidelity."""
@@ -165,12 +152,12 @@ class _OneSample:
     def judged(self, record: Record, method: Method) -> Record:
         """Without a clock: one pass for fidelity and work; one more for the score, where some step disagreed.
 
-        None for the baseline where its reference was recorded just now.
+        None for the baseline: its reference is its pass.
         """
         request, reference = self._request(record.repeat), self.reference
         self._show(f"{method.name}, its fidelity")
-        own = reference.response if method.name == Baseline.name else None
-        found = quality(method, request, reference) if own is None else Quality(EXACT, own)
+        is_reference = method.name == Baseline.name
+        found = Quality(EXACT, reference.response) if is_reference else quality(method, request, reference)
         record = _with_fidelity(self._with_work(record, found.response, request), found.fidelity)
         if not self.run.config.scoring:
             return record

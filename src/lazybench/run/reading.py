@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FunctionType
@@ -176,25 +176,20 @@ def read_campaign(path: Path) -> list[Run]:
     ]
 
 
-def find_runs(*roots: Path, exclude: Iterable[Path] = (), may_lack: bool = False) -> list[Path]:
+def find_runs(*roots: Path, may_lack: bool = False) -> list[Path]:
     """The run folders and campaign files at or below ``roots``, by name.
 
     Args:
-        exclude: folders or files to leave out, with all that lies below.
         may_lack: nothing found is no error.
 
     Raises:
-        UserError: there is none, or something to leave out is not there.
+        UserError: there is none.
     """
     found: set[Path] = set()
     for root in map(Path, roots):
         campaigns = [root] if root.suffix == ".parquet" else root.rglob("*.parquet")
         found.update(path for path in campaigns if path == root or path.with_suffix(".json").exists())
         found.update(path.parent for path in root.rglob("samples.jsonl"))
-    left_out = {Path(path).resolve() for path in exclude}
-    if absent := [path for path in left_out if not path.exists()]:
-        raise UserError(f"--exclude {absent[0]}: no such folder or file")
-    found = {path for path in found if not left_out & {path.resolve(), *path.resolve().parents}}
     if not found and not may_lack:
         raise UserError(
             f"no run in {', '.join(map(str, roots))}: no folder at or below holds a samples.jsonl or a campaign"
