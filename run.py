@@ -1,8 +1,8 @@
-"""python run.py model=llama2 task=qasper: what the command `lazybench` does, from a checkout."""
+"""python run.py model=llama2 task=qasper: the command `lazybench` from a checkout; alone, it runs the default."""
 
 import sys
 
 from lazybench.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] or ["dry_run=false"]))

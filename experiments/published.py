@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas
 import yaml
+from front import front
 from parts import OURS, Methods, Part, fullest, read_parts
 
 from lazybench.errors import UserError, command
@@ -25,7 +26,6 @@ from lazybench.methods import build, title
 from lazybench.report.artefacts import build_figures
 from lazybench.report.curves import FLOOR, FLOPS, MEMORY, Pair, against, curve_names, divergence, scores
 from lazybench.report.figures.style import save
-from lazybench.report.figures.tradeoff import front
 from lazybench.report.leaderboard import MATCHED
 from lazybench.report.page import RIGHT
 from lazybench.report.results import load

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
+from front import front
 from matplotlib.axes import Axes
 from synthetic_results import FIGURE6, METHODS, made_up_records, pruned, write_run
 
@@ -141,7 +142,7 @@ def test_panels_have_data_an_axis_of_their_own_measure_and_titles_of_their_width
 def test_a_front_draws_a_model_of_one_ratio_at_that_ratio_and_says_what_is_grey() -> None:
     curved = pandas.concat([SETTINGS.iloc[:4], SETTINGS.iloc[:2].assign(method_name="asl")])  # two schedules of LazyLLM
     found = {("taper", ""): Estimate(0.1, 0.05, 0.2), ("lazyllm", "depths=1"): Estimate(0.3)}
-    curves, alone = tradeoff.front([("a", curved, found), ("b", SETTINGS.iloc[:1], found)], 2.0).axes
+    curves, alone = front([("a", curved, found), ("b", SETTINGS.iloc[:1], found)], 2.0).axes
     assert list(named(curves)) == ["LazyLLM (depths=1)", "LazyLLM (depths=0)", "grey: other methods"]
     assert alone.get_title() == "b\nat a FLOPs ratio of 2 (n=5)"
     assert [text.get_text() for text in alone.get_yticklabels()] == ["Taper", "LazyLLM"]

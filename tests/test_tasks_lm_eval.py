@@ -39,7 +39,7 @@ def documents(folder: Path) -> Path:
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lazybench.integrations.lm_eval", *arguments]
+    command = [sys.executable, "-m", "lazybench", "lm-eval", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
 
 

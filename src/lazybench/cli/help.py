@@ -21,9 +21,9 @@ from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import plain
 from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
 
-HELP = """lazybench {version}: LazyLLM and its rivals, timed and scored on long prompts.
+HELP = """lazybench {version}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts.
 
-  {run}                                           the embedded default: no hub, no GPU, no account
+  {run} limit=10                                  the embedded default: no hub, no GPU, no account
   {run} model=llama2 task=qasper                  a model on a LongBench dataset
   {run} model=OWNER/NAME task=stdlib_retrieval    any model of the hub, a folder or a .gguf file
   {run} task=longbench data.root=FOLDER           all 16, from LongBench-schema JSONL files
@@ -39,7 +39,14 @@ Keys: KEY=VALUE (quote what holds brackets; --cfg job prints all of them as they
 {keys}
   model.KEY  task.parameters.KEY  pruning.KEY   as the lists show them, as in model.dtype=bfloat16
 
-Other commands: experiment, report, leaderboard, verify, pack, calibrate, lm-eval; python -m lazybench describes them"""
+Other commands, in a checkout: python -m lazybench ...
+  lazybench experiment NAME SIZE      a table or figure of the paper, as in: fig5 mini
+  lazybench report FOLDER             tables, figures and one HTML page of results
+  lazybench leaderboard FOLDER        methods at matched speeds, and pairwise comparisons
+  lazybench verify FOLDER             scores and columns computed again; --remeasure N measures anew
+  lazybench pack FOLDER --out FILE    finished runs as one file of records
+  lazybench calibrate MODEL           presets for a model, found on embedded text within minutes
+  lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model"""
 OF_CODE = {  # experiments without a file
     **dict.fromkeys(("table2", "fig1", "fig7"), "From the runs of table1."),
     "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",

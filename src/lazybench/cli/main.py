@@ -25,7 +25,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lazybench import __version__
 from lazybench.cli.choices import check_options, load_plugins, prepare, run_config
 from lazybench.cli.groups import composed, config_folder, groups, register
 from lazybench.cli.help import answer_help
@@ -36,19 +35,6 @@ from lazybench.pruning.settings import typed
 from lazybench.run.config import RunConfig
 from lazybench.run.reading import flatten
 
-OVERVIEW = f"""lazybench {__version__}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts
-
-  lazybench KEY=VALUE ...             measure methods on a task (in a checkout also: python run.py ...)
-  lazybench --help                    its keys; --help tasks, models, methods, pruning: what they can be
-  lazybench experiment NAME SIZE      a table or figure of the paper, as in: fig5 mini
-  lazybench report FOLDER             tables, figures and one HTML page of results
-  lazybench leaderboard FOLDER        methods at matched speeds, and pairwise comparisons
-  lazybench verify FOLDER             scores and columns computed again; --remeasure N measures anew
-  lazybench pack FOLDER --out FILE    finished runs as one file of records
-  lazybench calibrate MODEL           presets for a model, found on embedded text within minutes
-  lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model
-
-  from lazybench import LazyLLM, PruningSchedule      with LazyLLM(model, schedule): model.generate(...)"""
 MODULES = {  # of the commands that are no run
     "experiment": "lazybench.cli.experiment",
     "report": "lazybench.report.__main__",
@@ -62,22 +48,20 @@ MODULES = {  # of the commands that are no run
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the arguments say: this process's, or these.
+    """Run what the arguments say: this process's, or these; without any, say what there is.
 
     Returns:
         The exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # torch's threads wait for each other spinning, for long: beside other work one may spin for one that has no core.
     # 1,000 rounds are some microseconds (two cores under a load of 10: a decoding step of 0.3 s in place of 2.9 s)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if not given or re.fullmatch(r"[A-Za-z][\w-]*", given[0]) is None:
+    if re.fullmatch(r"[A-Za-z][\w-]*", given[0]) is None:
         return measure(given)
     name, *rest = given
-    if name == "run":
-        return measure(rest)
     if name not in MODULES:
-        raise unknown_name("command", name, ["run", *MODULES])
+        raise unknown_name("command", name, MODULES)
     sys.argv[1:] = rest
     return int(import_module(MODULES[name]).main())
 

@@ -30,7 +30,3 @@ def main() -> int:
     except (OSError, ValueError, KeyError) as error:  # lm-eval's for bad input; UserError is one
         return refuse(ValueError(" ".join(str(error).split())[:400]))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -255,7 +255,3 @@ def _notes(found: Sequence[Section], tables: Sequence[pandas.DataFrame]) -> list
             )
     no_number = "there is no number: no two measured settings of a method bracket it."
     return [*(f"{where} {', '.join(ratios)} {no_number}" for where, ratios in empty.items()), *notes]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,6 @@ decide is not at hand.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +85,3 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
     if any(check.different for _, check in checks):
         return 1
     return UserError.exit_code if any(check.not_checked for _, check in checks) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

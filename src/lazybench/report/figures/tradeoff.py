@@ -1,10 +1,10 @@
-"""Quality over speed: a run's own figure, the leaderboard's front, README's, and figure 5 of the paper."""
+"""Quality over speed: a run's own figure, the leaderboard's front, and figure 5 of the paper."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -15,17 +15,14 @@ from matplotlib.ticker import LogLocator
 
 from lazybench.methods import title
 from lazybench.report import paper
-from lazybench.report.curves import WHOLE, Pair, curve_names
+from lazybench.report.curves import Pair
 from lazybench.report.figures.style import BLACK, name_lines, points, styled
-from lazybench.report.statistics import LEAST_SAMPLES, Estimate
+from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.summary import category_rows
 from lazybench.report.text import category_title
 
-FASTEST = 4.0  # FLOPs ratio at the right edge of a front
-WIDE = 1.2  # a curve whose settings lie closer together is no line over the speed
 CURVE = ["method_name", "family"]
 TITLE_WIDTH = 46  # characters that a panel is wide
-IN_FRONT = ("taper", "lazyllm", "uniprefill", "fastkv", "spec_prefill", "first_last")  # in colour in README's
 SPEEDS = {"ttft_speedup": "TTFT speedup (x)", "flops_ratio": "FLOPs ratio (x)"}
 QUALITIES = {  # column to axis label and factor
     "kl": ("KL from the plain model (nats)", 1),
@@ -52,7 +49,10 @@ def draw(panels: Sequence[tuple[str, pandas.DataFrame]], across: str, quality: s
     figure = Figure(figsize=(5.2 * columns, 3.4 * rows))
     places = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes, (heading, shown) in zip(places, drawn, strict=False):
-        curves(axes, heading, shown, across, quality)
+        names: dict[str, tuple[float, Any]] = {}
+        for (method, _), line in curves(axes, heading, shown, across, quality).items():
+            names.setdefault(title(method), line)  # one for all curves of a method
+        name_lines(axes, names)
         axes.tick_params(which="both", labelbottom=True, labelleft=True)
     low, high = places[0].get_ylim()
     if quality == "kl" and high < 2 * low:  # a factor of two or more: small differences look small
@@ -63,34 +63,25 @@ def draw(panels: Sequence[tuple[str, pandas.DataFrame]], across: str, quality: s
 
 
 def curves(
-    axes: Axes, heading: str, rows: pandas.DataFrame, across: str, quality: str, named: Collection[str] = ()
-) -> None:
-    """One panel: a point a setting, a line along each curve of a method.
+    axes: Axes, heading: str, rows: pandas.DataFrame, across: str, quality: str
+) -> dict[Pair, tuple[float, Any]]:
+    """One panel: a point a setting, a line along each curve of a method. Gives each curve's last height and its line.
 
     Args:
         rows: a method's name, its curve's family, and numbers with their ``_low`` and ``_high``.
         across: a column of ``SPEEDS``.
         quality: a column of ``QUALITIES``.
-        named: these methods in colour, the others in grey; none: all in colour.
     """
     label, factor = QUALITIES[quality]
     axes.set(xlabel=SPEEDS[across], ylabel=label, yscale="log" if quality == "kl" else "linear")
     axes.set_title(textwrap.fill(heading, TITLE_WIDTH))
     rows = rows[numpy.isfinite(rows[quality]) & (quality != "kl" or rows[quality] > 0)]  # 0 has no place on this axis
-    grouped = {(str(method), str(common)): of for (method, common), of in rows.groupby(CURVE, sort=False)}
-    lines: dict[str, tuple[float, Any]] = {}
-    coloured: set[str] = set()
-    for curve, name in curve_names(grouped).items():
-        line = grouped[curve].sort_values(across)
-        if curve[0] in named or not named:
-            second = {"linestyle": "--", "markerfacecolor": "white"} if curve[0] in coloured else {}
-            drawn = points(axes, curve[0], line, across, quality, factor, zorder=3, **second)
-            # where all have a colour one name for all curves of a method
-            lines.setdefault(name if named else title(curve[0]), (factor * line[quality].iloc[-1], drawn))
-            coloured.add(curve[0])
-        elif curve[0] != "oracle":
-            (drawn,) = axes.plot(line[across], factor * line[quality], ".-", color="0.65", linewidth=0.8, zorder=1)
-            lines["grey: other methods"] = (-math.inf, drawn)
+    lines: dict[Pair, tuple[float, Any]] = {}
+    for (method, family), of in rows.groupby(CURVE, sort=False):
+        line = of.sort_values(across)
+        second = {"linestyle": "--", "markerfacecolor": "white"} if method in {name for name, _ in lines} else {}
+        drawn = points(axes, str(method), line, across, quality, factor, zorder=3, **second)
+        lines[str(method), str(family)] = factor * line[quality].iloc[-1], drawn
     highs = rows.get(f"{quality}_high", rows[quality])
     if numpy.isposinf(highs).any():  # an interval without an upper bound runs off the panel
         axes.set_ylim(top=1.05 * factor * max(rows[quality].max(), highs[numpy.isfinite(highs)].max()))
@@ -98,40 +89,7 @@ def curves(
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.yaxis.set_minor_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
-    name_lines(axes, lines, inside=bool(named))
-
-
-def at_one_ratio(axes: Axes, heading: str, found: Mapping[Pair, Estimate]) -> None:
-    """One panel: of each curve its KL at one ratio, the lowest on top."""
-    for place, ((method, _), kl) in enumerate(found.items()):
-        points(axes, method, pandas.DataFrame([{**kl.columns("kl"), "place": place}]), "kl", "place", 1)
-    axes.set(xscale="log", xlabel=QUALITIES["kl"][0], title=heading, ylim=(len(found) - 0.5, -0.5))
-    axes.set_yticks(range(len(found)), [textwrap.fill(name, 24) for name in curve_names(found).values()])
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_locator(LogLocator(subs=(3,)))
-    axes.xaxis.set_minor_formatter("{x:g}")
-
-
-@styled()
-def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]], ratio: float) -> Figure:
-    """KL over the FLOPs ratio, a panel a model; of one whose methods are mostly measured about one ratio, at it.
-
-    Args:
-        models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
-    """
-    panels = [rows[rows["flops_ratio"].between(WHOLE, FASTEST)] for _, rows, _ in models]
-    spans = [rows.groupby(CURVE)["flops_ratio"].agg(lambda of: of.max() > WIDE * of.min()) for rows in panels]
-    several = [of_curves.mean() > 0.5 for of_curves in spans]
-    figure = Figure(figsize=(4.3 * len(models), 3.4))
-    places = figure.subplots(1, len(models), squeeze=False, width_ratios=[1.4 if one else 1 for one in several])[0]
-    for axes, rows, curved, (name, _, found) in zip(places, panels, several, models, strict=True):
-        n = f"(n={rows['n'].max()})"
-        if curved:
-            curves(axes, f"{name} {n}", rows, "flops_ratio", "kl", IN_FRONT)
-        else:
-            named = {curve: kl for curve, kl in found.items() if curve[0] in IN_FRONT}
-            at_one_ratio(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", named)
-    return figure
+    return lines
 
 
 def settings_figure(settings: pandas.DataFrame) -> Figure:
