@@ -74,9 +74,8 @@ def test_keys_are_evicted_where_the_family_lets_the_engine_see_them(family):
     model = shared_model(family)
     policy = Policy.nothing_pruned(retention=PerHead(AttentionScorer(window=4), Ratio(0.5, of="context"), last=4))
     if not model._can_set_attn_implementation() or family == "deepseek_v3":  # all its heads share a latent state
-        with pytest.raises(UserError, match="no keys can be evicted") as refused:
+        with pytest.raises(UserError, match="no keys can be evicted"):
             pruned_outputs(model, PROMPTS[0], policy)
-        assert "\n" not in str(refused.value)
         return
     run, cache, _, logits = pruned_outputs(model, PROMPTS[0], policy)
     close(logits[0], outputs(model, PROMPTS[0], None)[1][0])  # evicted once the prefill's attention is over

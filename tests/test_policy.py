@@ -38,7 +38,6 @@ def test_parts_that_contradict_each_other_are_refused(parts: dict[str, Any], wor
     with pytest.raises(UserError) as refused:
         Policy(**{"layers": (1,), "budget": (Ratio(0.5),), **parts})
     assert words in str(refused.value)
-    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("parts", [{"products": True}, {"standardise": True}])

@@ -223,9 +223,8 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
     ],
 )
 def test_taper_refuses_what_no_model_can_take(settings, words):
-    with pytest.raises(UserError, match=re.escape(words)) as refused:
+    with pytest.raises(UserError, match=re.escape(words)):
         Taper(**settings)
-    assert "\n" not in str(refused.value)
 
 
 def test_taper_saves_the_mlp_where_nothing_comes_back_and_prunes_once_a_layer():
