@@ -103,9 +103,3 @@ def test_beams_share_the_given_scores_of_their_prompt():
     given = Given(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     position = torch.tensor([[0, 1]]).expand(4, -1)
     assert given(Seen(-1, None, None, position, position[:, :0])).tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
-
-
-@pytest.mark.parametrize("wrong", [{"window": 0}, {"pool": 4}, {"pool": 0}, {"window": 1.5}])
-def test_a_scorer_refuses_what_it_can_not_do(wrong):
-    with pytest.raises(UserError):
-        AttentionScorer(**wrong)
