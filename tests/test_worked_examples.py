@@ -53,6 +53,10 @@ def close(actual: Tensor, expected: list[float], digits: int = 4) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected).to(actual), rtol=0, atol=0.6 * 10**-digits)
 
 
+def test_a_token_that_always_stays_outranks_any_score():
+    assert kept(torch.tensor([[torch.finfo(torch.float32).max, 1.0, 0.0, -5.0]]), 1, last=1) == {3}
+
+
 def test_gemfilter_pools_raw_products_and_forces_no_token():
     logits = torch.tensor([5.0, 1, 0, 7, -2, 3, 2, 4])
     keys = torch.stack([logits - 2.0, torch.full((8,), 2.0)])  # two heads whose products sum to the logits
