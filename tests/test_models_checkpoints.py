@@ -113,9 +113,8 @@ def test_a_checkpoint_brings_no_clock_no_cache_and_no_other_decoding(
         generation = load_model(ModelSpec(name="x", path=folder)).model.generation_config
         assert not {generation.max_time, generation.cache_implementation, generation.num_beams} - {None}
         return
-    with pytest.raises(UserError, match=f"generation_config.json of x can't be used: .*{refused}") as told:
+    with pytest.raises(UserError, match=f"generation_config.json of x can't be used: .*{refused}"):
         load_model(ModelSpec(name="x", path=folder))
-    assert "\n" not in str(told.value)
 
 
 def changed(checkpoint: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
@@ -147,7 +146,6 @@ def test_a_checkpoint_that_is_not_whole_is_refused_by_name(
     with pytest.raises(UserError) as told:
         load_model(ModelSpec(name="broken", path=folder))
     assert all(word in str(told.value) for word in words), told.value
-    assert "\n" not in str(told.value)
 
 
 def test_weights_of_no_use_are_said_and_recorded(
