@@ -75,7 +75,7 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
     """For each speed a table with the models side by side, and of each model what is decided.
 
     Args:
-        short: only methods that were measured on all models have a row.
+        short: a table alone, of the methods that were measured on all models.
     """
     at = {  # without ours there is nothing to compare with
         speed: {side.title: of for side in sides if OURS in dict((of := side.at(speed)).keys())} for speed in speeds
@@ -96,7 +96,8 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
         table = (table.dropna() if short else table).fillna("")
         if len(table):
             heading = f"KL in nats at a FLOPs ratio of {speed:g}x, [95% interval]{schedules}"
-            told = [line for name, methods in found.items() if (line := decided(name, methods, names))]
+            said = {} if short else found
+            told = [line for name, methods in said.items() if (line := decided(name, methods, names))]
             texts.append("\n".join([f"{heading}:\n", markdown(table.reset_index(names="method")), *told]))
     return "\n\n".join(texts)
 
@@ -167,21 +168,39 @@ def _least_loss(part: Part, need: Need) -> list[str]:
     made_for = [curve for curve in methods if curve[0] == need.made_for]
     if not without or (need.made_for and not made_for):
         return []
-    curve, *others = without
+    curve = next(iter(without))
     n = len(methods[curve])
     if need.made_for == DRAFTED:
         times = against(methods[made_for[0]], methods[curve]).estimate
         pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
         told, curve = f": {pays} beside {title(curve[0])}", made_for[0]
     else:
-        near = [one for one in others if not against(methods[one], methods[curve]).estimate.excludes(1)]
-        level = [name for name in dict.fromkeys(title(one[0]) for one in near) if name != title(curve[0])]
-        more = f" and {len(level) - NAMED} more" if len(level) > NAMED else ""
-        told = f"; not told apart: {', '.join(level[:NAMED])}{more}" if level else ""
+        level = _level(methods, curve)
+        told = f"; not told apart: {level}" if level else ""
     said = f"{title(curve[0])} {format_estimate(divergence(methods[curve]), 3)}{told}"
     settings = part.settings.query("method_name == @curve[0] and family == @curve[1]").to_dict("records")
     nearest = min(settings, key=lambda row: abs(math.log(row[matched] / ratio)))
     return [f"{part.title.removesuffix(USUAL)} (n={n})", said, _typed(nearest, matched)]
+
+
+def _level(methods: Methods, best: Pair) -> str:
+    """Other methods whose KL is not told apart from the best one's, the closest first."""
+    near = [one for one in methods if one != best and not against(methods[one], methods[best]).estimate.excludes(1)]
+    names = [name for name in dict.fromkeys(title(one[0]) for one in near) if name != title(best[0])]
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def closest(parts: Sequence[Part], speeds: Sequence[float]) -> str:
+    """Of each model and speed the method with the lowest KL, and who is not told apart from it."""
+    columns: dict[str, list[str]] = {"closest at": [f"{speed:g}x" for speed in speeds]}
+    for part in parts:
+        cells = columns[part.title.removesuffix(USUAL)] = []
+        for speed in speeds:
+            methods = {curve: of for curve, of in part.at(speed).items() if len(of) >= LEAST_SAMPLES}
+            best = next(iter(methods), None)
+            level = "" if best is None else _level(methods, best)
+            cells.append("" if best is None else title(best[0]) + (f" (or {level})" if level else ""))
+    return markdown(pandas.DataFrame(columns))
 
 
 def _most_right(part: Part) -> list[str]:
@@ -245,7 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     table = which(parts)
     pages = {
-        "README.md": {"leaderboard": leaderboard(sides, (2.0,), short=True), "which": table},
+        "README.md": {
+            "leaderboard": leaderboard(sides, (2.0,), short=True),
+            "closest": closest([*sides, *others], MATCHED[FLOPS]),
+            "which": table,
+        },
         "docs/results.md": {"leaderboard": leaderboard([*sides, *others], MATCHED[FLOPS]), **both},
     }
     texts = {root / name: fill(root / name, tables) for name, tables in pages.items()}

@@ -17,7 +17,7 @@ from lazybench.report.results import load
 from lazybench.run.campaign import pack
 from lazybench.run.record import Record
 
-PAGES = {"README.md": ("leaderboard", "which"), "docs/results.md": ("leaderboard",)}
+PAGES = {"README.md": ("leaderboard", "closest", "which"), "docs/results.md": ("leaderboard",)}
 SETTINGS = {"taper": 1.0, "lazyllm": 2.0, "random_drop": 1.0}  # KL over the sample's hardness
 HARD = numpy.random.default_rng(5).lognormal(-3, 1, 12)
 NOISE = numpy.tile([0.6, 2.0], 6)  # undecided
@@ -62,9 +62,11 @@ def test_tables_stand_between_their_markers_with_the_records_numbers(site: Path)
         assert "of before" in text[page]  # no part measured it
     for cell in (f"{math.exp(numpy.log(HARD).mean()):.3f} [", "SmolLM2-135M, 1,500 tokens (n=12)", "tokens (n=12) |"):
         assert cell in text["README.md"]
-    lines = text["README.md"].splitlines()
+    lines = text["docs/results.md"].splitlines()
     assert sum("is closer than LazyLLM 0.50 [0.50, 0.50]; undecided against Random token drop" in x for x in lines) == 2
     assert "FLOPs ratio of 1.5x" not in text["docs/results.md"]  # no setting is near it
+    (at_two,) = re.findall(r"^\| +2x \| +Taper \(or Random token drop\) \| +(.*?) \|$", text["README.md"], re.MULTILINE)
+    assert at_two == "Taper (or Random token drop)"
     which = text["README.md"].partition("<!-- which -->")[2]
     kl = next(line for line in lines if line.startswith("| Taper")).split("|")[2].strip()
     rows = [line for line in which.splitlines() if "(n=12) |" in line]
