@@ -168,24 +168,6 @@ def test_a_bad_file_is_one_line(text: str | None, words: str, tmp_path: Path) ->
         build("taper", {"preset": f"{path}@2x"})
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["tokens=500"], "which model"),
-        (["smollm2", "tokens"], "KEY=VALUE"),
-        (["smollm2", "speeds=[0.9]"], "above 1"),
-        (["smollm2", "token=500"], "did you mean tokens"),
-        (["smollm2", "method=fastkv"], "lazyllm, taper"),
-        (["smolm2"], "did you mean smollm2"),
-        (["smollm2", "model.weights=random"], "real weights"),
-    ],
-)
-def test_bad_input_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert words in line
-
-
 def test_the_packages_own_calibrations_can_be_used() -> None:
     from lazybench.methods.presets import FOLDER
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
+from drawn_records import records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_results import made_up_records, write_run
@@ -20,35 +18,10 @@ from lazybench.report.results import load
 from lazybench.report.verify import main as verify
 from lazybench.run.campaign import main, pack
 from lazybench.run.reading import find_runs, read_run, read_runs
-from lazybench.run.record import Record, from_line, to_line
+from lazybench.run.record import Record, from_line
 
 PLAIN = [record for record in made_up_records(2) if record.task == "qasper"]
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
-    max_leaves=4,
-)
-
-
-def drawn(hint: Any) -> st.SearchStrategy[Any]:
-    """What a field of a record may hold."""
-    if get_origin(hint) is UnionType:
-        return st.one_of(*map(drawn, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return st.lists(drawn(get_args(hint)[0]), max_size=3).map(tuple)
-    if get_origin(hint) is dict:
-        return st.dictionaries(TEXT, JSON, max_size=3)
-    known: dict[Any, st.SearchStrategy[Any]] = {
-        type(None): st.none(),
-        int: st.integers(-(2**62), 2**62),
-        float: st.floats(allow_nan=False, allow_infinity=False),
-        str: TEXT,
-    }
-    return known[hint]
-
-
-RECORDS = st.builds(Record, **{name: drawn(hint) for name, hint in get_type_hints(Record).items()})
+RECORDS = records(st.text(st.characters(exclude_categories=["Cs"]), max_size=8))  # no table holds half a character
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -63,15 +36,6 @@ def test_records_packed_and_read_are_the_same(
     assert [run.records for run in found] == [read_run(folder).records for folder in folders]
     assert [run.records for run in found] == runs
     assert [run.path.name for run in found] == [folder.name for folder in folders]
-
-
-def test_what_is_not_finite_is_named_as_in_a_run_folder(tmp_path: Path) -> None:
-    odd = replace(PLAIN[0], score=math.nan, details={"launches": 3})
-    write_run(tmp_path / "run", [odd])
-    pack([tmp_path], tmp_path / "all.parquet")
-    ((run,),) = [read_runs(tmp_path / "all.parquet")]
-    assert run.records == [from_line(to_line(odd))]
-    assert run.records[0].details == {"launches": 3, "not_finite": ["score"]}
 
 
 @pytest.fixture
@@ -172,7 +136,3 @@ def test_a_broken_campaign_is_one_line(broken: str, packed: tuple[Path, Path]) -
         parquet.write_table(table.set_column(table.column_names.index("params"), "params", table["model"]), campaign)
     with pytest.raises(UserError, match="mine"):
         read_runs(campaign)
-
-
-def test_every_field_of_a_record_is_drawn() -> None:
-    assert {field.name for field in fields(Record)} == set(get_type_hints(Record))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from pathlib import Path
 from textwrap import indent
 
 import pytest
+from conftest import RunPy
 
-from lazybench.cli import main as command_line
 from lazybench.cli.choices import check_options, prepare, run_config
 from lazybench.cli.groups import add, composed
 from lazybench.errors import UserError
@@ -106,16 +105,13 @@ def test_hydras_groups_read_the_projects_own_files_alone(override: str) -> None:
         prepare([override])
 
 
-def test_only_the_command_line_names_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_command_line_names_code(tmp_path: Path, command: RunPy) -> None:
     """A task's file that has lm-eval import a folder's Python is refused before anything is imported."""
     parameters = {"include_path": str(tmp_path)}
     add("task", "of_a_stranger", {"name": "own", "datasets": ["lm_eval/own"], "parameters": parameters})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["run.py", "task=of_a_stranger", "dry_run=true"])
-    assert command_line.main() == 2
-    assert "names code; say it on the command line" in capsys.readouterr().err
+    done = command("task=of_a_stranger", "dry_run=true")
+    assert done.returncode == 2
+    assert "names code; say it on the command line" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whatever a key is set to, a run starts or one line names the key: all keys of the configuration are tried."""
+"""Whatever a key is set to, a run starts or one line names the key; settings that a run would not read are named."""
 
 from __future__ import annotations
 
@@ -76,3 +76,37 @@ def test_every_group_takes_a_choice_or_one_line(value: str) -> None:
             line = str(error if isinstance(error, UserError) else one_line(error))
             assert "\n" not in line
             assert group in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["pruning.layers=[3]", "pruning.depths=[0.3]", "pruning.keep=[0.5]"], ["pruning.depths", "pruning.layers"]),
+        (["pruning=none", "methods=[baseline]"], ["pruning", "methods=[baseline]"]),
+        (["pruning.keep=[0.5,0.5,0.5]", "methods=[{method: lazyllm, pruning: none}]"], ["pruning.keep"]),
+    ],
+)
+def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> None:
+    (line,) = unused_settings(overrides, plain(*overrides))
+    assert "does nothing" in line
+    assert "\n" not in line
+    assert all(word in line for word in words)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["pruning=authors_linear"],
+        ["pruning.layers=[3]", "pruning.keep=[0.5]"],  # the preset's own depths give way, as documented
+        ["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
+        ["task=qasper", "data.root=/folder"],
+        ["task=longbench", "data.root=/folder", "limit=3"],
+        ["task=ruler", "data.root=/folder"],
+        ["timing=false", "warmup=0"],
+        ["model=custom", "model.hub_id=a/b", "model.path=null"],
+        ["experiment=fig5", "size=mini", "data.root=/folder"],
+    ],
+)
+def test_what_is_read_is_not_named(overrides: list[str]) -> None:
+    assert unused_settings(overrides, plain(*overrides)) == []

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from hydra import compose, initialize_config_dir
 
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.experiment import ARTEFACTS, SIZES
-from lazybench.cli.groups import config_folder, register
+from lazybench.cli.groups import composed
 from lazybench.cli.help import answer_help
 from lazybench.cli.main import MODULES
 from lazybench.methods import METHODS
@@ -82,12 +81,9 @@ def test_an_unquoted_bracket_would_be_found() -> None:
 @pytest.mark.parametrize("command", RUNS)
 def test_runs_are_configurations(command: str) -> None:
     """Every key and name that a command gives exists, and its values are allowed."""
-    register()
     arguments = [word for word in shlex.split(command)[1:] if word not in ("run.py", "-m")]
     first_of_sweep = [re.sub(r"^([\w.]+=)([^\[{'\",]+),.*", r"\1\2", argument) for argument in arguments]
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        checked = run_config(compose("config", prepare(first_of_sweep)))
-    assert checked.methods
+    assert run_config(composed(prepare(first_of_sweep))).methods
 
 
 def test_the_other_commands_exist() -> None:

@@ -114,12 +114,6 @@ def test_a_rerun_judges_nothing_twice(runs: Path, tiny_checkpoint: Path, run_py:
     assert (runs / "judged0" / "samples.jsonl").read_bytes() == before
 
 
-def test_nothing_to_measure_is_refused(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
-    done = run_py(f"model.path={tiny_checkpoint}", *QUICK, "timing=false", "fidelity=false", f"out={tmp_path}/out")
-    assert done.returncode == 2
-    assert "leave nothing to measure" in done.stderr
-
-
 @pytest.mark.slow
 def test_two_processes_judge_and_a_leaderboard_is_built(tiny_checkpoint: Path, tmp_path: Path) -> None:
     keeps = ",".join(f"{{method: first_last, keep: {keep}}}" for keep in (0.7, 0.5, 0.3))

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas
@@ -32,11 +33,6 @@ def summarise(records: list[Record]) -> pandas.DataFrame:
     return summarise_frame(records_frame([records]))
 
 
-def test_stages_of_a_model_of_32_layers_are_the_papers() -> None:
-    """Figure 7 of the paper: 1-9, 10-19, 20-28, 29-32; layers count from 0 here."""
-    assert fig7.stage_names(PAPER, 4, 32) == ["layers 0-8", "layers 9-18", "layers 19-27", "layers 28-31"]
-
-
 @pytest.mark.parametrize("layers", range(4, 81, 7))
 def test_stages_are_those_that_the_schedule_runs(layers: int) -> None:
     schedule = PruningSchedule.paper(layers)
@@ -45,25 +41,23 @@ def test_stages_are_those_that_the_schedule_runs(layers: int) -> None:
     expected = [f"layers {stage.start}-{stage.stop - 1}" for stage in stages]
     assert fig7.stage_names(PAPER, len(stages), layers) == expected
     assert fig7.stage_names(by_index, len(stages), layers) == expected
+    assert fig7.stage_names(PAPER, len(stages), None) == [f"stage {stage}" for stage in range(len(stages))]
 
 
-def test_stages_are_numbered_where_the_depth_is_unknown() -> None:
-    assert fig7.stage_names(PAPER, 4, None) == ["stage 0", "stage 1", "stage 2", "stage 3"]
-
-
-def one_layer_summary(**pruning: object) -> pandas.DataFrame:
-    return summarise(made_up_records(samples=1, methods=[("baseline", {}), ("lazyllm", pruned(**pruning))]))
-
-
-@pytest.mark.parametrize("place", [{"depths": [0.3]}, {"layers": [8]}])
-def test_a_pruning_layer_stands_where_the_schedule_prunes(place: dict[str, object]) -> None:
-    rows = fig6.one_layer_rows(one_layer_summary(**place, keep=[0.5]), {"made-up": 32}, "score")
-    assert rows["layer"].dropna().tolist() == [8]
-
-
-def test_a_share_of_the_depth_stands_as_it_is_where_the_depth_is_unknown() -> None:
-    rows = fig6.one_layer_rows(one_layer_summary(depths=[0.3], keep=[0.5]), {}, "score")
-    assert rows["layer"].dropna().tolist() == [0.3]
+@pytest.mark.parametrize(
+    ("place", "depth", "layer"),
+    [
+        ({"depths": [0.3]}, {"made-up": 32}, 8),
+        ({"layers": [8]}, {"made-up": 32}, 8),
+        ({"depths": [0.3]}, {}, 0.3),
+    ],
+)
+def test_a_pruning_layer_stands_where_the_schedule_prunes(
+    place: dict[str, object], depth: dict[str, int], layer: float
+) -> None:
+    methods = [("baseline", {}), ("lazyllm", pruned(**place, keep=[0.5]))]
+    rows = fig6.one_layer_rows(summarise(made_up_records(samples=1, methods=methods)), depth, "score")
+    assert rows["layer"].dropna().tolist() == [layer]
 
 
 def test_an_interval_without_an_upper_bound_runs_off_the_panel() -> None:
@@ -79,15 +73,26 @@ def test_an_interval_without_an_upper_bound_runs_off_the_panel() -> None:
     assert max(tops) > panel.get_ylim()[1] > 120  # the point itself stands at 120%
 
 
-@pytest.mark.parametrize(("scored", "label"), [(True, "score"), (False, "same token as baseline (%)")])
-def test_figures_5_and_6_are_drawn_by_score_or_without_one_by_fidelity(
-    scored: bool, label: str, tmp_path: Path
+TIMES = {"ttft_s": None, "decode_step_s": None, "generation_s": None}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "names", "label"),
+    [
+        ({}, ["fig1", "fig5", "fig6", "fig7"], "score"),
+        ({"score": None}, ["fig1", "fig5", "fig6", "fig7"], "same token as baseline (%)"),
+        (TIMES, ["fig6", "fig7"], "score"),
+    ],
+)
+def test_what_is_drawn_without_a_score_and_without_a_clock(
+    lacking: dict[str, Any], names: list[str], label: str, tmp_path: Path
 ) -> None:
-    records = made_up_records(2, methods=[*METHODS, *FIGURE6])
-    write_run(tmp_path / "run", records if scored else [replace(record, score=None) for record in records])
-    drawn = {name: figure for name, _, figure in artefacts.build_figures(load([tmp_path]), ("fig5", "fig6"))}
-    assert sorted(drawn) == ["fig5", "fig6"]
-    assert all(figure.axes[0].get_ylabel().startswith(label) for figure in drawn.values())
+    records = [replace(record, **lacking) for record in made_up_records(2, methods=[*METHODS, *FIGURE6])]
+    write_run(tmp_path / "run", records)
+    figures = artefacts.build_figures(load([tmp_path]), ("fig1", "fig5", "fig6", "fig7"))
+    drawn = {name: figure for name, _, figure in figures}
+    assert list(drawn) == names
+    assert all(drawn[name].axes[0].get_ylabel().startswith(label) for name in {"fig5", "fig6"} & set(names))
 
 
 def test_every_method_has_one_look_and_no_two_the_same() -> None:
@@ -169,17 +174,6 @@ def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:
     assert "n=1 to 2; bars: 95% interval" in " ".join(axes.get_title().split())
     low, high = axes.get_ylim()
     assert high / low >= 2
-
-
-def test_figures_6_and_7_need_no_clock(tmp_path: Path) -> None:
-    methods = [("baseline", {}), *(("lazyllm", pruned(depths=[depth], keep=[0.3])) for depth in (0.1, 0.5, 0.9))]
-    untimed = [
-        replace(record, ttft_s=None, decode_step_s=None, generation_s=None)
-        for record in made_up_records(2, methods=methods)
-    ]
-    write_run(tmp_path / "run", untimed)
-    names = [name for name, _, _ in artefacts.build_figures(load([tmp_path]), ("fig1", "fig5", "fig6", "fig7"))]
-    assert names == ["fig6", "fig7"]
 
 
 def test_the_attentions_layers_count_from_0() -> None:

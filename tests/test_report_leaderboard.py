@@ -14,7 +14,6 @@ from synthetic_results import pruned, write_run
 from lazybench.report.curves import FLOPS, MEMORY
 from lazybench.report.leaderboard import Section, main, measured_settings, readable, sections
 from lazybench.report.results import Results, load
-from lazybench.run.campaign import pack
 from lazybench.run.record import Record
 
 SAMPLES = 24
@@ -211,19 +210,12 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
     assert "no results folder" in second
 
 
-def test_a_condition_is_told_as_it_is_typed_and_a_campaigns_folder_stays_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_condition_is_told_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results(tmp_path / "runs", judged(2))
-    packed = tmp_path / "packed"
-    packed.mkdir()
-    pack([tmp_path / "runs"], packed / "part.parquet")
     monkeypatch.chdir(tmp_path)
-    before = sorted(packed.iterdir())
-    assert main(["packed", "--where", "task == 'qasper'", "--speeds", "2"]) == 0
-    assert sorted(packed.iterdir()) == before
-    built = (tmp_path / "results" / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8").splitlines()[0]
-    assert built == "Built by `python -m lazybench leaderboard packed --where \"task == 'qasper'\" --speeds 2`"
+    assert main(["runs", "--where", "task == 'qasper'", "--speeds", "2"]) == 0
+    built = (tmp_path / "runs" / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8").splitlines()[0]
+    assert built == "Built by `python -m lazybench leaderboard runs --where \"task == 'qasper'\" --speeds 2`"
 
 
 def board(tmp_path: Path, *runs: list[Record]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +19,12 @@ MODEL = {"name": "made-up", "chat_format": "none"}
 LAZY = [record for record in PLAIN if record.method == "lazyllm"]
 
 
-def needle(seconds: float, samples: Sequence[str] = ("0", "1")) -> list[Record]:
+def needle(seconds: float) -> list[Record]:
     """Records of a needle run: the baseline takes as long as said, LazyLLM half as long."""
     like = replace(PLAIN[0], task="needle", category="embedded_needle")
     return [
         replace(like, sample_id=sample, method=method, params=params, ttft_s=seconds * factor)
-        for sample in samples
+        for sample in ("0", "1")
         for (method, params), factor in zip(METHODS, (1.0, 0.5), strict=True)
     ]
 
@@ -42,7 +41,7 @@ def baselines(results: Results) -> pandas.DataFrame:
 
 def test_a_sweep_of_three_lengths_gives_three_labelled_rows(tmp_path: Path) -> None:
     for length in (300, 1500, 900):
-        write_needle(tmp_path, length, needle(length / 100))
+        write_needle(tmp_path, length, needle(length / 100), limit=length)
     rows = baselines(load([tmp_path]))
     assert rows["setting"].tolist() == ["length=300", "length=900", "length=1500"]
     assert rows["ttft_median_s"].tolist() == [3.0, 9.0, 15.0]
@@ -52,16 +51,6 @@ def test_a_sweep_of_three_lengths_gives_three_labelled_rows(tmp_path: Path) -> N
     for title in ("made-up, needle length=300", "made-up, needle length=900", "made-up, needle length=1500"):
         assert f"**{title}**" in table
     assert (tmp_path / "report" / "fig5.png").is_file()
-
-
-def test_other_lengths_and_limits_are_never_averaged(tmp_path: Path) -> None:
-    write_needle(tmp_path, 600, needle(6.0, ["0"]), limit=1)
-    write_needle(tmp_path, 300, needle(3.0), limit=2)
-    rows = baselines(load([tmp_path]))
-    assert list(zip(rows["setting"], rows["n"], rows["ttft_median_s"], strict=True)) == [
-        ("length=300", 2, 3.0),
-        ("length=600", 1, 6.0),
-    ]
 
 
 def test_data_with_equal_ids_and_other_texts_are_two_rows(tmp_path: Path) -> None:
@@ -94,11 +83,12 @@ def test_settings_that_numbers_depend_on_are_rows_of_their_own(
     assert set(results.summary["n"]) == {2}
 
 
-def test_code_and_machines_split_no_row_and_one_line_says_so(tmp_path: Path) -> None:
+def test_code_machines_and_how_much_was_measured_split_no_row_and_one_line_says_so(tmp_path: Path) -> None:
     halves = [[record for record in PLAIN if record.sample_id == f"qasper-{place}"] for place in range(2)]
     for place, half in enumerate(halves):
         facts = {"hardware": {"cpu": f"cpu {place}"}, "libraries": {"torch": str(place)}}
-        write_run(tmp_path / f"run{place}", [replace(record, commit=f"{place}" * 40) for record in half], facts=facts)
+        records = [replace(record, commit=f"{place}" * 40) for record in half]
+        write_run(tmp_path / f"run{place}", records, facts=facts, limit=place + 1, fidelity=bool(place))
     results = load([tmp_path])
     assert set(results.summary["n"]) == {2}
     assert set(results.summary["setting"]) == {""}
@@ -114,14 +104,6 @@ def test_seeds_are_pooled_as_repeats_of_a_sample(tmp_path: Path) -> None:
     assert set(pooled.summary["n"]) == {2}
     assert pooled.summary["score"].tolist() == pytest.approx([0.55, 0.55])
     assert not any("stand in" in note for note in pooled.notes)
-
-
-def test_how_much_was_measured_is_no_setting(tmp_path: Path) -> None:
-    """Other samples, other methods, with fidelity or without: one row for each method, with all of its samples."""
-    halves = [[record for record in PLAIN if record.sample_id == f"qasper-{place}"] for place in range(2)]
-    write_run(tmp_path / "one", halves[0], limit=1, fidelity=True)
-    write_run(tmp_path / "other", halves[1], limit=2, fidelity=False)
-    assert load([tmp_path]).summary["n"].tolist() == [2, 2]
 
 
 def test_a_method_added_later_is_paired_with_its_own_baseline(tmp_path: Path) -> None:

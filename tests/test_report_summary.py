@@ -41,17 +41,6 @@ def records_of(task: str, method: str) -> list[Record]:
     return [record for record in RECORDS if record.task == task and record.method == method]
 
 
-def with_scores(scores: dict[str, list[float]], method: str, task: str = "qasper") -> list[Record]:
-    """Records of one task: the baseline's scores and the method's."""
-    plain = replace(records_of("qasper", "baseline")[0], task=task)
-    pairs = zip(scores["baseline"], scores[method], strict=True)
-    return [
-        replace(plain, method=name, params={}, sample_id=str(place), score=value)
-        for place, pair in enumerate(pairs)
-        for name, value in zip(("baseline", method), pair, strict=True)
-    ]
-
-
 def test_a_categorys_score_is_the_mean_of_its_datasets_whatever_their_sizes():
     tasks = ("qasper", "narrativeqa", "multifieldqa_en")
     uneven = [record for record in RECORDS if record.task != "qasper" or record.sample_id == "qasper-0"]
@@ -62,17 +51,6 @@ def test_a_categorys_score_is_the_mean_of_its_datasets_whatever_their_sizes():
     ]
     assert row["score"] == pytest.approx(numpy.mean(means))
     assert row["n"] == 1 + 3 + 3
-
-
-def test_repeats_are_put_together_by_the_median_of_every_time():
-    repeats = [
-        replace(record, repeat=repeat, ttft_s=ttft_s, decode_step_s=0.1)
-        for record in records_of("qasper", "baseline")[:1] + records_of("qasper", "lazyllm")[:1]
-        for repeat, ttft_s in enumerate((1.0, 1.2, 9.0))
-    ]
-    rows = by_sample(records_frame([repeats]))
-    assert rows["ttft_s"].tolist() == [1.2, 1.2]
-    assert rows["same_steps_s"].tolist() == pytest.approx([1.2 + 0.1 * 11] * 2)
 
 
 def test_a_run_without_a_baseline_takes_scores_and_bytes_from_another_but_never_times():
@@ -88,38 +66,25 @@ def test_a_run_without_a_baseline_takes_scores_and_bytes_from_another_but_never_
     assert others[["baseline_ttft_s", "baseline_generation_s", "baseline_peak_memory_bytes"]].isna().all(axis=None)
 
 
-def test_one_sample_has_no_interval():
-    row = rows_of(summarise(made_up_records(samples=1)), level="task", task="trec", method="random_drop").iloc[0]
-    assert numpy.isnan(row["score_low"])
-    assert not numpy.isnan(row["score"])
-
-
 def test_a_baseline_that_scores_nothing_gives_no_relative_score():
-    (row,) = rows_of(
-        summarise(with_scores({"baseline": [0.0] * 12, "lazyllm": [0.5] * 12}, "lazyllm")), method="lazyllm"
-    ).to_dict("records")
-    assert not numpy.isfinite(row["relative_score"])
-    assert "inf" not in run_table(summarise(with_scores({"baseline": [0.0] * 2, "lazyllm": [1.0] * 2}, "lazyllm")))
+    summary = summarise([replace(r, score=float(r.method != "baseline")) for r in RECORDS if r.task == "qasper"])
+    assert not numpy.isfinite(rows_of(summary, method="lazyllm")["relative_score"]).any()
+    assert "inf" not in run_table(summary)
 
 
 def test_repeats_are_put_together_before_samples_are_counted():
     drawn = [
-        replace(record, repeat=repeat, score=score, ttft_s=seconds)
+        replace(record, repeat=repeat, score=score, ttft_s=seconds, decode_step_s=0.1)
         for record in records_of("qasper", "random_drop")
         for repeat, (score, seconds) in enumerate([(0.1, 1.0), (0.2, 5.0), (0.6, 2.0)])
     ]
-    row = rows_of(summarise([*records_of("qasper", "baseline"), *drawn]), method="random_drop").iloc[0]
+    records = [*records_of("qasper", "baseline"), *drawn]
+    row = rows_of(summarise(records), method="random_drop").iloc[0]
     assert row["n"] == 3
     assert row["score"] == pytest.approx(0.3)
     assert row["ttft_median_s"] == pytest.approx(2.0)
-
-
-def test_speedups_pair_within_a_run_only():
-    slow = [replace(record, ttft_s=10 * (record.ttft_s or 0)) for record in records_of("qasper", "baseline")]
-    lazy = [replace(record, method="other") for record in records_of("qasper", "lazyllm")[:1]]
-    summary = summarise_runs([records_of("qasper", "baseline"), [*slow, *lazy]])
-    expected = (slow[0].ttft_s or 0) / (lazy[0].ttft_s or 1)
-    assert rows_of(summary, method="other")["ttft_speedup"].tolist() == [pytest.approx(expected)]
+    samples = rows_of(by_sample(records_frame([records])), method="random_drop")
+    assert samples["same_steps_s"].tolist() == pytest.approx([2.0 + 0.1 * 11] * 3)
 
 
 def test_rows_follow_the_papers_order_and_categories_their_datasets():
@@ -155,12 +120,8 @@ def test_a_table_of_many_models_grows_by_rows():
     assert len(table.columns) == 10
     of_code = table[(table["category"] == paper.CATEGORY_TITLES["code"]) & table["method"].str.startswith("LazyLLM")]
     assert len(of_code) == 9 * 2
-    (known,) = (
-        row
-        for row in paper.read("table1").to_dict("records")
-        if (row["category"], row["method"]) == ("code", "lazyllm")
-    )
-    assert set(of_code["paper Llama 2 score"]) == {f"{known['llama2_score']:.2f}"}
+    assert set(of_code["paper Llama 2 score"]) == {"53.30"}
+    assert {"1.94", "36.47", "3.47"} <= set(of_code.iloc[0])
 
 
 def test_the_baselines_own_row_shows_no_interval_around_one():
@@ -267,5 +228,6 @@ def test_a_number_on_fewer_samples_than_its_row_has_no_interval_of_theirs():
     summary = summarise([*plain[:8], *(replace(r, error="OutOfMemoryError: too big") for r in plain[8:]), *lazy])
     row = rows_of(summary, method="lazyllm").iloc[0]
     assert (row["n"], row["n_paired"]) == (14, 8)
+    assert row["ttft_speedup"] == pytest.approx((1.23 * 1.24) ** 0.5)  # between two ratios: of their logarithms
     assert numpy.isnan(row["ttft_speedup_low"])
     assert row["score_low"] < row["score"] < row["score_high"]

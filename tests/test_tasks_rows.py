@@ -1,9 +1,11 @@
-"""One check for every file of rows: LongBench's, LongBench v2's and RULER's take and refuse the same."""
+"""One check for every file of rows: all benchmarks' take and refuse the same, and a file that is not there is said."""
 
 from __future__ import annotations
 
 import codecs
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import longbench_rows
 import pytest
 import test_tasks_longbench_v2
+from conftest import run_environment
 from hypothesis import given
 from hypothesis import strategies as st
 from ruler_rows import write_ruler_files
@@ -46,28 +49,47 @@ def test_a_byte_order_mark_a_list_and_rows_without_a_length_are_read(name: str, 
         samples(tmp_path, name, json.dumps(rows).encode()[:-1])
 
 
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize(
-    ("second", "named"),
-    [
-        (lambda row: row(0), r"line 2: _id 'id0' stands on line 1 already"),
-        (lambda row: row(1, context="The \ud83d was cut."), r"line 2: a text holds half a character \('\\ud83d'\)"),
-        (lambda row: row(1, more=[{"deep": "\udc00"}]), r"line 2: a text holds half a character"),
-        (lambda row: row(1, length=[]), r"line 2: field 'length' must be a"),
-        (lambda row: b"[1]\n", r"line 2: expected a JSON object, found list"),
-        (lambda row: b"\n" + lines_of(row(1)), r"line 2: blank line"),
-        (lambda row: b'{"_id": "\xff"}\n', r"line 2: not UTF-8"),
-        (lambda row: b"{\n", r"line 2: not JSON: Expecting"),
-        (lambda row: b'{"_id": ' + b"1" * 5000 + b"}\n", r"line 2: not JSON"),
-        (lambda row: b"[" * 200_000 + b"\n", r"line 2: not JSON"),
-    ],
-)
+def without(field: str) -> Callable[..., dict[str, Any]]:
+    return lambda row: {key: value for key, value in row(1).items() if key != field}
+
+
+OF_ALL: list[tuple[Callable[..., Any], str]] = [
+    (lambda row: row(0), r"line 2: _id 'id0' stands on line 1 already"),
+    (lambda row: row(1, context="The \ud83d was cut."), r"line 2: a text holds half a character \('\\ud83d'\)"),
+    (lambda row: row(1, more=[{"deep": "\udc00"}]), r"line 2: a text holds half a character"),
+    (lambda row: row(1, length=[]), r"line 2: field 'length' must be a"),
+    (lambda row: b"[1]\n", r"line 2: expected a JSON object, found list"),
+    (lambda row: b"\n" + lines_of(row(1)), r"line 2: blank line"),
+    (lambda row: b'{"_id": "\xff"}\n', r"line 2: not UTF-8"),
+    (lambda row: b"{\n", r"line 2: not JSON: Expecting"),
+    (lambda row: b'{"_id": ' + b"1" * 5000 + b"}\n", r"line 2: not JSON"),
+    (lambda row: b"[" * 200_000 + b"\n", r"line 2: not JSON"),
+    *((without(field), f"line 2: field '{field}' is missing") for field in ("context", "_id")),
+]
+OF_ONE: list[tuple[str, Callable[..., Any], str]] = [
+    ("qasper", without("input"), "line 2: field 'input' is missing"),
+    ("qasper", lambda row: row(1, answers="yes"), "line 2: field 'answers' must be a list of texts"),
+    ("qasper", lambda row: row(1, answers=[1]), "line 2: field 'answers' must be a list of texts"),
+    ("qasper", lambda row: row(1, answers=[]), "line 2: field 'answers' is empty"),
+    ("qasper", lambda row: row(1, length="long"), "line 2: field 'length' must be a whole number"),
+    ("qasper", lambda row: row(1, all_classes=[None]), "line 2: field 'all_classes' must be a list of texts"),
+    ("longbench_v2", lambda row: row(1, answer="E"), "line 2: field 'answer' must be A, B, C or D, not 'E'"),
+]
+
+
+@pytest.mark.parametrize(("name", "second", "named"), [*((name, *case) for name in ROWS for case in OF_ALL), *OF_ONE])
 def test_what_is_wrong_with_a_row_is_one_line_that_names_it(
-    second: Callable[..., Any], named: str, name: str, tmp_path: Path
+    name: str, second: Callable[..., Any], named: str, tmp_path: Path
 ) -> None:
     row = ROWS[name]
     with pytest.raises(UserError, match=rf"^{name}\.jsonl {named}"):
         samples(tmp_path, name, lines_of(row(0), second(row)))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_file_without_rows_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"{name}\.jsonl.* holds no (documents|question)"):
+        samples(tmp_path, name, b"")
 
 
 @pytest.mark.parametrize(
@@ -97,3 +119,27 @@ def test_any_bytes_are_rows_or_one_line(content: bytes) -> None:
     assert all(isinstance(row, dict) for row in found)
     told = [line for row in found if isinstance(line := row.get("told"), str)]
     assert all(line.startswith("a.jsonl ") and "\n" not in line for line in told)
+
+
+def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.root=.*none is not a folder"):
+        build_task("qasper", DataSettings(root=tmp_path / "none"))
+    longbench_rows.write(tmp_path, "trec", [longbench_rows.row()])
+    with pytest.raises(UserError, match=r"has no qasper\.jsonl; it holds trec\.jsonl"):
+        build_task("qasper", DataSettings(root=tmp_path))
+
+
+def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:
+    program = "from lazybench.tasks import *; build_task('qasper', DataSettings())"
+    environment = {**run_environment(), "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    last = done.stderr.strip().splitlines()[-1]
+    assert "UserError" in last
+    assert "go online (unset HF_HUB_OFFLINE), or give a folder with qasper.jsonl: data.root=FOLDER" in last
+
+
+def test_unknown_task_names_the_close_ones() -> None:
+    with pytest.raises(UserError, match="did you mean qasper"):
+        build_task("qaspr", DataSettings())
+    with pytest.raises(UserError, match="gsm8k"):
+        build_task("lm_eval/gsm8kk", DataSettings())

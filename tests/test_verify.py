@@ -278,15 +278,6 @@ def test_other_data_of_the_same_name(folder: Path, verify: Verify) -> None:
     assert "is not what was measured" in done.stdout
 
 
-@pytest.mark.parametrize("missing", ["samples.jsonl", "config.yaml", "provenance.json"])
-def test_no_whole_run_folder(folder: Path, verify: Verify, missing: str) -> None:
-    (folder / missing).unlink()
-    done = verify(folder)
-    assert (done.code, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
-    assert missing in done.stderr
-
-
 def test_what_is_published_agrees_with_its_runs() -> None:
     """Without LongBench's texts: of whom each record is, and the columns that follow from others."""
     for path in find_runs(ROOT / "results" / "published"):
