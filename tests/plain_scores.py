@@ -6,33 +6,26 @@ import math
 from fractions import Fraction
 
 import torch
-from reference_layers import PlainLayers
+from reference import Reference
 from transformers import PreTrainedModel
 
+from lazybench.pruning.policy import Policy
 
-class Plain:
-    """The plain model's generation, token by token."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.layers = PlainLayers(model)
-        self.tokens = 0
+def plain(model: PreTrainedModel, prompt: list[int], steps: int = 0) -> Reference:
+    """The plain model, which has read the prompt and so many greedy tokens."""
+    reference = Reference(model, Policy.nothing_pruned())
+    logits = reference.prefill(prompt)
+    for _ in range(steps):
+        logits = reference.decode(int(logits.argmax()))
+    return reference
 
-    @torch.no_grad()
-    def read(self, ids: list[int]) -> int:
-        """Run ``ids``, and give the greedy next token."""
-        new = list(range(self.tokens, self.tokens + len(ids)))
-        for token, token_id in zip(new, ids, strict=True):
-            self.layers.embed(token, token_id)
-        self.tokens += len(ids)
-        for layer in range(self.layers.num_layers):
-            self.layers.compute(layer, new, list(range(self.tokens)))
-        return int(self.layers.logits(new[-1]).argmax())
 
-    @torch.no_grad()
-    def heads(self, layer: int, query: int, keys: int, products: bool = False) -> list[list[float]]:
-        """Each query head's attention of token ``query`` to the first ``keys`` tokens, over these alone."""
-        among = list(range(keys))
-        return [self.layers.scores(layer, query, head, among, products) for head in range(self.layers.query_heads)]
+@torch.no_grad()
+def heads(model: Reference, layer: int, query: int, keys: int, products: bool = False) -> list[list[float]]:
+    """Each query head's attention of token ``query`` to the first ``keys`` tokens, over these alone."""
+    layers = model.layers
+    return [layers.scores(layer, query, head, list(range(keys)), products) for head in range(layers.query_heads)]
 
 
 def smoothed(row: list[float], pool: int) -> list[float]:
@@ -48,17 +41,14 @@ def looked_at(model: PreTrainedModel, prompt: list[int], steps: int, pool: int, 
         steps: generated tokens that are read.
         with_prompt: the prompt's last token is a query too.
     """
-    plain = Plain(model)
-    token = plain.read(prompt)
-    for _ in range(steps):
-        token = plain.read([token])
+    read = plain(model, prompt, steps)
     first = len(prompt) - 1 if with_prompt else len(prompt)
     by_query = []
-    for query in range(first, plain.tokens):
+    for query in range(first, read.tokens):
         rows = [
             smoothed(row, pool)
-            for layer in range(plain.layers.num_layers)
-            for row in plain.heads(layer, query, len(prompt))
+            for layer in range(read.layers.num_layers)
+            for row in heads(read, layer, query, len(prompt))
         ]
         by_query.append([max(column) for column in zip(*rows, strict=True)])
     return [sum(column) / len(by_query) for column in zip(*by_query, strict=True)]
@@ -66,17 +56,15 @@ def looked_at(model: PreTrainedModel, prompt: list[int], steps: int, pool: int, 
 
 def gemfilter_scores(model: PreTrainedModel, prompt: list[int], layer: int, pool: int) -> list[float]:
     """The last token's raw products with every key, summed over heads, smoothed."""
-    plain = Plain(model)
-    plain.read(prompt)
-    rows = plain.heads(layer, len(prompt) - 1, len(prompt), products=True)
+    read = plain(model, prompt)
+    rows = heads(read, layer, len(prompt) - 1, len(prompt), products=True)
     return smoothed([sum(column) for column in zip(*rows, strict=True)], pool)
 
 
 def attention_of_newest(model: PreTrainedModel, prompt: list[int], layers: int) -> list[float]:
     """Static pruning's: the last token's attention, mean over heads and over the first ``layers``."""
-    plain = Plain(model)
-    plain.read(prompt)
-    rows = [row for layer in range(layers) for row in plain.heads(layer, len(prompt) - 1, len(prompt))]
+    read = plain(model, prompt)
+    rows = [row for layer in range(layers) for row in heads(read, layer, len(prompt) - 1, len(prompt))]
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 

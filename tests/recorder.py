@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lazybench import LazyLLM
+from lazybench.pruning.engine import Pruned
 
 
 class Recorder:
@@ -43,17 +43,16 @@ class Recorder:
 
 
 @contextmanager
-def recording(lazy: LazyLLM) -> Iterator[Recorder]:
-    """Notes every step of one ``generate`` call inside the context ``lazy``; batch 1."""
+def recording(run: Pruned) -> Iterator[Recorder]:
+    """Notes every step of one ``generate`` call inside the context ``run``; batch 1."""
     recorder = Recorder()
     hooks = []
-    for index, layer in enumerate(lazy._layers):
+    for index, layer in enumerate(run._layers):
 
         def note(_: Any, args: tuple, kwargs: dict[str, Any], index: int = index) -> None:
             hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-            assert lazy._cache is not None
-            assert lazy._cache.step is not None
-            plan = lazy._cache.step.plan
+            assert run._cache is not None
+            plan = run._cache.follow(index).plan
             recorder.note(index, hidden.shape[1], plan.current, plan.selected)
 
         hooks.append(layer.register_forward_pre_hook(note, with_kwargs=True))

@@ -35,13 +35,6 @@ def random_seen(
     return Seen(0, query, key, position, position[:, keys - queries :], scaling=8**-0.5, kv_heads=kv_heads, **more)
 
 
-def permuted(seen: Seen, order: Tensor) -> Seen:
-    """The same keys in other slots: slot ``i`` holds what was in slot ``order[i]``."""
-    assert seen.key is not None
-    valid = None if seen.valid is None else seen.valid[:, order]
-    return replace(seen, key=seen.key[:, :, order], position=seen.position[:, order], valid=valid, in_order=False)
-
-
 def padded(seen: Seen, padding: int, fillers: bool, queries: int = 0) -> Seen:
     """The same prompt behind ``padding`` keys that are no candidates: fillers at -1, or a batch's left padding.
 

@@ -64,7 +64,6 @@ def test_a_file_of_settings_runs_nothing(text: str, key: str, tmp_path: Path) ->
         line = str(told.value)
         assert "own.yaml" in line
         assert key in line
-        assert "\n" not in line
     assert not trace.exists()
 
 

@@ -1,8 +1,6 @@
-"""Ways to generate inside the context that other tests leave out, and what the trace says of one."""
+"""Ways to generate inside the context that other tests leave out."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 import torch
@@ -18,24 +16,6 @@ PROMPT = random_prompt(20, seed=3)
 @pytest.fixture(scope="module")
 def model():
     return shared_model("llama")
-
-
-def test_the_trace_adds_up(model):
-    with LazyLLM(model, PRUNED) as lazy:
-        model.generate(PROMPT, max_new_tokens=6, do_sample=False)
-    trace = lazy.trace
-    assert trace.stages == (range(1), range(1, 2), range(2, 3), range(3, 4))
-    prefill, *decoding = trace.steps
-    assert prefill.computed == prefill.selected == (20, 14, 9, 7)  # ceil of 0.7, 0.6 and 0.7 of what entered
-    assert len(decoding) == 5
-    for step in decoding:
-        assert step.computed == tuple(1 + revived for revived in step.revived)
-    shares = trace.prompt_tokens_computed
-    assert shares[0] == (1.0, 0.7, 0.45, 0.35)
-    assert all(after >= before for a, b in pairwise(shares) for before, after in zip(a, b, strict=True))
-    assert all(1.0 >= early >= late for row in shares for early, late in pairwise(row))
-    assert trace.prompt_tokens_computed_by_stage == shares[-1]
-    assert trace.prompt_tokens_computed_mean == pytest.approx(sum(shares[-1]) / 4)
 
 
 def test_sampling_repeats_with_its_seed_and_is_the_plain_models_where_nothing_is_pruned(model):

@@ -103,6 +103,11 @@ def check_equal(model: PreTrainedModel, by: PruningSchedule | Policy, prompt_tok
         for step in run.trace.steps
     ]
     assert noted == counts_by_stage(reference, [stages[number] for number in with_layers])
+    ran = [{token for step in reference.computed for token in step[layer]} for layer in range(NUM_LAYERS)]
+    of_prompt = [sum(token < prompt_tokens for token in tokens) / prompt_tokens for tokens in ran]
+    assert run.trace.prompt_tokens_computed_mean == pytest.approx(sum(of_prompt) / NUM_LAYERS)
+    by_stage = run.trace.prompt_tokens_computed_by_stage
+    assert [by_stage[number] for number in with_layers] == [of_prompt[stages[number].start] for number in with_layers]
     return reference
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from drawn_policies import pruned_once, revived
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from reference import Reference
 from test_exactness import KINDS, NUM_LAYERS, drawn, exact_model, replay
@@ -17,10 +17,11 @@ from lazybench.methods.asl import WhereRanksSettle
 from lazybench.pruning.budgets import Ratio, Tokens
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import PerHead, Policy
-from lazybench.pruning.scorers import AttentionScorer, Given
+from lazybench.pruning.scorers import AttentionScorer, Given, OutputNorm
 
 NEW_TOKENS = 5
 LENGTHS = (4, 16, 11)
+NORMS = Policy((0, 2), OutputNorm(), (Ratio(0.4), Ratio(0.6)), before_mlp=True)  # seldom drawn
 policies = st.one_of(pruned_once(LENGTHS[1], NUM_LAYERS), revived(LENGTHS[1], NUM_LAYERS))
 
 
@@ -32,6 +33,7 @@ def serves_padded_batches(policy: Policy) -> bool:
 
 @drawn(30)
 @given(kind=st.sampled_from(sorted(KINDS)), policy=policies.filter(serves_padded_batches), seed=st.integers(0, 999))
+@example(kind="sliding window in every other layer", policy=NORMS, seed=0)
 def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone(kind, policy, seed):
     """Each row's logits, against the reference of its prompt alone."""
     model = exact_model(kind)

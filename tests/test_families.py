@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.pruning.budgets import Ratio
+from lazybench.pruning.engine import Pruned
+from lazybench.pruning.layers import find_mlp
+from lazybench.pruning.policy import Policy
+from lazybench.pruning.scorers import AttentionScorer
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 NOTHING_PRUNED = PruningSchedule((0, 2), (1.0, 1.0))
@@ -39,13 +45,15 @@ def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-4)
 
 
+def under(model: PreTrainedModel, by: PruningSchedule | Policy) -> Pruned:
+    return Pruned(model, by) if isinstance(by, Policy) else LazyLLM(model, by)
+
+
 def outputs(
-    model: PreTrainedModel, prompt: Tensor, schedule: PruningSchedule | None, **kwargs: Any
+    model: PreTrainedModel, prompt: Tensor, by: PruningSchedule | Policy | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
     """Tokens and logits of eight greedy steps, plain (``None``) or under the engine."""
-    if schedule is None:
-        return generate_logits(model, prompt, 8, **kwargs)
-    with LazyLLM(model, schedule):
+    with under(model, by) if by else nullcontext():
         return generate_logits(model, prompt, 8, **kwargs)
 
 
@@ -73,31 +81,42 @@ CONTEXT, MASS, FOR_GOOD = (
     replace(PRUNED, ratio_of="mass"),
     replace(PRUNED, revive=False),
 )
+# never revived: a window of queries, pooled scores, a spared first token, an MLP for what goes on alone
+WINDOWED = Policy((0, 2), AttentionScorer(window=4, pool=3), (Ratio(0.6),) * 2, first=1, last=4, before_mlp=True)
+FAMILIES_OF_WINDOWED = dict.fromkeys([*in_turn(4), "llama4_text"])  # whose experts give their output flat
 
 
 @pytest.mark.parametrize(
-    ("family", "schedule"),
+    ("family", "by"),
     [
         *((family, PRUNED) for family in in_turn(0, *SINGLE_ONLY)),
+        *((family, WINDOWED) for family in FAMILIES_OF_WINDOWED if family not in SINGLE_ONLY),
         *(("bloom", other) for other in (CONTEXT, MASS, FOR_GOOD)),
     ],
 )
-def test_a_padded_batch_gives_what_each_prompt_gives_alone(family, schedule):
+def test_a_padded_batch_gives_what_each_prompt_gives_alone(family, by):
     model = shared_model(family)
     batch, mask = left_padded(PROMPTS)
-    tokens, logits = outputs(model, batch, schedule, attention_mask=mask)
+    tokens, logits = outputs(model, batch, by, attention_mask=mask)
     for row, prompt in enumerate(PROMPTS):
-        tokens_alone, logits_alone = outputs(model, prompt, schedule)
+        tokens_alone, logits_alone = outputs(model, prompt, by)
         assert tokens[row, batch.shape[1] :].equal(tokens_alone[0, prompt.shape[1] :])
         close(logits[:, row], logits_alone[:, 0])
 
 
-@every_family
-def test_pruning_is_the_plain_model_that_sees_only_what_was_selected(family):
+@pytest.mark.parametrize(
+    ("family", "by"),
+    [*((family, PRUNED) for family in FAMILIES), *((family, WINDOWED) for family in FAMILIES_OF_WINDOWED)],
+)
+def test_pruning_is_the_plain_model_that_sees_only_what_was_selected(family, by):
     """And no token runs twice in a layer, selections nest, the last token stays, the counts are the schedule's."""
     model, prompt = shared_model(family), PROMPTS[0]
-    with LazyLLM(model, PRUNED) as lazy, recording(lazy) as recorder:
+    with under(model, by) as run, recording(run) as recorder:
         tokens, logits = generate_logits(model, prompt, 8)
+        assert by is PRUNED or not run._cache._aux
+    assert run.trace.steps[0].mlp_saved == (by is WINDOWED and find_mlp(layers_of(model)[0]) is not None)
+    if run.trace.steps[0].mlp_saved:  # saving the MLP of what is dropped changes nothing
+        close(logits, outputs(model, prompt, replace(by, before_mlp=False))[1])
     assert (logits - outputs(model, prompt, None)[1]).abs().max() > 1e-3  # pruning does change something
 
     # falcon adds its ALiBi twice under eager attention; under SDPA its layers get their mask as a tensor too
@@ -111,17 +130,18 @@ def test_pruning_is_the_plain_model_that_sees_only_what_was_selected(family):
         assert len(computed) == len(set(computed))
     for step, (computed, selected) in enumerate(zip(recorder.computed, recorder.selected, strict=True)):
         last = prompt.shape[1] - 1 + step
-        count = last + 1
+        keep, since = (PRUNED.keep, 0) if by is PRUNED else ((0.6, 1.0, 0.6), step)
+        count = last + 1 - since
         for layer in range(4):
-            assert len(set(selected[layer])) == len(selected[layer]) == count
+            assert len(set(selected[layer])) == len(selected[layer]) == count + since
             assert last in selected[layer]
             assert last in computed[layer]
             assert set(computed[layer]) <= set(selected[layer])
             assert layer == 0 or set(selected[layer]) <= set(selected[layer - 1])
             revived += sum(token < last for token in computed[layer]) if step else 0
             if layer < 3:
-                count = math.ceil(PRUNED.keep[layer] * count - 1e-9)
-    assert revived > 0
+                count = math.ceil(keep[layer] * count - 1e-9)
+    assert (revived > 0) == (by is PRUNED)
 
 
 def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:

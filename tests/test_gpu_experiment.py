@@ -8,7 +8,7 @@ import pytest
 from conftest import RunPy
 from tiny_models import random_prompt, tiny_model
 
-from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning.budgets import Revival
 from lazybench.run.reading import read_records
 
@@ -28,13 +28,6 @@ def test_as_many_tokens_come_back_as_in_real_text():
     with LazyLLM(model, PruningSchedule((0, 1, 2), (0.7, 0.7, 0.7))) as lazy:
         model.generate(prompt, max_new_tokens=3, do_sample=False)
     assert sum(lazy.trace.steps[1].revived) > sum(wanted[0])  # what random weights would bring back
-
-
-def test_a_profile_beside_a_number_is_refused():
-    with pytest.raises(UserError, match=r"leave revival\.most out"):
-        Revival(most=3, like="smollm2")
-    with pytest.raises(UserError, match="smollm2"):
-        Revival(like="gpt2")
 
 
 @pytest.mark.slow

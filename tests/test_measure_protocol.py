@@ -100,9 +100,8 @@ def test_tokens_handed_over_late_are_refused(request_: Request, monkeypatch: pyt
             return bool(unfinished.max() == 0)
 
     monkeypatch.setattr(utils, "StopCheck", Late)
-    with pytest.raises(UserError, match="hands tokens over after the next forward pass") as told:
+    with pytest.raises(UserError, match="hands tokens over after the next forward pass"):
         measure(Baseline(), request_)
-    assert "\n" not in str(told.value)
     assert not request_.model._forward_pre_hooks
 
 

@@ -16,11 +16,6 @@ FULL = full_prefill_flops(REQUEST.model.config, 60)
 PLAIN = Work((60,) * 8)
 
 
-def test_the_plain_prefill_is_the_unit() -> None:
-    shares = shares_of(PLAIN, REQUEST)
-    assert (shares.flops_ratio, shares.prompt_tokens_computed, shares.by_stage) == (1.0, 1.0, (1.0,))
-
-
 def test_everything_before_the_first_token_counts() -> None:
     probe = shares_of(Work((60,) * 2 + (30,) * 8, by_stage=(1.5, 0.5)), REQUEST)
     assert probe.prompt_tokens_computed == pytest.approx(0.25 + 0.5)

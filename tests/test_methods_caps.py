@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from tiny_requests import tiny_request
-from transformers import LlamaConfig
 
 from lazybench.measure.work import shares_of
 from lazybench.methods.asl import ASL
-from lazybench.methods.base import Method, PolicyMethod
+from lazybench.methods.base import Method
 from lazybench.methods.claa import CLAA
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.first_last import FirstLast
 from lazybench.methods.gemfilter import GemFilter
 from lazybench.methods.h2o import H2O
-from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.oracle import Oracle
 from lazybench.methods.pyramid_infer import PyramidInfer
 from lazybench.methods.request import Work
@@ -29,14 +26,9 @@ from lazybench.methods.snapkv import SnapKV
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.methods.static_pruning import StaticPruning
 from lazybench.methods.uniprefill import UniPrefill
-from lazybench.pruning.budgets import Mass
-from lazybench.pruning.places import layers_run
-from lazybench.pruning.policy import BEFORE_THE_FIRST
-from lazybench.pruning.schedule import PruningSchedule
 
 PROMPT, LAYERS = 60, 8
 HIDDEN, KV, INTERMEDIATE = 32, 16, 64  # of the tiny Llama: 4 query heads and 2 KV heads of 8
-Runs = list[float]
 
 
 def c(tokens: float, mlp_tokens: float | None = None) -> float:
@@ -110,53 +102,6 @@ def test_the_flops_ratio_is_the_methods_formula(method: Method, formula: Callabl
     request = tiny_request(prompt_tokens=PROMPT, new_tokens=3)
     work = method.run(request).work
     assert shares_of(work, request).flops_ratio == pytest.approx(LAYERS * c(PROMPT) / formula(work))
-
-
-# ---- on 32 layers, from the policies' placements and budgets alone
-
-
-def runs_of(method: PolicyMethod, config: LlamaConfig, prompt: int, settled: int | None = None) -> Runs:
-    """Tokens that each layer computes in a prefill.
-
-    Args:
-        settled: where the ranks settle, for a method that finds its layer by the prompt.
-    """
-    policy = method.policy(config)
-    pruned_after = (settled,) if policy.settles else policy.layers
-    entered, runs, prunings = prompt, [], 0
-    for layer in range(BEFORE_THE_FIRST, config.num_hidden_layers):
-        if layer != BEFORE_THE_FIRST:
-            runs.append(float(entered))
-        if layer not in pruned_after:
-            continue
-        budget, recent = policy.budget[prunings], policy.recent(prompt)
-        assert not isinstance(budget, Mass)
-        if policy.chunk > 1:  # whole chunks, none of them short
-            assert entered % policy.chunk == 0
-            entered = policy.chunk * budget.count(entered // policy.chunk, prompt // policy.chunk, 0)
-        else:
-            entered = min(entered, max(budget.count(entered, prompt, recent), policy.first + recent))
-        prunings += 1
-    return runs
-
-
-LAZYLLM = LazyLLMMethod(PruningSchedule(depths=(0.25, 0.5, 0.75), keep=(0.5, 0.5, 0.5)))
-
-
-@pytest.mark.parametrize(
-    "method", [GemFilter(50), FastKV(), CLAA(), ASL(80, below=1.0), PyramidInfer(), SpecPrefill(0.1), LAZYLLM], ids=str
-)
-def test_the_counts_from_budgets_alone_are_what_the_engine_runs(method: Method) -> None:
-    request = tiny_request(prompt_tokens=320, new_tokens=1, num_hidden_layers=32)
-    config: Any = request.model.config
-    ran = method.run(request).work.tokens_of_layer_runs
-    if isinstance(method, GemFilter):
-        expected = [320] * layers_run(method.depth, 32) + [method.tokens] * 32
-    else:
-        assert isinstance(method, PolicyMethod)
-        expected = runs_of(method, config, 320, settled=ran.count(320) - 1)
-    assert ran == tuple(expected)
-    assert min(ran) < 320
 
 
 def test_a_model_that_drafts_for_itself_has_read_the_prompt_once_more() -> None:

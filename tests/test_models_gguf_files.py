@@ -43,7 +43,6 @@ def load(path: Path) -> LoadedModel:
 def refused(path: Path) -> str:
     with pytest.raises(UserError) as told:
         load(path)
-    assert "\n" not in str(told.value)
     return str(told.value)
 
 

@@ -1,7 +1,11 @@
-"""A policy refuses parts that contradict each other, in one line, before anything runs; where ranks settle."""
+"""The parts of a policy refuse bad values, and each other, before anything runs; where ranks settle."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,41 +13,77 @@ import torch
 
 from lazybench.errors import UserError
 from lazybench.methods.asl import WhereRanksSettle
-from lazybench.pruning.budgets import Mass, Ratio, Revival
+from lazybench.methods.pyramid_infer import FallingRatio
+from lazybench.methods.taper import Taper
+from lazybench.pruning.budgets import Mass, Ratio, Revival, Tokens
 from lazybench.pruning.policy import BEFORE_THE_FIRST, PerHead, Policy
+from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import AttentionScorer
 
 REVIVES = Revival(most=4)
+policy = partial(Policy, layers=(1,), budget=(Ratio(0.5),))
 SETTLES = WhereRanksSettle(observed=2, top=2, below=0.3)
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("made", "parts", "words"),
     [
-        ({"layers": (1, 2)}, "must be a tuple, one for each of 2 prunings"),
-        ({"budget": Ratio(0.5)}, "budget=Ratio(keep=0.5, of='entered', rounding='up') must be a tuple"),
-        ({"scorer": AttentionScorer(products=True), "budget": (Mass(0.5),)}, "scores above 0"),
-        ({"scorer": AttentionScorer(standardise=True), "budget": (Mass(0.5),)}, "scores above 0"),
-        ({"revival": REVIVES, "before_mlp": True}, "revival.most=0"),
-        ({"revival": REVIVES, "last": 0}, "revival.most=0"),
-        ({"revival": REVIVES, "retention": PerHead(AttentionScorer(), Ratio(0.5), 1)}, "revival.most=0"),
-        ({"revival": REVIVES, "layers": (BEFORE_THE_FIRST,)}, "before the first layer"),
-        ({"revival": REVIVES, "settles": SETTLES}, "decides for each prompt"),
-        ({"before_mlp": True, "settles": SETTLES}, "decides for each prompt"),
-        ({"last_share": 1.5}, "last_share=1.5"),
-        ({"chunk": 0}, "chunk=0"),
+        (policy, {"layers": (1, 2)}, "must be a tuple, one for each of 2 prunings"),
+        (policy, {"budget": Ratio(0.5)}, "budget=Ratio(keep=0.5, of='entered', rounding='up') must be a tuple"),
+        (policy, {"scorer": AttentionScorer(products=True), "budget": (Mass(0.5),)}, "scores above 0"),
+        (policy, {"scorer": AttentionScorer(standardise=True), "budget": (Mass(0.5),)}, "scores above 0"),
+        (policy, {"revival": REVIVES, "before_mlp": True}, "revival.most=0"),
+        (policy, {"revival": REVIVES, "last": 0}, "revival.most=0"),
+        (policy, {"revival": REVIVES, "retention": PerHead(AttentionScorer(), Ratio(0.5), 1)}, "revival.most=0"),
+        (policy, {"revival": REVIVES, "layers": (BEFORE_THE_FIRST,)}, "before the first layer"),
+        (policy, {"revival": REVIVES, "settles": SETTLES}, "decides for each prompt"),
+        (policy, {"before_mlp": True, "settles": SETTLES}, "decides for each prompt"),
+        (policy, {"last_share": 1.5}, "last_share=1.5"),
+        (policy, {"chunk": 0}, "chunk=0"),
+        (PruningSchedule, {"layers": [2, 1], "keep": [0.5, 0.5]}, "1 stands after 2"),
+        (PruningSchedule, {"layers": [1, 1], "keep": [0.5, 0.5]}, "1 stands after 1"),
+        (PruningSchedule, {"layers": [-1], "keep": [0.5]}, "-1"),
+        (PruningSchedule, {"layers": [0.5], "keep": [0.5]}, "0.5"),
+        (PruningSchedule, {"layers": [1], "keep": [0.0]}, "0.0"),
+        (PruningSchedule, {"layers": [1], "keep": [1.5]}, "1.5"),
+        (PruningSchedule, {"layers": [1], "keep": [math.nan]}, "nan"),
+        (PruningSchedule, {"layers": [1], "keep": ["half"]}, "half"),
+        (PruningSchedule, {"layers": [1, 2], "keep": [0.5]}, "2 entries"),
+        (PruningSchedule, {"layers": 9, "keep": [0.5]}, "pruning.layers=9 must be a list"),
+        (PruningSchedule, {"layers": "9,19", "keep": [0.5]}, "pruning.layers='9,19'"),
+        (PruningSchedule, {"depths": [0.3, 1.0], "keep": [0.5, 0.5]}, "1.0"),
+        (PruningSchedule, {"depths": [0.6, 0.3], "keep": [0.5, 0.5]}, "rise"),
+        (PruningSchedule, {"depths": [0.6], "keep": [0.5, 0.5]}, "1 entries"),
+        (PruningSchedule, {"keep": [0.5]}, "pruning=none"),
+        (PruningSchedule, {"layers": [1], "keep": [0.5], "ratio_of": "prompt"}, "Known: context, entered, mass"),
+        (Taper, {"depths": (0.5,)}, "taper.depths and taper.keep go together"),
+        (Taper, {"keep": (0.5,)}, "taper.depths and taper.keep go together"),
+        (Taper, {"depths": (0.5,), "keep": (0.5, 0.5)}, "taper.depths has 1 entries"),
+        (Taper, {"preset": "fats"}, "did you mean fast"),
+        (Taper, {"preset": None}, "one of safe, balanced, fast"),
+        (Revival, {"most": 3, "like": "smollm2"}, "leave revival.most out"),
+        (Revival, {"like": "gpt2"}, "smollm2"),
+        (Tokens, {"number": 0}, "number=0"),
+        (Tokens, {"number": 2.0}, "number=2.0"),
+        (AttentionScorer, {"window": 0}, "window=0"),
+        (AttentionScorer, {"window": 1.5}, "window=1.5"),
+        (AttentionScorer, {"pool": 4}, "pool=4"),
+        (AttentionScorer, {"pool": 0}, "pool=0"),
+        (FallingRatio, {"keep": 0.5, "layer": 4, "layers": 4}, "layers=4"),
+        (FallingRatio, {"keep": 0.5, "layer": -1, "layers": 4}, "layer=-1"),
+        *(
+            (made, {"keep": wrong}, "must be a number")
+            for made in (Ratio, partial(FallingRatio, layer=0, layers=4))
+            for wrong in (0, -0.1, 1.1, True, "0.5", math.nan)
+        ),
+        *((Mass, {"share": wrong}, "must be a number") for wrong in (0, -0.1, 1.1, True, "0.5", math.nan)),
     ],
 )
-def test_parts_that_contradict_each_other_are_refused(parts: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError) as refused:
-        Policy(**{"layers": (1,), "budget": (Ratio(0.5),), **parts})
-    assert words in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("parts", [{"products": True}, {"standardise": True}])
-def test_signed_scores_rank_and_count_where_no_mass_is_asked_for(parts: dict[str, Any]) -> None:
-    assert Policy((1,), AttentionScorer(**parts), (Ratio(0.5),)).scorer == AttentionScorer(**parts)
+def test_bad_parts_and_parts_that_contradict_each_other_are_refused(
+    made: Callable[..., Any], parts: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        made(**parts)
 
 
 RISING, FALLING = [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]

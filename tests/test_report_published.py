@@ -129,6 +129,19 @@ def test_a_lone_setting_stands_for_a_speed_within_4_percent(tmp_path: Path, rati
     assert [len(curve.at(2.0)) for curve in curves] == [12 * stands] * len(SETTINGS)
 
 
+def test_a_setting_near_a_speed_stands_for_it_where_its_neighbour_lacks_samples(tmp_path: Path) -> None:
+    near, far = records(ratio=1.95), records(ratio=3.0)
+    others = [replace(r, params={"keep": 0.2}) for r in far if r.method == "random_drop" and int(r.sample_id) < 11]
+    for samples, kl in ((others, "near"), ([*others, replace(others[0], sample_id="11", task="musique")], "between")):
+        write_run(tmp_path / kl, near + samples)
+        ((_, settings),) = judged(load([tmp_path / kl]).samples)
+        (curve,) = (one for one in curves_of(settings, "flops_ratio") if one.name[0] == "random_drop")
+        found = curve.at(2.0)
+        assert len(found) == 12
+        measured = curve.settings[0].samples["fidelity_kl"]
+        assert numpy.allclose(found["fidelity_kl"], measured.loc[found.index]) == (kl == "near")
+
+
 @pytest.mark.parametrize(("plain", "shown"), [(0.04, False), (0.06, True)])
 def test_beside_a_plain_model_at_the_floor_no_score_is_shown(tmp_path: Path, plain: float, shown: bool) -> None:
     write_run(tmp_path / "run", records(score=plain))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,37 +44,6 @@ def test_the_authors_schedule_falls_evenly_over_30_to_90_percent_of_the_depth(nu
     if num_layers == 32:
         assert schedule.layers == tuple(range(8, 28))
         assert schedule.keep == pytest.approx([0.75 - 0.5 * place / 19 for place in range(20)], abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"layers": [2, 1], "keep": [0.5, 0.5]}, "1 stands after 2"),
-        ({"layers": [1, 1], "keep": [0.5, 0.5]}, "1 stands after 1"),
-        ({"layers": [-1], "keep": [0.5]}, "-1"),
-        ({"layers": [0.5], "keep": [0.5]}, "0.5"),
-        ({"layers": [1], "keep": [0.0]}, "0.0"),
-        ({"layers": [1], "keep": [1.5]}, "1.5"),
-        ({"layers": [1], "keep": [math.nan]}, "nan"),
-        ({"layers": [1], "keep": ["half"]}, "half"),
-        ({"layers": [1, 2], "keep": [0.5]}, "2 entries"),
-        ({"layers": 9, "keep": [0.5]}, "pruning.layers=9 must be a list"),
-        ({"layers": "9,19", "keep": [0.5]}, "pruning.layers='9,19'"),
-        ({"depths": [0.3, 1.0], "keep": [0.5, 0.5]}, "1.0"),
-        ({"depths": [0.6, 0.3], "keep": [0.5, 0.5]}, "rise"),
-        ({"depths": [0.6], "keep": [0.5, 0.5]}, "1 entries"),
-        ({"keep": [0.5]}, "pruning=none"),
-        (
-            {"layers": [1], "keep": [0.5], "ratio_of": "prompt"},
-            "unknown pruning.ratio_of 'prompt'; Known: context, entered, mass",
-        ),
-    ],
-)
-def test_bad_schedules_are_refused_in_one_line_that_names_the_value(fields, named):
-    with pytest.raises(UserError) as refused:
-        PruningSchedule(**fields)
-    assert named in str(refused.value)
-    assert "\n" not in str(refused.value)
 
 
 def test_a_model_too_shallow_is_refused():

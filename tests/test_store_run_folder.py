@@ -119,9 +119,8 @@ def test_a_record_never_stands_twice(tmp_path: Path) -> None:
 def test_changed_configuration_is_refused(tmp_path: Path, change: dict, named: str) -> None:
     fill(tmp_path, 1)
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match=named) as caught:
+    with pytest.raises(UserError, match=named):
         open_folder(tmp_path, {**CONFIG, **change})
-    assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
     open_folder(tmp_path).close()  # the refusal let go of the lock
 

@@ -118,9 +118,8 @@ def test_the_largest_size_that_fits_is_found(steps: list[int], least: int, room:
 def test_what_does_not_fit_is_refused(
     name: str, parameters: dict[str, Any], window: int, message: str, tiny_checkpoint: Path
 ) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         prompts(tiny_model(tiny_checkpoint, window), name, parameters=parameters)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +145,5 @@ def test_files_that_are_missing_or_malformed_are_named(
 ) -> None:
     if content is not None:
         (tmp_path / file).write_text(content)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         prompts(tiny_model(tiny_checkpoint), name, root=tmp_path)
-    assert "\n" not in str(caught.value)

@@ -21,7 +21,7 @@ from conftest import RunPy, save_tiny_checkpoint
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 
-from lazybench.errors import UserError
+from lazybench.errors import UserError, refuse
 from lazybench.models import ModelSpec, load_model
 from lazybench.report.__main__ import main as report
 from lazybench.report.data_at_hand import check_scorer, measured_task
@@ -305,3 +305,10 @@ def test_what_a_folder_holds_does_not_steer_the_terminal(
     said = capsys.readouterr()
     assert "evil" in said.out
     assert not {"\x1b", "\x07"} & set(said.out + said.err)
+
+
+def test_what_a_refusal_quotes_does_not_steer_it_either(capsys: pytest.CaptureFixture[str]) -> None:
+    error = UserError("a file says \x1b[2J\r\n\u2028it")
+    assert str(error) == "a file says  [2J   it"
+    assert refuse(error) == 2
+    assert capsys.readouterr().err == f"lazybench: {error}\n"

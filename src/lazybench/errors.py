@@ -25,14 +25,17 @@ class UserError(ValueError):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
 
 class SampleError(UserError):
     """Bad input of one sample: it is recorded as failed, and the run goes on."""
 
 
-def refuse(error: Exception) -> int:
-    """Say what is wrong on standard error, in one line; returns the exit code."""
-    print(f"lazybench: {one_line(str(error))}", file=sys.stderr)
+def refuse(error: UserError) -> int:
+    """Say what is wrong on standard error; returns the exit code."""
+    print(f"lazybench: {error}", file=sys.stderr)
     return UserError.exit_code
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from lazybench.errors import command, refuse
+from lazybench.errors import UserError, command, refuse
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
 
@@ -28,5 +28,5 @@ def main() -> int:
     try:
         cli_evaluate()
     except (OSError, ValueError, KeyError) as error:  # lm-eval's for bad input; UserError is one
-        return refuse(ValueError(" ".join(str(error).split())[:400]))
+        return refuse(UserError(" ".join(str(error).split())[:400]))
     return 0

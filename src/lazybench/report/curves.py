@@ -3,8 +3,8 @@
 A curve runs through the settings of one method that differ in how much they keep. Between two of them that are
 neighbours in speed every quantity is linear in the logarithm of the speed, divergences and ratios of times by their
 own logarithm. So nothing between two settings lies outside of what they measured, and beyond the outermost ones there
-is nothing; but a setting stands for a speed within 4% of its own. Which parameters say how much is kept, each
-method names itself (``Method.amount``).
+is nothing; but a setting stands for a speed within 4% of its own, there and where it has more samples than its
+neighbours share. Which parameters say how much is kept, each method names itself (``Method.amount``).
 """
 
 from __future__ import annotations
@@ -91,21 +91,25 @@ class Curve:
         return [getattr(one, self.matched) for one in self.settings]
 
     def at(self, ratio: float) -> pandas.DataFrame:
-        """QUANTITIES of each sample that was measured on both sides of this ratio, or at a setting within 4% of it;
-        empty elsewhere.
+        """QUANTITIES of each sample that was measured on both sides of this ratio, or at a setting within 4% of it,
+        where no two settings bracket it or fewer samples have both; empty elsewhere.
         """
-        logs = numpy.log(self.ratios)
-        above = bisect_left(self.ratios, ratio)
-        sides, share = self.settings[max(above - 1, 0) : above + 1], 0.0
+        between, beside = self._between(ratio), self._beside(ratio)
+        return beside if len(beside) > len(between) else between
+
+    def _beside(self, ratio: float) -> pandas.DataFrame:
+        distances = numpy.abs(numpy.log(self.ratios) - math.log(ratio))
+        samples = self.settings[int(distances.argmin())].samples[QUANTITIES].copy()
+        samples[LOGARITHMIC] = samples[LOGARITHMIC].clip(lower=KL_FLOOR)
+        return samples[samples["fidelity_kl"].notna() & (distances.min() <= math.log(NEAR))]
+
+    def _between(self, ratio: float) -> pandas.DataFrame:
+        logs, above = numpy.log(self.ratios), bisect_left(self.ratios, ratio)
+        sides = self.settings[max(above - 1, 0) : above + 1]
         if len(sides) < 2 or ratio in self.ratios or any(side.leaves_whole(self.matched) for side in sides):
-            nearest = int(numpy.abs(logs - math.log(ratio)).argmin())
-            if abs(logs[nearest] - math.log(ratio)) > math.log(NEAR):
-                return self.settings[0].samples[QUANTITIES][:0]
-            sides = (self.settings[nearest],) * 2
-        else:
-            share = (math.log(ratio) - logs[above - 1]) / (logs[above] - logs[above - 1])
-        frames = [side.samples[QUANTITIES] for side in sides]
-        one, other = frames[0].align(frames[1], join="inner", axis=0)
+            return self.settings[0].samples[QUANTITIES][:0]
+        share = (math.log(ratio) - logs[above - 1]) / (logs[above] - logs[above - 1])
+        one, other = sides[0].samples[QUANTITIES].align(sides[1].samples[QUANTITIES], join="inner", axis=0)
         mixed = (1 - share) * one + share * other
         powers = [numpy.log(side[LOGARITHMIC].clip(lower=KL_FLOOR)) for side in (one, other)]
         mixed[LOGARITHMIC] = numpy.exp((1 - share) * powers[0] + share * powers[1])

@@ -55,8 +55,8 @@ READING = {  # by the column that it explains
     "memory %": "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: "
     "its inverse.",
     "measured from": "Each method at this ratio on its own curve, between two of its settings that are neighbours: "
-    "linear in the logarithm of the ratio; a setting within 4% of it stands for it. Blank: neither such a one, nor two "
-    "that bracket this ratio (last column) of which none leaves most prompts whole.",
+    "linear in the logarithm of the ratio; a setting within 4% of it stands for it where that has more samples. Blank: "
+    "neither such a one, nor two that bracket this ratio (last column) of which none leaves most prompts whole.",
 }
 FRONT = "Every setting: a point is a setting, a line joins a method's."
 MATRIX_READING = (
