@@ -190,9 +190,10 @@ def _level(methods: Methods, best: Pair) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def closest(parts: Sequence[Part], speeds: Sequence[float]) -> str:
+def closest(parts: Sequence[Part]) -> str:
     """Of each model and speed the method with the lowest KL, and who is not told apart from it."""
-    columns: dict[str, list[str]] = {"closest at": [f"{speed:g}x" for speed in speeds]}
+    speeds = MATCHED[FLOPS]
+    columns: dict[str, list[str]] = {"closest (or level) at": [f"{speed:g}x" for speed in speeds]}
     for part in parts:
         cells = columns[part.title.removesuffix(USUAL)] = []
         for speed in speeds:
@@ -265,8 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = which(parts)
     pages = {
         "README.md": {
-            "leaderboard": leaderboard(sides, (2.0,), short=True),
-            "closest": closest([*sides, *others], MATCHED[FLOPS]),
+            "leaderboard": f"{leaderboard(sides, (2.0,), short=True)}\n{closest([*sides, *others])}",
             "which": table,
         },
         "docs/results.md": {"leaderboard": leaderboard([*sides, *others], MATCHED[FLOPS]), **both},

@@ -17,7 +17,7 @@ from lazybench.report.results import load
 from lazybench.run.campaign import pack
 from lazybench.run.record import Record
 
-PAGES = {"README.md": ("leaderboard", "closest", "which"), "docs/results.md": ("leaderboard",)}
+PAGES = {"README.md": ("leaderboard", "which"), "docs/results.md": ("leaderboard",)}
 SETTINGS = {"taper": 1.0, "lazyllm": 2.0, "random_drop": 1.0}  # KL over the sample's hardness
 HARD = numpy.random.default_rng(5).lognormal(-3, 1, 12)
 NOISE = numpy.tile([0.6, 2.0], 6)  # undecided
