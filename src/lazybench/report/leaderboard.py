@@ -48,9 +48,9 @@ COLUMNS = {  # of a table for people: heading, digits and factor
     "highest": ("to", 2, 1.0),
 }
 READING = {  # by the column that it explains
+    **tables.READING,
     "KL nats": "KL nats: divergence of the next-token distribution from the plain model's, geometric mean over "
     "samples; first: of the first token, which the prefill alone decides; later: of the others.",
-    **tables.READING,
     "fixed": "Fixed: what the settings of a row have in common.",
     "memory %": "Memory %: bytes of KV cache and Aux Cache at the end, of the plain model's KV cache; memory ratio: "
     "its inverse.",
