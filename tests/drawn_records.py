@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from lazybench.run.record import Record
 
 
-def records(text: st.SearchStrategy[str]) -> st.SearchStrategy[Record]:
-    """Records whose texts are drawn from ``text``."""
+def records(text: st.SearchStrategy[str], prediction: st.SearchStrategy[str]) -> st.SearchStrategy[Record]:
+    """Records whose predictions are drawn from ``prediction``, their other texts from ``text``."""
     numbers = st.floats(allow_nan=False, allow_infinity=False)
     json = st.recursive(
         st.none() | st.booleans() | st.integers(-9, 9) | numbers | text,
@@ -29,4 +29,5 @@ def records(text: st.SearchStrategy[str]) -> st.SearchStrategy[Record]:
             return st.dictionaries(text, json, max_size=3)
         return plain[hint]
 
-    return st.builds(Record, **{name: drawn(hint) for name, hint in get_type_hints(Record).items()})
+    fields = {name: drawn(hint) for name, hint in get_type_hints(Record).items()}
+    return st.builds(Record, **{**fields, "prediction": prediction})

@@ -21,7 +21,7 @@ from lazybench.run.reading import find_runs, read_run, read_runs
 from lazybench.run.record import Record, from_line
 
 PLAIN = [record for record in made_up_records(2) if record.task == "qasper"]
-RECORDS = records(st.text(st.characters(exclude_categories=["Cs"]), max_size=8))  # no table holds half a character
+RECORDS = records(*[st.text(max_size=8)] * 2)  # no table holds half a character
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
