@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -117,3 +118,10 @@ def test_the_core_needs_torch_and_transformers_alone() -> None:
         for name, _ in imports(path):
             top = name.split(".")[0]
             assert top in known or top in sys.stdlib_module_names, (path.name, name)
+
+
+def test_the_quick_loop_names_tests_that_are_there() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = re.findall(r"\w+\.py", text.partition("QUICK :=")[2].partition("\n\n")[0])
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / "tests" / f"test_{name}").exists()]
