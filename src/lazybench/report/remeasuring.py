@@ -74,7 +74,7 @@ def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None
     older = {"fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
     asked = {**older, **{key: run.config[key] for key in KEYS & run.config.keys()}}
     here = {"model": model, "out": str(out), "tag": None, "warmup": 0, "threads": None, "tracker": "none"}
-    never = {"pruning": {}, "dry_run": False, "attention_map": False, "plugins": [], "engine": "hf"}
+    never = {"pruning": {}, "attention_map": False, "plugins": [], "engine": "hf"}
     return replace(build_config({**asked, **here, **never}), data=data_settings(run, data_root))
 
 
