@@ -22,7 +22,6 @@ from lazybench.run.measuring import Measuring
 from lazybench.run.reading import Run
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder
-from lazybench.run.tracking import Tracker
 from lazybench.tasks.base import Sample, Task
 
 SAME_WEIGHTS = ("sha256", "fingerprint", "revision", "weights", "parameters", "dtype", "attention", "quantization")
@@ -55,7 +54,7 @@ def remeasured(run: Run, count: int, data_root: Path | None = None, model_path: 
             for method in config.methods:
                 method.prepare(loaded.model)
             with RunFolder.open(config.out, {}, {}) as folder:
-                Measuring(config, loaded, folder, Tracker()).measure_all(chosen)
+                Measuring(config, loaded, folder).measure_all(chosen)
                 anew = list(folder.done.values())
         except UserError:
             raise

@@ -21,42 +21,20 @@ LIVE_METRICS = (
 )
 
 
-class Tracker:
-    """What a run tells while it goes on. This one, ``tracker=none``, passes nothing on."""
-
-    def start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Called once, before the first sample."""
-
-    def log(self, record: Record) -> None:
-        """Called for every record, after it is on disk and outside every timed stretch."""
-
-    def finish(self, summary_csv: Path, plot_path: Path) -> None:
-        """Called once, when the tables and the plot are written."""
-
-
-def build_tracker(name: str) -> Tracker:
-    """The tracker of that name, ``none`` or ``wandb``; only the chosen one's package is imported.
-
-    Raises:
-        UserError: its package is not installed.
-    """
-    return WeightsAndBiases() if name == "wandb" else Tracker()
-
-
-class WeightsAndBiases(Tracker):
+class WeightsAndBiases:
     """Config, live metrics, the summary table, the plot, and an artifact with what a sceptic needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Open the run, online where that works, else offline; which one is said in a line.
+
+        Raises:
+            UserError: the package is not installed.
+        """
         try:
             import wandb
         except ImportError as error:
             raise UserError("tracker=wandb needs its package: pip install wandb, or tracker=none") from error
         self._wandb = wandb
-        self._run: Any = None
-
-    def start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Open the run, online where that works, else offline; which one is said in a line."""
-        wandb = self._wandb
         reason, mode = None, os.environ.get("WANDB_MODE")
         if mode not in (None, "online"):
             reason = f"WANDB_MODE={mode}"
@@ -74,7 +52,7 @@ class WeightsAndBiases(Tracker):
         }  # fmt: skip
         if reason is None:
             try:
-                self._run = wandb.init(**options)
+                self._run: Any = wandb.init(**options)
             except wandb.errors.Error as error:
                 reason = f"no server: {type(error).__name__}"
         if reason is not None:
