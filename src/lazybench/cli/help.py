@@ -19,7 +19,7 @@ from lazybench.methods import METHODS, label
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import plain
-from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
+from lazybench.tasks.catalogue import DATASETS, GROUPS, TASKS, asks, samples_of
 
 HELP = """lazybench {version}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts.
 
@@ -76,7 +76,7 @@ def answer_help(arguments: Sequence[str]) -> str | None:
 def _overview() -> str:
     run = "python run.py" if Path(sys.argv[0]).name == "run.py" else "lazybench"
     shown = {group: names(group) for group in ("model", "task", "pruning", "experiment", "size")}
-    shown["task"] = [name for name in shown["task"] if not name.endswith("_e") and not _one_of_many(name)]
+    shown["task"] = [name for name in shown["task"] if not name.endswith("_e")]
     shown["methods"] = sorted(METHODS)
     shown["hydra/launcher"] = ["joblib", *names("hydra/launcher")]
     choices = "\n".join(_wrapped(f"  {group}=", " ".join(known), 18) for group, known in shown.items())
@@ -107,14 +107,13 @@ def _tasks() -> Rows:
         extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
         yield name, f"{samples_of(name)} samples{extended}: {asks(name)}"
     yield "Benchmarks of longer prompts (docs/tasks.md):"
-    for name, node in CHOICES.items():
-        if not _one_of_many(name):
-            several = len(node["datasets"]) > 1
-            parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
-            yield name, f"{' '.join(parts)} {_given(node['parameters'], 'task.parameters.')}"
-    listed = {*stored, *GROUPS, *DATASETS, *(f"{name}_e" for name in DATASETS), *CHOICES}
+    yield "longbench_v2", "503 multiple-choice questions"
+    listed = {*stored, *TASKS}
     yield from ((name, "a module's of your own") for name in names("task") if name not in listed)
-    yield "lm_eval/NAME", "any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
+    yield (
+        "lm_eval/NAME",
+        "any of lm-eval's generation tasks, as RULER's; your own: task.parameters.include_path=FOLDER",
+    )
 
 
 def _models() -> Rows:
@@ -150,11 +149,6 @@ def _experiments() -> Rows:
     for name in names("experiment"):
         path = config_folder() / "experiment" / f"{name}.yaml"
         yield name, " ".join(_comment(path)) if path.exists() else OF_CODE[name]
-
-
-def _one_of_many(task: str) -> bool:
-    """A single task of RULER: in the list, but too many for the overview."""
-    return task.startswith("ruler_") and task != "ruler_embedded"
 
 
 def _given(parameters: Mapping[str, Any], prefix: str = "") -> str:
