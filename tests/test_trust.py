@@ -24,7 +24,7 @@ from lm_eval.api.task import ConfigurableTask
 from lazybench.errors import UserError, refuse
 from lazybench.models import ModelSpec, load_model
 from lazybench.report.__main__ import main as report
-from lazybench.report.data_at_hand import check_scorer, measured_task
+from lazybench.report.data_at_hand import check_scorer, config_of, measured_task
 from lazybench.report.leaderboard import main as leaderboard
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run
@@ -216,6 +216,8 @@ def test_a_task_of_the_runs_own_code_is_said_to_be_unchecked(
 ) -> None:
     shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
     include_path(tmp_path / "run", tmp_path / "it-ran")
+    samples = tmp_path / "run" / "samples.jsonl"
+    samples.write_text(samples.read_text().replace('"task": "needle"', '"task": "lm_eval/own_sums"'))
     assert verify([str(tmp_path / "run")]) == 2
     assert "its task's code was named on the command line of the run" in capsys.readouterr().out
 
@@ -260,7 +262,7 @@ def test_no_file_of_the_working_folder_runs_as_a_metric(
 @pytest.mark.parametrize("name", ["../evil", "evil.py", pytest.param("lm_eval//tmp/evil", marks=pytest.mark.slow)])
 def test_a_dataset_is_one_of_the_known_names(stranger: Path, name: str) -> None:
     with pytest.raises(UserError, match="unknown"):
-        measured_task(read_run(stranger / "run"), name, None)
+        measured_task(run := read_run(stranger / "run"), name, config_of(run))
 
 
 def test_a_checkpoint_brings_no_code_and_no_kernel(stranger: Path, tmp_path: Path) -> None:

@@ -1,42 +1,48 @@
-"""The data that a run measured, where it is at hand and still the same. A run folder names data here, never code."""
+"""The configuration and the data of a run, where they are at hand and still the same; a folder names no code here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from lazybench.errors import UserError, naming
+from lazybench.errors import UserError, library_errors
+from lazybench.models.spec import DTYPES
+from lazybench.run.config import KEYS, RunConfig, build_config
 from lazybench.run.reading import Run
 from lazybench.tasks import build_task
-from lazybench.tasks.base import DataSettings, Task
+from lazybench.tasks.base import Task
 
-NAMES_CODE = "include_path"  # a folder whose task files import Python
+NAMES_CODE = "include_path"  # of a task's parameters: a folder whose task files import Python
+OLDER = {"fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
+HERE = {"out": None, "tag": None, "warmup": 0, "threads": None, "tracker": "none"}
+NEVER = {"pruning": {}, "dry_run": False, "attention_map": False, "plugins": [], "engine": "hf"}
 
 
-def data_settings(run: Run, data_root: Path | None) -> DataSettings:
-    """What the run's configuration says of its data, without what names code.
+def config_of(run: Run, data_root: Path | None = None, model_path: Path | None = None) -> RunConfig:
+    """The run's own configuration, with the precision that it noted, nothing timed to warm up, and nothing that names
+    code.
 
     Args:
-        data_root: where its files lie; None: where the run had them.
+        data_root, model_path: where data and weights lie; None: where the run had them.
+
+    Raises:
+        UserError: it is none of this package's.
     """
-    root = data_root or (run.config.get("data") or {}).get("root")
-    parameters = run.config["task"].get("parameters") or {}
-    index, count = run.shard.split("/")
-    return DataSettings(
-        root=Path(root) if root else None,
-        limit=run.config.get("limit"),
-        seed=run.config.get("seed") or 0,
-        shard=(int(index), int(count)),
-        parameters={key: value for key, value in parameters.items() if key != NAMES_CODE},
-    )
+    model, noted = dict(run.config["model"]), run.provenance.get("model") or {}
+    if noted.get("dtype") in DTYPES:  # "auto" is another one on another device
+        model["dtype"] = noted["dtype"]
+    if model_path is not None:
+        model["path"] = str(model_path)
+    asked = {key: run.config[key] for key in KEYS & run.config.keys()}
+    config = build_config({**OLDER, **asked, "model": model, **HERE, **NEVER})
+    safe = {key: value for key, value in config.data.parameters.items() if key != NAMES_CODE}
+    return replace(config, data=replace(config.data, root=data_root or config.data.root, parameters=safe))
 
 
-def measured_task(run: Run, name: str, data_root: Path | None) -> Task:
+def measured_task(run: Run, name: str, config: RunConfig) -> Task:
     """One of the run's datasets, as much of it as the run was to measure.
-
-    Args:
-        data_root: where its files lie; None: where the run had them.
 
     Raises:
         UserError: it is not at hand, or what is at hand is not what was measured, or its code was named on the command
@@ -44,14 +50,10 @@ def measured_task(run: Run, name: str, data_root: Path | None) -> Task:
     """
     if (run.config["task"].get("parameters") or {}).get(NAMES_CODE):
         raise UserError("its task's code was named on the command line of the run, and a folder's code is never run")
-    try:
-        task = build_task(name, data_settings(run, data_root))
+    with library_errors("no task can be made of what the folder says"):
+        task = build_task(name, config.data)
         found = task.fingerprint
         task.samples()
-    except UserError:
-        raise
-    except Exception as error:  # whatever settings of a stranger's make a task raise
-        raise naming("no task can be made of what the folder says", error) from error
     noted = (run.provenance.get("tasks") or {}).get(name, {}).get("fingerprint")
     if noted != found:
         raise UserError(f"the data at hand ({task.source}, {found}) is not what was measured ({noted})")

@@ -1,4 +1,4 @@
-"""``verify --remeasure N``: records of a run folder measured anew, from its configuration taken as data.
+"""``verify --remeasure N``: records of a run measured anew, from its configuration taken as data.
 
 Model, methods and settings are built as a run's own are, from known fields alone. Weights, precision and data
 must be those that the run noted; the hub is not asked, and no code of a checkpoint is run.
@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lazybench.errors import UserError, naming
+from lazybench.errors import UserError, library_errors
 from lazybench.models import LoadedModel, load_model
-from lazybench.models.spec import DTYPES
-from lazybench.report.checks import Check, where
-from lazybench.report.data_at_hand import check_scorer, data_settings, measured_task, offline
-from lazybench.run.config import KEYS, RunConfig, build_config
+from lazybench.report.checks import Check, measured_columns, where
+from lazybench.report.data_at_hand import check_scorer, measured_task, offline
+from lazybench.run.config import RunConfig
 from lazybench.run.measuring import Measuring
 from lazybench.run.reading import Run
 from lazybench.run.record import Record
@@ -39,55 +38,32 @@ COLUMNS = {
 }
 
 
-def remeasured(run: Run, count: int, data_root: Path | None = None, model_path: Path | None = None) -> dict[str, Check]:
+def remeasured(run: Run, config: RunConfig, count: int) -> dict[str, Check]:
     """Measure at least ``count`` records anew, all methods of samples drawn by chance, and compare them by column.
 
     Raises:
-        UserError: model or data are not at hand or others; a method is none of this package.
+        UserError: model or data are not at hand or others.
     """
-    with TemporaryDirectory() as scratch, offline():
-        try:
-            config = _config(run, Path(scratch), data_root, model_path)
-            samples = _samples(run, config, data_root)
-            chosen = _chosen(run, samples, count)
-            loaded = load_model(config.model)
-            _check_weights(run, loaded)
-            for method in config.methods:
-                method.prepare(loaded.model)
-            with RunFolder.open(config.out, {}, {}) as folder:
-                Measuring(config, loaded, folder, Tracker()).measure_all(chosen)
-                anew = list(folder.done.values())
-        except UserError:
-            raise
-        except Exception as error:  # whatever a foreign configuration or checkpoint makes the libraries raise
-            raise naming(f"{run.path.name} can't be measured anew", error) from error
-    return _compared(run, anew)
+    failing = library_errors(f"{run.path.name} can't be measured anew")  # a foreign configuration or checkpoint
+    with TemporaryDirectory() as scratch, offline(), failing:
+        config = replace(config, out=Path(scratch) / "anew")
+        chosen = _chosen(run, config, count)
+        loaded = load_model(config.model)
+        _check_weights(run, loaded)
+        for method in config.methods:
+            method.prepare(loaded.model)
+        with RunFolder.open(config.out, {}, {}) as folder:
+            Measuring(config, loaded, folder, Tracker()).measure_all(chosen)
+            return _compared(run, list(folder.done.values()))
 
 
-def _config(run: Run, out: Path, data_root: Path | None, model_path: Path | None) -> RunConfig:
-    """The run's own, of data that names no code, with the precision that was noted and nothing timed to warm up."""
-    model, noted = dict(run.config["model"]), run.provenance.get("model") or {}
-    if noted.get("dtype") in DTYPES:  # "auto" is another one on another device
-        model["dtype"] = noted["dtype"]
-    if model_path is not None:
-        model["path"] = str(model_path)
-    older = {"fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
-    asked = {**older, **{key: run.config[key] for key in KEYS & run.config.keys()}}
-    here = {"model": model, "out": str(out), "tag": None, "warmup": 0, "threads": None, "tracker": "none"}
-    never = {"pruning": {}, "dry_run": False, "attention_map": False, "plugins": [], "engine": "hf"}
-    return replace(build_config({**asked, **here, **never}), data=data_settings(run, data_root))
-
-
-def _samples(run: Run, config: RunConfig, data_root: Path | None) -> list[tuple[Task, int, Sample]]:
+def _chosen(run: Run, config: RunConfig, count: int) -> list[tuple[Task, int, Sample]]:
+    """Drawn anew each time: who changed records by hand cannot know which are looked at."""
     first, jobs = config.data.shard
-    tasks = [measured_task(run, name, data_root) for name in config.datasets]
+    tasks = [measured_task(run, name, config) for name in config.datasets]
     for task in tasks if config.scoring else ():
         check_scorer(task)
-    return [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
-
-
-def _chosen(run: Run, samples: list[tuple[Task, int, Sample]], count: int) -> list[tuple[Task, int, Sample]]:
-    """Drawn anew each time: who changed records by hand cannot know which are looked at."""
+    samples = [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
     of_sample = Counter((record.task, record.sample_id) for record in run.records if record.error is None)
     chosen: list[tuple[Task, int, Sample]] = []
     for one in random.sample(samples, len(samples)):
@@ -108,12 +84,12 @@ def _check_weights(run: Run, loaded: LoadedModel) -> None:
 
 def _compared(run: Run, anew: list[Record]) -> dict[str, Check]:
     stored = {record.key[1:]: record for record in run.records if record.error is None}  # but for the model's name
-    checks = {name: Check("measured anew") for name in COLUMNS}
+    held = measured_columns(run)
+    checks = {name: Check("measured anew", expected=held[name]) for name in COLUMNS if name in held}
     for record in anew:
         before = stored.get(record.key[1:])
-        for name, tolerances in COLUMNS.items() if before else ():
+        for name, check in checks.items() if before else ():
             old, new = getattr(before, name), record.error or getattr(record, name)
             if before and (record.error or old not in (None, "", ())):  # else not measured then
-                checks[name].expected += 1
-                checks[name].compare(where(before), old, new, *tolerances)
-    return {name: check for name, check in checks.items() if check.compared}
+                check.compare(where(before), old, new, *COLUMNS[name])
+    return checks

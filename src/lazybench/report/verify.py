@@ -1,9 +1,9 @@
 """``python -m lazybench verify FOLDER...``: do the published numbers follow from the raw records and the data?
 
 For each run at or below the folders, and each of a campaign file, is computed again what can be: which records are
-there, so that none was left out; every score, from the prediction and the data's answers; the columns that follow from
-others. Each column is named with what was computed again of it; the others are named too. With
-``--remeasure N`` some records are measured anew, where model and data are at hand. Nothing that a folder holds is run.
+there, so that none was left out; every score, from the prediction and the data's answers; every FLOPs ratio, from the
+tokens that were computed. The other columns are named. With ``--remeasure N`` some records are measured anew, where
+model and data are at hand. Nothing that a folder holds is run.
 Exit code 0: all that was computed again matches; 1: something does not, and is named; 2: bad input, or what would
 decide is not at hand.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from lazybench.errors import Parser, UserError, command, one_line, refuse
 from lazybench.pruning.settings import path_of
-from lazybench.report.checks import OF_THE_MACHINE, Check, check_columns, check_records, measured_columns
+from lazybench.report.checks import OF_THE_MACHINE, Check, check_flops, check_records, measured_columns
+from lazybench.report.data_at_hand import config_of
 from lazybench.run.reading import Run, find_runs, read_runs
 
 SHOWN = 10  # mismatches printed of each kind
@@ -31,41 +31,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--remeasure", type=int, default=0, metavar="N", help="measure N records anew, drawn by chance")
     parser.add_argument("--model-path", type=path_of, help="the weights for --remeasure; default: as it was run")
     options = parser.parse_args(arguments)
-    paths: list[Path] = []
     codes: list[int] = []
-    for folder in options.folders:
+    for path in dict.fromkeys(path for root in options.folders for path in find_runs(root, may_lack=True) or [root]):
         try:
-            alone = not folder.is_dir() or (folder / "config.yaml").exists()
-            paths += [folder] if alone else find_runs(folder)
+            codes += [_verify(run, options) for run in read_runs(path)]
         except UserError as error:
             codes.append(refuse(error))
-    for path in paths:
-        try:
-            runs = read_runs(path)
-            for run in runs:
-                if len(options.folders) > 1 or len(paths) > 1 or len(runs) > 1:
-                    print(f"{run.path}:")
-                codes.append(_verify(run, options))
-        except UserError as error:
-            codes.append(refuse(error))
-    if len(codes) > 1:
-        print(
-            f"{len(codes)} runs, what was computed again: {codes.count(0)} match, {codes.count(1)} differ, "
-            f"{codes.count(UserError.exit_code)} not checked, or not wholly"
-        )
+    print(
+        f"{len(codes)} runs, what was computed again: {codes.count(0)} match, {codes.count(1)} differ, "
+        f"{codes.count(UserError.exit_code)} not checked, or not wholly"
+    )
     return 1 if 1 in codes else max(codes)
 
 
 def _verify(run: Run, options: argparse.Namespace) -> int:
     """Check one run, say what was found, and give its exit code."""
-    checks = [*check_records(run, options.data_root).items(), *check_columns(run).items()]
-    if options.remeasure > 0:
-        from lazybench.report.remeasuring import remeasured  # with torch and the model's library
+    checks = [("flops_ratio", check_flops(run))]
+    try:
+        config = config_of(run, options.data_root, options.model_path)
+        checks += check_records(run, config).items()
+        if options.remeasure > 0:
+            from lazybench.report.remeasuring import remeasured  # with torch and the model's library
 
-        try:
-            checks += remeasured(run, options.remeasure, options.data_root, options.model_path).items()
-        except UserError as error:
-            checks.append(("--remeasure", Check("measured anew", not_checked=[f"not checked: {error}"])))
+            checks += remeasured(run, config, options.remeasure).items()
+    except UserError as error:
+        checks.append(("all else", Check(not_checked=[f"not checked: {error}"])))
+    print(f"{run.path}:")
     for name, check in checks:
         verdict = f": {'differ' if check.different else 'match'}" if check.compared or check.different else ""
         print(f"{name}: {check.compared} of {check.expected} {check.how}{verdict}")
@@ -73,12 +64,9 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
             print(f"  {one_line(line)}")
         if len(check.different) > SHOWN:
             print(f"  and {len(check.different) - SHOWN} more")
-    held = measured_columns(run)
-    held.pop("score", None)  # its own line says of how many
-    rest = {name: count - max([c.compared for n, c in checks if n == name], default=0) for name, count in held.items()}
-    unchecked = {name: f"{name} ({n} of {held[name]})" if n < held[name] else name for name, n in rest.items() if n > 0}
+    rest = measured_columns(run).keys() - {name for name, check in checks if check.compared}
     for what, machines in (("not checked (--remeasure N measures N records anew)", False), ("nobody can check", True)):
-        if told := [text for name, text in unchecked.items() if (name in OF_THE_MACHINE) == machines]:
+        if told := sorted(name for name in rest if (name in OF_THE_MACHINE) == machines):
             print(f"{what}: {', '.join(told)}")
     if not run.finished:
         print("unfinished: the run has no `done` marker, so samples may still be missing")
