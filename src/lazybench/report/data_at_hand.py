@@ -17,7 +17,7 @@ from lazybench.tasks.base import Task
 NAMES_CODE = "include_path"  # of a task's parameters: a folder whose task files import Python
 OLDER = {"fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
 HERE = {"out": None, "tag": None, "warmup": 0, "threads": None, "tracker": "none"}
-NEVER = {"pruning": {}, "dry_run": False, "attention_map": False, "plugins": [], "engine": "hf"}
+NEVER = {"pruning": {}, "attention_map": False, "plugins": [], "engine": "hf"}
 
 
 def config_of(run: Run, data_root: Path | None = None, model_path: Path | None = None) -> RunConfig:

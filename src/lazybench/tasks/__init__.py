@@ -20,7 +20,6 @@ MAKERS = {  # by how a name begins; imported with the first task of that kind
     "longbench_v2": "longbench_v2.LongBenchV2",
     "needle": "embedded.Needle",
     "plain_text_": "plain_text.PlainText",
-    "stdlib_code": "stdlib_code.StdlibCode",
     "stdlib_retrieval": "embedded.StdlibRetrieval",
 }
 REGISTERED: dict[str, type[Task]] = {}  # tasks from elsewhere, by name

@@ -47,11 +47,7 @@ ENGLISH: dict[str, tuple[str, ...]] = {  # category to datasets
     for category in dict.fromkeys(DATASETS[name].category for name in LONGBENCH)
 }
 
-EMBEDDED = {
-    "stdlib_code": "embedded_code",
-    "stdlib_retrieval": "embedded_retrieval",
-    "needle": "embedded_needle",
-}
+EMBEDDED = {"stdlib_retrieval": "embedded_retrieval", "needle": "embedded_needle"}
 
 CATEGORIES: dict[str, str] = {  # of every task but lm-eval's own and plain text
     **{name: dataset.category for name, dataset in DATASETS.items()},
