@@ -11,11 +11,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from lazybench.errors import UserError, library_errors
 from lazybench.models import LoadedModel, load_model
-from lazybench.report.checks import Check, measured_columns, where
-from lazybench.report.data_at_hand import check_scorer, measured_task, offline
+from lazybench.report.verify import Check, measured_task, where
 from lazybench.run.config import RunConfig
 from lazybench.run.measuring import Measuring
 from lazybench.run.reading import Run
@@ -45,7 +45,8 @@ def remeasured(run: Run, config: RunConfig, count: int) -> dict[str, Check]:
         UserError: model or data are not at hand or others.
     """
     failing = library_errors(f"{run.path.name} can't be measured anew")  # a foreign configuration or checkpoint
-    with TemporaryDirectory() as scratch, offline(), failing:
+    # the hub's cache is read, the hub is not asked
+    with TemporaryDirectory() as scratch, patch("huggingface_hub.constants.HF_HUB_OFFLINE", True), failing:
         config = replace(config, out=Path(scratch) / "anew")
         chosen = _chosen(run, config, count)
         loaded = load_model(config.model)
@@ -61,8 +62,6 @@ def _chosen(run: Run, config: RunConfig, count: int) -> list[tuple[Task, int, Sa
     """Drawn anew each time: who changed records by hand cannot know which are looked at."""
     first, jobs = config.data.shard
     tasks = [measured_task(run, name, config) for name in config.datasets]
-    for task in tasks if config.scoring else ():
-        check_scorer(task)
     samples = [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
     of_sample = Counter((record.task, record.sample_id) for record in run.records if record.error is None)
     chosen: list[tuple[Task, int, Sample]] = []
@@ -84,12 +83,11 @@ def _check_weights(run: Run, loaded: LoadedModel) -> None:
 
 def _compared(run: Run, anew: list[Record]) -> dict[str, Check]:
     stored = {record.key[1:]: record for record in run.records if record.error is None}  # but for the model's name
-    held = measured_columns(run)
-    checks = {name: Check("measured anew", expected=held[name]) for name in COLUMNS if name in held}
+    checks = {name: Check("measured anew", expected=len(stored)) for name in COLUMNS}
     for record in anew:
         before = stored.get(record.key[1:])
         for name, check in checks.items() if before else ():
             old, new = getattr(before, name), record.error or getattr(record, name)
             if before and (record.error or old not in (None, "", ())):  # else not measured then
                 check.compare(where(before), old, new, *COLUMNS[name])
-    return checks
+    return {name: check for name, check in checks.items() if check.compared}
