@@ -29,7 +29,7 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
     Args:
         models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
     """
-    panels = [rows[rows["flops_ratio"].between(WHOLE, FASTEST)] for _, rows, _ in models]
+    panels = [_shown(rows) for _, rows, _ in models]
     spans = [rows.groupby(CURVE)["flops_ratio"].agg(lambda of: of.max() > WIDE * of.min()) for rows in panels]
     several = [of_curves.mean() > 0.5 for of_curves in spans]
     figure = Figure(figsize=(4.3 * len(models), 3.4))
@@ -42,6 +42,12 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
             named = {curve: kl for curve, kl in found.items() if curve[0] in NAMED}
             _at_one(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", named)
     return figure
+
+
+def _shown(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The curves of at least half of the samples, for points of different samples don't compare by eye."""
+    inside = rows[rows["flops_ratio"].between(WHOLE, FASTEST)]
+    return inside[2 * inside.groupby(CURVE)["n"].transform("max") >= inside["n"].max()]
 
 
 def _over_ratios(axes: Axes, heading: str, rows: pandas.DataFrame) -> None:

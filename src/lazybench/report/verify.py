@@ -32,7 +32,7 @@ SHOWN = 10  # mismatches printed of each kind
 TOLERANCE = 1e-6  # relative; another version of a library may round the last digit otherwise
 OLDER = {"fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
 HERE: dict[str, Any] = {"out": None, "tag": None, "warmup": 0, "threads": None, "tracker": "none", "engine": "hf"}
-HERE |= {"pruning": {}, "attention_map": False, "plugins": [], "dry_run": False}
+HERE |= {"pruning": {}, "attention_map": False, "plugins": []}
 
 
 @dataclass
