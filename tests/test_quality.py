@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunPy, run_environment
+from conftest import RunPy
 from transformers import GenerationMixin, PreTrainedModel
 
 from lazybench.cli.choices import run_config
@@ -103,25 +101,3 @@ def test_shards_share_rows_and_verify(runs: Path) -> None:
     assert set(results.summary["n"]) == {2}
     assert results.notes == []
     assert verify([str(runs / "judged0")]) == 0
-
-
-def test_a_rerun_judges_nothing_twice(runs: Path, tiny_checkpoint: Path, run_py: RunPy) -> None:
-    before = (runs / "judged0" / "samples.jsonl").read_bytes()
-    out = runs / "judged0"
-    done = run_py(f"model.path={tiny_checkpoint}", *QUICK, OF_METHODS, "timing=false", "shard=0/2", f"out={out}")
-    assert done.returncode == 0, done.stderr
-    assert (runs / "judged0" / "samples.jsonl").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_two_processes_judge_and_a_leaderboard_is_built(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    keeps = ",".join(f"{{method: first_last, keep: {keep}}}" for keep in (0.7, 0.5, 0.3))
-    sweep = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "shard=0/2,1/2"]
-    judge = [*sweep, f"model.path={tiny_checkpoint}", *QUICK, "timing=false", f"methods=[baseline,{keeps}]"]
-    for command in (judge, ["leaderboard", "results/runs"]):
-        script = [sys.executable, "-m", "lazybench", *command]
-        done = subprocess.run(script, cwd=tmp_path, env=run_environment(), capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    board = tmp_path / "results" / "leaderboard"
-    assert {"leaderboard.md", "leaderboard.html", "front.png"} == {f.name for f in board.iterdir()}
-    assert len(list((tmp_path / "results" / "runs").glob("*/done"))) == 2

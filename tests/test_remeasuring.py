@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import RunPy, save_tiny_checkpoint
 
+from lazybench.report.checks import Check, config_of
 from lazybench.report.page import write_run_report
-from lazybench.report.remeasuring import COLUMNS, remeasured
-from lazybench.report.verify import Check, config_of
+from lazybench.report.verify import COLUMNS, remeasured
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run
 

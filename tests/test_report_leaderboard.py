@@ -116,15 +116,11 @@ def test_nothing_is_extrapolated_and_that_is_said(tmp_path: Path) -> None:
     assert "at a FLOPs ratio of 3x there is no number: no two measured settings of a method bracket it." in text
     assert "**made-up at a FLOPs ratio of 3x**" not in text
     assert {file.name for file in where.iterdir()} == {"leaderboard.md", "leaderboard.html", "front.png"}
-
-
-def test_one_setting_of_each_method_has_a_table_of_settings_and_no_comparison_at_a_speed(tmp_path: Path) -> None:
     one = [record for record in judged() if record.flops_ratio in (1.0, 1.6)]
-    text = (board(tmp_path, one) / "leaderboard.md").read_text(encoding="utf-8")
+    text = (board(tmp_path / "one", one) / "leaderboard.md").read_text(encoding="utf-8")
     assert "**made-up: every setting**" in text
-    assert all(f"at a FLOPs ratio of {ratio}x there is no number" in text for ratio in ("1.5", "2", "3"))
+    assert text.count("there is no number") == 3
     assert "Fixed: " not in text  # no such column
-    assert "at a FLOPs ratio of 2x**" not in text
 
 
 def test_each_method_is_compared_with_the_closest_on_the_samples_of_both(tmp_path: Path) -> None:
@@ -188,16 +184,6 @@ def test_settings_that_keep_alike_otherwise_are_curves_of_their_own_and_say_what
     shown = readable(section.table())
     beside = dict(zip(shown["method"], shown["fixed"], strict=True))
     assert beside["Random token drop"] == "spare_template=false"
-
-
-def test_runs_of_other_settings_are_leaderboards_of_their_own(tmp_path: Path) -> None:
-    for length in (300, 900):
-        task = {"name": "needle", "datasets": ["needle"], "parameters": {"length": length}}
-        write_run(tmp_path / str(length), judged(), task=task)
-    titles = {
-        section.title for section in sections(load([tmp_path])) if section.matched == FLOPS and section.ratio == 2
-    }
-    assert titles == {f"made-up length={length} at a FLOPs ratio of 2x" for length in (300, 900)}
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

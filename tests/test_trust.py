@@ -22,8 +22,8 @@ from conftest import RunPy, save_tiny_checkpoint
 from lazybench.errors import UserError, refuse
 from lazybench.models import ModelSpec, load_model
 from lazybench.report.__main__ import main as report
+from lazybench.report.checks import config_of, measured_task
 from lazybench.report.leaderboard import main as leaderboard
-from lazybench.report.verify import config_of, measured_task
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run
 from lazybench.tasks import DataSettings

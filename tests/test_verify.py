@@ -18,8 +18,9 @@ from conftest import ROOT, run_environment
 
 from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
+from lazybench.report.checks import check_records, config_of
 from lazybench.report.page import write_run_report
-from lazybench.report.verify import check_records, config_of, main
+from lazybench.report.verify import main
 from lazybench.run.reading import find_runs, read_runs
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder

@@ -10,150 +10,38 @@ decide is not at hand.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy
+from unittest.mock import patch
 
 from lazybench.errors import Parser, UserError, command, library_errors, one_line, refuse
-from lazybench.models.chat import postprocessor
-from lazybench.models.spec import DTYPES
 from lazybench.pruning.settings import path_of
-from lazybench.run.config import KEYS, RunConfig, build_config
-from lazybench.run.files import without_folders
+from lazybench.report.checks import Check, check_records, config_of, measured_task, where
+from lazybench.run.config import RunConfig
 from lazybench.run.reading import Run, find_runs, read_runs
 from lazybench.run.record import Record
-from lazybench.tasks import build_task
-from lazybench.tasks.base import Task
+from lazybench.run.run_folder import RunFolder
+from lazybench.run.tracking import Tracker
+from lazybench.tasks.base import Sample, Task
 
 SHOWN = 10  # mismatches printed of each kind
-TOLERANCE = 1e-6  # relative; another version of a library may round the last digit otherwise
-OLDER = {"fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
-HERE: dict[str, Any] = {"out": None, "tag": None, "warmup": 0, "threads": None, "tracker": "none", "engine": "hf"}
-HERE |= {"pruning": {}, "attention_map": False, "plugins": []}
-
-
-@dataclass
-class Check:
-    """What was computed again of one kind, what does not match, and what could not be computed."""
-
-    how: str = "computed again"
-    compared: int = 0
-    expected: int = 0
-    different: list[str] = field(default_factory=list)
-    not_checked: list[str] = field(default_factory=list)
-
-    def compare(self, name: str, stored: Any, anew: Any, relative: float = TOLERANCE, absolute: float = 1e-12) -> None:
-        """Count a pair of values, and name one that differs; two that are missing are alike."""
-        self.compared += 1
-        try:
-            same = numpy.shape(stored) == numpy.shape(anew) and numpy.allclose(stored, anew, relative, absolute, True)
-        except (TypeError, ValueError):  # no numbers
-            same = str(stored) == str(anew)
-        if not same:
-            self.different.append(f"{name}: {stored} in the file, {anew} anew")
-
-
-def config_of(run: Run, data_root: Path | None = None, model_path: Path | None = None) -> RunConfig:
-    """The run's own configuration, with the precision that it noted, nothing timed to warm up, and nothing of code.
-
-    Args:
-        data_root, model_path: where data and weights lie; None: where the run had them.
-
-    Raises:
-        UserError: it is none of this package's.
-    """
-    model, noted = dict(run.config["model"]), run.provenance.get("model") or {}
-    if noted.get("dtype") in DTYPES:  # "auto" is another one on another device
-        model["dtype"] = noted["dtype"]
-    if model_path is not None:
-        model["path"] = str(model_path)
-    asked = {key: run.config[key] for key in KEYS & run.config.keys()}
-    config = build_config({**OLDER, **asked, "model": model, **HERE})
-    return replace(config, data=replace(config.data, root=data_root or config.data.root))
-
-
-def measured_task(run: Run, name: str, config: RunConfig) -> Task:
-    """One of the run's datasets, as much of it as the run was to measure.
-
-    A task of lm-eval may import Python from a folder, and hand a prediction to Python (humaneval, mbpp) or to sympy's
-    parser: it is not asked.
-
-    Raises:
-        UserError: it is not at hand, or not what was measured, or of lm-eval.
-    """
-    if name.startswith("lm_eval/"):
-        raise UserError("a task of lm-eval may run code of its own, or a prediction as a program: it is not asked")
-    with library_errors("no task can be made of what the folder says"):
-        task = build_task(name, config.data)
-        found = task.fingerprint
-        task.samples()
-    noted = (run.provenance.get("tasks") or {}).get(name, {}).get("fingerprint")
-    if noted != found:
-        raise UserError(f"the data at hand ({task.source}, {found}) is not what was measured ({noted})")
-    return task
-
-
-def check_records(run: Run, config: RunConfig) -> dict[str, Check]:
-    """Look for ``records`` that were left out or that are not of this run, and compute every ``score`` again.
-
-    Asked is a record of every sample of the data, method and repeat that the configuration names. Where the data is
-    not at hand, the samples that any method has stand for it. Which of its methods a record is of, only measuring it
-    anew would tell.
-    """
-    asked: dict[Any, Record] = {}
-    # a draft model's file without its folder, as it is packed
-    passed_on = [replace(record, params=without_folders(record.params)) for record in run.records]
-    there = {record.key: record for record in passed_on}
-    failed = sum(record.error is not None for record in run.records)
-    records, scores = Check(f"there, {failed} of them failed" if failed else "there"), Check()
-    for name in config.datasets:
-        of_task = [record for record in there.values() if record.task == name]
-        # else a run without scores, or of random weights
-        scored = [
-            record for record in of_task if record.error is None and any(one.score is not None for one in of_task)
-        ]
-        scores.expected += len(scored)
-        try:
-            task = measured_task(run, name, config)
-        except UserError as error:
-            samples = list(dict.fromkeys(record.sample_id for record in of_task))
-            records.not_checked.append(f"not checked: whether {name} has more samples than {len(samples)}: {error}")
-            scores.not_checked += [f"not checked: no data at hand for {name}"] * bool(scored)
-        else:
-            of_id = {sample.sample_id: sample for sample in task.samples()}
-            samples = list(of_id)
-            clean = postprocessor(config.model.chat_format)
-            for record in scored:
-                if sample := of_id.get(record.sample_id):
-                    scores.compare(where(record), record.score, task.score(clean(record.prediction), sample))
-        asked |= {record.key: record for record in _asked(run, config, name, samples)}
-    records.expected, records.compared = len(asked), len(asked.keys() & there.keys())
-    records.different = [f"{where(asked[key])}: no such record" for key in asked if key not in there]
-    records.different += [
-        f"{where(record)}: not asked of this run" for key, record in there.items() if key not in asked
-    ]
-    return {"records": records, "score": scores}
-
-
-def _asked(run: Run, config: RunConfig, task: str, samples: Sequence[str]) -> list[Record]:
-    """A blank record of each that the run was to measure; of repeats no more than all records and one that lacks."""
-    noted = (run.provenance.get("model") or {}).get("quantization")
-    model = config.model.display_name(noted, run.config.get("engine", "hf"))
-    return [
-        Record(model, task, "", method.name, without_folders(method.params), sample, repeat, 0)
-        for sample in samples
-        for method in config.methods
-        for repeat in range(min(max(config.repeats, method.repeats), len(run.records) + 1))
-    ]
-
-
-def where(record: Record) -> str:
-    """A record in words."""
-    named = " ".join(f"{record.model}, {record.task} {record.method} {record.label}".split())
-    return f"{named}, sample {record.sample_id} repeat {record.repeat}"
+SAME_WEIGHTS = ("sha256", "fingerprint", "revision", "weights", "parameters", "dtype", "attention", "quantization")
+# column to its tolerances, relative and absolute: another processor rounds otherwise, and a token at a tie may go
+WORK, NATS, SHARE = (0.01, 0.0), (0.05, 0.001), (0.0, 0.1)
+COLUMNS = {
+    **dict.fromkeys(("prompt_tokens", "truncated_from", "output_tokens", "prediction"), (0.0, 0.0)),
+    **dict.fromkeys(("prompt_tokens_computed", "prompt_tokens_computed_by_stage"), WORK),
+    **dict.fromkeys(("prompt_tokens_computed_by_step", "tokens_of_layer_runs", "mlp_tokens_of_layer_runs"), WORK),
+    **dict.fromkeys(("other_flops", "flops_ratio"), WORK),
+    **dict.fromkeys(("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"), WORK),
+    **dict.fromkeys(("fidelity_kl", "fidelity_first_kl"), NATS),
+    **dict.fromkeys(("fidelity_top1", "fidelity_first_top1"), SHARE),
+}
 
 
 @command
@@ -185,8 +73,6 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
         config = config_of(run, options.data_root, options.model_path)
         checks += check_records(run, config).items()
         if options.remeasure > 0:
-            from lazybench.report.remeasuring import remeasured  # with torch and the model's library
-
             checks += remeasured(run, config, options.remeasure).items()
     except UserError as error:
         checks.append(("run", Check(not_checked=[f"not checked: {error}"])))
@@ -204,3 +90,61 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
     if any(check.different for _, check in checks):
         return 1
     return UserError.exit_code if any(check.not_checked for _, check in checks) else 0
+
+
+def remeasured(run: Run, config: RunConfig, count: int) -> dict[str, Check]:
+    """Measure at least ``count`` records anew, all methods of samples drawn by chance, and compare them by column.
+
+    Raises:
+        UserError: model or data are not at hand or others.
+    """
+    from lazybench.models import load_model  # with torch and the model's library
+    from lazybench.run.measuring import Measuring
+
+    failing = library_errors(f"{run.path.name} can't be measured anew")  # a foreign configuration or checkpoint
+    # the hub's cache is read, the hub is not asked
+    with TemporaryDirectory() as scratch, patch("huggingface_hub.constants.HF_HUB_OFFLINE", True), failing:
+        config = replace(config, out=Path(scratch) / "anew")
+        chosen = _chosen(run, config, count)
+        loaded = load_model(config.model)
+        _check_weights(run, loaded.provenance)
+        for method in config.methods:
+            method.prepare(loaded.model)
+        with RunFolder.open(config.out, {}, {}) as folder:
+            Measuring(config, loaded, folder, Tracker()).measure_all(chosen)
+            return _compared(run, list(folder.done.values()))
+
+
+def _chosen(run: Run, config: RunConfig, count: int) -> list[tuple[Task, int, Sample]]:
+    """Drawn anew each time: who changed records by hand cannot know which are looked at."""
+    first, jobs = config.data.shard
+    tasks = [measured_task(run, name, config) for name in config.datasets]
+    samples = [(task, first + place * jobs, sample) for task in tasks for place, sample in enumerate(task.samples())]
+    of_sample = Counter((record.task, record.sample_id) for record in run.records if record.error is None)
+    chosen: list[tuple[Task, int, Sample]] = []
+    for one in random.sample(samples, len(samples)):
+        held = of_sample[one[0].name, one[2].sample_id]
+        if held and count > 0:
+            count -= held
+            chosen.append(one)
+    return chosen
+
+
+def _check_weights(run: Run, at_hand: Mapping[str, Any]) -> None:
+    noted = run.provenance.get("model") or {}
+    for name in SAME_WEIGHTS:
+        here = at_hand.get(name)
+        if noted.get(name) != here:
+            raise UserError(f"the model at hand is not the one measured: {name} {here} here, {noted.get(name)} there")
+
+
+def _compared(run: Run, anew: list[Record]) -> dict[str, Check]:
+    stored = {record.key[1:]: record for record in run.records if record.error is None}  # but for the model's name
+    checks = {name: Check("measured anew", expected=len(stored)) for name in COLUMNS}
+    for record in anew:
+        before = stored.get(record.key[1:])
+        for name, check in checks.items() if before else ():
+            old, new = getattr(before, name), record.error or getattr(record, name)
+            if before and (record.error or old not in (None, "", ())):  # else not measured then
+                check.compare(where(before), old, new, *COLUMNS[name])
+    return {name: check for name, check in checks.items() if check.compared}
