@@ -58,7 +58,7 @@ def _over_ratios(axes: Axes, heading: str, rows: pandas.DataFrame) -> None:
         line = of.sort_values("flops_ratio")
         (grey,) = axes.plot(line["flops_ratio"], line["kl"], ".-", color="0.65", linewidth=0.8, zorder=1)
         lines["grey: other methods"] = (-math.inf, grey)
-    name_lines(axes, lines, inside=True)
+    name_lines(axes, lines, 40, loc="best", fontsize=7, labelspacing=0.2)
 
 
 def _at_one(axes: Axes, heading: str, found: Mapping[Pair, Estimate]) -> None:
