@@ -90,7 +90,7 @@ def _compared(trials: Trials, method: Method, standing: Method) -> dict[str, Any
     """A preset, what it loses on the held-out prompts, and the standing one there at the same FLOPs ratio."""
     numbers = range(trials.settings.held_out)
     own, other = ([trials.run(one, True, number) for number in numbers] for one in (method, standing))
-    compared = compare_divergences([kl for kl, _ in own], [kl for kl, _ in other]).estimate
+    compared = compare_divergences([kl for kl, _ in own], [kl for kl, _ in other])
     columns = compared.columns("kl_over_standing")
     return {
         "params": plain(method),
