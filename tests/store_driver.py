@@ -50,7 +50,6 @@ def main() -> int:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (arguments.file_limit_bytes, arguments.file_limit_bytes))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = {"model": {"name": "tiny", "dtype": "auto"}, "seed": arguments.seed, "shard": "0/1"}
     facts = {"commit": "c0ffee", "model": {"sha256": "1"}, "tasks": {"qasper": {"fingerprint": "2"}}}
     try:
@@ -67,10 +66,6 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run is over: the interpreter's end is not what is tested
 
 
 if __name__ == "__main__":

@@ -1,30 +1,13 @@
-"""hydra/launcher=joblib: jobs of a sweep in worker processes of this machine, each on a GPU of its own."""
+"""hydra/launcher=joblib: jobs of a sweep in worker processes of this machine."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
 from conftest import RunPy
 
-from lazybench.cli.sweep import take_own_gpu
 from lazybench.report.results import load
-
-
-@pytest.mark.parametrize(
-    ("worker", "gpu"), [("LokyProcess-1", "3"), ("LokyProcess-2", "5"), ("LokyProcess-3", "3"), ("MainProcess", "3,5")]
-)
-def test_a_worker_takes_a_gpu_of_its_own_and_keeps_it(worker: str, gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Joblib itself would start all of them on the first GPU."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    monkeypatch.setenv("LAZYBENCH_GPU", "")  # restored afterwards
-    monkeypatch.delenv("LAZYBENCH_GPU")
-    monkeypatch.setattr(multiprocessing.current_process(), "_name", worker)
-    for _ in range(2):  # the second job of the same worker
-        take_own_gpu()
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
 
 
 @pytest.mark.slow

@@ -105,13 +105,17 @@ def test_hydras_groups_read_the_projects_own_files_alone(override: str) -> None:
         prepare([override])
 
 
-def test_only_the_command_line_names_code(tmp_path: Path, command: RunPy) -> None:
-    """A task's file that has lm-eval import a folder's Python is refused before anything is imported."""
+@pytest.mark.parametrize("group", ["task", "experiment"])
+def test_only_the_command_line_names_code(group: str, tmp_path: Path, command: RunPy) -> None:
+    """A file that has lm-eval or us import a folder's Python is refused before anything is imported."""
+    (tmp_path / "strangers.py").write_text("from pathlib import Path\nPath('trace').touch()\n", encoding="utf-8")
     parameters = {"include_path": str(tmp_path)}
     add("task", "of_a_stranger", {"name": "own", "datasets": ["lm_eval/own"], "parameters": parameters})
-    done = command("task=of_a_stranger")
+    add("experiment", "of_a_stranger", {"plugins": ["strangers"]}, package="_global_")
+    done = command(f"{group}=of_a_stranger")
     assert done.returncode == 2
-    assert "names code; say it on the command line" in done.stderr
+    assert "stands in a file and names code; say it on the command line" in done.stderr
+    assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize(

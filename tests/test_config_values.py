@@ -10,10 +10,8 @@ from omegaconf import OmegaConf
 
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import composed, groups
-from lazybench.cli.main import is_hydras, one_line
-from lazybench.cli.unused import unused_settings
+from lazybench.cli.main import check_read, is_hydras, one_line
 from lazybench.errors import UserError
-from lazybench.run.config import RunConfig
 from lazybench.tasks import build_task
 
 VALUES: tuple[Any, ...] = (None, "text", -1, 1.5, [], {}, True)
@@ -38,11 +36,6 @@ def keys(node: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, .
     return found
 
 
-def checked(config: dict[str, Any], key: str, value: Any) -> RunConfig:
-    assert isinstance(unused_settings([f"{key}={value}"], config), list)
-    return run_config(config)  # as Hydra would have composed it, a hundred times sooner
-
-
 @pytest.mark.parametrize("override", EXPERIMENTS)
 def test_every_key_takes_a_value_or_names_itself_in_one_line(override: str) -> None:
     base = plain(override, "methods=[baseline,lazyllm]", "limit=1")
@@ -55,7 +48,7 @@ def test_every_key_takes_a_value_or_names_itself_in_one_line(override: str) -> N
                 parent = parent[part]
             parent[path[-1]] = value
             try:
-                run = checked(config, ".".join(path), value)
+                run = run_config(config)  # as Hydra would have composed it, a hundred times sooner
                 if path[0] == "task":
                     for name in run.datasets:
                         build_task(name, run.data).samples()
@@ -79,33 +72,20 @@ def test_every_group_takes_a_choice_or_one_line(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "read"),
     [
-        (["pruning.layers=[3]", "pruning.depths=[0.3]", "pruning.keep=[0.5]"], ["pruning.depths", "pruning.layers"]),
-        (["pruning=none", "methods=[baseline]"], ["pruning", "methods=[baseline]"]),
-        (["pruning.keep=[0.5,0.5,0.5]", "methods=[{method: lazyllm, pruning: none}]"], ["pruning.keep"]),
+        (["pruning=none", "methods=[baseline]"], False),
+        (["+pruning.keep=[0.5,0.5,0.5]", "methods=[baseline,taper]"], False),
+        ([], True),
+        (["pruning=authors_linear"], True),
+        (["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"], True),
+        (["model=custom", "model.hub_id=a/b", "model.path=null", "methods=[baseline]"], True),
     ],
 )
-def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> None:
-    (line,) = unused_settings(overrides, plain(*overrides))
-    assert "does nothing" in line
-    assert "\n" not in line
-    assert all(word in line for word in words)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["pruning=authors_linear"],
-        ["pruning.layers=[3]", "pruning.keep=[0.5]"],  # the preset's own depths give way, as documented
-        ["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
-        ["task=qasper", "data.root=/folder"],
-        ["task=longbench", "data.root=/folder", "limit=3"],
-        ["timing=false", "warmup=0"],
-        ["model=custom", "model.hub_id=a/b", "model.path=null"],
-        ["experiment=fig5", "size=mini", "data.root=/folder"],
-    ],
-)
-def test_what_is_read_is_not_named(overrides: list[str]) -> None:
-    assert unused_settings(overrides, plain(*overrides)) == []
+def test_a_schedule_that_no_method_reads_is_refused(overrides: list[str], read: bool) -> None:
+    config = run_config(composed(prepare(overrides)))
+    if read:
+        check_read(overrides, config)
+        return
+    with pytest.raises(UserError, match=r"^\+?pruning.* does nothing: none of methods=\[baseline"):
+        check_read(overrides, config)

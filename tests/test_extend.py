@@ -19,9 +19,8 @@ from test_exactness import check_equal, exact_model, prunes
 from tiny_requests import tiny_request
 
 import lazybench.methods
-from lazybench.cli import main as command_line
 from lazybench.cli.choices import load_plugins
-from lazybench.cli.groups import add, register
+from lazybench.cli.groups import register
 from lazybench.errors import UserError
 from lazybench.methods import METHODS
 from lazybench.run.reading import read_records
@@ -86,19 +85,6 @@ def test_the_documented_module_runs_as_written(
     assert yaml.safe_load(text_of(run / "config.yaml"))["plugins"] == ["my_module"]
     digest = hashlib.sha256((extended / "my_module.py").read_bytes()).hexdigest()
     assert json.loads(text_of(run / "provenance.json"))["plugins"] == {"my_module": digest}
-
-
-def test_a_file_may_not_name_a_module(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A setting of a file that would have Python imported is refused before anything is imported."""
-    (tmp_path / "strangers.py").write_text("from pathlib import Path\nPath('trace').touch()\n", encoding="utf-8")
-    add("experiment", "of_a_stranger", {"plugins": ["strangers"]}, package="_global_")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["run.py", "experiment=of_a_stranger"])
-    assert command_line.main() == 2
-    assert "plugins=['strangers'] stands in a file and names code" in capsys.readouterr().err
-    assert not (tmp_path / "trace").exists()
 
 
 def test_no_task_takes_anothers_name() -> None:

@@ -144,6 +144,9 @@ def test_a_shard_without_a_sample_ends_well_and_says_so(tiny_checkpoint: Path, c
             ("2000 tokens and 64 new ones", "2048"),
         ),
         (("pruning.layers=[40]", "pruning.keep=[0.5]"), ("40", "4 layers")),
+        (("methods=[{method: lazyllm, pruning: {layers: [1,9], keep: [0.5,0.5], depths: null}}]",), ("9",)),
+        (("model.attention=flash",), ("flash",)),
+        (("model.chat_format=chatml",), ("llama2, none, tokenizer, xgen",)),
         (("max_new_tokens=100000",), ("max_new_tokens=100000", "window of 2048")),
         (("task.parameters.length=5000",), ("length=5000", "choose length=")),
     ],
@@ -193,21 +196,3 @@ def test_a_tagged_sweep_of_models_by_path_ends_with_one_table_in_a_file(
     assert len(list(Path(said[1]).parent.glob("*/done"))) == 4
     again = command(*sweep)
     assert again.stdout.count("is finished") == 4
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (("methods=[{method: lazyllm, pruning: {layers: [1,9], keep: [0.5,0.5], depths: null}}]",), "9"),
-        (("model.attention=flash",), "flash"),
-        (("model.chat_format=chatml",), "llama2, none, tokenizer, xgen"),
-    ],
-)
-def test_what_the_model_cannot_take_is_refused_before_anything_is_measured(
-    tiny_checkpoint: Path, command: RunPy, overrides: tuple[str, ...], words: str
-) -> None:
-    result = command(f"model={tiny_checkpoint}", *QUICK, "limit=2", "out=run", *overrides)
-    assert result.returncode == 2, result.stdout
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not Path("run").exists()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,33 +44,6 @@ def assert_complete(folder: Path, samples: int) -> None:
     records = read_records(folder / "samples.jsonl")  # raises where one stands twice
     assert {found.key: found for found in records} == {record(number).key: record(number) for number in range(samples)}
     assert (folder / "done").exists()
-
-
-def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
-    """By SIGKILL and Ctrl-C by turns; what was reported as appended is there afterwards, whole."""
-    moments = random.Random(7)
-    samples, kills = 400, 0
-    for number in [signal.SIGKILL, signal.SIGINT] * 30:
-        process = start(tmp_path / "run", "--samples", samples, "--pause-s", 0.0005)
-        read_until(process, "open")
-        time.sleep(moments.uniform(0.0, 0.03))
-        process.send_signal(number)
-        out, complaints = process.communicate(timeout=30)
-        if process.returncode == 0:
-            break
-        assert process.returncode in (-signal.SIGKILL, 130), complaints
-        kills += 1
-        reported = {
-            int(line.split()[1]) for line in out.splitlines() if line.startswith("appended") and line.split()[1:]
-        }
-        on_disk = read_records(tmp_path / "run" / "samples.jsonl")
-        assert on_disk == [record(place) for place in range(len(on_disk))]
-        assert reported <= set(range(len(on_disk)))
-        assert number == signal.SIGKILL or (tmp_path / "run" / "samples.jsonl").read_bytes().endswith(b"\n")
-        assert len(on_disk) == samples or not (tmp_path / "run" / "done").exists()
-    assert kills >= 3
-    assert finish(start(tmp_path / "run", "--samples", samples))[0] == 0
-    assert_complete(tmp_path / "run", samples)
 
 
 @pytest.mark.parametrize("fail", [(), (1,)])

@@ -204,12 +204,6 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o400}
 
 
-def test_same_process_cannot_open_twice(tmp_path: Path) -> None:
-    with open_folder(tmp_path), pytest.raises(UserError, match="in use"):
-        open_folder(tmp_path)
-    open_folder(tmp_path).close()
-
-
 def test_not_a_number_becomes_null_and_is_named() -> None:
     odd = replace(record(0), fidelity_kl=math.nan, ttft_s=math.inf, details={"nested": [1.0, -math.inf]})
     back = from_line(to_line(odd))

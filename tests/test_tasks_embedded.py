@@ -30,6 +30,9 @@ def test_deterministic_by_seed_limit_and_shard(name: str) -> None:
     assert again.category == CATEGORIES[name]
     assert "embedded_" in again.category
     assert "LongBench" not in again.source
+    prompt, context = first[0].prompt, first[0].context
+    assert context is not None
+    assert len(prompt) - 700 < len(prompt[context.start : context.stop]) < len(prompt)
 
 
 def test_stdlib_retrieval_removes_the_sentence_it_asks_for() -> None:

@@ -87,11 +87,3 @@ def test_a_needle_that_would_lose_its_middle_is_refused(models: dict[str, Loaded
     advised = int(str(told.value).split("choose length=")[1].split()[0])
     (fitting,) = build_task("needle", DataSettings(limit=1, parameters={"length": advised})).samples()
     assert task.encode(short, fitting, 16).truncated_from is None
-
-
-@pytest.mark.parametrize("task_name", ["stdlib_retrieval", "needle"])
-def test_embedded_tasks_say_where_their_document_stands(task_name: str) -> None:
-    (sample,) = build_task(task_name, DataSettings(limit=1)).samples()
-    assert sample.context is not None
-    document = sample.prompt[sample.context.start : sample.context.stop]
-    assert len(sample.prompt) - 700 < len(document) < len(sample.prompt)

@@ -66,7 +66,7 @@ def _prepare(override: str) -> str:
     key, sign, value = override.partition("=")
     group = key.lstrip("+~").partition("@")[0]
     if group.startswith("method."):
-        raise UserError(f"{override}: a method's settings stand beside it, as in {_entry(group, value)}")
+        raise UserError(f"{override}: write 'methods=[baseline,{{method: NAME, KEY: VALUE}}]'")
     hydras_own = re.search(r"[\[\](){}'\"$]", value)  # glob(*), choice(...), quotes: left for Hydra to read
     if group in ("hydra", "hydra.searchpath"):
         raise UserError(f"{override}: {NO_OTHER_FILES}")
@@ -79,14 +79,6 @@ def _prepare(override: str) -> str:
         value = ",".join(str(path_of(part)) if part.startswith("~") else part for part in value.split(","))
         return f"{key}={value}" if value.isascii() or "," in value else f'{key}="{value}"'
     return override
-
-
-def _entry(key: str, value: str) -> str:
-    """``method.taper.chunk=4`` as it is typed in a list of methods."""
-    _, name, *parts = key.split(".")
-    for part in reversed(parts):
-        value = f"{{{part}: {value}}}"
-    return f"'methods=[baseline,{{method: {name}, {value.removeprefix('{')}]'"
 
 
 def check_options(arguments: Sequence[str]) -> None:

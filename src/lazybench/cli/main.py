@@ -28,8 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lazybench.cli.choices import check_options, load_plugins, prepare, run_config
 from lazybench.cli.groups import composed, config_folder, groups, register
 from lazybench.cli.help import answer_help
-from lazybench.cli.sweep import Outcome, ended, print_end, take_own_gpu
-from lazybench.cli.unused import unused_settings
+from lazybench.cli.sweep import Outcome, ended, print_end
 from lazybench.errors import UserError, command, refuse, show_any_character, unknown_name
 from lazybench.pruning.settings import typed
 from lazybench.run.config import RunConfig
@@ -111,8 +110,6 @@ def _job(config: DictConfig) -> Outcome:
     settings = HydraConfig.get()
     overrides = cast(list[str], OmegaConf.to_container(settings.overrides.task))  # as typed: limit=${seed} stays so
     sweep = settings.mode is RunMode.MULTIRUN
-    if sweep:
-        take_own_gpu()
     ended[" ".join(overrides)] = outcome = _run(config, overrides, sweep)
     return outcome
 
@@ -124,12 +121,9 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
         _check_who_names_code(config, overrides)
         given = cast(dict[str, Any], OmegaConf.to_container(config))
         load_plugins(typed(tuple[str, ...], given.get("plugins"), "plugins"))
-        unused = unused_settings(overrides, given)
-        if unused and not sweep:
-            raise UserError("; ".join(unused) + "; leave it out")
-        for line in unused:  # another job of the sweep may read it
-            print(f"lazybench: {line}", file=sys.stderr)
         checked = run_config(config, sweep)
+        if not sweep:  # another job of it may read what this one does not
+            check_read(overrides, checked)
         folder = checked.out
         return _start(checked, sweep), folder
     except UserError as error:
@@ -148,6 +142,14 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
             raise
         traceback.print_exc()
         return 1, folder
+
+
+def check_read(overrides: Sequence[str], checked: RunConfig) -> None:
+    """Refuse a schedule that no method of the run reads."""
+    keys = [text for text in overrides if re.match(r"[+~]*pruning[.=]", text) and not text.endswith("=null")]
+    if keys and not any(hasattr(method, "pruning") for method in checked.methods):
+        names = ",".join(method.name for method in checked.methods)
+        raise UserError(f"{keys[0]} does nothing: none of methods=[{names}] prunes by it; leave it out")
 
 
 def _start(checked: RunConfig, sweep: bool) -> int:

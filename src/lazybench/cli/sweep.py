@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,25 +28,3 @@ def print_end() -> None:
     failed = [f"{job} (exit code {code})" for job, (code, _) in ended.items() if code]
     if failed:
         print(f"lazybench: {len(failed)} of {len(ended)} jobs failed: {'; '.join(failed)}", file=sys.stderr)
-
-
-def take_own_gpu() -> None:
-    """In a worker of ``hydra/launcher=joblib``, before torch starts: worker number i takes GPU number i, round and
-    round. Joblib itself would leave all of them on the first one.
-    """
-    worker = re.search(r"Loky.*?(\d+)$", multiprocessing.current_process().name)
-    if worker is None or "LAZYBENCH_GPU" in os.environ:  # chosen by an earlier job of this worker
-        return
-    if gpus := _gpus():
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["LAZYBENCH_GPU"] = gpus[(int(worker[1]) - 1) % len(gpus)]
-
-
-def _gpus() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name]
-    try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return []
-    return re.findall(r"^GPU (\d+):", listing, flags=re.MULTILINE)

@@ -31,10 +31,7 @@ MANIFEST = "complete.json"  # of a converted folder: the weights' type, its file
 VERSION = 2  # of the conversion: folders of another one are not taken
 ROPE_FACTORS = "rope_freqs.weight"  # what each rotary frequency is divided by: Llama 3's scaling
 OPTIONAL = {"vocab_size", "rope.freq_base", "rope.dimension_count", "attention.head_count_kv", "attention.key_length"}
-CARRIED = {
-    *("rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"),
-    *("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
-}
+CARRIED = {"rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"}
 NO_MATTER = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"}
 SIZES = {"expert_feed_forward_length", "expert_shared_feed_forward_length"}  # a wrong one is a weight of another shape
 
@@ -142,17 +139,10 @@ def _carry_rope(file: GGUFFile, config: PretrainedConfig) -> None:
     factor = float(stated.get("rope.scaling.factor") or 1.0)
     kind = stated.get("rope.scaling.type", "linear")  # as llama.cpp takes it
     scaling: dict[str, Any] = {}
-    if kind not in ("none", "linear", "yarn"):
-        raise UserError(f"{file.path.name} scales its positions by {kind}; carried over are linear, yarn and llama3's")
+    if kind not in ("none", "linear"):
+        raise UserError(f"{file.path.name} scales its positions by {kind}; carried over are linear and llama3's")
     if kind != "none" and factor != 1:
         scaling = {"rope_type": kind, "factor": factor}
-        if kind == "yarn":
-            before = stated.get("rope.scaling.original_context_length") or file.need(
-                f"{file.architecture}.context_length"
-            )
-            scaling["original_max_position_embeddings"] = int(before)
-            betas = {name: stated.get(f"rope.scaling.yarn_{name}") for name in ("beta_fast", "beta_slow")}
-            scaling |= {name: float(beta) for name, beta in betas.items() if beta is not None}
     if (factors := file.tensors.get(ROPE_FACTORS)) is not None:
         if scaling:
             raise UserError(f"{file.path.name} scales its positions twice: {kind} and {ROPE_FACTORS}")
@@ -189,8 +179,6 @@ def _check_metadata(file: GGUFFile, config: PretrainedConfig) -> None:
         "attention.key_length": head_dim,
         "attention.value_length": head_dim,
         "rope.scaling.attn_factor": 1,
-        "rope.scaling.yarn_attn_factor": 1,
-        "rope.scaling.yarn_ext_factor": 1,
     }
     for key, value in stated.items():
         if key in anyway and value != anyway[key]:

@@ -26,7 +26,6 @@ from lazybench.run.config import RunConfig
 from lazybench.run.reading import Run, find_runs, read_runs
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder
-from lazybench.run.tracking import Tracker
 from lazybench.tasks.base import Sample, Task
 
 SHOWN = 10  # mismatches printed of each kind
@@ -111,7 +110,7 @@ def remeasured(run: Run, config: RunConfig, count: int) -> dict[str, Check]:
         for method in config.methods:
             method.prepare(loaded.model)
         with RunFolder.open(config.out, {}, {}) as folder:
-            Measuring(config, loaded, folder, Tracker()).measure_all(chosen)
+            Measuring(config, loaded, folder).measure_all(chosen)
             return _compared(run, list(folder.done.values()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -28,7 +29,6 @@ from lazybench.run.config import RunConfig
 from lazybench.run.progress import Progress
 from lazybench.run.record import Record
 from lazybench.run.run_folder import RunFolder
-from lazybench.run.tracking import Tracker
 from lazybench.tasks.base import Prompt, Sample, Task
 from lazybench.tasks.prompting import generation_kwargs
 
@@ -71,13 +71,19 @@ def request_for(
 
 
 class Measuring:
-    """One run in progress: what every sample needs and does not change."""
+    """One run in progress: what every sample needs and does not change.
 
-    def __init__(self, config: RunConfig, loaded: LoadedModel, folder: RunFolder, tracker: Tracker) -> None:
+    Args:
+        log: is told every record, after it is on disk and outside every timed stretch.
+    """
+
+    def __init__(
+        self, config: RunConfig, loaded: LoadedModel, folder: RunFolder, log: Callable[[Record], object] | None = None
+    ) -> None:
         self.config = config
         self.loaded = loaded
         self.folder = folder
-        self.tracker = tracker
+        self.log = log
         self.repeats = [max(config.repeats, method.repeats) for method in config.methods]  # of each method
         self.proven = {(record.method, record.setting) for record in folder.done.values() if record.error is None}
         self.warm_up = WarmUp(config.methods, config.warmup)
@@ -97,7 +103,8 @@ class Measuring:
                 record = earlier or self._attempted(one, blank, method)
                 if earlier is None:
                     self.folder.append(record)
-                    self.tracker.log(record)
+                    if self.log is not None:
+                        self.log(record)
                 self.progress.advance(record, earlier is not None)
 
     def _attempted(self, one: _OneSample, blank: Record, method: Method) -> Record:

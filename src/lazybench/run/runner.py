@@ -24,7 +24,7 @@ from lazybench.run.config import RunConfig
 from lazybench.run.files import write_atomically
 from lazybench.run.measuring import Measuring, encode
 from lazybench.run.run_folder import RunFolder
-from lazybench.run.tracking import build_tracker
+from lazybench.run.tracking import WeightsAndBiases
 from lazybench.tasks import build_task
 from lazybench.tasks.base import Sample, Task
 from lazybench.tasks.plain_text import PlainText
@@ -72,16 +72,16 @@ def run(config: RunConfig, write_report: Callable[[Path], object], show: bool = 
     )
     facts["layer_cost"] = asdict(layer_cost(loaded.model.config))  # FLOPs ratios can be computed again from it
     with sigterm_interrupts(), RunFolder.open(config.out, dict(config.resolved), facts) as folder:
-        tracker = build_tracker(config.tracker)
-        tracker.start(dict(config.resolved), facts)
-        Measuring(config, loaded, folder, tracker).measure_all(samples)
+        tracker = WeightsAndBiases(dict(config.resolved), facts) if config.tracker == "wandb" else None
+        Measuring(config, loaded, folder, tracker.log if tracker else None).measure_all(samples)
         failed = folder.failed()
         without = {(record.task, record.sample_id) for record in failed}
         sound = [entry for entry in samples if (entry[0].name, entry[2].sample_id) not in without]
         if config.attention_map and sound:
             _keep_attention_map(config, loaded, *sound[0])
         write_report(config.out)
-        tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
+        if tracker is not None:
+            tracker.finish(config.out / "summary.csv", config.out / "tradeoff.png")
         folder.finish()
     if show:
         print((config.out / "table.md").read_text(encoding="utf-8"))

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from lazybench.errors import UserError
 from lazybench.run.record import Record
 
 RECORDS = ("config.yaml", "provenance.json", "samples.jsonl")
-REACH_TIMEOUT_S = 3
 INIT_TIMEOUT_S = 30
 LIVE_METRICS = (
     *("ttft_s", "generation_s", "decode_step_s", "score", "fidelity_top1", "fidelity_kl"),
@@ -24,43 +21,25 @@ LIVE_METRICS = (
 )
 
 
-class Tracker:
-    """What a run tells while it goes on. This one, ``tracker=none``, passes nothing on."""
-
-    def start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Called once, before the first sample."""
-
-    def log(self, record: Record) -> None:
-        """Called for every record, after it is on disk and outside every timed stretch."""
-
-    def finish(self, summary_csv: Path, plot_path: Path) -> None:
-        """Called once, when the tables and the plot are written."""
-
-
-def build_tracker(name: str) -> Tracker:
-    """The tracker of that name, ``none`` or ``wandb``; only the chosen one's package is imported.
-
-    Raises:
-        UserError: its package is not installed.
-    """
-    return WeightsAndBiases() if name == "wandb" else Tracker()
-
-
-class WeightsAndBiases(Tracker):
+class WeightsAndBiases:
     """Config, live metrics, the summary table, the plot, and an artifact with what a sceptic needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Open the run, online where that works, else offline; which one is said in a line.
+
+        Raises:
+            UserError: the package is not installed.
+        """
         try:
             import wandb
         except ImportError as error:
             raise UserError("tracker=wandb needs its package: pip install wandb, or tracker=none") from error
         self._wandb = wandb
-        self._run: Any = None
-
-    def start(self, config: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Open the run, online where that works, else offline; which one is said in a line."""
-        wandb = self._wandb
-        reason = _why_offline(wandb)
+        reason, mode = None, os.environ.get("WANDB_MODE")
+        if mode not in (None, "online"):
+            reason = f"WANDB_MODE={mode}"
+        elif mode is None and not _has_account(wandb):
+            reason = "no account: set WANDB_API_KEY or run wandb login"
         options: dict[str, Any] = {
             "project": os.environ.get("WANDB_PROJECT", "lazybench"),
             "name": f"{config.get('model', {}).get('name', 'model')}-{config.get('task', {}).get('name', 'task')}",
@@ -73,9 +52,9 @@ class WeightsAndBiases(Tracker):
         }  # fmt: skip
         if reason is None:
             try:
-                self._run = wandb.init(**options)
+                self._run: Any = wandb.init(**options)
             except wandb.errors.Error as error:
-                reason = f"the server refused: {type(error).__name__}"
+                reason = f"no server: {type(error).__name__}"
         if reason is not None:
             self._run = wandb.init(mode="offline", **options)
         where = self._folder if self._run.offline else self._run.url
@@ -110,22 +89,11 @@ class WeightsAndBiases(Tracker):
         return os.path.relpath(self._run.settings.sync_dir)
 
 
-def _why_offline(wandb: Any) -> str | None:
-    """The reason to keep the run local, or None where an account and the network are there."""
+def _has_account(wandb: Any) -> bool:
     from requests.utils import get_netrc_auth
 
-    if mode := os.environ.get("WANDB_MODE"):
-        return None if mode == "online" else f"WANDB_MODE={mode}"
     settings = wandb.setup().settings
-    if not (settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url)):
-        return "no account: set WANDB_API_KEY or run wandb login"
-    try:
-        urllib.request.urlopen(settings.base_url, timeout=REACH_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return None  # it answers
-    except OSError:
-        return f"{settings.base_url} cannot be reached"
-    return None
+    return bool(settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url))
 
 
 def _say(text: str) -> None:

@@ -47,10 +47,6 @@ def python_version() -> str:
     return f"Python {platform.python_version()}"
 
 
-def documentation_source() -> str:
-    return f"pydoc_data.topics of {python_version()}"
-
-
 def sha256_of(texts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for text in texts:
@@ -63,7 +59,7 @@ class EmbeddedTask(OfficialPrompt):
 
     @cached_property
     def source(self) -> str:
-        return documentation_source()
+        return f"pydoc_data.topics of {python_version()}"
 
     def score(self, prediction: str, sample: Sample) -> float:
         return score(self.name, prediction, sample.answers)

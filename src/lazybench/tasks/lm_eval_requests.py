@@ -121,11 +121,8 @@ def metrics_of_the_library() -> Iterator[None]:
             raise UserError(f"{path} would be run as the task's metric; start in another folder, or rename it")
         return factory(path, **options)
 
-    evaluate.loading.LocalEvaluationModuleFactory = local
-    try:
+    with patch.object(evaluate.loading, "LocalEvaluationModuleFactory", local):
         yield
-    finally:
-        evaluate.loading.LocalEvaluationModuleFactory = factory
 
 
 @contextmanager
