@@ -14,7 +14,7 @@ from lazybench.pruning.policy import Policy
 
 def plain(model: PreTrainedModel, prompt: list[int], steps: int = 0) -> Reference:
     """The plain model, which has read the prompt and so many greedy tokens."""
-    reference = Reference(model, Policy.nothing_pruned())
+    reference = Reference(model, Policy())
     logits = reference.prefill(prompt)
     for _ in range(steps):
         logits = reference.decode(int(logits.argmax()))

@@ -48,11 +48,10 @@ WINDOWS, POOLS = st.sampled_from([1, 2, 4]), st.sampled_from([1, 3, 5])
 POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
     FastKV: {
         "propagate": SHARES, "retain": SHARES, "depth": DEPTHS, "window": WINDOWS, "pool": POOLS,
-        "pool_by": st.sampled_from(["mean", "max"]),
     },
     CLAA: {
         "keep": SHARES, "retain": st.none() | SHARES, "depth": DEPTHS, "layers": st.integers(1, 4),
-        "first_layers": st.integers(0, 2), "window": WINDOWS, "pool": POOLS, "standardise": st.booleans(),
+        "first_layers": st.integers(0, 2), "window": WINDOWS, "pool": POOLS,
     },
     ASL: {
         "tokens": st.integers(5, 9), "keep": st.none() | st.sampled_from([0.5, 0.7]), "depth": st.just(0.5),
@@ -61,21 +60,18 @@ POLICIES: dict[type[PolicyMethod], dict[str, st.SearchStrategy[Any]]] = {
     UniPrefill: {
         "mass": st.sampled_from([0.3, 0.6, 0.9]), "depths": st.sampled_from([(0.25,), (0.5, 0.75), (0.25, 0.5, 0.75)]),
         "window": WINDOWS, "block": st.integers(1, 4), "first": st.integers(0, 3), "last": st.integers(1, 3),
-        "rule": st.sampled_from(["kernel", "reference"]),
     },
     PyramidInfer: {
         "keep": st.sampled_from([0.1, 0.5, 0.9]), "recent": st.sampled_from([0.1, 0.2, 0.4]),
         "newest_weight": st.sampled_from([1.0, 1.2]), "first": st.integers(0, 4), "least": st.integers(0, 4),
-        "decay": st.sampled_from(["cosine", "linear", "constant"]),
     },
-    SnapKV: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": POOLS},
-    H2O: {"keep": SHARES, "tokens": st.none() | st.integers(1, 12), "window": WINDOWS, "pool": st.sampled_from([1, 3])},
+    SnapKV: {"keep": SHARES, "window": WINDOWS, "pool": POOLS},
+    H2O: {"keep": SHARES, "window": WINDOWS, "pool": st.sampled_from([1, 3])},
     Taper: {
         "preset": st.none(), "depths": st.sampled_from([(0.25, 0.5), (0.25, 0.75), (0.5, 0.6)]),
-        "keep": st.just((0.5, 0.7)), "window": WINDOWS, "heads": st.sampled_from(["mean", "max"]),
-        "pool": POOLS, "chunk": st.integers(1, 4), "first": st.integers(0, 3), "last": st.integers(1, 3),
+        "keep": st.just((0.5, 0.7)), "window": WINDOWS,
+        "chunk": st.integers(1, 4), "first": st.integers(0, 3), "last": st.integers(1, 3),
         "last_share": st.sampled_from([0.0, 0.2]), "look_back": st.integers(1, 3),
-        "over_layers": st.sampled_from(["mean", "max"]),
         "revive": st.integers(0, 4), "every": st.integers(1, 2),
     },
     LazyLLMEvicted: {

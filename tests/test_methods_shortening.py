@@ -21,7 +21,7 @@ from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.request import Request
 from lazybench.methods.static_pruning import StaticPruning
-from lazybench.pruning.lazyllm import LazyLLM
+from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.places import full_attention_layers
 from lazybench.pruning.schedule import PruningSchedule
 

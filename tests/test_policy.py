@@ -31,7 +31,6 @@ SETTLES = WhereRanksSettle(observed=2, top=2, below=0.3)
         (policy, {"layers": (1, 2)}, "must be a tuple, one for each of 2 prunings"),
         (policy, {"budget": Ratio(0.5)}, "budget=Ratio(keep=0.5, of='entered', rounding='up') must be a tuple"),
         (policy, {"scorer": AttentionScorer(products=True), "budget": (Mass(0.5),)}, "scores above 0"),
-        (policy, {"scorer": AttentionScorer(standardise=True), "budget": (Mass(0.5),)}, "scores above 0"),
         (policy, {"revival": REVIVES, "before_mlp": True}, "revival.most=0"),
         (policy, {"revival": REVIVES, "last": 0}, "revival.most=0"),
         (policy, {"revival": REVIVES, "retention": PerHead(AttentionScorer(), Ratio(0.5), 1)}, "revival.most=0"),

@@ -39,16 +39,17 @@ class WhereRanksSettle:
 
     def __call__(self) -> Callable[[Tensor], bool]:
         ranks: deque[Tensor] = deque(maxlen=self.observed)
-        reference: list[float] = []
+        reference: float | None = None
 
         def settled(scores: Tensor) -> bool:
+            nonlocal reference
             ranks.append(descending_ranks(scores[0]))
             if len(ranks) < self.observed:
                 return False
             top = self.top if self.share is None else share_of(self.share, scores.shape[1]) - self.top
             value = rank_variance(ranks, max(1, top))
-            reference.append(value)
-            return value < self.below * reference[0]
+            reference = value if reference is None else reference
+            return value < self.below * reference
 
         return settled
 

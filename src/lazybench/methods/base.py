@@ -136,7 +136,7 @@ class RerunMethod(Method):
     def prepare(self, model: Model) -> None:
         """Refuse a model whose attention can't be looked at, before anything is measured."""
         if self.looks:
-            pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
+            pruning.Pruned(model, pruning.Policy(name=self.title))
 
     def run(self, request: Request) -> Response:
         started = time.perf_counter()

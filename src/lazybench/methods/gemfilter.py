@@ -53,7 +53,7 @@ class GemFilter(RerunMethod):
 
     def prepare(self, model: Model) -> None:
         """Refuse a model that shows no products."""
-        pruning.Pruned(model, pruning.Policy.nothing_pruned(scorer=self.scorer, name=self.title))
+        pruning.Pruned(model, pruning.Policy(scorer=self.scorer, name=self.title))
 
     def positions(self, request: Request) -> tuple[Tensor, Before]:
         from lazybench.methods.running import best_positions, everything, probed

@@ -44,6 +44,6 @@ def probe_layers(
             raise EnoughSeen
 
     watch = Watch(frozenset(layers), see, max(1, scorer.queries(prompt_ids.shape[1])))
-    with Pruned(model, Policy.nothing_pruned(), watch) as run, suppress(EnoughSeen):
+    with Pruned(model, Policy(), watch) as run, suppress(EnoughSeen):
         model(prompt_ids)
     return torch.stack(scores), run.trace.steps[0].scoring_flops
