@@ -43,7 +43,7 @@ class WhereRanksSettle:
 
         def settled(scores: Tensor) -> bool:
             nonlocal reference
-            ranks.append(descending_ranks(scores[0]))
+            ranks.append(scores[0].argsort(descending=True).argsort().double() + 1.0)  # 1 for the best
             if len(ranks) < self.observed:
                 return False
             top = self.top if self.share is None else share_of(self.share, scores.shape[1]) - self.top
@@ -52,11 +52,6 @@ class WhereRanksSettle:
             return value < self.below * reference
 
         return settled
-
-
-def descending_ranks(scores: Tensor) -> Tensor:
-    """(keys,) each token's place by falling score, 1 for the best."""
-    return scores.argsort(descending=True).argsort().double() + 1.0
 
 
 def rank_variance(ranks: Iterable[Tensor], top: int) -> float:

@@ -38,7 +38,6 @@ class Step:
         self.layer = -1
         self.prunings = 0
         self.scores: dict[int, tuple[Tensor, Tensor]] = {}
-        self.stages_entered = 0
         self.rows_that_go_on: Tensor | None = None  # chosen before the pruning layer's MLP, to be used after it
         # by id: what layers share, with the tensor itself so that its id stays its own
         self.inputs: dict[int, tuple[tuple, Tensor]] = {}
@@ -47,14 +46,9 @@ class Step:
     def tokens(self) -> int:
         return self.start + self.new
 
-    @property
-    def is_first_stage(self) -> bool:
-        return self.stages_entered == 1
-
     def enter(self, stage: Stage, plan: Plan) -> None:
         """Go on to the next stage: everything made for the last one is void."""
         self.stage, self.plan = stage, plan
-        self.stages_entered += 1
         self.gathered: dict[tuple, Tensor] = {}
         self.cut: dict[tuple, tuple[dict[str, Any], dict[str, Any]]] = {}  # what layers got, and what they get
         self._visibilities: dict[tuple[MaskRule, int, int], Visibility] = {}
@@ -128,7 +122,7 @@ class TokenInputs:
                 rows = value.detach().expand(batch, *value.shape[1:])
                 room = self._rows[name] = room_for(self._rows.get(name), step.tokens, rows, None if batch == 1 else 0)
                 room[:, step.start : step.tokens] = rows
-        if step.is_first_stage or not step.scores_anew:  # all new tokens go on, and none comes back
+        if not (step.prunings and step.scores_anew):  # all new tokens go on, and none comes back
             return value
         source = known[0]
         if source not in step.gathered:
