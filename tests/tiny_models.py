@@ -106,6 +106,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gptj": {**GPT2, "rotary_dim": 4},
     "opt": {**HEADS_ALONE, "ffn_dim": 64, "max_position_embeddings": 256, "word_embed_proj_dim": 32},
     "falcon": HEADS_ALONE,
+    "gpt_neox_japanese": {**HEADS_ALONE, "intermediate_multiple_size": 2, "max_position_embeddings": 256},
     "bloom": {**SPECIAL, "hidden_size": 32, "n_layer": 4, "n_head": 4},
 }
 # one family for each trait of an architecture that the engine treats in a way of its own

@@ -115,11 +115,6 @@ class ASL(PolicyMethod):
         else:
             check_whole_number("asl.tokens", self.tokens, self.window + 1)
 
-    @property
-    def scorer(self) -> pruning.AttentionScorer:
-        """What each layer's tokens are ranked by."""
-        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
-
     def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers
         first, observed = pruning.layers_run(self.depth, layers) - 1, max(2, pruning.layers_run(self.observed, layers))
@@ -131,7 +126,7 @@ class ASL(PolicyMethod):
         top = self.window if self.tokens is None else self.tokens - self.window
         return pruning.Policy(
             tuple(range(first - observed + 1, layers - 1)),
-            self.scorer,
+            pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool),
             (pruning.Ratio(self.keep or 1.0) if self.tokens is None else pruning.Tokens(self.tokens),),
             last=self.window,
             settles=WhereRanksSettle(observed, top, self.below, share=self.keep),

@@ -29,7 +29,7 @@ _MASK_BLOCK = 1024
 _FOLD_LIMIT = 256  # queries up to which a masked call folds the groups into the query axis off the CPU
 
 # families that compute attention themselves: they add the mask to their scores and take the softmax of that at once
-ADD_MASKS = ("bloom", "falcon", "gptj")
+ADD_MASKS = ("bloom", "falcon", "gpt_neox_japanese", "gptj")
 
 # of the forward pass that is building its masks: its cache, weakly, so that none outlives its generation, and viewers
 running: ContextVar[tuple[ReferenceType[Any], Any]] = ContextVar("running")
