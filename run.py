@@ -5,4 +5,4 @@ import sys
 from lazybench.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or ["dry_run=false"]))
+    sys.exit(main(sys.argv[1:] or ["limit=10"]))

@@ -29,7 +29,7 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
     Args:
         models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
     """
-    panels = [rows[rows["flops_ratio"].between(WHOLE, FASTEST)] for _, rows, _ in models]
+    panels = [_shown(rows) for _, rows, _ in models]
     spans = [rows.groupby(CURVE)["flops_ratio"].agg(lambda of: of.max() > WIDE * of.min()) for rows in panels]
     several = [of_curves.mean() > 0.5 for of_curves in spans]
     figure = Figure(figsize=(4.3 * len(models), 3.4))
@@ -44,6 +44,12 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
     return figure
 
 
+def _shown(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The curves of at least half of the samples, for points of different samples don't compare by eye."""
+    inside = rows[rows["flops_ratio"].between(WHOLE, FASTEST)]
+    return inside[2 * inside.groupby(CURVE)["n"].transform("max") >= inside["n"].max()]
+
+
 def _over_ratios(axes: Axes, heading: str, rows: pandas.DataFrame) -> None:
     drawn = curves(axes, heading, rows[rows["method_name"].isin(NAMED)], "flops_ratio", "kl")
     names = curve_names(drawn)
@@ -52,7 +58,7 @@ def _over_ratios(axes: Axes, heading: str, rows: pandas.DataFrame) -> None:
         line = of.sort_values("flops_ratio")
         (grey,) = axes.plot(line["flops_ratio"], line["kl"], ".-", color="0.65", linewidth=0.8, zorder=1)
         lines["grey: other methods"] = (-math.inf, grey)
-    name_lines(axes, lines, inside=True)
+    name_lines(axes, lines, 40, loc="best", fontsize=7, labelspacing=0.2)
 
 
 def _at_one(axes: Axes, heading: str, found: Mapping[Pair, Estimate]) -> None:

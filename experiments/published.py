@@ -23,11 +23,10 @@ from parts import OURS, Methods, Part, fullest, read_parts
 
 from lazybench.errors import UserError, command
 from lazybench.methods import build, title
-from lazybench.report.artefacts import build_figures
 from lazybench.report.curves import FLOOR, FLOPS, MEMORY, Pair, against, curve_names, divergence, scores
 from lazybench.report.figures.style import save
 from lazybench.report.leaderboard import MATCHED
-from lazybench.report.page import RIGHT
+from lazybench.report.page import RIGHT, build_figures
 from lazybench.report.results import load
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.text import format_estimate, formatted, markdown, settings_label
@@ -109,7 +108,7 @@ def decided(name: str, methods: Methods, names: dict[Pair, str]) -> str:
     ours = next((of for curve, of in methods.items() if curve[0] == OURS), None)
     if ours is None or len(ours) < LEAST_SAMPLES or {method for method, _ in methods} == {OURS}:
         return ""
-    ratios = {names[curve]: against(ours, of).estimate for curve, of in methods.items() if curve[0] != OURS}
+    ratios = {names[curve]: against(ours, of) for curve, of in methods.items() if curve[0] != OURS}
     nearest_first = sorted(ratios.items(), key=lambda rival: -rival[1].value)
     sides: dict[str, list[str]] = {"closer than": [], "further than": [], "undecided against": []}
     for rival, ratio in nearest_first:
@@ -146,7 +145,7 @@ def timed(part: Part) -> str:
     table = pandas.DataFrame({"method": rows["method"].map(title)})
     table["settings"] = [settings_label(*key) for key in zip(rows["method"], rows["params"], strict=True)]
     for heading, name in {**columns, "overall": "generation_speedup"}.items():
-        table[heading] = formatted(rows, name, 2)
+        table[heading] = formatted(rows, name, 2, 1.0, 2)
     return f"{part.title}, n={rows['n'].max()}:\n\n{markdown(table)}"
 
 
@@ -171,7 +170,7 @@ def _least_loss(part: Part, need: Need) -> list[str]:
     curve = next(iter(without))
     n = len(methods[curve])
     if need.made_for == DRAFTED:
-        times = against(methods[made_for[0]], methods[curve]).estimate
+        times = against(methods[made_for[0]], methods[curve])
         pays = "undecided" if not times.excludes(1) else "it pays" if times.high < 1 else "it does not pay"
         told, curve = f": {pays} beside {title(curve[0])}", made_for[0]
     else:
@@ -185,7 +184,7 @@ def _least_loss(part: Part, need: Need) -> list[str]:
 
 def _level(methods: Methods, best: Pair) -> str:
     """Other methods whose KL is not told apart from the best one's, the closest first."""
-    near = [one for one in methods if one != best and not against(methods[one], methods[best]).estimate.excludes(1)]
+    near = [one for one in methods if one != best and not against(methods[one], methods[best]).excludes(1)]
     names = [name for name in dict.fromkeys(title(one[0]) for one in near) if name != title(best[0])]
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
@@ -283,7 +282,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (layers := folder / "fig6.parquet").exists():
         (_, _, figures["layers"]), *_ = build_figures(load([layers]), ["fig6"])
     images = root / "docs" / "images"
-    images.mkdir(exist_ok=True)
     for name, figure in figures.items():
         save(figure, images / f"{name}.png")
     print(f"written: {', '.join(map(str, texts))}; in {images}: {', '.join(figures) or 'nothing'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ def row(number: int = 0, **changed: Any) -> dict[str, Any]:
         "_id": f"id{number}",
     }
     return {**full, **changed}
+
+
+@cache
+def tokenizer_of(checkpoint: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint)
 
 
 def write(folder: Path, name: str, rows: list[Any]) -> Path:

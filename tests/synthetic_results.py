@@ -9,6 +9,8 @@ from typing import Any
 import numpy
 import yaml
 
+from lazybench.report.results import Results
+from lazybench.run.reading import Run
 from lazybench.run.record import Record, to_line
 from lazybench.tasks.catalogue import ENGLISH
 
@@ -84,6 +86,12 @@ def made_up_records(samples: int = 4, steps: int = 12, methods: list[tuple[str, 
                         )
                     )
     return records
+
+
+def results_of(*runs: list[Record]) -> Results:
+    """Runs that nothing was written of."""
+    config: dict[str, Any] = {"model": {}, "task": {}}
+    return Results(tuple(Run(Path(f"run{n}"), config, {}, records, finished=True) for n, records in enumerate(runs)))
 
 
 def write_run(folder: Path, records: list[Record], facts: dict[str, object] | None = None, **config: object) -> Path:

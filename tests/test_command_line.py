@@ -329,7 +329,7 @@ def test_a_sweep_for_slurm_without_slurm_is_one_line(
     command: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    done = command("-m", "hydra/launcher=slurm", "limit=1,2", "dry_run=true")
+    done = command("-m", "hydra/launcher=slurm", "limit=1,2")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("lazybench: hydra/launcher=slurm: no sbatch here")

@@ -55,7 +55,7 @@ def test_a_file_of_settings_runs_nothing(text: str, key: str, tmp_path: Path) ->
     text = FILE + indent(text.replace("PICKLE", str(stored)).replace("TRACE", str(trace)), " " * 8)
     file.write_text(text, encoding="utf-8")
     ways = (
-        lambda: run_config(composed(prepare([f"methods=[{{method: lazyllm, preset: '{file}@own'}}]", "dry_run=true"]))),
+        lambda: run_config(composed(prepare([f"methods=[{{method: lazyllm, preset: '{file}@own'}}]"]))),
         lambda: build("lazyllm", {"preset": f"{file}@own"}),
     )
     for way in ways:
@@ -109,7 +109,7 @@ def test_only_the_command_line_names_code(tmp_path: Path, command: RunPy) -> Non
     """A task's file that has lm-eval import a folder's Python is refused before anything is imported."""
     parameters = {"include_path": str(tmp_path)}
     add("task", "of_a_stranger", {"name": "own", "datasets": ["lm_eval/own"], "parameters": parameters})
-    done = command("task=of_a_stranger", "dry_run=true")
+    done = command("task=of_a_stranger")
     assert done.returncode == 2
     assert "names code; say it on the command line" in done.stderr
 

@@ -20,7 +20,7 @@ VALUES: tuple[Any, ...] = (None, "text", -1, 1.5, [], {}, True)
 EXPERIMENTS = (
     "size=null",
     "experiment=latency",
-    "task=ruler_embedded",
+    "task=needle",
     "pruning=authors_linear",
 )
 
@@ -102,7 +102,6 @@ def test_each_is_named_in_one_line(overrides: list[str], words: list[str]) -> No
         ["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
         ["task=qasper", "data.root=/folder"],
         ["task=longbench", "data.root=/folder", "limit=3"],
-        ["task=ruler", "data.root=/folder"],
         ["timing=false", "warmup=0"],
         ["model=custom", "model.hub_id=a/b", "model.path=null"],
         ["experiment=fig5", "size=mini", "data.root=/folder"],

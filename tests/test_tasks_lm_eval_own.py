@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tasks_lm_eval_requests import ours
+from longbench_rows import tokenizer_of
+from test_tasks_lm_eval_requests import SHIPPED, ours
 
 from lazybench.errors import UserError
 
@@ -82,6 +84,33 @@ def test_every_number_is_a_score_and_nothing_else(value: str, expected: float | 
         return
     with pytest.raises(UserError, match="scores a whole corpus, not a sample"):
         task.score("one", sample)
+
+
+@pytest.mark.slow
+def test_rulers_tasks_have_the_length_that_is_asked_for(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lm-eval calls metadata; none of the tokenizer's own code runs."""
+    import nltk.data
+
+    (tmp_path / "tokenizers/punkt_tab").mkdir(parents=True)  # else it waits for a download that this task needs not
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    (tmp_path / "own.yaml").write_text(f"task: own\ninclude: {SHIPPED}/ruler/niah_single_1.yaml\n")
+    with pytest.raises(UserError, match=r"own: No tokenizer .*\. Here: task\.parameters\.tokenizer=MODEL"):
+        ours(tmp_path, "own")
+    tokenizer = Path(shutil.copytree(tiny_checkpoint, tmp_path / "tokenizer"))
+    settings = json.loads((tokenizer / "tokenizer_config.json").read_text())
+    settings["auto_map"] = {"AutoTokenizer": [None, "own_code.Own"]}
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tokenizer / "own_code.py").write_text("raise SystemExit('it ran')")
+    task = ours(tmp_path, "own", {"tokenizer": str(tokenizer), "max_seq_lengths": [500, 4096]})
+    samples = task.samples()
+    assert (len(samples), task.max_new_tokens) == (1000, 128)
+    for sample, length in ((samples[0], 500), (samples[-1], 4096)):
+        (answer,) = sample.answers
+        assert answer in sample.prompt
+        assert length / 2 < len(tokenizer_of(tiny_checkpoint)(sample.prompt).input_ids) <= length - 128
+        assert [task.score(text, sample) for text in (f"It is {answer}.", "none")] == [1.0, 0.0]
 
 
 REQUESTS = """

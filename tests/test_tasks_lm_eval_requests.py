@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -101,8 +101,9 @@ def lm_evals_own(folder: Path, name: str) -> Any:
     return task
 
 
-def ours(folder: Path, name: str, **settings: Any) -> LmEvalTask:
-    task = build_task(f"lm_eval/{name}", DataSettings(parameters={"include_path": str(folder)}, **settings))
+def ours(folder: Path, name: str, parameters: Mapping[str, Any] = {}, **settings: Any) -> LmEvalTask:
+    given = {"include_path": str(folder), **parameters}
+    task = build_task(f"lm_eval/{name}", DataSettings(parameters=given, **settings))
     assert isinstance(task, LmEvalTask)
     return task
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from longbench_rows import row, write
-from ruler_rows import tokenizer_of
+from longbench_rows import row, tokenizer_of, write
 
 from lazybench.errors import UserError
 from lazybench.models.spec import LoadedModel, ModelSpec

@@ -89,7 +89,7 @@ def test_a_needle_that_would_lose_its_middle_is_refused(models: dict[str, Loaded
     assert task.encode(short, fitting, 16).truncated_from is None
 
 
-@pytest.mark.parametrize("task_name", ["stdlib_code", "stdlib_retrieval", "needle"])
+@pytest.mark.parametrize("task_name", ["stdlib_retrieval", "needle"])
 def test_embedded_tasks_say_where_their_document_stands(task_name: str) -> None:
     (sample,) = build_task(task_name, DataSettings(limit=1)).samples()
     assert sample.context is not None

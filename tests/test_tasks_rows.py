@@ -16,7 +16,6 @@ import test_tasks_longbench_v2
 from conftest import run_environment
 from hypothesis import given
 from hypothesis import strategies as st
-from ruler_rows import write_ruler_files
 
 from lazybench.errors import UserError
 from lazybench.tasks import DataSettings, build_task
@@ -90,22 +89,6 @@ def test_what_is_wrong_with_a_row_is_one_line_that_names_it(
 def test_a_file_without_rows_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{name}\.jsonl.* holds no (documents|question)"):
         samples(tmp_path, name, b"")
-
-
-@pytest.mark.parametrize(
-    ("task", "file"),
-    [("ruler_qa_1", "squad"), ("ruler_qa_2", "hotpotqa"), ("ruler_niah_single_2", "PaulGrahamEssays")],
-)
-def test_rulers_files_pass_the_same_check(task: str, file: str, tmp_path: Path) -> None:
-    pytest.importorskip("wonderwords")
-    path = write_ruler_files(tmp_path) / f"{file}.json"
-    settings = DataSettings(root=tmp_path, limit=1, parameters={"length": 2048})
-    plain, content = build_task(task, settings).samples(), path.read_text()
-    path.write_bytes(codecs.BOM_UTF8 + content.encode())
-    assert build_task(task, settings).samples() == plain
-    path.write_text(content.replace("the", "\\ud83d", 1).replace("line", "\\ud83d", 1).replace("First", "\\ud83d", 1))
-    with pytest.raises(UserError, match=rf"^{file}\.json: a text holds half a character"):
-        build_task(task, settings).samples()
 
 
 @given(

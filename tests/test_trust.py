@@ -18,18 +18,16 @@ import numpy
 import pytest
 import yaml
 from conftest import RunPy, save_tiny_checkpoint
-from datasets import Dataset
-from lm_eval.api.task import ConfigurableTask
 
 from lazybench.errors import UserError, refuse
 from lazybench.models import ModelSpec, load_model
 from lazybench.report.__main__ import main as report
-from lazybench.report.data_at_hand import check_scorer, measured_task
+from lazybench.report.checks import config_of, measured_task
 from lazybench.report.leaderboard import main as leaderboard
 from lazybench.report.verify import main as verify
 from lazybench.run.reading import read_run
 from lazybench.tasks import DataSettings
-from lazybench.tasks.lm_eval_task import LmEvalTask, any_lm_eval_task
+from lazybench.tasks.lm_eval_task import any_lm_eval_task
 
 COMMANDS: dict[str, Callable[[Path], int]] = {
     "report": lambda folder: report([str(folder), "--out", str(folder / "report")]),
@@ -211,25 +209,15 @@ def test_numbers_that_no_run_has_are_differences(
     assert verify([str(tmp_path / "run")]) in (1, 2)
 
 
-def test_a_task_of_the_runs_own_code_is_said_to_be_unchecked(
+def test_a_task_of_lm_evals_is_said_to_be_unchecked(
     stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
     include_path(tmp_path / "run", tmp_path / "it-ran")
+    samples = tmp_path / "run" / "samples.jsonl"
+    samples.write_text(samples.read_text().replace('"task": "needle"', '"task": "lm_eval/own_sums"'))
     assert verify([str(tmp_path / "run")]) == 2
-    assert "its task's code was named on the command line of the run" in capsys.readouterr().out
-
-
-def test_a_prediction_is_never_run_as_a_program() -> None:
-    """Some of lm-eval's scorers do that, and which ones no setting says for certain: none is asked."""
-    config = {
-        "task": "own_sums", "test_split": "test", "output_type": "generate_until", "doc_to_text": "{{question}}",
-        "doc_to_target": "{{answer}}", "process_results": lambda _, found: {"score": eval(found[0])},
-        "custom_dataset": lambda **_: {"test": Dataset.from_list([{"question": "1 + 1?", "answer": "2"}])},
-        "metric_list": [{"metric": "score", "aggregation": "mean"}],
-    }  # fmt: skip
-    with pytest.raises(UserError, match="might run a prediction"):
-        check_scorer(LmEvalTask("lm_eval/own_sums", DataSettings(), ConfigurableTask(config=config), ()))
+    assert "a task of lm-eval may run code of its own, or a prediction as a program" in capsys.readouterr().out
 
 
 def test_a_task_that_runs_predictions_is_refused_when_running(tmp_path: Path) -> None:
@@ -260,7 +248,7 @@ def test_no_file_of_the_working_folder_runs_as_a_metric(
 @pytest.mark.parametrize("name", ["../evil", "evil.py", pytest.param("lm_eval//tmp/evil", marks=pytest.mark.slow)])
 def test_a_dataset_is_one_of_the_known_names(stranger: Path, name: str) -> None:
     with pytest.raises(UserError, match="unknown"):
-        measured_task(read_run(stranger / "run"), name, None)
+        measured_task(run := read_run(stranger / "run"), name, config_of(run))
 
 
 def test_a_checkpoint_brings_no_code_and_no_kernel(stranger: Path, tmp_path: Path) -> None:

@@ -1,24 +1,24 @@
-"""python -m lazybench verify, as a process, on honest runs and on ones that were tampered with."""
+"""python -m lazybench verify on honest runs and on ones that were tampered with."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import longbench_rows
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_environment
 
+from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
-from lazybench.models.flops import LayerCost
-from lazybench.report.checks import EXACT, Check, _look_for_lacking, check_columns, check_records, method_of
+from lazybench.report.checks import check_records, config_of
 from lazybench.report.page import write_run_report
 from lazybench.report.verify import main
 from lazybench.run.reading import find_runs, read_runs
@@ -27,41 +27,16 @@ from lazybench.run.run_folder import RunFolder
 from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
 
-MATCH = (
-    "records: 8 of 8 there: match\n"
-    "score: 8 of 8 computed again: match\n"
-    + "decode_step_s: 8 of 8 computed again from the record: match\n"
-    + "".join(f"{name}: 4 of 8 computed again from the record: match\n" for name in EXACT)
-    + "flops_ratio: 8 of 8 computed again from the record: match\n"
-    "not checked (--remeasure N measures N records anew): prompt_tokens, output_tokens, prediction, "
-    "prompt_tokens_computed, tokens_of_layer_runs, fidelity_top1 (4 of 8), fidelity_kl (4 of 8), "
-    "fidelity_first_top1 (4 of 8), fidelity_first_kl (4 of 8)\n"
-    "nobody can check: ttft_s, generation_s\n"
-)
-COST = LayerCost(attention_weights=4096.0, mlp_weights=6144.0, attention_width=32.0, layers=4)
-LESS = {"fidelity_top1": 0.75, "fidelity_kl": 0.1, "fidelity_first_top1": 0.0, "fidelity_first_kl": 0.2}
-LAZY = "lazyllm depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"
+MATCH = """{folder}:
+records: 8 of 8 there: match
+score: 8 of 8 computed again: match
+not checked: every other column; --remeasure N measures N records anew, times and memory nobody can check
+1 runs, what was computed again: 1 match, 0 differ, 0 not checked, or not wholly
+"""
+LAZY = "tiny, qasper lazyllm depths=0.3,0.6,0.9 keep=0.7,0.7,0.7, sample"
+ANSWERS = ("a benchmark of documents", "unanswerable", "they used BLEU", "a corpus")
 PREDICTIONS = ("a benchmark of long documents", "unanswerable", "Assistant: They used BLEU", "the tiny corpus")
-
-
-class Answer(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
-
-
-Verify = Callable[..., Answer]
-
-
-def make_data(root: Path) -> None:
-    rows = [
-        {
-            "input": f"Question {number}?", "context": "A paper. " * 30, "length": 60, "language": "en",
-            "answers": [answer, "no answer"], "all_classes": None, "dataset": "qasper", "_id": f"id{number}",
-        }
-        for number, answer in enumerate(("a benchmark of documents", "unanswerable", "they used BLEU", "a corpus"))
-    ]  # fmt: skip
-    (root / "qasper.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+Lines = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -69,36 +44,22 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two methods on four samples, scored and reported by the project's own code; and its data."""
     root = tmp_path_factory.mktemp("honest")
     (root / "data").mkdir()
-    make_data(root / "data")
-    task = build_task("qasper", DataSettings(root=root / "data"))
+    rows = [longbench_rows.row(n, answers=[answer, "no answer"], dataset="qasper") for n, answer in enumerate(ANSWERS)]
+    task = build_task("qasper", DataSettings(root=longbench_rows.write(root / "data", "qasper", rows)))
     config = {
         "model": {"name": "tiny", "chat_format": "xgen", "weights": "pretrained"},
         "task": {"name": "qasper", "datasets": ["qasper"], "parameters": {}},
         "data": {"root": str(root / "data")}, "limit": None, "seed": 0, "shard": "0/1", "repeats": 1,
-        "methods": [{"method": "baseline"}, {"method": "lazyllm"}],
+        "max_new_tokens": None, "methods": [{"method": "baseline"}, {"method": "lazyllm"}],
     }  # fmt: skip
-    facts = {
-        "seed": 0,
-        "model": {},
-        "layer_cost": asdict(COST),
-        "tasks": {"qasper": {"fingerprint": task.fingerprint, "source": task.source}},
-    }
+    prints = {"qasper": {"fingerprint": task.fingerprint, "source": task.source}}
     clean = postprocessor("xgen")
-    with RunFolder.open(root / "run", config, facts) as run:
-        for number, (sample, prediction) in enumerate(zip(task.samples(), PREDICTIONS, strict=True)):
-            for method, ttft_s, runs in (
-                ("baseline", 2.0 + number, (100,) * 4), ("lazyllm", 1.0 + number, (100, 60, 60, 20))
-            ):  # fmt: skip
-                run.append(
-                    Record(
-                        *("tiny", "qasper", task.category, method, {}, sample.sample_id), repeat=0, prompt_tokens=100,
-                        output_tokens=4, ttft_s=ttft_s, generation_s=ttft_s + 0.75, decode_step_s=0.25,
-                        score=task.score(clean(prediction), sample), prediction=prediction,
-                        prompt_tokens_computed=sum(runs) / 400, tokens_of_layer_runs=runs,
-                        flops_ratio=COST.flops([100] * 4) / COST.flops(runs),
-                        **(EXACT if method == "baseline" else LESS),
-                    )
-                )  # fmt: skip
+    with RunFolder.open(root / "run", config, {"seed": 0, "model": {}, "tasks": prints}) as run:
+        for sample, prediction in zip(task.samples(), PREDICTIONS, strict=True):
+            for method in ("baseline", "lazyllm"):
+                score = task.score(clean(prediction), sample)
+                key = ("tiny", "qasper", task.category, method, {}, sample.sample_id, 0)
+                run.append(Record(*key, prompt_tokens=100, score=score, prediction=prediction))
         write_run_report(run.path)
         run.finish()
     return root
@@ -113,174 +74,96 @@ def folder(honest: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.fixture
-def verify(capsys: pytest.CaptureFixture[str]) -> Verify:
-    def run(*arguments: object) -> Answer:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return run
-
-
-def edit(folder: Path, change: Callable[[list[dict[str, Any]]], object], report: bool = True) -> list[dict[str, Any]]:
-    """Change the records' lines by hand, and make the summary say what they say; gives the lines."""
-    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    change(lines)
-    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if report:
-        write_run_report(folder)
-    return lines
-
-
 def test_an_honest_run_matches(folder: Path) -> None:
     scores = {json.loads(line)["score"] for line in (folder / "samples.jsonl").read_text().splitlines()}
     assert len(scores) > 1  # not all zero
     command = [sys.executable, "-m", "lazybench", "verify", str(folder)]
-    done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, MATCH, "")
+    done = subprocess.run(command, env=run_environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, MATCH.format(folder=folder), "")
+
+
+def change(place: int | None, **values: object) -> Callable[[Lines], object]:
+    """One line, or all of LazyLLM's."""
+    return lambda lines: [line.update(values) for line in (lines[1::2] if place is None else [lines[place]])]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("tamper", "code", "said"),
     [
-        ({"score": None}, ("score: 7 of 8 computed again: differ", "{where}: no score")),
-        ({"score": 0.125}, ("score: 8 of 8 computed again: differ", "{where}: 0.125 in the file")),
-        ({"score": None, "error": "OutOfMemoryError: too big"}, ("8 of 8 there, 1 of them failed: match",)),
+        (change(3, score=None), 1, f"score: 8 of 8 computed again: differ\n  {LAZY} id1 repeat 0: None in the file"),
+        (change(3, score=0.125), 1, f"score: 8 of 8 computed again: differ\n  {LAZY} id1 repeat 0: 0.125 in the file"),
+        (change(3, score=None, error="OutOfMemoryError: too big"), 0, "8 of 8 there, 1 of them failed: match"),
+        (list.pop, 1, f"records: 7 of 8 there: differ\n  {LAZY} id3 repeat 0: no such record"),
+        (change(None, model="a larger one"), 1, "4 of 8 there: differ[^#]*a larger one, .*: not asked of this run"),
+        (change(None, method="taper"), 1, "4 of 8 there: differ[^#]*qasper taper .*: not asked of this run"),
+        (change(None, method="nobody's"), 1, "4 of 8 there: differ[^#]*nobody's, .*: not asked of this run"),
+        (change(None, params={"pruning": {"keep": [0.5] * 3}}), 1, "keep=0.5,0.5,0.5, .*: not asked of this run"),
+        (change(None, repeat=1), 1, "repeat 1: not asked of this run"),
+        (change(None, sample_id="id9"), 1, "sample id9 repeat 0: not asked of this run"),
     ],
 )
-def test_a_changed_score_is_named_and_a_failed_record_counted(
-    folder: Path, verify: Verify, changes: dict[str, Any], said: tuple[str, ...]
+def test_what_was_changed_or_left_out_by_hand_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], tamper: Callable[[Lines], object], code: int, said: str
 ) -> None:
-    lines = edit(folder, lambda lines: lines[3].update(changes))
-    done = verify(folder)
-    assert done.code == (0 if "error" in changes else 1)
-    where = f"qasper {LAZY} sample {lines[3]['sample_id']} repeat 0"
-    assert all(text.format(where=where) in done.stdout for text in said)
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    tamper(lines)
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run_report(folder)  # a cherry-picker makes the summary fit
+    assert main([str(folder)]) == code
+    out = capsys.readouterr().out
+    assert re.search(said, out), out
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("before", "after", "said"),
     [
-        ({"model": "a larger one"}, "model a larger one, which is not of this run"),
-        ({"method": "taper"}, "method taper [^,]*, which is not of this run"),
-        ({"method": "nobody's"}, "method nobody's, which is not of this run"),
-        ({"params": {"pruning": {"keep": [0.5, 0.5, 0.5]}}}, "method lazyllm .*keep=0.5,0.5,0.5, which is not of this"),
-        ({"commit": "0123456"}, "commit 0123456, which is not of this run"),
-        ({"category": "summarization"}, "category summarization, the task's is single_doc_qa"),
+        (r"(?s)methods:.*?lazyllm\n", "methods: [baseline, lazyllm, taper]\n", "8 of 12 there: differ\n.*taper preset"),
+        ("repeats: 1", "repeats: 2", "8 of 16 there: differ\n.*repeat 1: no such record"),
     ],
 )
-def test_records_of_something_else_than_the_run_differ(
-    folder: Path, verify: Verify, changes: dict[str, object], said: str
+def test_a_method_or_repeat_left_out_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], before: str, after: str, said: str
 ) -> None:
-    edit(folder, lambda lines: [line.update(changes) for line in lines if line["method"] == "lazyllm"])
-    done = verify(folder)
-    assert done.code == 1
-    assert re.search(r"(?m)^records: .*: differ$", done.stdout), done.stdout
-    assert re.search(said, done.stdout), done.stdout
-
-
-@pytest.mark.parametrize(
-    ("column", "said"),
-    [
-        *((name, "differ") for name in ("flops_ratio", "decode_step_s")),
-        *(
-            ("prompt_tokens_computed", "not checked"),
-            ("fidelity_kl", "not checked"),
-            ("fidelity_top1", "not checked"),
-            ("ttft_s", "nobody can check"),
-        ),
-    ],
-)
-def test_a_changed_column_differs_or_is_said_to_be_unchecked(
-    folder: Path, verify: Verify, column: str, said: str
-) -> None:
-    """The records of a method that is not the baseline, changed by hand together with all that follows from them."""
-
-    def change(lines: list[dict[str, Any]]) -> None:
-        for line in lines[1::2]:
-            line[column] *= 0.5
-            if column == "ttft_s":
-                line["generation_s"] = line["ttft_s"] + 0.75
-
-    edit(folder, change)
-    done = verify(folder)
-    named = [line for line in done.stdout.splitlines() if re.search(rf"\b{column}\b", line)]
-    if said == "differ":
-        assert done.code == 1
-        assert f"{column}: 8 of 8 computed again from the record: differ" in named
-    else:
-        assert done.code == 0
-        assert any(line.startswith(said) for line in named)
-        assert not any("8 of 8" in line for line in named)
-
-
-def test_a_sample_left_out_is_named(folder: Path, verify: Verify) -> None:
-    left_out: list[dict[str, Any]] = []
-    edit(folder, lambda lines: left_out.append(lines.pop()))  # a cherry-picker makes the summary fit
-    done = verify(folder)
-    assert done.code == 1
-    assert "records: 7 of 8 there: differ" in done.stdout
-    assert f"qasper {LAZY} repeat 0: no record of sample {left_out[0]['sample_id']}" in done.stdout
-
-
-def test_a_method_or_repeat_left_out_is_named(folder: Path, verify: Verify) -> None:
     config = folder / "config.yaml"
-    asked = config.read_text()
-    config.write_text(re.sub(r"(?s)methods:.*?lazyllm\n", "methods: [baseline, lazyllm, taper]\n", asked))
-    done = verify(folder)
-    assert done.code == 1
-    assert "qasper taper preset=balanced repeat 0: no record of sample id3" in done.stdout
-    assert "records: 8 of 12 there: differ" in done.stdout
-    config.write_text(asked.replace("repeats: 1", "repeats: 2"))
-    done = verify(folder)
-    assert done.code == 1
-    assert "records: 8 of 16 there: differ" in done.stdout
+    config.write_text(re.sub(before, after, config.read_text()))
+    assert main([str(folder)]) == 1
+    assert re.search(said, capsys.readouterr().out)
 
 
-def test_a_shard_that_has_none_of_a_short_dataset_lacks_nothing() -> None:
-    check = Check()
-    _look_for_lacking("passage_count", [], [], {("taper", "{}"): method_of("taper")}, 1, check)
-    assert (check.expected, check.different) == (0, [])
-
-
-def test_many_folders(folder: Path, verify: Verify) -> None:
+def test_many_folders(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(folder, folder.parent / "more" / "copy")
     samples = folder.parent / "more" / "copy" / "samples.jsonl"
-    assert verify(folder.parent).stdout.endswith(
-        "2 runs, what was computed again: 2 match, 0 differ, 0 not checked, or not wholly\n"
+    assert main([str(folder.parent)]) == 0
+    assert (
+        "2 runs, what was computed again: 2 match, 0 differ, 0 not checked, or not wholly\n" in capsys.readouterr().out
     )
     samples.write_text(samples.read_text().replace('"a benchmark', '"no benchmark'))
-    done = verify(folder, folder.parent / "more", folder.parent / "nowhere")
-    assert done.code == 1
-    assert f"{samples.parent}:\n" in done.stdout
-    assert done.stdout.endswith("3 runs, what was computed again: 1 match, 1 differ, 1 not checked, or not wholly\n")
-    assert "nowhere" in done.stderr
+    assert main([str(folder), str(folder.parent / "more"), str(folder.parent / "nowhere")]) == 1
+    said = capsys.readouterr()
+    assert f"{samples.parent}:\n" in said.out
+    assert said.out.endswith("3 runs, what was computed again: 1 match, 1 differ, 1 not checked, or not wholly\n")
+    assert "nowhere" in said.err
 
 
-def test_data_that_moved(folder: Path, verify: Verify) -> None:
+@pytest.mark.parametrize("other", [False, True], ids=["moved", "other data of the same name"])
+def test_without_its_data_what_can_be_checked_is(folder: Path, capsys: pytest.CaptureFixture[str], other: bool) -> None:
     elsewhere = folder.parent / "elsewhere"
     (folder.parent / "data").rename(elsewhere)
-    done = verify(folder)
-    assert done.code == 2
-    said = done.stdout.splitlines()
-    assert said[0] == "records: 8 of 8 there: match"  # what can be checked without data is
-    assert "score: 0 of 8 computed again" in said  # and nothing else is said to match
-    assert any(line.startswith("  not checked: no data at hand for qasper") for line in said)
-    assert verify(folder, "--data-root", elsewhere).code == 0
-
-
-def test_other_data_of_the_same_name(folder: Path, verify: Verify) -> None:
-    data = folder.parent / "data" / "qasper.jsonl"
-    data.write_text(data.read_text().replace("unanswerable", "yes"))
-    done = verify(folder)
-    assert done.code == 2
-    assert "is not what was measured" in done.stdout
+    data = elsewhere / "qasper.jsonl"
+    if other:
+        data.write_text(data.read_text().replace("unanswerable", "yes"))
+    assert main([str(folder), *(["--data-root", str(elsewhere)] if other else [])]) == 2
+    said = capsys.readouterr().out
+    assert "records: 8 of 8 there: match\n  not checked: whether qasper has more samples" in said
+    assert "score: 0 of 8 computed again\n  not checked: no data at hand for qasper" in said  # and is not said to match
+    assert ("is not what was measured" in said) == other
+    assert other or main([str(folder), "--data-root", str(elsewhere)]) == 0
 
 
 def test_what_is_published_agrees_with_its_runs() -> None:
-    """Without LongBench's texts: of whom each record is, and the columns that follow from others."""
+    """Without LongBench's texts: of whom each record is."""
     for path in find_runs(ROOT / "results" / "published"):
         for run in read_runs(path):
-            found = [*check_records(run).values(), *check_columns(run).values()]
-            assert [line for check in found for line in check.different] == [], run.path
+            with suppress(UserError):  # a draft model that is noted by its name alone
+                checks = check_records(run, config_of(run)).values()
+                assert [line for check in checks for line in check.different] == [], run.path

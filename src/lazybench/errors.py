@@ -168,5 +168,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(name, names)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     listed = ", ".join(names)
-    listed = f"Known: {listed}" if len(listed) < 500 else f"`--help {kind}s` lists them"
+    listed = f"Known: {listed}" if len(listed) < 450 else f"`--help {kind}s` lists them"
     return UserError(f"unknown {kind} {name!r}; {hint}{listed}")

@@ -7,7 +7,6 @@ import json
 import math
 import re
 import sys
-import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 import transformers
 import yaml
 
-from lazybench.cli.search import EACH_SPEED, QUESTIONS, Space, Traced, most_trials, search, trace
+from lazybench.cli.search import EACH_SPEED, QUESTIONS, Space, Traced, search, trace
 from lazybench.errors import UserError, shown
 from lazybench.measure.fidelity import quality
 from lazybench.measure.work import shares_of
@@ -91,7 +90,7 @@ def _compared(trials: Trials, method: Method, standing: Method) -> dict[str, Any
     """A preset, what it loses on the held-out prompts, and the standing one there at the same FLOPs ratio."""
     numbers = range(trials.settings.held_out)
     own, other = ([trials.run(one, True, number) for number in numbers] for one in (method, standing))
-    compared = compare_divergences([kl for kl, _ in own], [kl for kl, _ in other]).estimate
+    compared = compare_divergences([kl for kl, _ in own], [kl for kl, _ in other])
     columns = compared.columns("kl_over_standing")
     return {
         "params": plain(method),
@@ -148,7 +147,6 @@ class Trials:
         tokens, seed = settings.tokens, settings.seed
         self.texts = [calibration_prompts(count, tokens, seed, half == 1) for half, count in enumerate(counts)]
         self.traced = cache(self._traced)
-        self.begun, self.ran = time.monotonic(), 0
         self.identity = self._identity()
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True, default=str).encode()).hexdigest()
         first = json.dumps({"calibration": digest}).encode() + b"\n"
@@ -176,21 +174,9 @@ class Trials:
             line = {"trial": key, "kl": kl, "flops_ratio": self.known[key][1]}
             with self.path.open("ab") as file:
                 append_whole(file.fileno(), json.dumps(line).encode() + b"\n", self.path)
-            self.ran += 1
-            self._tell()
+            if len(self.known) % 20 == 0:
+                print(f"trial {len(self.known)}", file=sys.stderr, flush=True)
         return self.known[key]
-
-    def _tell(self) -> None:
-        """Trials done and time to go, on one line of a terminal, or now and then."""
-        settings, done = self.settings, len(self.known)
-        speeds = len(settings.speeds)
-        most = most_trials(settings.method, speeds, settings.prompts) + 2 * speeds * settings.held_out
-        left = (time.monotonic() - self.begun) / self.ran * max(0, most - done)
-        line = f"trial {done} of at most {most}, at most {left / 60:.0f} minutes to go"
-        if sys.stderr.isatty():
-            print(f"\r{line} ", end="", file=sys.stderr, flush=True)
-        elif done % 20 == 0:
-            print(line, file=sys.stderr, flush=True)
 
     def _traced(self, held_out: bool, number: int) -> Traced:
         """What the plain model makes of a prompt of the search, or of a held-out one."""

@@ -30,6 +30,7 @@ NO_OTHER_FILES = (
     "Hydra's way to other files is closed, for they could name code; a file of settings is preset=FILE.yaml@NAME, "
     "a model's model=FOLDER, everything else stands on the command line"
 )
+LM_EVAL = ("include_path", "tokenizer", "max_seq_lengths")  # parameters; others that a task's files read: +KEY
 _checkpoints: dict[str, Path] = {}  # by their names in the group
 
 
@@ -122,7 +123,7 @@ def _lm_eval_task(choice: str) -> str:
     name = choice.removeprefix("lm_eval").removeprefix("/")
     if re.fullmatch(r"[\w.\-]+", name) is None:
         raise UserError(f"task={choice} needs the name of one of lm-eval's generation tasks, as in task=lm_eval/gsm8k")
-    add("task/lm_eval", name, {"name": choice, "datasets": [choice], "parameters": {"include_path": None}})
+    add("task/lm_eval", name, {"name": choice, "datasets": [choice], "parameters": dict.fromkeys(LM_EVAL)})
     return choice
 
 

@@ -22,7 +22,7 @@ from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import ABSENT
 from lazybench.tasks import REGISTERED
-from lazybench.tasks.catalogue import CHOICES, TASKS
+from lazybench.tasks.catalogue import TASKS
 
 SAME_RUNS_AS_TABLE_1 = ("table2", "fig1", "fig7")
 FIGURE_6 = [  # one pruning layer, at five depths, and five keep ratios at each
@@ -52,7 +52,7 @@ def register() -> None:
         name: {"name": name, "datasets": [name], "parameters": dict(getattr(kind, "parameters", {}))}
         for name, kind in REGISTERED.items()
     }
-    for name, node in {**tasks, **CHOICES, **own}.items():
+    for name, node in {**tasks, **own}.items():
         if not (config_folder() / "task" / f"{name}.yaml").is_file():  # one with parameters
             add("task", name, node)
     for name, preset in PRESETS.items():

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lazybench import __version__
-from lazybench.cli.groups import config_folder, model_file, names
+from lazybench.cli.groups import config_folder, names
 from lazybench.errors import unknown_name
 from lazybench.methods import METHODS, label
 from lazybench.models.spec import ModelSpec
 from lazybench.pruning.schedule import PRESETS, PruningSchedule
 from lazybench.pruning.settings import plain
-from lazybench.tasks.catalogue import CHOICES, DATASETS, GROUPS, TASKS, asks, samples_of
+from lazybench.tasks.catalogue import DATASETS, GROUPS, TASKS, asks, samples_of
 
 HELP = """lazybench {version}: LazyLLM (arXiv 2407.14057) and its rivals, timed and scored on long prompts.
 
@@ -30,7 +30,7 @@ HELP = """lazybench {version}: LazyLLM (arXiv 2407.14057) and its rivals, timed 
   {run} 'methods=[baseline,random_drop,lazyllm]' limit=20 repeats=3
   {run} 'pruning.layers=[8,18,27]' 'pruning.keep=[.7,.7,.7]'     after these 0-based layers, of what entered
   {run} -m model=llama2,xgen task=single_doc_qa,code             a sweep: every combination, one table
-  {run} experiment=latency dry_run=true           TTFT, decoding step, memory; first only what it would take
+  {run} experiment=latency                        TTFT, decoding step, memory
 
 Choices: GROUP=NAME (what each is: --help tasks, --help models, --help methods, --help pruning, --help experiments)
 {choices}
@@ -47,9 +47,13 @@ Other commands, in a checkout: python -m lazybench ...
   lazybench pack FOLDER --out FILE    finished runs as one file of records
   lazybench calibrate MODEL           presets for a model, found on embedded text within minutes
   lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model"""
-OF_CODE = {  # experiments without a file
+OF_CODE = {  # choices without a file
     **dict.fromkeys(("table2", "fig1", "fig7"), "From the runs of table1."),
     "fig6": "Figure 6: one pruning layer at five depths, five keep ratios at each.",
+    **{name: f"{samples_of(name)} samples: {asks(name)}" for name in TASKS if name.removesuffix("_e") in DATASETS},
+    **{name: f"{sum(map(samples_of, part)):,} samples: {' '.join(part)}" for name, part in GROUPS.items()},
+    "longbench_v2": "503 multiple-choice questions",
+    **{name: label("lazyllm", {"pruning": preset}) for name, preset in PRESETS.items()},
 }
 Rows = Iterator[str | tuple[str, str]]  # a line, or a name and what is said of it
 
@@ -76,7 +80,7 @@ def answer_help(arguments: Sequence[str]) -> str | None:
 def _overview() -> str:
     run = "python run.py" if Path(sys.argv[0]).name == "run.py" else "lazybench"
     shown = {group: names(group) for group in ("model", "task", "pruning", "experiment", "size")}
-    shown["task"] = [name for name in shown["task"] if not name.endswith("_e") and not _one_of_many(name)]
+    shown["task"] = [name for name in shown["task"] if not name.endswith("_e")]
     shown["methods"] = sorted(METHODS)
     shown["hydra/launcher"] = ["joblib", *names("hydra/launcher")]
     choices = "\n".join(_wrapped(f"  {group}=", " ".join(known), 18) for group, known in shown.items())
@@ -92,39 +96,12 @@ def _keys() -> Iterator[str]:
     yield _wrapped("  data.root=null", "a folder of LongBench-schema JSONL files, one per dataset; null: the hub")
 
 
-def _tasks() -> Rows:
-    stored = {path.stem: path for path in sorted((config_folder() / "task").glob("*.yaml"))}
-    yield "task=NAME. Without a network:"
-    for name, path in stored.items():
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parameters = node.get("task", node)["parameters"]  # needle_800 brings a key of another group
-        yield name, f"{_comment(path)[0]} {_given(parameters, 'task.parameters.')}"
-    yield "Several datasets, each with the same weight (from the hub, or data.root=FOLDER):"
-    for name, datasets in GROUPS.items():
-        yield name, f"{sum(map(samples_of, datasets)):,} samples: {' '.join(datasets)}"
-    yield "One dataset (NAME_e: LongBench-E, lengths spread evenly over 0-4k, 4-8k and 8k+ words):"
-    for name in DATASETS:
-        extended = f", {samples_of(f'{name}_e')} as {name}_e" if f"{name}_e" in TASKS else ""
-        yield name, f"{samples_of(name)} samples{extended}: {asks(name)}"
-    yield "Benchmarks of longer prompts (docs/tasks.md):"
-    for name, node in CHOICES.items():
-        if not _one_of_many(name):
-            several = len(node["datasets"]) > 1
-            parts = node["datasets"] if several else [part for part in CHOICES if part.startswith(f"{name}_")]
-            yield name, f"{' '.join(parts)} {_given(node['parameters'], 'task.parameters.')}"
-    listed = {*stored, *GROUPS, *DATASETS, *(f"{name}_e" for name in DATASETS), *CHOICES}
-    yield from ((name, "a module's of your own") for name in names("task") if name not in listed)
-    yield "lm_eval/NAME", "any of lm-eval's generation tasks; your own: task.parameters.include_path=FOLDER"
-
-
-def _models() -> Rows:
-    yield "model=NAME, or without a file: model=OWNER/NAME (hub), model=FOLDER, model=FILE.gguf"
-    for path in sorted((config_folder() / "model").glob("*.yaml")):
-        node = model_file(path.stem)
-        limit = f", prompts up to {node.prompt_limit_tokens:,} tokens" if "prompt_limit_tokens" in node else ""
-        about = " ".join(_comment(path)).partition(". ")[0]
-        yield path.stem, f"{about} {node.get('hub_id', '')}{limit}".replace(" ,", ",")
-    yield "KEY of model.KEY:", " ".join(field.name for field in fields(ModelSpec) if field.name != "name")
+def _choices(group: str) -> Rows:
+    """Each choice with the comment that its file begins with."""
+    yield HEADS[group]
+    for name in names(group):
+        path = config_folder() / group / f"{name}.yaml"
+        yield name, _comment(path) if path.exists() else OF_CODE.get(name, "a module's of your own")
 
 
 def _methods() -> Rows:
@@ -136,37 +113,16 @@ def _methods() -> Rows:
         yield name, f"{documentation.splitlines()[0].replace('`', '')}{papers} {_given(plain(kind()) | preset)}"
 
 
-def _pruning() -> Rows:
-    yield "pruning=NAME"
-    for name in names("pruning"):
-        yield name, label("lazyllm", {"pruning": PRESETS[name]})
-    documentation = textwrap.dedent("    " + (PruningSchedule.__doc__ or ""))
-    yield "\npruning.KEY=VALUE"
-    yield from documentation.partition("Args:\n")[2].partition("\n\n")[0].splitlines()
-
-
-def _experiments() -> Rows:
-    yield "experiment=NAME, with size=smoke, mini or full; what it would take: dry_run=true"
-    for name in names("experiment"):
-        path = config_folder() / "experiment" / f"{name}.yaml"
-        yield name, " ".join(_comment(path)) if path.exists() else OF_CODE[name]
-
-
-def _one_of_many(task: str) -> bool:
-    """A single task of RULER: in the list, but too many for the overview."""
-    return task.startswith("ruler_") and task != "ruler_embedded"
-
-
-def _given(parameters: Mapping[str, Any], prefix: str = "") -> str:
+def _given(parameters: Mapping[str, Any]) -> str:
     """Parameters as they are typed."""
     shown = {key: "null" if value is None else str(value).replace(" ", "") for key, value in parameters.items()}
-    return " ".join(f"{prefix}{key}={value}" for key, value in shown.items())
+    return " ".join(f"{key}={value}" for key, value in shown.items())
 
 
-def _comment(path: Path) -> list[str]:
-    """The lines of the comment that a file begins with, Hydra's own left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line] or [""]
+def _comment(path: Path) -> str:
+    """The comment that a file begins with, Hydra's own left out."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines if "@package" not in line)
 
 
 def _wrapped(head: str, text: str, indent: int = 24) -> str:
@@ -179,4 +135,16 @@ def _wrapped(head: str, text: str, indent: int = 24) -> str:
     return filled or begin.rstrip()
 
 
-LISTS = {"tasks": _tasks, "models": _models, "methods": _methods, "pruning": _pruning, "experiments": _experiments}
+HEADS = {
+    "task": "task=NAME, or any of lm-eval's generation tasks: task=lm_eval/NAME; of your own: "
+    "task.parameters.include_path=FOLDER",
+    "model": "model=NAME, or without a file: model=OWNER/NAME (hub), FOLDER or FILE.gguf; KEY of model.KEY:\n  "
+    + " ".join(field.name for field in fields(ModelSpec) if field.name != "name"),
+    "pruning": "pruning=NAME, pruning.KEY=VALUE:\n"
+    + textwrap.dedent("    " + (PruningSchedule.__doc__ or "")).partition("Args:\n")[2].partition("\n\n")[0],
+    "experiment": "experiment=NAME, with size=smoke, mini or full",
+}
+LISTS: dict[str, Callable[[], Rows]] = {
+    **{topic: partial(_choices, topic.removesuffix("s")) for topic in ("tasks", "models", "pruning", "experiments")},
+    "methods": _methods,
+}

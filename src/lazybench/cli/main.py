@@ -130,7 +130,7 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
         for line in unused:  # another job of the sweep may read it
             print(f"lazybench: {line}", file=sys.stderr)
         checked = run_config(config, sweep)
-        folder = None if checked.dry_run else checked.out
+        folder = checked.out
         return _start(checked, sweep), folder
     except UserError as error:
         return refuse(error), folder
@@ -152,10 +152,6 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
 
 def _start(checked: RunConfig, sweep: bool) -> int:
     """Everything is checked that can be without torch; it is imported here."""
-    if checked.dry_run:
-        from lazybench.cli.forecast import dry_run
-
-        return dry_run(checked)
     if (checked.out / "done").exists():
         failed = json.loads((checked.out / "done").read_text(encoding="utf-8"))["failed"]
         again = f"its {failed} failed samples are tried again" if failed else "only what a higher limit adds is new"

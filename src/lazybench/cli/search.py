@@ -202,20 +202,6 @@ def rounds(prompts: int) -> list[int]:
     return [2**power for power in range(1, 10) if 2**power < prompts]
 
 
-def most_trials(method: str, speeds: int, prompts: int) -> int:
-    """How many trials a search may take, a trial being a setting on one prompt."""
-    trials = 0
-    for speed in range(speeds):
-        trials += prompts
-        for question, answers in QUESTIONS[method].items():
-            if not speed or question in EACH_SPEED:
-                before, left = 0, len(answers) - 1
-                for count in rounds(prompts):
-                    trials, before, left = trials + left * (count - before), count, math.ceil(left / 2)
-                trials += left * (prompts - before)
-    return trials
-
-
 def _better_half(rivals: list[tuple[Shape, PolicyMethod]], prompts: int, judge: Judge) -> list[Any]:
     ranked = sorted(rivals, key=lambda rival: fmean(judge(rival[1], prompt) for prompt in range(prompts)))
     return ranked[: math.ceil(len(ranked) / 2)]

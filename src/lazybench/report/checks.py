@@ -1,38 +1,31 @@
-"""What of a run folder can be computed again without measuring: records, scores, columns that follow from others.
+"""What of a run can be computed again without measuring: which records there are, and their scores.
 
-Whatever the folder says is data: see ``data_at_hand``.
+Whatever the folder says is data: it names no code here.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lazybench.errors import UserError
-from lazybench.methods import Method
-from lazybench.methods import build as build_method
+import numpy
+
+from lazybench.errors import UserError, library_errors
 from lazybench.models.chat import postprocessor
-from lazybench.models.flops import LayerCost
-from lazybench.models.spec import ModelSpec
-from lazybench.pruning.settings import build
-from lazybench.report.data_at_hand import check_scorer, measured_task
+from lazybench.models.spec import DTYPES
+from lazybench.run.config import KEYS, RunConfig, build_config
 from lazybench.run.files import without_folders
 from lazybench.run.reading import Run
 from lazybench.run.record import Record
+from lazybench.tasks import build_task
 from lazybench.tasks.base import Task
 
 TOLERANCE = 1e-6  # relative; another version of a library may round the last digit otherwise
-# what nobody can compute again: it was so on that machine, at that time
-OF_THE_MACHINE = ("order", "ttft_s", "generation_s", "overhead_s", "peak_memory_bytes", "added_memory_bytes")
-NAMES = ("model", "task", "category", "method", "params", "commit", "sample_id", "repeat", "error")
-EXACT = {"fidelity_top1": 1.0, "fidelity_kl": 0.0, "fidelity_first_top1": 1.0, "fidelity_first_kl": 0.0}
-Key = tuple[str, str]  # a method, and its parameters as a text
+OLDER = {"fidelity": True, "scoring": True, "timing": True}  # what a run once did not note
+HERE: dict[str, Any] = {"out": None, "tag": None, "warmup": 0, "threads": None, "tracker": "none", "engine": "hf"}
+HERE |= {"pruning": {}, "attention_map": False, "plugins": []}
 
 
 @dataclass
@@ -46,176 +39,111 @@ class Check:
     not_checked: list[str] = field(default_factory=list)
 
     def compare(self, name: str, stored: Any, anew: Any, relative: float = TOLERANCE, absolute: float = 1e-12) -> None:
-        """Count a pair of values, and name one that differs."""
+        """Count a pair of values, and name one that differs; two that are missing are alike."""
         self.compared += 1
-        if not equal(stored, anew, relative, absolute):
+        try:
+            same = numpy.shape(stored) == numpy.shape(anew) and numpy.allclose(stored, anew, relative, absolute, True)
+        except (TypeError, ValueError):  # no numbers
+            same = str(stored) == str(anew)
+        if not same:
             self.different.append(f"{name}: {stored} in the file, {anew} anew")
 
 
-def check_records(run: Run, data_root: Path | None = None) -> dict[str, Check]:
+def config_of(run: Run, data_root: Path | None = None, model_path: Path | None = None) -> RunConfig:
+    """The run's own configuration, with the precision that it noted, nothing timed to warm up, and nothing of code.
+
+    Args:
+        data_root, model_path: where data and weights lie; None: where the run had them.
+
+    Raises:
+        UserError: it is none of this package's.
+    """
+    model, noted = dict(run.config["model"]), run.provenance.get("model") or {}
+    if noted.get("dtype") in DTYPES:  # "auto" is another one on another device
+        model["dtype"] = noted["dtype"]
+    if model_path is not None:
+        model["path"] = str(model_path)
+    asked = {key: run.config[key] for key in KEYS & run.config.keys()}
+    config = build_config({**OLDER, **asked, "model": model, **HERE})
+    return replace(config, data=replace(config.data, root=data_root or config.data.root))
+
+
+def measured_task(run: Run, name: str, config: RunConfig) -> Task:
+    """One of the run's datasets, as much of it as the run was to measure.
+
+    A task of lm-eval may import Python from a folder, and hand a prediction to Python (humaneval, mbpp) or to sympy's
+    parser: it is not asked.
+
+    Raises:
+        UserError: it is not at hand, or not what was measured, or of lm-eval.
+    """
+    if name.startswith("lm_eval/"):
+        raise UserError("a task of lm-eval may run code of its own, or a prediction as a program: it is not asked")
+    with library_errors("no task can be made of what the folder says"):
+        task = build_task(name, config.data)
+        found = task.fingerprint
+        task.samples()
+    noted = (run.provenance.get("tasks") or {}).get(name, {}).get("fingerprint")
+    if noted != found:
+        raise UserError(f"the data at hand ({task.source}, {found}) is not what was measured ({noted})")
+    return task
+
+
+def check_records(run: Run, config: RunConfig) -> dict[str, Check]:
     """Look for ``records`` that were left out or that are not of this run, and compute every ``score`` again.
 
-    Expected is a record of every sample of the data, method and repeat that the configuration asks for. Where the
-    data is not at hand, the samples that any method has stand for it.
+    Asked is a record of every sample of the data, method and repeat that the configuration names. Where the data is
+    not at hand, the samples that any method has stand for it. Which of its methods a record is of, only measuring it
+    anew would tell.
     """
+    asked: dict[Any, Record] = {}
+    # a draft model's file without its folder, as it is packed
+    passed_on = [replace(record, params=without_folders(record.params)) for record in run.records]
+    there = {record.key: record for record in passed_on}
     failed = sum(record.error is not None for record in run.records)
     records, scores = Check(f"there, {failed} of them failed" if failed else "there"), Check()
-    try:
-        asked = {_key(made.name, made.params): made for made in map(method_of, run.config.get("methods") or ())}
-        if not asked:
-            raise UserError("the configuration names no method")
-        noted = (run.provenance.get("model") or {}).get("quantization")
-        model = build(ModelSpec, run.config["model"], "model").display_name(noted, run.config.get("engine", "hf"))
-        _look_for_others(run, model, asked, records)
-    except UserError as error:
-        asked = {}
-        records.not_checked.append(f"not checked: of what they are: {error}")
-    for name in run.config["task"]["datasets"]:
-        of_task = [record for record in run.records if record.task == name]
-        if any(record.score is not None for record in of_task):  # else a run without scores, or of random weights
-            scores.expected += sum(record.error is None for record in of_task)
-        samples = list(dict.fromkeys(record.sample_id for record in of_task))
+    for name in config.datasets:
+        of_task = [record for record in there.values() if record.task == name]
+        # else a run without scores, or of random weights
+        scored = [
+            record for record in of_task if record.error is None and any(one.score is not None for one in of_task)
+        ]
+        scores.expected += len(scored)
         try:
-            task = measured_task(run, name, data_root)
-            samples = [sample.sample_id for sample in task.samples()]
+            task = measured_task(run, name, config)
         except UserError as error:
-            scores.not_checked.append(f"not checked: no data at hand for {name}: {error}")
-            records.not_checked.append(f"not checked: whether {name} has more samples than {len(samples)}")
+            samples = list(dict.fromkeys(record.sample_id for record in of_task))
+            records.not_checked.append(f"not checked: whether {name} has more samples than {len(samples)}: {error}")
+            scores.not_checked += [f"not checked: no data at hand for {name}"] * bool(scored)
         else:
-            records.different += [
-                f"{where(record)}: category {record.category}, the task's is {task.category}"
-                for record in of_task
-                if record.category != task.category
-            ]
-            try:
-                check_scorer(task)
-                _score_again(run, task, of_task, scores)
-            except UserError as error:
-                scores.not_checked.append(f"not checked: {name}: {error}")
-        _look_for_lacking(name, samples, of_task, asked, run.config.get("repeats") or 1, records)
+            of_id = {sample.sample_id: sample for sample in task.samples()}
+            samples = list(of_id)
+            clean = postprocessor(config.model.chat_format)
+            for record in scored:
+                if sample := of_id.get(record.sample_id):
+                    scores.compare(where(record), record.score, task.score(clean(record.prediction), sample))
+        asked |= {record.key: record for record in _asked(run, config, name, samples)}
+    records.expected, records.compared = len(asked), len(asked.keys() & there.keys())
+    records.different = [f"{where(asked[key])}: no such record" for key in asked if key not in there]
+    records.different += [
+        f"{where(record)}: not asked of this run" for key, record in there.items() if key not in asked
+    ]
     return {"records": records, "score": scores}
 
 
-def _look_for_others(run: Run, model: str, asked: dict[Key, Method], check: Check) -> None:
-    """Name the records of another model, method or code than the configuration and the provenance say.
-
-    Which of the methods that were asked for a record is of, only measuring it anew would tell.
-    """
-    resumed = run.provenance.get("resumed")
-    facts = [run.provenance, *(resumed if isinstance(resumed, list) else ())]
-    commits = {None, *(str(one.get("commit")) for one in facts if isinstance(one, dict))}
-    for record in run.records:
-        for what, is_so in (
-            (f"model {record.model}", record.model == model),
-            (f"method {record.method} {record.label}", _key(record.method, record.params) in asked),
-            (f"commit {record.commit}", record.commit in commits),
-        ):
-            if not is_so:
-                check.different.append(f"{where(record)}: {what.strip()}, which is not of this run")
-
-
-def _look_for_lacking(
-    name: str, samples: list[str], records: list[Record], asked: dict[Key, Method], repeats: int, check: Check
-) -> None:
-    """Name what is missing: of every method and repeat that was asked for, a record of every sample."""
-    seen: dict[Key, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for record in records:
-        seen[_key(record.method, record.params)][record.repeat].add(record.sample_id)
-    for key in asked or seen:
-        method = f"{key[0]} {asked[key].label}".strip() if key in asked else key[0]
-        most = max(repeats, asked[key].repeats if key in asked else 1)
-        check.expected += most * len(samples)
-        there = sum(len(found & set(samples)) for repeat, found in seen[key].items() if repeat < most)
-        check.compared += there
-        for repeat in [place for place in range(min(most, len(seen[key]) + 1)) if there < most * len(samples)]:
-            lacking = [sample for sample in samples if sample not in seen[key][repeat]]
-            check.different += [f"{name} {method} repeat {repeat}: no record of sample {one}" for one in lacking]
-        for repeat, found in seen[key].items():
-            others = found if repeat >= most else found - set(samples)
-            check.different += [f"{name} {method} repeat {repeat} sample {one}: none such was asked" for one in others]
-
-
-def _key(method: str, params: dict[str, Any]) -> Key:
-    return method, json.dumps(without_folders(params), sort_keys=True)
-
-
-def method_of(entry: Any) -> Method:
-    """A registered method with its parameters as plain data, or by its name; nothing is imported for it.
-
-    Raises:
-        UserError: no such method or parameter, or a value that is not allowed.
-    """
-    node = entry if isinstance(entry, dict) else {"method": entry}
-    return build_method(str(node.get("method")), {name: value for name, value in node.items() if name != "method"})
-
-
-def check_columns(run: Run) -> dict[str, Check]:
-    """Compute every column again that follows from others of its record; by the column's name."""
-    noted, cost = run.provenance.get("layer_cost"), None
-    with suppress(TypeError):  # not what a run notes: what follows from it isn't checked, and is named
-        cost = LayerCost(**noted) if isinstance(noted, dict) else None
-    held, checks = measured_columns(run), dict[str, Check]()
-    for record in run.records:
-        for name, anew in () if record.error is not None else _following(record, cost):
-            check = checks.setdefault(name, Check("computed again from the record", expected=held.get(name, 0)))
-            check.compare(where(record), getattr(record, name), anew)
-    return checks
-
-
-def measured_columns(run: Run) -> dict[str, int]:
-    """The columns that hold a measurement, and in how many records that did not fail."""
-    measured = [record for record in run.records if record.error is None]
-    held = {
-        one.name: sum(getattr(record, one.name) not in (one.default, None) for record in measured)
-        for one in fields(Record)
-        if one.name not in NAMES
-    }
-    return {name: count for name, count in held.items() if count}
-
-
-def _following(record: Record, cost: LayerCost | None) -> Iterator[tuple[str, Any]]:
-    """Columns that follow from others of the record, and what they are."""
-    if record.ttft_s is not None and record.generation_s is not None and record.decode_step_s is not None:
-        yield "decode_step_s", (record.generation_s - record.ttft_s) / max(1, record.output_tokens - 1)
-    if record.method == "baseline" and record.fidelity_top1 is not None:
-        yield from EXACT.items()
-    if cost is None or not record.tokens_of_layer_runs:
-        return
-    runs, mlp = record.tokens_of_layer_runs, record.mlp_tokens_of_layer_runs or None
-    try:
-        plain = cost.flops([record.prompt_tokens] * cost.layers)
-        yield "flops_ratio", plain / (cost.flops(runs, mlp) + record.other_flops)
-    except (ArithmeticError, TypeError, ValueError):  # counts that no run has: no tokens, other layers
-        yield "flops_ratio", math.nan
+def _asked(run: Run, config: RunConfig, task: str, samples: Sequence[str]) -> list[Record]:
+    """A blank record of each that the run was to measure; of repeats no more than all records and one that lacks."""
+    noted = (run.provenance.get("model") or {}).get("quantization")
+    model = config.model.display_name(noted, run.config.get("engine", "hf"))
+    return [
+        Record(model, task, "", method.name, without_folders(method.params), sample, repeat, 0)
+        for sample in samples
+        for method in config.methods
+        for repeat in range(min(max(config.repeats, method.repeats), len(run.records) + 1))
+    ]
 
 
 def where(record: Record) -> str:
     """A record in words."""
-    named = " ".join(f"{record.task} {record.method} {record.label}".split())
-    return f"{named} sample {record.sample_id} repeat {record.repeat}"
-
-
-def _score_again(run: Run, task: Task, records: list[Record], check: Check) -> None:
-    samples = {sample.sample_id: sample for sample in task.samples()}
-    clean = postprocessor(run.config["model"].get("chat_format", "none"))
-    if all(record.score is None for record in records):
-        return
-    for record in records:
-        if record.error is not None or record.sample_id not in samples:
-            continue
-        if record.score is None:
-            check.different.append(f"{where(record)}: no score, though others of the task have one")
-        else:
-            check.compare(where(record), record.score, task.score(clean(record.prediction), samples[record.sample_id]))
-
-
-def equal(one: Any, other: Any, relative: float = TOLERANCE, absolute: float = 1e-12) -> bool:
-    """Numbers that are close enough, the same texts, two that are missing; of lists each."""
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(lambda a, b: equal(a, b, relative, absolute), one, other))
-    try:
-        first, second = float(one), float(other)
-    except (TypeError, ValueError):
-        return str(one) == str(other)
-    both_missing = math.isnan(first) and math.isnan(second)
-    return both_missing or math.isclose(first, second, rel_tol=relative, abs_tol=absolute)
+    named = " ".join(f"{record.model}, {record.task} {record.method} {record.label}".split())
+    return f"{named}, sample {record.sample_id} repeat {record.repeat}"

@@ -117,7 +117,7 @@ class Curve:
 
 
 def judged(samples: pandas.DataFrame) -> list[tuple[str, list[Setting]]]:
-    """Each model, with what tells its rows from others, and its settings that were compared with the plain model's.
+    """Each model and its settings that were compared with the plain model's.
 
     Args:
         samples: from ``by_sample``.
@@ -127,8 +127,8 @@ def judged(samples: pandas.DataFrame) -> list[tuple[str, list[Setting]]]:
     rows = samples.assign(fidelity_later_kl=(total.clip(lower=0) / (steps - 1)).where(steps > 1))
     rows = rows[rows["fidelity_kl"].notna() & (rows["method"] != "baseline")].set_index(["task", "sample_id"])
     found: dict[str, list[Setting]] = {}
-    for (model, told, method, params), of in rows.groupby(["model", "setting", "method", "params"], sort=False):
-        found.setdefault(f"{model} {told}".strip(), []).append(Setting(str(method), str(params), of))
+    for (model, method, params), of in rows.groupby(["model", "method", "params"], sort=False):
+        found.setdefault(str(model), []).append(Setting(str(method), str(params), of))
     return list(found.items())
 
 
@@ -161,9 +161,9 @@ def numbers(samples: pandas.DataFrame) -> dict[str, object]:
         "kl_later": divergence(samples, "fidelity_later_kl").value,
         **scores(samples["fidelity_top1"]).columns("same_token"),
         **relative.columns("relative_score"),
+        **{name: samples[name].mean() for name in ("kv_ratio", "aux_ratio")},
         **statistics.median_ratio(_tasks(samples["ttft_speedup"])).columns("ttft_speedup"),
         **statistics.median_ratio(_tasks(samples["decode_step_ratio"])).columns("decode_step_ratio"),
-        **{name: samples[name].mean() for name in ("kv_ratio", "aux_ratio")},
     }
 
 
@@ -172,7 +172,7 @@ def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate
     return statistics.divergence(samples[name])
 
 
-def against(one: pandas.DataFrame, other: pandas.DataFrame) -> statistics.Comparison:
+def against(one: pandas.DataFrame, other: pandas.DataFrame) -> Estimate:
     """The first one's KL over the other's, on the samples that both have."""
     return statistics.compare_divergences(*one["fidelity_kl"].align(other["fidelity_kl"], join="inner"))
 

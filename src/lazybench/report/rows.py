@@ -21,13 +21,11 @@ OF_MODEL = ("dtype", "attention", "quantization", "chat_format", "prompt_limit_t
 def settings(runs: Sequence[Run]) -> list[dict[str, str]]:
     """For each run and each of its categories the words that tell its rows from others: ``length=900``."""
     tasks: dict[Part, set[str]] = defaultdict(set)
+    prints: dict[tuple[str, str, str], set[Any]] = defaultdict(set)
     for place, run in enumerate(runs):
         for record in run.records:
             tasks[place, record.model, record.category].add(record.task)
-    prints: dict[tuple[str, str, str], set[Any]] = defaultdict(set)
-    for (place, model, category), names in tasks.items():
-        for name in names:
-            prints[model, category, name].add(_fingerprint(runs[place], name))
+            prints[record.model, record.category, record.task].add(_fingerprint(run, record.task))
 
     def of_task(part: Part) -> dict[str, Any]:
         place, model, category = part

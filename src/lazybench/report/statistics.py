@@ -139,25 +139,7 @@ def relative_score(method: Tasks, baseline: Tasks) -> Estimate:
     return Estimate(above / below, max(0.0, centre - half), centre + half)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm, 1979)."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected, largest = [1.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two methods on the same samples; the ratio is the first method's to the second's."""
-
-    estimate: Estimate
-    p_sign: float  # two-sided sign test; ties left out
-
-
-def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
+def compare_divergences(first: ArrayLike, second: ArrayLike) -> Estimate:
     """The geometric mean of the ratio of two methods' KL divergences: below 1 the first follows the plain model closer.
 
     Args:
@@ -166,15 +148,13 @@ def compare_divergences(first: ArrayLike, second: ArrayLike) -> Comparison:
     one, other = (numpy.log(numpy.maximum(numpy.asarray(values, dtype=float), KL_FLOOR)) for values in (first, second))
     logs = (one - other)[~numpy.isnan(one - other)]
     if not len(logs):
-        return Comparison(Estimate(math.nan), 1.0)
+        return Estimate(math.nan)
     value, spread = float(logs.mean()), float(logs.std(ddof=1)) if len(logs) > 1 else math.nan
     estimate = Estimate(value)
     if len(logs) >= LEAST_SAMPLES and spread:  # differences that were all alike don't prove that others will be
         low, high = stats.t.interval(CONFIDENCE, len(logs) - 1, value, spread / math.sqrt(len(logs)))
         estimate = Estimate(value, float(low), float(high))
-    wins, losses = int((logs > 0).sum()), int((logs < 0).sum())
-    p_sign = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return Comparison(_exponential(estimate), p_sign)
+    return _exponential(estimate)
 
 
 def divergence(values: ArrayLike) -> Estimate:
@@ -183,7 +163,7 @@ def divergence(values: ArrayLike) -> Estimate:
     Args:
         values: one for each sample, NaN where there is none.  # (samples,)
     """
-    return compare_divergences(values, numpy.ones_like(values, dtype=float)).estimate
+    return compare_divergences(values, numpy.ones_like(values, dtype=float))
 
 
 def _exponential(logs: Estimate) -> Estimate:

@@ -16,10 +16,10 @@ import pandas
 
 from lazybench.report import statistics
 from lazybench.report.paper import CATEGORY_TITLES
-from lazybench.run.record import Record
+from lazybench.run.reading import Run
 
-ROW = ["model", "setting", "task", "category", "method", "params"]
-SAMPLE = ["model", "setting", "task", "seed", "sample_id"]
+ROW = ["model", "task", "category", "method", "params"]
+SAMPLE = ["model", "task", "seed", "sample_id"]
 TIMES = ["ttft_s", "generation_s", "decode_step_s", "overhead_s"]
 PEAKS = ["peak_memory_bytes", "added_memory_bytes"]
 NUMBERS = [
@@ -27,7 +27,6 @@ NUMBERS = [
     *("prompt_tokens", "output_tokens", "prompt_tokens_computed", "flops_ratio", "truncated_from"),
     *("kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 ]
-REVIVED = "revived_tokens_per_step"  # of a record's details
 VALUES = [*TIMES, *PEAKS, *NUMBERS]
 RATIOS = {  # name -> numerator and denominator of a ratio that is taken sample by sample
     "ttft_speedup": ("baseline_ttft_s", "ttft_s"),
@@ -39,35 +38,29 @@ RATIOS = {  # name -> numerator and denominator of a ratio that is taken sample 
     "aux_ratio": ("aux_bytes_end", "baseline_kv_bytes_end"),
 }
 MEANS = (
-    *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens", REVIVED),
+    *("fidelity_kl", "prompt_tokens_computed", "overhead_s", "prompt_tokens", "output_tokens"),
     *("added_memory_bytes", "kv_bytes_prefill", "kv_bytes_end", "aux_bytes_prefill", "aux_bytes_end"),
 )
 COUNTS = {"n": "prompt_tokens", "n_paired": "baseline_prompt_tokens", "truncated": "truncated_from"}
 
 
-def records_frame(
-    runs: Sequence[Sequence[Record]],
-    settings: Sequence[Mapping[str, str]] | None = None,
-    seeds: Sequence[int] | None = None,
-) -> pandas.DataFrame:
-    """Every record of runs, the oldest first; ``failed`` says which have an error.
+def records_frame(runs: Sequence[Run], told: Sequence[Mapping[str, str]]) -> pandas.DataFrame:
+    """Every record of runs, the oldest first; ``failed`` says which have an error, ``record`` is the record itself.
 
     Args:
-        settings: for each run and category what tells its rows from others; None: nothing does.
-        seeds: of each run; None: all the same.
+        told: for each run and category what tells its rows from others; stands behind the model's name.
     """
     rows = [
         (
-            *(record.model, settings[run].get(record.category, "") if settings else "", record.task, record.category),
-            *(record.method, record.setting, run, seeds[run] if seeds else 0, record.sample_id),
-            *(record.error is not None, *(getattr(record, name) for name in VALUES)),
-            (record.details or {}).get(REVIVED),
+            *(f"{record.model} {told[place][record.category]}".strip(), record.task, record.category),
+            *(record.method, record.setting, place, run.config.get("seed") or 0, record.sample_id),
+            *(record.error is not None, record, *(getattr(record, name) for name in VALUES)),
         )
-        for run, records in enumerate(runs)
-        for record in records
+        for place, run in enumerate(runs)
+        for record in run.records
     ]
-    frame = pandas.DataFrame(rows, columns=[*ROW, "run", "seed", "sample_id", "failed", *VALUES, REVIVED])
-    return frame.astype({"failed": bool, **dict.fromkeys([*VALUES, REVIVED], float)})
+    frame = pandas.DataFrame(rows, columns=[*ROW, "run", "seed", "sample_id", "failed", "record", *VALUES])
+    return frame.astype({"failed": bool, **dict.fromkeys(VALUES, float)})
 
 
 def by_sample(records: pandas.DataFrame) -> pandas.DataFrame:
@@ -119,42 +112,30 @@ def _newest(rows: pandas.DataFrame) -> pandas.Series:
     return rows.groupby([*ROW, "seed", "sample_id"], sort=False)["run"].transform("max")
 
 
-def summarise(records: pandas.DataFrame, samples: pandas.DataFrame | None = None) -> pandas.DataFrame:
+def summarise(records: pandas.DataFrame, rows: pandas.DataFrame) -> pandas.DataFrame:
     """One row per task, method and its settings, and per category where it has several tasks (``level`` says which).
 
     A category is the macro-average over its tasks, as LongBench does it: each task has the same weight. Scores and
-    shares are 0..1, times seconds. ``NAME_low`` and ``NAME_high``: the 95% interval, from ten samples on; see
-    ``report/statistics.py``.
-
-    Columns (beside those of ``RATIOS``, the medians of paired ratios): ``efficiency`` TTFT speedup over FLOPs ratio;
-    ``kl`` the geometric mean over samples; ``generation_speedup`` for as many decoding steps as the baseline made;
-    ``truncated`` samples that lost their middle; ``failed`` records with an error. Columns of scores are left out when
-    no record has a score.
+    shares are 0..1, times seconds; ``NAME_low`` and ``NAME_high`` are the 95% interval. docs/measuring.md lists the
+    columns; those of scores are left out when no record has one.
 
     Args:
         records: from ``records_frame``.
-        samples: what ``by_sample`` makes of them, where it is at hand.
+        rows: what ``by_sample`` makes of them.
     """
     if records.empty:
         return pandas.DataFrame()
-    rows = by_sample(records) if samples is None else samples
     columns = {str(name): rows[name].to_numpy() for name in rows if rows[name].dtype == float}
     columns["task_number"] = rows["task"].factorize()[0]
-    of_row = rows.groupby(ROW).indices
-    failed: dict[Any, int] = records.groupby(ROW, sort=False)["failed"].sum().to_dict()
-    tasks: dict[Any, int] = records.groupby(["model", "setting", "category"])["task"].nunique().to_dict()
-    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # level and a row's names to the rows put together
-    for key in failed:
-        model, setting, _, category, method, params = key
-        groups["task", *key] = [key]
-        if tasks[model, setting, category] > 1:
-            groups.setdefault(("category", model, setting, "", category, method, params), []).append(key)
+    of_category = [name for name in ROW if name != "task"]
+    several = records.groupby(["model", "category"])["task"].transform("nunique") > 1
     found = []
-    for names, keys in groups.items():
-        places = numpy.concatenate([of_row.get(key, numpy.zeros(0, dtype=int)) for key in keys])
-        numbers = _row({name: column[places] for name, column in columns.items()}, is_baseline=names[-2] == "baseline")
-        lost = sum(int(failed[key]) for key in keys)
-        found.append({**dict(zip(["level", *ROW], names, strict=True)), **numbers, "failed": lost})
+    for level, of, keys in (("task", records, ROW), ("category", records[several], of_category)):
+        places: dict[Any, Any] = rows.groupby(keys).indices  # none where every record failed
+        for names, failed in of.groupby(keys, sort=False)["failed"].sum().items():
+            row = {"level": level, **dict.fromkeys(ROW, ""), **dict(zip(keys, names, strict=True))}  # type: ignore[call-overload]
+            of_row = {name: column[places.get(names, [])] for name, column in columns.items()}
+            found.append({**row, **_row(of_row, row["method"] == "baseline"), "failed": failed})
     found.sort(key=_order)
     summary = pandas.DataFrame(found)
     return summary.drop(columns=summary.filter(regex="score").columns) if summary["score"].isna().all() else summary
@@ -162,26 +143,10 @@ def summarise(records: pandas.DataFrame, samples: pandas.DataFrame | None = None
 
 def category_rows(summary: pandas.DataFrame) -> pandas.DataFrame:
     """One row per category, method and its settings: the category's own, or its only task's."""
-    key = ["model", "setting", "category"]
+    key = ["model", "category"]
     whole = summary[summary["level"] == "category"]
     covered = pandas.MultiIndex.from_frame(summary[key]).isin(pandas.MultiIndex.from_frame(whole[key]))
     return summary[(summary["level"] == "category") | ~covered]
-
-
-def with_setting(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """The same rows, each setting a model of its own: for figures and tables that stand for models."""
-    return rows.assign(model=(rows["model"] + " " + rows["setting"]).str.strip(), setting="") if len(rows) else rows
-
-
-def timed(rows: pandas.DataFrame) -> bool:
-    """Whether any of a summary's rows has a time, relative to the baseline's."""
-    return "ttft_speedup" in rows and bool(rows["ttft_speedup"].notna().any())
-
-
-def natural(text: str) -> tuple[tuple[float, str], ...]:
-    """Sort key of a text with numbers in it: ``length=900`` before ``length=1500``."""
-    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", text)
-    return tuple((float(part), "") if part[0].isdigit() else (-1.0, part) for part in parts)
 
 
 def _row(rows: dict[str, numpy.ndarray], is_baseline: bool) -> dict[str, object]:
@@ -212,7 +177,11 @@ def _row(rows: dict[str, numpy.ndarray], is_baseline: bool) -> dict[str, object]
 
 
 def _order(row: dict[str, object]) -> tuple[object, ...]:
-    """The paper's categories first, a category's row after its tasks; methods stay in the order of their records."""
+    """``length=900`` of a model before ``length=1500``; the paper's categories first, a category's row after its tasks;
+    methods stay in the order of their records.
+    """
+    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", str(row["model"]))
+    model = [(float(part), "") if part[0].isdigit() else (-1.0, part) for part in parts]
     papers, category = list(CATEGORY_TITLES), str(row["category"])
     place = papers.index(category) if category in papers else len(papers)
-    return row["model"], place, category, row["level"] == "category", row["task"], natural(str(row["setting"]))
+    return model, place, category, row["level"] == "category", row["task"]

@@ -1,20 +1,26 @@
-"""Names and numbers as people read them: every estimate is written here."""
+"""Names, numbers and pages as people read them: every estimate is written here."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pandas
 import tabulate
+from jinja2 import Environment, PackageLoader
 
 from lazybench.methods import label, title
 from lazybench.report.paper import CATEGORY_TITLES
 from lazybench.report.statistics import Estimate
+from lazybench.run.files import write_atomically
 
 tabulate.MIN_PADDING = 0  # two spaces before every heading else
 WORDS = ("model", "task", "category", "method", "settings", "fixed")  # columns of text, not of numbers
-SHORT = 22  # characters of a name in a table
+ENVIRONMENT = Environment(loader=PackageLoader("lazybench.report", "templates"), autoescape=True)
+Columns = Mapping[str, tuple[str, int, float, int | None]]  # heading to a column and how it is ``formatted``
 Names = dict[tuple[str, str], str]  # a method and its params to a name
 
 
@@ -30,27 +36,20 @@ def method_title(method: str, params: str = "") -> str:
 
 
 def short_names(rows: pandas.DataFrame) -> Names:
-    """A name that is short and of its own: ``LazyLLM``; of several settings ``Taper, preset=fast``, where that is too
-    long ``LazyLLM 1`` and ``LazyLLM 2``, in the rows' order.
+    """A name that is short and of its own: ``LazyLLM``; of several settings ``LazyLLM 1``, ``LazyLLM 2``, in the rows'
+    order.
     """
     keys = list(dict.fromkeys(zip(rows["method"], rows["params"], strict=True)))
-    methods = [method for method, _ in keys]
-    names: Names = {}
-    for place, key in enumerate(keys):
-        number, whole = methods[: place + 1].count(key[0]), method_title(*key)
-        of_several = whole if len(whole) <= SHORT else f"{title(key[0])} {number}"
-        names[key] = of_several if methods.count(key[0]) > 1 else title(key[0])
+    names, methods = {}, [method for method, _ in keys]
+    for place, (method, params) in enumerate(keys, 1):
+        number = f" {methods[:place].count(method)}" if methods.count(method) > 1 else ""
+        names[method, params] = f"{title(method)}{number}"
     return names
 
 
 def label_lines(names: Names) -> list[str]:
-    """``LazyLLM 1: depths=0.3 keep=0.5`` for each of ``short_names`` that has settings and does not say them."""
-    return [f"{name}: {text}" for key, name in names.items() if (text := settings_label(*key)) and text not in name]
-
-
-def task_title(task: str, category: str, setting: str) -> str:
-    """``needle length=900``; a category's row has no task."""
-    return f"{task or category_title(category)} {setting}".strip()
+    """``LazyLLM 1: depths=0.3 keep=0.5`` for each of ``short_names`` that has settings."""
+    return [f"{name}: {text}" for key, name in names.items() if (text := settings_label(*key))]
 
 
 def category_title(category: str) -> str:
@@ -69,7 +68,7 @@ def format_estimate(one: Estimate, digits: int, factor: float = 1.0, of_bounds: 
     """``0.68 [0.57, 0.79]``; nothing beside a number without an interval.
 
     Args:
-        of_bounds: digits of the bounds, where they are others.
+        of_bounds: digits of the bounds; None: as many.
     """
     value = number(factor * one.value, digits)
     if not value or math.isnan(one.low):
@@ -78,16 +77,29 @@ def format_estimate(one: Estimate, digits: int, factor: float = 1.0, of_bounds: 
     return f"{value} [{low}, {high or '∞'}]"  # nothing bounds it: see ``relative_score``
 
 
-def formatted(
-    rows: pandas.DataFrame, name: str, digits: int, factor: float = 1.0, of_bounds: int | None = None
-) -> list[str]:
-    """A column with its intervals as text; none where it is 1 by definition, the baseline's against itself."""
+def formatted(rows: pandas.DataFrame, name: str, digits: int, factor: float, of_bounds: int | None) -> list[str]:
+    """A column with its intervals as text; none where it is 1 by definition, the baseline's against itself.
+
+    Args:
+        of_bounds: digits of the bounds; None: they are not shown.
+    """
     table = pandas.DataFrame({"value": rows[name], "low": rows.get(f"{name}_low"), "high": rows.get(f"{name}_high")})
-    if name != "score" and "low" in table:
-        table.loc[rows["method"] == "baseline", "low"] = math.nan
+    table.loc[(rows["method"] == "baseline") & (name != "score") | (of_bounds is None), "low"] = math.nan
     return [format_estimate(Estimate(*map(float, one)), digits, factor, of_bounds) for one in table.to_numpy(float)]
+
+
+def rounded(rows: pandas.DataFrame, columns: Columns) -> dict[str, list[str]]:
+    """Each column as text; those that nothing fills are left out."""
+    found = {heading: formatted(rows, *how) for heading, how in columns.items() if how[0] in rows}
+    return {heading: cells for heading, cells in found.items() if any(cells)}
 
 
 def number(value: float, digits: int) -> str:
     """Rounded; nothing where there is no number."""
     return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else ""
+
+
+def write_html(path: Path, **values: Any) -> None:
+    """Write a page that needs no network and runs nothing: every text is escaped, a part without a value left out."""
+    page = ENVIRONMENT.get_template("page.html").render(words=(*WORDS, "prediction"), **values)
+    write_atomically(path, page.encode())

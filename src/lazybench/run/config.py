@@ -47,7 +47,6 @@ class RunConfig:
     resolved: Mapping[str, Any]  # the configuration as plain data, for config.yaml
     timing: bool = True  # false: fidelity and score alone, without a clock
     attention_map: bool = False  # keep figure 2's measurement of the first prompt
-    dry_run: bool = False  # say what would run, and end
     plugins: tuple[str, ...] = ()  # modules of the user's own, imported before
     engine: Literal["hf", "vllm"] = "hf"  # who generates: the model itself, or vLLM with the same weights
 
@@ -134,7 +133,7 @@ def _parameters(task: _Task) -> Mapping[str, Any]:
 
 def _identity(plain: Mapping[str, Any], methods: Sequence[Method]) -> dict[str, Any]:
     """What was asked, as plain data: of the methods those that run, nothing of where it goes."""
-    no_part = ("out", "tag", "tracker", "dry_run")
+    no_part = ("out", "tag", "tracker")
     identity = {key: value for key, value in plain.items() if key not in no_part}
     for key, default in (("plugins", []), ("engine", "hf")):  # a run of before they were there keeps its folder
         if identity[key] == default:

@@ -17,13 +17,14 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` so that a crash at any moment leaves either the old file or the new one.
+    """Put ``content`` at ``path``, in a folder that is made: a crash at any moment leaves the old file or the new one.
 
     Raises:
         UserError: no space left, or not writable; the old file stays.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()

@@ -20,8 +20,6 @@ MAKERS = {  # by how a name begins; imported with the first task of that kind
     "longbench_v2": "longbench_v2.LongBenchV2",
     "needle": "embedded.Needle",
     "plain_text_": "plain_text.PlainText",
-    "ruler_": "ruler.task.RulerTask",
-    "stdlib_code": "stdlib_code.StdlibCode",
     "stdlib_retrieval": "embedded.StdlibRetrieval",
 }
 REGISTERED: dict[str, type[Task]] = {}  # tasks from elsewhere, by name
@@ -56,7 +54,7 @@ def check_name(name: str) -> None:
 
 
 def build_task(name: str, settings: DataSettings) -> Task:
-    """The task of that name: of LongBench, LongBench v2 or RULER, embedded, ``lm_eval/<name>``, or a registered one.
+    """The task of that name: of LongBench or LongBench v2, embedded, ``lm_eval/<name>``, or a registered one.
 
     Raises:
         UserError: an unknown name, or data that is missing, malformed or out of reach.

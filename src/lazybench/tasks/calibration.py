@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,10 @@ from lazybench.models.spec import LoadedModel
 from lazybench.tasks.base import Prompt
 from lazybench.tasks.embedded import documentation, sha256_of
 from lazybench.tasks.prompting import encode_text, halves
-from lazybench.tasks.stdlib_code import sources
 
 CHARACTERS_PER_TOKEN = 8  # more than any tokenizer packs into a token of English prose
 LENGTHS = (1.0, 0.7, 1.4)  # of the prompts, in turn, over the length that is asked for
+LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "config-", "test", "idle_test", "lib2to3", "encodings")
 SENTENCE = re.compile(r"(?<=\s)[A-Z][^.*:]{40,200}\.(?=\s)")
 FORMS = {  # to the template, and whether it is put into the chat format
     "question": (
@@ -82,13 +82,21 @@ def sections() -> list[tuple[str, str]]:
 def code_files() -> list[tuple[str, str]]:
     """(path, text) of the standard library's larger sources."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    large = [path for path in sources(library) if 10_000 < path.stat().st_size < 100_000]
+    large = [path for path in _sources(library) if 10_000 < path.stat().st_size < 100_000]
     return [(path.relative_to(library).as_posix(), path.read_text("utf-8", "replace")) for path in large]
 
 
 def fingerprint(prompts: Sequence[CalibrationPrompt]) -> str:
     """sha256 of their texts."""
     return sha256_of(prompt.text for prompt in prompts)
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(LEFT_OUT):
+            yield from _sources(path)
+        elif path.suffix == ".py" and path.is_file():
+            yield path
 
 
 def _prompt(

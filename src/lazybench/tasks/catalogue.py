@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,31 +47,12 @@ ENGLISH: dict[str, tuple[str, ...]] = {  # category to datasets
     for category in dict.fromkeys(DATASETS[name].category for name in LONGBENCH)
 }
 
-EMBEDDED = {
-    "stdlib_code": "embedded_code",
-    "stdlib_retrieval": "embedded_retrieval",
-    "needle": "embedded_needle",
-}
-RULER = {
-    **dict.fromkeys((f"niah_single_{number}" for number in (1, 2, 3)), "ruler_retrieval"),
-    **dict.fromkeys((f"niah_multikey_{number}" for number in (1, 2, 3)), "ruler_retrieval"),
-    **dict.fromkeys(("niah_multivalue", "niah_multiquery"), "ruler_retrieval"),
-    "vt": "ruler_tracking",
-    **dict.fromkeys(("cwe", "fwe"), "ruler_aggregation"),
-    **dict.fromkeys(("qa_1", "qa_2"), "ruler_qa"),
-}
-# RULER's tasks on downloads (essays, SQuAD, HotpotQA): each has a twin on the Python documentation
-RULER_WITH_TWIN = (
-    *("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery"),
-    *("qa_1", "qa_2"),
-)
+EMBEDDED = {"stdlib_retrieval": "embedded_retrieval", "needle": "embedded_needle"}
 
 CATEGORIES: dict[str, str] = {  # of every task but lm-eval's own and plain text
     **{name: dataset.category for name, dataset in DATASETS.items()},
     **{name: f"{DATASETS[name.removesuffix('_e')].category}_e" for name in EXTENDED},
     **EMBEDDED,
-    **{f"ruler_{kind}": category for kind, category in RULER.items()},
-    **{f"ruler_{kind}_embedded": f"{RULER[kind]}_embedded" for kind in RULER_WITH_TWIN},
     "longbench_v2": "longbench_v2",
 }
 
@@ -84,7 +64,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 TASKS: dict[str, tuple[str, ...]] = {  # what takes no parameters: name to datasets
     **GROUPS,
-    **{name: (name,) for name in (*LONGBENCH, *CHINESE, *EXTENDED, *EMBEDDED)},
+    **{name: (name,) for name in CATEGORIES},
 }
 
 
@@ -98,18 +78,3 @@ def samples_of(dataset: str) -> int:
 def asks(dataset: str) -> str:
     """What a LongBench dataset asks, in a few words."""
     return DATASETS[dataset.removesuffix("_e")].asks
-
-
-def _choices() -> dict[str, dict[str, Any]]:
-    without_download = [f"ruler_{kind}_embedded" if kind in RULER_WITH_TWIN else f"ruler_{kind}" for kind in RULER]
-    several = {"ruler": [f"ruler_{kind}" for kind in RULER], "ruler_embedded": without_download}
-    single = {name: [name] for name in CATEGORIES if name.startswith(("ruler_", "longbench_v2"))}
-    # length: prompt and generation together, in tokens of the model
-    return {
-        name: {"name": name, "datasets": datasets, "parameters": {"length": 4096} if name.startswith("ruler") else {}}
-        for name, datasets in {**several, **single}.items()
-    }
-
-
-# the choices that ``task=`` has for RULER and LongBench v2, as conf/task has them for the others
-CHOICES: dict[str, dict[str, Any]] = _choices()

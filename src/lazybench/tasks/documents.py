@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -32,7 +30,6 @@ class DataFile:
     hub_id: str
     revision: str
     hub_name: str
-    otherwise: str = ""  # what else a user can do, in words
 
     def source(self, root: Path | None) -> str:
         """For the provenance: which file, or which commit of the hub."""
@@ -45,7 +42,7 @@ class DataFile:
             UserError: no such folder or file, which names what the folder holds; or the hub is out of reach.
         """
         if root is None:
-            instead = f", or give a folder with {self.name}{self.otherwise}: data.root=FOLDER"
+            instead = f", or give a folder with {self.name}: data.root=FOLDER"
             with library_errors(f"{self.hub_id}@{self.revision[:12]}", instead):
                 offline = files_of(self.hub_id, self.revision, "dataset") is None
                 at: dict[str, Any] = {"repo_type": "dataset", "revision": self.revision, "local_files_only": offline}
@@ -59,14 +56,6 @@ class DataFile:
             raise UserError(f"data.root={root} has no {self.name}; it holds {present}") from None
         except OSError as error:
             raise UserError(f"{root / self.name} cannot be read: {error.strerror}") from None
-
-    @contextmanager
-    def opened(self, root: Path | None) -> Iterator[bytes]:
-        """``read``; inside, a field that is missing or of another kind is one line that names the file."""
-        content = self.read(root)
-        where = self.name if root is None else root / self.name
-        with library_errors(f"{where} is not in its benchmark's own JSON format"):
-            yield content
 
 
 def archive(dataset: str) -> DataFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 import evaluate
 import numpy
@@ -19,6 +21,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
+from transformers import AutoTokenizer
 
 from lazybench.errors import UserError, library_errors, unknown_name
 
@@ -70,7 +73,7 @@ def load_task(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it reports every default it fills in
     managers = [] if folder is None else [TaskManager(metadata=metadata, include_path=folder, include_defaults=False)]
     if not managers or name not in managers[0].all_subtasks:
-        managers.append(_shipped_tasks())
+        managers.append(_shipped_tasks(json.dumps(metadata)))
     known = [known for manager in managers for known in manager.all_subtasks]
     if name not in known:
         raise unknown_name("lm-eval task", name, difflib.get_close_matches(name, known, n=8, cutoff=0.4))
@@ -83,14 +86,29 @@ def load_task(
                 f"task=lm_eval/{name} runs what the model wrote as a program, which no run here does; score it "
                 "with lazybench lm-eval --confirm_run_unsafe_code"
             )
-        with _lm_evals_seeds(), metrics_of_the_library():
-            task = managers[-1].load(name)["tasks"][name]
+        with _lm_evals_seeds(), metrics_of_the_library(), _tokenizers_without_code(), redirect_stderr(StringIO()):
+            try:
+                task = managers[-1].load(name)["tasks"][name]
+            except AssertionError as error:  # lm-eval's for metadata that it lacks
+                raise UserError(f"lm-eval task {name}: {error} Here: task.parameters.tokenizer=MODEL") from None
             return task, requests_of(task)
 
 
 @cache  # reading all of lm-eval's task files takes eight seconds
-def _shipped_tasks() -> TaskManager:
-    return TaskManager()
+def _shipped_tasks(metadata: str) -> TaskManager:
+    return TaskManager(metadata=json.loads(metadata))
+
+
+@contextmanager
+def _tokenizers_without_code() -> Iterator[None]:
+    """No checkpoint's code runs where a task loads the tokenizer that it is told with ``trust_remote_code=True``."""
+    own = AutoTokenizer.from_pretrained
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        return own(*arguments, **{**options, "trust_remote_code": False})
+
+    with patch.object(AutoTokenizer, "from_pretrained", load):
+        yield
 
 
 @contextmanager

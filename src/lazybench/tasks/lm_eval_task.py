@@ -27,7 +27,7 @@ PLAIN_PROMPT = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")  # p
 class LmEvalTask(OfficialPrompt):
     """Any generation task of lm-eval: its own requests, to the letter.
 
-    A sample's score is the first metric of the task's list, after the first of its filters.
+    A sample's score is the first metric of the task's list that it has, after the first of its filters.
 
     Args:
         task: lm-eval's object.
@@ -75,10 +75,11 @@ class LmEvalTask(OfficialPrompt):
         with metrics_of_the_library():
             self.task.apply_filters()
             metrics = self.task.process_results(answered.doc, [next(iter(answered.filtered_resps.values()))])
-        listed = (name for name in self.task._metric_fn_list if name in metrics)
-        value = metrics.get(next(listed, next(iter(metrics), None)))
+        listed = [name for name in self.task._metric_fn_list if name in metrics]
+        # some tasks have a metric for each length: -1 where a document has another one
+        value = next((metrics[name] for name in (*listed, *metrics) if metrics[name] != -1), None)
         try:
-            return float("a text" if isinstance(value, str) else value)
+            return float("a text" if isinstance(value, str) else value)  # type: ignore[arg-type]
         except (TypeError, ValueError):  # what the whole corpus's score is made of
             raise UserError(
                 f"task={self.name} scores a whole corpus, not a sample; run it with lazybench lm-eval"
@@ -107,11 +108,14 @@ def length_bucket(words: int) -> str:
 def any_lm_eval_task(name: str, settings: DataSettings) -> LmEvalTask:
     """A generation task that lm-eval ships, or one from ``include_path``: a folder of the user's own task files.
 
+    Other parameters are what lm-eval calls metadata: RULER's tasks read ``tokenizer`` and ``max_seq_lengths``.
+
     Raises:
         UserError: as ``load_task`` does.
     """
     name = name.removeprefix("lm_eval/")
-    task, requests = load_task(name, settings.parameters.get("include_path"))
+    metadata = {key: value for key, value in settings.parameters.items() if value is not None}
+    task, requests = load_task(name, metadata.pop("include_path", None), metadata)
     source = f"lm-eval {task.config.dataset_path} {task.config.dataset_name or ''}".strip()
     return LmEvalTask(f"lm_eval/{name}", settings, task, requests, source)
 

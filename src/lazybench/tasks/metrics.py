@@ -118,7 +118,6 @@ METRICS: dict[str, Metric] = {
     "passage_retrieval_zh": retrieval_zh,
     **dict.fromkeys(("lcc", "repobench-p"), code_similarity),
     # not LongBench
-    "stdlib_code": code_similarity,
     "stdlib_retrieval": retrieval,
     "needle": contains,
 }

@@ -63,7 +63,7 @@ class PlainText(Task):
                 f"{loaded.window_tokens}; choose shorter ones, as in 'task.datasets=[plain_text_1000]'"
             )
         everything = range(len(sample.prompt))
-        whole = tokens_of(loaded.tokenizer, sample.prompt, (everything,), everything)
+        whole = tokens_of(loaded.tokenizer, sample.prompt, everything, everything)
         tokens = slice(self.prompt_tokens)
         assert whole.context is not None
         assert whole.ids.shape[1] >= self.prompt_tokens  # CHARACTERS_PER_TOKEN

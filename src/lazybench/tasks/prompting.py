@@ -99,7 +99,7 @@ def generation_kwargs(loaded: LoadedModel, task: Task) -> dict[str, Any]:
 def tokens_of(
     tokenizer: PreTrainedTokenizerBase,
     text: str,
-    user: tuple[range, ...],
+    user: range,
     context: range | None,
     add_special_tokens: bool = True,
 ) -> Prompt:
@@ -127,19 +127,15 @@ def tokens_of(
         return (starts >= characters.start) & (ends <= characters.stop) & (ends > starts)  # (prompt_tokens,)
 
     of_context = None if context is None else within(context)
-    of_user = torch.stack([within(part) for part in user]).any(dim=0)
-    return Prompt(torch.tensor([encoded.input_ids], dtype=torch.long), ~of_user, of_context)
+    return Prompt(torch.tensor([encoded.input_ids], dtype=torch.long), ~within(user), of_context)
 
 
-def encode_text(
-    loaded: LoadedModel, prompt: str, context: range | None, chat_format: bool, answer_prefix: str = ""
-) -> Prompt:
+def encode_text(loaded: LoadedModel, prompt: str, context: range | None, chat_format: bool) -> Prompt:
     """A prompt's tokens as the model gets them, whatever their number.
 
     Args:
         context: characters of the prompt that are the document's.
         chat_format: put the prompt into the model's chat format.
-        answer_prefix: begins the answer, after the chat format.
     """
     wrapped, user = wrap(loaded.wrap_chat, prompt) if chat_format else (prompt, range(len(prompt)))
     if context is not None:  # a template that strips white space moves the rest
@@ -149,10 +145,7 @@ def encode_text(
     # a chat template that writes the beginning-of-sequence token itself must not get a second one
     bos = loaded.tokenizer.bos_token
     begins = chat_format and bos is not None and wrapped.startswith(bos)
-    text = wrapped + answer_prefix
-    return tokens_of(
-        loaded.tokenizer, text, (user, range(len(wrapped), len(text))), context, add_special_tokens=not begins
-    )
+    return tokens_of(loaded.tokenizer, wrapped, user, context, add_special_tokens=not begins)
 
 
 def _cut_middle(sample: Sample, first: str, last: str) -> tuple[str, range | None]:

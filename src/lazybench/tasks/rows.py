@@ -52,17 +52,6 @@ def check_fields(row: Row, needed: Mapping[str, Kind], optional: Mapping[str, Ki
             raise UserError(f"{where}: field {name!r} must be {words}, not {repr(value)[:40]}")
 
 
-def json_value(name: str, content: bytes) -> Any:
-    """What a file that is one JSON value holds. A byte-order mark is passed over.
-
-    Raises:
-        ValueError: it is no JSON; a ``UserError`` where a text in it holds half a character.
-    """
-    value = json.loads(content)
-    as_utf8(name, value)
-    return value
-
-
 def as_utf8(where: str, value: Any) -> bytes:
     """The value as UTF-8 JSON.
 

@@ -1,1 +1,1 @@
-"""The paper's figures, and one run's trade-off plot; each module draws one."""
+"""The paper's figures, and quality over speed."""

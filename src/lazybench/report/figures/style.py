@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +70,24 @@ def points(axes: Axes, method: str, rows: pandas.DataFrame, across: str, name: s
     return axes.errorbar(rows[across], factor * rows[name], yerr, reach(across), color=colour, marker=marker, **bars)[0]
 
 
-def name_lines(axes: Axes, lines: Mapping[str, tuple[float, Any]], inside: bool = False) -> None:
-    """Write the lines' names right of the panel, or where it is emptiest, from the highest end to the lowest.
+def name_lines(axes: Axes, lines: Mapping[str, tuple[float, Any]], width: int = 24, **place: Any) -> None:
+    """Write the lines' names right of the panel, or at another place, from the highest end to the lowest.
 
     Args:
         lines: by name the height of its last point, and what was drawn.
+        width: characters of a name in a row.
     """
     highest_first = sorted(lines.items(), key=lambda line: -line[1][0])
-    names = [textwrap.fill(name, 40 if inside else 24) for name, _ in highest_first]
+    names = [textwrap.fill(name, width) for name, _ in highest_first]
     drawn = [line for _, (_, line) in highest_first]
-    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "fontsize": 8}
-    if inside:
-        place = {"loc": "best", "fontsize": 7, "labelspacing": 0.2}
+    place = place or {"loc": "center left", "bbox_to_anchor": (1, 0.5), "fontsize": 8}
     legend = axes.legend(drawn, names, ncols=1 + len(names) // 20, **place)
     for text, line in zip(legend.get_texts(), drawn, strict=True):
         text.set_color(line.get_color())
 
 
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw inside this, or in a function that it decorates: the settings hold there and nowhere else."""
-    with matplotlib.rc_context(SETTINGS):
-        yield
+# draw inside ``with styled():``, or in a function that it decorates: the settings hold there and nowhere else
+styled = partial(matplotlib.rc_context, SETTINGS)
 
 
 @styled()

@@ -17,10 +17,12 @@ from lazybench.methods import title
 from lazybench.report import paper
 from lazybench.report.curves import Pair
 from lazybench.report.figures.style import BLACK, name_lines, points, styled
+from lazybench.report.results import Results
 from lazybench.report.statistics import LEAST_SAMPLES
 from lazybench.report.summary import category_rows
 from lazybench.report.text import category_title
 
+CAPTION = "A point is a setting, a line joins a method's. KL divergence: geometric mean over samples."
 CURVE = ["method_name", "family"]
 TITLE_WIDTH = 46  # characters that a panel is wide
 SPEEDS = {"ttft_speedup": "TTFT speedup (x)", "flops_ratio": "FLOPs ratio (x)"}
@@ -31,10 +33,10 @@ QUALITIES = {  # column to axis label and factor
 }
 
 
-def quality_of(summary: pandas.DataFrame) -> str:
-    """The score, or where none was measured the share of same tokens: a column of ``QUALITIES``."""
-    scored = "relative_score" in summary and summary["relative_score"].notna().any()
-    return "relative_score" if scored else "fidelity_top1"
+def quality_of(summary: pandas.DataFrame) -> str | None:
+    """The score, or where none was measured the share of same tokens; None where neither was."""
+    columns = ("relative_score", "fidelity_top1")
+    return next((name for name in columns if name in summary and summary[name].notna().any()), None)
 
 
 @styled()
@@ -107,13 +109,11 @@ def settings_figure(settings: pandas.DataFrame) -> Figure:
     return draw(panels, next(name for name in SPEEDS if settings[name].notna().all() or name == "flops_ratio"), "kl")
 
 
-def figure5(summary: pandas.DataFrame) -> Figure:
-    """A panel per model and category; stars are the points that the paper states for Llama 2 7B.
-
-    Args:
-        summary: from ``summarise``, timed.
-    """
-    quality = quality_of(summary)
+def figure5(results: Results) -> Figure | None:
+    """A panel per model and category; stars are the points that the paper states for Llama 2 7B."""
+    summary = results.summary
+    if (quality := quality_of(summary)) is None or summary["ttft_speedup"].isna().all():
+        return None
     rows = category_rows(summary).assign(method_name=lambda rows: rows["method"], family="")
     groups = list(rows[rows["ttft_speedup"].notna()].groupby(["model", "category"], sort=False))
     figure = draw(

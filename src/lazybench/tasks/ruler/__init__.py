@@ -1,1 +1,0 @@
-"""RULER's thirteen tasks, generated to any length in the model's own tokens."""
