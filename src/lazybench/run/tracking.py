@@ -73,9 +73,10 @@ class WeightsAndBiases:
         import pandas
 
         table = wandb.Table(dataframe=pandas.read_csv(summary_csv))
-        self._run.log({"summary": table, "tradeoff": wandb.Image(str(plot_path))})
+        plots = [plot_path] if plot_path.exists() else []  # none where no quality was measured
+        self._run.log({"summary": table, **{path.stem: wandb.Image(str(path)) for path in plots}})
         artifact = wandb.Artifact(f"run-{self._run.id}", type="lazybench-run")
-        for path in (*(folder / name for name in RECORDS), summary_csv, plot_path):
+        for path in (*(folder / name for name in RECORDS), summary_csv, *plots):
             artifact.add_file(str(path))
         self._run.log_artifact(artifact)
         offline, kept = self._run.offline, self._folder
