@@ -23,7 +23,7 @@ def often(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def attention_scorers(draw: st.DrawFn, probabilities: bool = False) -> AttentionScorer:
-    """``probabilities``: scores that are never negative, as a budget by mass needs them."""
+    """``probabilities``: not products, which can be negative; a budget by mass needs scores above 0."""
     return AttentionScorer(
         window=draw(st.sampled_from([1, 2, 4])),
         window_share=draw(often(0.0, 0.2)),
@@ -31,9 +31,7 @@ def attention_scorers(draw: st.DrawFn, probabilities: bool = False) -> Attention
         products=not probabilities and draw(often(False, True, False)),
         own_columns=draw(st.booleans()),
         pool=draw(st.sampled_from([1, 3, 5])),
-        pool_by=draw(often("mean", "max", "mean")),
         heads=draw(st.sampled_from(["mean", "max"])),
-        standardise=not probabilities and draw(st.booleans()),
     )
 
 
@@ -50,7 +48,6 @@ def counts(draw: st.DrawFn, layer: int, layers: int) -> Budget:
             draw(st.sampled_from(SHARES)),
             max(layer, 0),
             layers,
-            draw(st.sampled_from(["cosine", "linear", "constant"])),
             draw(st.integers(0, 2)),
         ),
     ]
@@ -72,7 +69,7 @@ def parts(draw: st.DrawFn, prompt_tokens: int, layers: int, decoding: bool = Fal
             scorer, earliest = OutputNorm(), 0
     at = sorted(draw(st.sets(st.integers(earliest, layers - 2), min_size=1, max_size=3)))
     shares = st.sampled_from([0.3, 0.5, 0.8, 0.95])
-    budget = [Mass(draw(shares), draw(st.booleans())) if by_mass else draw(counts(layer, layers)) for layer in at]
+    budget = [Mass(draw(shares)) if by_mass else draw(counts(layer, layers)) for layer in at]
     return {
         "layers": tuple(at),
         "scorer": scorer,

@@ -82,8 +82,6 @@ def dense_replay(plain_model: PreTrainedModel, layers: Any, tokens: Tensor, reco
     def restrict(value: Any, visible: Tensor) -> Any:
         if not (isinstance(value, Tensor) and value.dim() == 4 and value.shape[2:] == (length, length)):
             return value
-        if value.dtype == torch.bool:  # mpt: True hides
-            return value | ~visible
         return value.masked_fill(~visible, torch.finfo(value.dtype).min)
 
     hooks, restricted, logits = [], [], []

@@ -17,7 +17,6 @@ from reference_choice import (
     count_of,
     over_layers,
     rank_variance,
-    score_of_group,
     score_of_head,
     score_of_layer,
 )
@@ -53,8 +52,7 @@ class Reference:
     def __post_init__(self) -> None:
         self.layers = PlainLayers(self.model)
         scorers = [self.policy.scorer, getattr(self.policy.retention, "scorer", None)]
-        signed = any(getattr(scorer, "standardise", False) or getattr(scorer, "products", False) for scorer in scorers)
-        self.near = Margin(scale=float(signed))
+        self.near = Margin(scale=float(any(getattr(scorer, "products", False) for scorer in scorers)))
 
     @property
     def margin(self) -> float:
@@ -62,8 +60,7 @@ class Reference:
 
     def prefill(self, prompt: list[int]) -> Tensor:
         """The logits of the first new token, (vocabulary,)."""
-        self.prompt_tokens = self.tokens + len(prompt)
-        self.decoded = 0
+        self.prompt_tokens = len(prompt)
         return self._step(prompt)
 
     def decode(self, token: int) -> Tensor:
@@ -106,22 +103,19 @@ class Reference:
         return self.layers.logits(self.computed[-1][-1][-1])
 
     # ---- scores
-    def _groups(self, scorer: AttentionScorer, layer: int, computed: list[int], using: list[int]) -> list[Scores]:
-        """Each key-value head's scores, by the newest tokens that the layer computed."""
+    def _heads(self, scorer: AttentionScorer, layer: int, computed: list[int], using: list[int]) -> list[Scores]:
+        """Each query head's scores, by the newest tokens that the layer computed."""
         window = scorer.window + int(scorer.window_share * self.prompt_tokens)
         queries = computed[-min(window, self.new) :]
-        groups = []
-        for kv_head in range(self.layers.kv_heads):
-            heads = []
-            for head in range(kv_head * self.layers.group, (kv_head + 1) * self.layers.group):
-                rows = []
-                for query in queries:
-                    seen = [token for token in using if token <= query]
-                    values = self.layers.scores(layer, query, head, seen, scorer.products)
-                    rows.append(dict(zip(seen, values, strict=True)))
-                heads.append(score_of_head(scorer, rows, queries, using))
-            groups.append(score_of_group(scorer, heads, queries, using))
-        return groups
+        heads = []
+        for head in range(self.layers.query_heads):
+            rows = []
+            for query in queries:
+                seen = [token for token in using if token <= query]
+                values = self.layers.scores(layer, query, head, seen, scorer.products)
+                rows.append(dict(zip(seen, values, strict=True)))
+            heads.append(score_of_head(scorer, rows, queries, using))
+        return heads
 
     def _score(self, layer: int, computed: list[int], using: list[int]) -> None:
         if not self._is_scored(layer):
@@ -133,8 +127,7 @@ class Reference:
             self.scored[layer] = {token: self.layers.change(layer, token, using) for token in using}
             return
         assert isinstance(self.policy.scorer, AttentionScorer)
-        groups = self._groups(self.policy.scorer, layer, computed, using)
-        self.scored[layer] = score_of_layer(self.policy.scorer, groups, self.layers.query_heads)
+        self.scored[layer] = score_of_layer(self.policy.scorer, self._heads(self.policy.scorer, layer, computed, using))
 
     def _given(self, using: list[int]) -> Scores:
         assert isinstance(self.policy.scorer, Given)
@@ -205,6 +198,9 @@ class Reference:
             return
         newest = using[len(using) - retention.last :]
         older = using[: len(using) - retention.last]
-        for head, score in enumerate(self._groups(retention.scorer, layer, using, using)):
+        of_heads, group = self._heads(retention.scorer, layer, using, using), self.layers.group
+        for head in range(self.layers.kv_heads):
+            own = of_heads[head * group : (head + 1) * group]
+            score = {token: sum(scores[token] for scores in own) for token in using}
             kept = {*newest, *best(score, older, count - len(newest), self.near)}
             self.layers.evicted[layer][head] = set(using) - kept

@@ -12,7 +12,6 @@ from fractions import Fraction
 from itertools import pairwise
 
 from lazybench.methods.asl import WhereRanksSettle
-from lazybench.methods.fastkv import Kept
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.pruning.budgets import Budget, Mass, Ratio, Tokens
 from lazybench.pruning.policy import Policy
@@ -53,29 +52,16 @@ def score_of_head(scorer: AttentionScorer, rows: list[Scores], queries: list[int
     half = scorer.pool // 2
     for place, token in enumerate(counted):
         near = [total[other] for other in counted[max(0, place - half) : place + half + 1]]
-        pooled[token] = sum(near) / scorer.pool if scorer.pool_by == "mean" else max(near)
+        pooled[token] = sum(near) / scorer.pool
     return pooled
 
 
-def score_of_group(scorer: AttentionScorer, heads: list[Scores], queries: list[int], tokens: list[int]) -> Scores:
-    """One key-value head's: the sum over its query heads, standardised where the scorer says so."""
-    score = {token: sum(head[token] for head in heads) for token in tokens}
-    if not scorer.standardise:
-        return score
-    counted = [token for token in tokens if scorer.own_columns or token < queries[0]]
-    if not counted:
-        return score
-    mean = sum(score[token] for token in counted) / len(counted)
-    squares = sum((score[token] - mean) ** 2 for token in counted)
-    deviation = math.sqrt(squares / max(1, len(counted) - 1))
-    return {token: (score[token] - mean) / (deviation + 1e-8) if token in counted else 0.0 for token in tokens}
-
-
-def score_of_layer(scorer: AttentionScorer, groups: list[Scores], query_heads: int) -> Scores:
-    """The mean over query heads, or the highest key-value head."""
+def score_of_layer(scorer: AttentionScorer, heads: list[Scores]) -> Scores:
+    """The mean over query heads, or the highest of them."""
+    of_token = {token: [head[token] for head in heads] for token in heads[0]}
     if scorer.heads == "max":
-        return {token: max(group[token] for group in groups) for token in groups[0]}
-    return {token: sum(group[token] for group in groups) / query_heads for token in groups[0]}
+        return {token: max(values) for token, values in of_token.items()}
+    return {token: sum(values) / len(values) for token, values in of_token.items()}
 
 
 def over_layers(policy: Policy, layers: list[Scores], tokens: list[int]) -> Scores:
@@ -95,16 +81,10 @@ def count_of(budget: Budget, entered: int, context: int, recent: int) -> int:
         base = entered if budget.of == "entered" else context
         return math.ceil(Fraction(str(budget.keep)) * base) if budget.rounding == "up" else int(budget.keep * base)
     if isinstance(budget, FallingRatio):
-        depth = budget.layer / budget.layers
         p, older = budget.keep, entered - recent
-        if budget.decay == "cosine":
-            ratio = (1 - p) * (math.cos(math.pi * depth) + 1) / 2 + p
-        else:
-            ratio = (1 - p) * (1 - depth) + p if budget.decay == "linear" else p
+        ratio = (1 - p) * (math.cos(math.pi * budget.layer / budget.layers) + 1) / 2 + p
         stay = int(ratio * older)
         return entered if stay <= min(budget.least, context - recent) else stay + recent
-    if isinstance(budget, Kept):
-        return int(budget.retain * context if entered == context else budget.retain / budget.propagate * entered)
     assert isinstance(budget, Tokens)
     return budget.number
 
@@ -139,8 +119,6 @@ def choose(
     recent = policy.last + (int(policy.last_share * total) if total == prompt_tokens else 0)
     always = {token for token in tokens if token < policy.first or token >= total - recent}
     if policy.chunk > 1 or isinstance(budget, Mass):
-        if policy.whole_chunks:
-            always = set(_chunks_at_the_ends(policy, tokens))
         return sorted(always | set(_in_chunks(policy, budget, score, tokens, total, margin)))
     count = count_of(budget, len(tokens), total, recent)
     count = min(max(count, 1, len(always)), len(tokens))
@@ -165,23 +143,14 @@ def _in_chunks(
     return [token for number in best(values, list(values), count, margin) for token in chunks[number]]
 
 
-def _chunks_at_the_ends(policy: Policy, tokens: list[int]) -> list[int]:
-    """The chunks that ``first`` and ``last`` tokens begin to fill, whole; the newest chunk may be short."""
-    chunks = [tokens[start : start + policy.chunk] for start in range(0, len(tokens), policy.chunk)]
-    first, last = math.ceil(policy.first / policy.chunk), math.ceil(policy.last / policy.chunk)
-    kept = [chunk for place, chunk in enumerate(chunks) if place < first or place >= len(chunks) - last]
-    return [token for chunk in kept for token in chunk]
-
-
 def _within_mass(budget: Mass, values: Sequence[float], margin: Margin) -> int:
     if budget.share == 1.0:
         return len(values)
     before, count, total = 0.0, 0, sum(values) or 1.0
     for value in values:
         share = value / total
-        held = before if budget.crossing else before + share
-        margin.smallest = min(margin.smallest, abs(held - budget.share))
-        count += held <= budget.share
+        margin.smallest = min(margin.smallest, abs(before - budget.share))
+        count += before <= budget.share
         before += share
     return max(1, count)
 

@@ -35,23 +35,20 @@ def random_seen(
     return Seen(0, query, key, position, position[:, keys - queries :], scaling=8**-0.5, kv_heads=kv_heads, **more)
 
 
-def padded(seen: Seen, padding: int, fillers: bool, queries: int = 0) -> Seen:
-    """The same prompt behind ``padding`` keys that are no candidates: fillers at -1, or a batch's left padding.
+def padded(seen: Seen, padding: int, queries: int = 0) -> Seen:
+    """The same prompt behind ``padding`` fillers.
 
     ``queries`` of them lie in the window, as in a batch whose other prompts are longer.
     """
     assert seen.key is not None
     assert seen.query is not None
-    keys = seen.position.shape[1] + padding
     noise = torch.randn(*seen.key.shape[:2], padding, 8, generator=torch.Generator().manual_seed(9)).to(seen.key)
-    shift = 0 if fillers else padding
-    front = torch.full((1, padding), -1) if fillers else torch.arange(padding)[None]
-    query_front = front[:, padding - queries :]
+    front = torch.full((1, padding), -1)
     return replace(
         seen,
         key=torch.cat([noise, seen.key], dim=2),
-        position=torch.cat([front, seen.position + shift], dim=1),
+        position=torch.cat([front, seen.position], dim=1),
         query=torch.cat([torch.ones_like(seen.query[:, :, :1]).repeat(1, 1, queries, 1), seen.query], dim=2),
-        query_position=torch.cat([query_front, seen.query_position + shift], dim=1),
-        valid=(torch.arange(keys) >= padding)[None],
+        query_position=torch.cat([front[:, padding - queries :], seen.query_position], dim=1),
+        valid=torch.cat([front, seen.position], dim=1) >= 0,
     )

@@ -20,7 +20,7 @@ from lazybench.pruning.policy import Policy
 WINDOW = 32
 PROMPT = random_prompt(200, seed=1)
 PRUNED = Policy((1,), budget=(Ratio(0.4),))  # never revives
-POLICIES = pytest.mark.parametrize("policy", [Policy.nothing_pruned(), PRUNED], ids=["nothing pruned", "pruned"])
+POLICIES = pytest.mark.parametrize("policy", [Policy(), PRUNED], ids=["nothing pruned", "pruned"])
 
 
 def cache_after(model: PreTrainedModel, context: AbstractContextManager, new_tokens: int) -> Any:

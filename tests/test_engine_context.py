@@ -1,4 +1,4 @@
-"""The LazyLLM context: nothing leaked, others left alone, whatever was wrapped put back.
+"""The LazyLLM context: nothing leaked, others left alone, whatever was wrapped put back; and ways to generate in it.
 
 That leaving restores model and library bit for bit is shown on every family, in test_families.py.
 """
@@ -10,12 +10,13 @@ import sys
 
 import pytest
 import torch
-from tiny_models import random_prompt, tiny_model
+from tiny_models import generate_logits, left_padded, random_prompt, shared_model, tiny_model
 from transformers import AutoModelForCausalLM
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 
 HALF = PruningSchedule(layers=(0, 2), keep=(0.6, 0.5))
+NOTHING_PRUNED = PruningSchedule(layers=(0, 2), keep=(1.0, 1.0))
 PROMPT = random_prompt(12, seed=0)
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 
@@ -72,3 +73,33 @@ def test_generate_is_put_back_whoever_wrapped_it_before():
     with LazyLLM(model, HALF):
         assert vars(model)["generate"] is not mine
     assert vars(model)["generate"] is mine
+
+
+def test_sampling_repeats_with_its_seed_and_is_the_plain_models_where_nothing_is_pruned():
+    model = shared_model("llama")
+
+    def sample(seed: int, sequences: int = 3) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return model.generate(PROMPT, max_new_tokens=10, do_sample=True, num_return_sequences=sequences)
+
+    with LazyLLM(model, HALF):
+        first = sample(0)
+        assert torch.equal(first, sample(0))
+        assert not torch.equal(first, sample(1))
+    with LazyLLM(model, NOTHING_PRUNED):
+        kept = sample(0, 1)
+    assert torch.equal(kept, sample(0, 1))
+
+
+def test_a_long_generation_outgrows_its_buffers():
+    model = shared_model("llama")
+    prompt, new_tokens = random_prompt(8, seed=6), 90
+    with LazyLLM(model, NOTHING_PRUNED):
+        kept = generate_logits(model, prompt, new_tokens)[1]
+    torch.testing.assert_close(kept, generate_logits(model, prompt, new_tokens)[1], atol=1e-4, rtol=1e-4)
+    both, mask = left_padded([prompt, random_prompt(5, seed=7)])
+    with LazyLLM(model, HALF):
+        alone = generate_logits(model, prompt, 20)[1]
+        together = generate_logits(model, both, new_tokens, attention_mask=mask)[1]
+    torch.testing.assert_close(together[:20, 0], alone[:20, 0], atol=1e-4, rtol=1e-4)
+    assert together.isfinite().all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from torch import Tensor
 from transformers import Cache, LlamaConfig, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
-from lazybench.pruning import legacy
 from lazybench.pruning.attention import MaskRule, lazy_attention
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.choosing import Viewers
@@ -52,7 +50,7 @@ def test_attention_beyond_float16_is_that_of_float32(softcap, sink):
     assert (states[0] @ states[1].repeat_interleave(2, dim=1).transpose(2, 3)).isinf().all()
     outputs = []
     for dtype in (torch.float16, torch.float32):
-        rule = MaskRule(cache=prefill_of(40), viewers=Viewers(Policy.nothing_pruned(), None, LlamaConfig()))
+        rule = MaskRule(cache=prefill_of(40), viewers=Viewers(Policy(), None, LlamaConfig()))
         inputs = (state.to(dtype) for state in states)
         outputs.append(lazy_attention(torch.nn.Module(), *inputs, rule, scaling=0.25, softcap=softcap, s_aux=sinks)[0])
     torch.testing.assert_close(outputs[0].float(), outputs[1], atol=2e-3, rtol=2e-3)
@@ -60,24 +58,14 @@ def test_attention_beyond_float16_is_that_of_float32(softcap, sink):
 
 def prefill_of(tokens: int) -> LazyCache:
     """A cache whose first layer runs in the prefill of a policy that prunes nothing."""
-    policy = Policy.nothing_pruned()
-    cache = LazyCache(policy, [torch.device("cpu")], Trace(), (lambda: None, policy))
-    cache.start_batch(1, tokens, None)
+    policy = Policy()
+    cache = LazyCache(policy, [torch.device("cpu")], Trace())
+    first = cache.begin(1, tokens, None, torch.device("cpu"))
     cache.step = Step(0, tokens, True, True)
     cache.trace.steps.append(StepTrace(tokens, True))
-    cache.enter(cache.stages[0], cache.stages[0].append(tokens, torch.arange(tokens)[None], None, [tokens]))
+    cache.enter(cache.stages[0], first)
     cache.follow(0)
     return cache
-
-
-def test_families_with_ready_made_masks_do_not_overflow_either():
-    query, key, _ = huge_scores()
-    key = key.repeat_interleave(2, dim=1)
-    for mask in (torch.ones(1, 1, 40, 40, dtype=torch.bool), torch.zeros(1, 1, 40, 40)):
-        rows = legacy._rows(query[:, :, -1:], key, mask, 0.25)  # (1, heads, 1, keys)
-        assert rows.isfinite().all()
-        single = (query[:, :, -1:].float() @ key.float().transpose(2, 3) * 0.25).softmax(dim=-1)
-        assert torch.equal(rows[:, :, 0].mean(dim=1).topk(20).indices, single[:, :, 0].mean(dim=1).topk(20).indices)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "falcon"])
@@ -88,88 +76,43 @@ def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
     assert all(buffer.isfinite().all() for layer in range(4) for buffer in cache.arena(layer)._buffers)
 
 
-# ---- whose cache it is, and what is prompt
-
-
-def with_turn(output: Any, turn: Tensor) -> Tensor:
-    return torch.cat([output.sequences, turn], dim=1)
+# ---- whose cache it is
 
 
 FIRST = PruningSchedule((0, 1), (0.6, 0.5))
 
 
-@pytest.mark.parametrize(
-    ("family", "seed", "then", "words"),
-    [
-        *(
-            ("llama", 0, PruningSchedule(layers, (0.6,) * len(layers)), rf"layers, budget differ.*\(0, 1\), not {said}")
-            for layers, said in (((0,), r"\(0,\)"), ((0, 1, 2), r"\(0, 1, 2\)"), ((0, 2), r"\(0, 2\)"))
-        ),
-        ("llama", 1, FIRST, "another model"),
-        *((family, 0, None, "under LazyLLM") for family in ("llama", "gpt2", "falcon")),
-    ],
-)
-def test_a_cache_continues_where_it_began_alone(family, seed, then, words):
-    """Not under another schedule, in another model nor in the plain one (``None``)."""
-    model, other = shared_model(family), tiny_model(family, seed=1) if seed else shared_model(family)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon"])
+def test_a_cache_goes_on_one_token_at_a_time_where_it_began_alone(family):
+    model, other = shared_model(family), tiny_model(family, seed=1)
     with LazyLLM(model, FIRST):
-        first = generate(model, PROMPT, 4)
-    longer = with_turn(first, PROMPT)
-    with LazyLLM(other, then) if then else nullcontext(), pytest.raises(UserError, match=words):
-        generate(other, longer, 2, first.past_key_values)
-    with LazyLLM(model, FIRST):  # and is none the worse for it
-        assert generate(model, longer, 2, first.past_key_values).sequences.shape == (1, 46)
+        whole = generate(model, PROMPT, 6).sequences
+        first = generate(model, PROMPT, 3)
+        cache, turn = first.past_key_values, torch.cat([first.sequences, PROMPT], dim=1)
+        refused = pytest.raises(UserError, match=r"one token at a time, in the LazyLLM context .* the whole prompt")
+        with refused:
+            generate(model, turn, 2, cache)
+        assert torch.equal(generate(model, first.sequences, 3, cache).sequences, whole)  # a generation taken up again
+        generate(model, PROMPT, 1)
+        with refused:
+            generate(model, first.sequences, 3, cache)
+    for where, by in ((model, FIRST), (model, PRUNED), (other, FIRST)):
+        with LazyLLM(where, by), refused:
+            generate(where, first.sequences, 2, cache)
+    with pytest.raises(UserError, match="only goes on inside that context"):
+        generate(model, turn, 2, cache)
 
 
-def test_a_cache_that_a_failed_pass_left_incomplete_is_refused_everywhere():
+def test_a_cache_that_a_failed_pass_left_incomplete_is_refused():
     model = tiny_model("llama")
     with LazyLLM(model, PRUNED):
         first = generate(model, PROMPT, 4)
-    longer, cache = with_turn(first, PROMPT), first.past_key_values
-    layer = model.model.layers[2]
-    with LazyLLM(model, PRUNED):
-        failing = layer.mlp.register_forward_hook(lambda *_: 1 / 0)
+        failing = model.model.layers[2].mlp.register_forward_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            generate(model, longer, 2, cache)
+            generate(model, first.sequences, 2, first.past_key_values)
         failing.remove()
-        generate(model, PROMPT, 2)
-        with pytest.raises(UserError, match="failed halfway"):
-            generate(model, longer, 2, cache)
-    with pytest.raises(UserError, match="under LazyLLM"):
-        generate(model, longer, 2, cache)
-
-
-def test_a_one_token_turn_is_prompt_and_a_generation_taken_up_again_is_not():
-    model = shared_model("llama")
-    turn = random_prompt(1, seed=5)
-    kept = PruningSchedule((1,), (0.3,))
-    with LazyLLM(model, kept) as lazy:
-        whole = generate(model, PROMPT, 6)
-        expected = lazy.trace
-        first = generate(model, PROMPT, 3)
-        again = generate(model, first.sequences, 3, first.past_key_values)
-        assert torch.equal(again.sequences, whole.sequences)
-        assert lazy.trace == expected
-        first = generate(model, PROMPT, 3)
-        assert not torch.equal(turn, first.sequences[:, -1:])
-        replaced = torch.cat([first.sequences[:, :-1], turn], dim=1)  # the user's token in place of the last generated
-        generate(model, replaced, 2, first.past_key_values)
-    assert [step.is_prompt for step in lazy.trace.steps] == [True, False, False, True, False]
-    assert lazy.trace.prompt_tokens == 21
-    assert first.past_key_values.prompt_end == 23
-
-
-def test_a_cache_continued_in_another_context_keeps_its_trace():
-    model = shared_model("llama")
-    with LazyLLM(model, PRUNED):
-        first = generate(model, PROMPT, 4)
-    with LazyLLM(model, PRUNED) as lazy:
-        generate(model, PROMPT, 2)
-        assert len(lazy.trace.steps) == 2
-        generate(model, with_turn(first, PROMPT), 3, first.past_key_values)
-    assert [step.new for step in lazy.trace.steps] == [20, 1, 1, 1, 21, 1, 1]
-    assert lazy.trace.prompt_tokens == 41
-    assert 0.3 < lazy.trace.prompt_tokens_computed_mean <= 1.0
+        with pytest.raises(UserError, match="one token at a time"):
+            generate(model, first.sequences, 2, first.past_key_values)
 
 
 # ---- a cache that is dropped in the middle of a call

@@ -193,19 +193,20 @@ def spread_over_two_devices(model: PreTrainedModel) -> PreTrainedModel:
 @pytest.mark.parametrize("schedule", [PRUNED, PruningSchedule((1, 2), (0.5, 0.5))])
 @pytest.mark.parametrize("padded", [False, True], ids=["alike", "padded"])
 def test_every_buffer_lies_where_the_layer_that_uses_it_lies(family, schedule, padded, monkeypatch):
-    def start_batch(cache: LazyCache, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
-        cache.candidates = [tokens, tokens - 3, tokens - 5]
-        cache.padding = torch.ones(batch, tokens, dtype=torch.bool, device="lazy:0")
+    def begin(cache: LazyCache, batch: int, tokens: int, *_: object) -> stage.Plan:
+        cache.prompt_end, cache.candidates = tokens, [tokens, tokens - 3, tokens - 5]
+        position = torch.arange(tokens, device="lazy:0").expand(batch, -1)
+        return cache.stages[0].begin(position, cache.candidates)
 
     # fake tensors have no values to read: say how many tokens are padding, that the prefill kept the first tokens,
     # and that the decoding step chooses the newest
     def kept_and_chosen(kept: Tensor, chosen: Tensor) -> tuple[list[list[int]], list[list[int]]]:
         moved.append(chosen.shape[1] < 21)
-        return [list(range(kept.shape[1]))] * 3, [list(range(21 - chosen.shape[1], 21))] * 3
+        return [list(range(kept.shape[1]))] * 3, [list(range(20, 20 - chosen.shape[1], -1))] * 3
 
     moved: list[bool] = []
     if padded:
-        monkeypatch.setattr(LazyCache, "start_batch", start_batch)
+        monkeypatch.setattr(LazyCache, "begin", begin)
     monkeypatch.setattr(stage, "_on_the_host", kept_and_chosen)
     monkeypatch.setattr(
         torch, "frombuffer", lambda buffer, dtype: torch.tensor(list(buffer), dtype=dtype)

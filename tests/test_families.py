@@ -17,7 +17,6 @@ import torch
 from recorder import dense_replay, recording
 from tiny_models import (
     FAMILIES,
-    SINGLE_ONLY,
     generate_logits,
     in_turn,
     left_padded,
@@ -65,8 +64,6 @@ def test_keep_ratio_1_is_the_plain_model_alone_in_a_padded_batch_and_with_beams(
         tokens, logits = outputs(model, PROMPTS[0], schedule)
         assert tokens.equal(plain_tokens)
         close(logits, plain_logits)
-    if family in SINGLE_ONLY:
-        return
     batch, mask = left_padded(PROMPTS)
     plain_tokens, plain_logits = outputs(model, batch, None, attention_mask=mask)
     tokens, logits = outputs(model, batch, NOTHING_PRUNED, attention_mask=mask)
@@ -89,8 +86,8 @@ FAMILIES_OF_WINDOWED = dict.fromkeys([*in_turn(4), "llama4_text"])  # whose expe
 @pytest.mark.parametrize(
     ("family", "by"),
     [
-        *((family, PRUNED) for family in in_turn(0, *SINGLE_ONLY)),
-        *((family, WINDOWED) for family in FAMILIES_OF_WINDOWED if family not in SINGLE_ONLY),
+        *((family, PRUNED) for family in in_turn(0)),
+        *((family, WINDOWED) for family in FAMILIES_OF_WINDOWED),
         *(("bloom", other) for other in (CONTEXT, MASS, FOR_GOOD)),
     ],
 )
@@ -119,8 +116,7 @@ def test_pruning_is_the_plain_model_that_sees_only_what_was_selected(family, by)
         close(logits, outputs(model, prompt, replace(by, before_mlp=False))[1])
     assert (logits - outputs(model, prompt, None)[1]).abs().max() > 1e-3  # pruning does change something
 
-    # falcon adds its ALiBi twice under eager attention; under SDPA its layers get their mask as a tensor too
-    plain = tiny_model(family, attn_implementation="sdpa" if family == "falcon_alibi" else "eager")
+    plain = tiny_model(family, attn_implementation="eager")
     replayed = dense_replay(plain, layers_of(plain), tokens[:, :-1], recorder)
     close(logits[:, 0], replayed[prompt.shape[1] - 1 :])
 
@@ -190,7 +186,6 @@ def test_leaving_the_context_restores_the_model_bit_for_bit(family):
         outputs(model, PROMPTS[0], PRUNED)
     hook.remove()
 
-    assert torch.overrides._len_torch_function_stack() == 0
     assert attachments(model) == before
     assert library_functions() == library
     assert model.config.to_dict() == config
@@ -228,7 +223,7 @@ def test_generations_in_one_context_do_not_leak_into_each_other(family):
         assert generate_logits(model, PROMPTS[1], 8)[1].equal(alone[1])
 
 
-@pytest.mark.parametrize("family", in_turn(3, *SINGLE_ONLY))
+@pytest.mark.parametrize("family", in_turn(3))
 def test_a_beam_scores_what_its_tokens_score_alone(family):
     """Beams swap rows at every step: caches that did not follow would give another hypothesis's probabilities."""
     model = shared_model(family)

@@ -49,7 +49,7 @@ EVICTING: list[PolicyMethod] = [
 ]
 PRUNING: list[PolicyMethod] = [
     FastKV(0.6, 1.0, window=2, pool=3),
-    CLAA(0.6, 1.0, layers=2, window=2, pool=3, standardise=True),
+    CLAA(0.6, 1.0, layers=2, window=2, pool=3),
     UniPrefill(0.6, (0.25, 0.75), window=2, block=2, first=2, last=2),
     StaticPruning("continue", 0.6),
 ]
@@ -118,7 +118,7 @@ def test_prompts_of_equal_length_are_each_alone(family: str, method: PolicyMetho
 @pytest.mark.parametrize("family", in_turn(5))
 def test_keys_are_evicted_where_the_family_lets_the_engine_see_them(family):
     model = shared_model(family)
-    policy = Policy.nothing_pruned(retention=PerHead(AttentionScorer(window=4), Ratio(0.5, of="context"), last=4))
+    policy = Policy(retention=PerHead(AttentionScorer(window=4), Ratio(0.5, of="context"), last=4))
     if not model._can_set_attn_implementation() or family == "deepseek_v3":  # all its heads share a latent state
         with pytest.raises(UserError, match="no keys can be evicted"):
             outputs(model, PROMPTS[0], policy)

@@ -16,12 +16,12 @@ from lazybench.measure.work import shares_of
 from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.lazyllm import LazyLLMMethod
-from lazybench.methods.probe import probe_layers
 from lazybench.methods.prompt_compression import PromptCompression
 from lazybench.methods.random_drop import RandomDrop
 from lazybench.methods.request import Request
+from lazybench.methods.running import probe_layers
 from lazybench.methods.static_pruning import StaticPruning
-from lazybench.pruning.lazyllm import LazyLLM
+from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.places import full_attention_layers
 from lazybench.pruning.schedule import PruningSchedule
 

@@ -8,7 +8,7 @@ from test_families_sweep import build
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig
 
-from lazybench.methods.probe import probe_layers
+from lazybench.methods.running import probe_layers
 from lazybench.models.flops import attention_width, full_prefill_flops, prefill_flops, projections_flops
 from lazybench.pruning.layers import find_layers
 

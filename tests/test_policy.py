@@ -1,21 +1,24 @@
-"""The parts of a policy refuse bad values, and each other, before anything runs; where ranks settle."""
+"""The parts of a policy refuse bad values, and each other, before anything runs; exact counts; where ranks settle."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lazybench.errors import UserError
 from lazybench.methods.asl import WhereRanksSettle
 from lazybench.methods.pyramid_infer import FallingRatio
 from lazybench.methods.taper import Taper
-from lazybench.pruning.budgets import Mass, Ratio, Revival, Tokens
+from lazybench.pruning.budgets import Mass, Ratio, Revival, Tokens, share_of
 from lazybench.pruning.policy import BEFORE_THE_FIRST, PerHead, Policy
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import AttentionScorer
@@ -31,7 +34,6 @@ SETTLES = WhereRanksSettle(observed=2, top=2, below=0.3)
         (policy, {"layers": (1, 2)}, "must be a tuple, one for each of 2 prunings"),
         (policy, {"budget": Ratio(0.5)}, "budget=Ratio(keep=0.5, of='entered', rounding='up') must be a tuple"),
         (policy, {"scorer": AttentionScorer(products=True), "budget": (Mass(0.5),)}, "scores above 0"),
-        (policy, {"scorer": AttentionScorer(standardise=True), "budget": (Mass(0.5),)}, "scores above 0"),
         (policy, {"revival": REVIVES, "before_mlp": True}, "revival.most=0"),
         (policy, {"revival": REVIVES, "last": 0}, "revival.most=0"),
         (policy, {"revival": REVIVES, "retention": PerHead(AttentionScorer(), Ratio(0.5), 1)}, "revival.most=0"),
@@ -71,12 +73,9 @@ SETTLES = WhereRanksSettle(observed=2, top=2, below=0.3)
         (AttentionScorer, {"pool": 0}, "pool=0"),
         (FallingRatio, {"keep": 0.5, "layer": 4, "layers": 4}, "layers=4"),
         (FallingRatio, {"keep": 0.5, "layer": -1, "layers": 4}, "layer=-1"),
-        *(
-            (made, {"keep": wrong}, "must be a number")
-            for made in (Ratio, partial(FallingRatio, layer=0, layers=4))
-            for wrong in (0, -0.1, 1.1, True, "0.5", math.nan)
-        ),
-        *((Mass, {"share": wrong}, "must be a number") for wrong in (0, -0.1, 1.1, True, "0.5", math.nan)),
+        *((Ratio, {"keep": wrong}, "must be a number") for wrong in (0, -0.1, 1.1, True, "0.5", math.nan)),
+        (FallingRatio, {"keep": 1.1, "layer": 0, "layers": 4}, "must be a number"),
+        (Mass, {"share": 0}, "must be a number"),
     ],
 )
 def test_bad_parts_and_parts_that_contradict_each_other_are_refused(
@@ -101,3 +100,30 @@ def test_each_prompt_settles_at_its_own_layer(rows: list[list[float]], settled_a
     for _ in range(2):  # each prefill decides anew
         settled = SETTLES()
         assert next((at for at, row in enumerate(rows) if settled(torch.tensor([row]))), None) == settled_at
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(percent=st.integers(1, 100), tokens=st.integers(1, 200_000))
+def test_rounding_up_counts_as_exact_arithmetic_does(percent, tokens):
+    exact = math.ceil(Fraction(percent, 100) * tokens)
+    assert share_of(percent / 100, tokens) == exact
+    assert Ratio(percent / 100).count(tokens, 200_000, 1) == exact
+    assert Ratio(percent / 100, of="context").count(1, tokens, 1) == exact
+
+
+def test_rounding_down_truncates_the_product_as_published_code_does():
+    assert share_of(0.7, 90, "down") == 62  # 63 in exact arithmetic: FastKV's int(90 * 0.7)
+    assert Ratio(0.7, rounding="down").count(90, 200, 8) == 62
+    assert Ratio(0.2, of="context", rounding="down").count(90, 104, 8) == 20
+
+
+def test_the_whole_mass_is_every_unit_and_a_mass_of_nothing_one_at_least():
+    scores = torch.rand(3, 2000, generator=torch.Generator().manual_seed(0)).sort(dim=1, descending=True).values
+    assert Mass(1.0).counts(scores).tolist() == [2000] * 3
+    assert Mass(0.5).counts(torch.zeros(1, 3))[0] >= 1
+    assert Mass(0.75).counts(torch.tensor([[97.0, 1.0, 1.0, 1.0]])).tolist() == [1]
+
+
+def test_a_falling_ratio_spares_the_recent_and_prunes_nothing_of_a_short_prompt():
+    assert FallingRatio(0.5, 0, 32).count(3000, 3000, 600) == 3000  # nor in the first layer
+    assert FallingRatio(0.5, 31, 32).count(60, 60, 13) == 60  # the least is what is there: 47 older tokens

@@ -52,6 +52,6 @@ def test_what_cannot_prune_is_one_line(name: str, params: dict[str, str], words:
 
 @pytest.mark.parametrize("start", [prune, LazyLLM, Pruned])
 def test_what_is_no_model_is_one_line(start: Callable[..., object]) -> None:
-    how = {prune: "taper", LazyLLM: "paper", Pruned: Policy.nothing_pruned()}[start]
+    how = {prune: "taper", LazyLLM: "paper", Pruned: Policy()}[start]
     with pytest.raises(UserError, match="takes a transformers model, not str"):
         start("gpt2", how)

@@ -1,14 +1,18 @@
-"""Where tokens are pruned and how many stay: the schedule, what it refuses, and the published presets."""
+"""Where tokens are pruned and how many stay: schedules, the published presets, and layers that see the whole prompt."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig
 
 from lazybench.errors import UserError
+from lazybench.methods.taper import DEPTHS, Taper
+from lazybench.pruning.budgets import Ratio
+from lazybench.pruning.places import place
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.schedule import PRESETS, PruningSchedule
+from lazybench.pruning.schedule import PruningSchedule
 
 
 def tokens_per_layer(policy: Policy, num_layers: int, prompt_tokens: int) -> list[int]:
@@ -28,6 +32,7 @@ def test_paper_schedule_fits_every_depth(num_layers):
     assert [layer for stage in schedule.stages(num_layers) for layer in stage] == list(range(num_layers))
     for layer, tenths in zip(schedule.layers, (3, 6, 9), strict=True):
         assert layer + 1 == max(1, tenths * num_layers // 10)
+    assert PruningSchedule.preset("none").build(num_layers) == PruningSchedule((), ())
     if num_layers == 32:  # figure 7
         assert [stage.stop for stage in schedule.stages(32)] == [9, 19, 28, 32]
 
@@ -70,12 +75,29 @@ def test_explicit_layers_win_over_the_depths_of_a_preset():
     assert spec.build(32) == PruningSchedule((9, 19), (0.5, 0.4))
 
 
-def preset(name: str) -> PruningSchedule:
-    return PruningSchedule(**PRESETS[name])
+def test_a_layer_with_a_window_is_passed_over_unless_it_is_named():
+    assert Policy((5, 11), budget=(Ratio(0.5),) * 2, look_back=2).scored([2, 5, 8, 11]) == {2, 5, 8, 11}
+    assert Policy((1, 5), budget=(Ratio(0.5),) * 2, look_back=3).scored([5, 11]) == {1, 5}
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds_for_real_depths(name):
-    for num_layers in (30, 32, 80):
-        preset(name).build(num_layers).policy().check_depth(num_layers)
-    assert name != "none" or preset(name).build(32) == PruningSchedule((), ())
+GEMMA = Gemma3TextConfig(num_hidden_layers=18)  # full attention in the layers 5, 11 and 17
+NO_LAYER_SEES_ALL = MistralConfig(num_hidden_layers=18, sliding_window=4096)
+
+
+@pytest.mark.parametrize(
+    ("config", "depths", "layers"),
+    [
+        (LlamaConfig(num_hidden_layers=18), DEPTHS, (1, 3, 6, 8, 11, 13)),
+        (NO_LAYER_SEES_ALL, DEPTHS, (1, 3, 6, 8, 11, 13)),
+        (GEMMA, DEPTHS, (5, 5, 11, 11, 11, 11)),
+        (GEMMA, (0.334, 0.667), (5, 11)),
+    ],
+)
+def test_a_share_of_the_depth_falls_on_layers_that_see_the_whole_prompt(config, depths, layers):
+    assert tuple(place(depth, config) for depth in depths) == layers
+    keep = (0.5,) * len(depths)
+    schedule = PruningSchedule(depths=depths, keep=keep).build(config)
+    assert (schedule.layers, schedule.keep) == tuple(
+        zip(*((layer, 0.5 ** layers.count(layer)) for layer in sorted(set(layers))), strict=True)
+    )
+    assert Taper(depths=depths, keep=keep).policy(config).layers == schedule.layers

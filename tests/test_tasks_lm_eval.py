@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from lazybench.errors import UserError
 from lazybench.integrations.lm_eval import main as lm_eval_main
 from lazybench.integrations.lm_eval_model import LazyLLMModel
-from lazybench.pruning.lazyllm import LazyLLM
+from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES
 from lazybench.tasks.catalogue import TASKS, asks, samples_of

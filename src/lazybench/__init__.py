@@ -14,8 +14,7 @@ from lazybench.pruning.schedule import PruningSchedule
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from lazybench.pruning.engine import Pruned
-    from lazybench.pruning.lazyllm import LazyLLM
+    from lazybench.pruning.engine import LazyLLM, Pruned
 
 __version__ = "0.3.0"
 __all__ = ["LazyLLM", "PruningSchedule", "UserError", "prune"]
@@ -24,7 +23,7 @@ __all__ = ["LazyLLM", "PruningSchedule", "UserError", "prune"]
 def __getattr__(name: str) -> Any:
     if name != "LazyLLM":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lazybench.pruning.lazyllm import LazyLLM
+    from lazybench.pruning.engine import LazyLLM
 
     return LazyLLM
 

@@ -69,7 +69,7 @@ def trace(request: Request) -> Traced:
         scores.setdefault(seen.layer, scorer(seen)[0].cpu())  # of the prefill, which comes first
 
     layers = request.model.config.get_text_config().num_hidden_layers
-    with Pruned(request.model, Policy.nothing_pruned(), Watch(range(layers), see, scorer.window)):
+    with Pruned(request.model, Policy(), Watch(range(layers), see, scorer.window)):
         reference = record_reference(Baseline(), request)
     return Traced(request, reference, torch.stack([scores[layer] for layer in range(layers)]))
 
@@ -94,14 +94,14 @@ def flops_ratio(policy: Policy, config: TextConfig, cost: LayerCost, prompts: Se
 def _tokens_of_layers(policy: Policy, scored: Sequence[int], scores: Tensor) -> Iterator[tuple[int, int]]:
     """Of each layer the tokens in its attention and in its MLP."""
     tokens, places = scores.shape[1], policy.layers
-    here, recent = torch.arange(tokens)[None], policy.recent(tokens)
+    here = torch.arange(tokens)[None]
     for layer in range(len(scores)):
         entered = here.shape[1]
         if layer in places:
             newest = [one for one in scored if one <= layer][-policy.look_back :]
             seen = [scores[one][here] for one in newest]  # (1, entered) each
             rows = [(row / row.sum().clamp(min=1e-30), here) for row in seen]  # fewer keys share the attention
-            chosen, _ = goes_on(policy, places.index(layer), rows, here, tokens, [recent], [tokens], [entered])
+            chosen, _ = goes_on(policy, places.index(layer), rows, here, tokens, [entered])
             here = chosen.sort(dim=1).values
         yield entered, here.shape[1] if policy.before_mlp else entered
 

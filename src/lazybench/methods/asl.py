@@ -39,23 +39,19 @@ class WhereRanksSettle:
 
     def __call__(self) -> Callable[[Tensor], bool]:
         ranks: deque[Tensor] = deque(maxlen=self.observed)
-        reference: list[float] = []
+        reference: float | None = None
 
         def settled(scores: Tensor) -> bool:
-            ranks.append(descending_ranks(scores[0]))
+            nonlocal reference
+            ranks.append(scores[0].argsort(descending=True).argsort().double() + 1.0)  # 1 for the best
             if len(ranks) < self.observed:
                 return False
             top = self.top if self.share is None else share_of(self.share, scores.shape[1]) - self.top
             value = rank_variance(ranks, max(1, top))
-            reference.append(value)
-            return value < self.below * reference[0]
+            reference = value if reference is None else reference
+            return value < self.below * reference
 
         return settled
-
-
-def descending_ranks(scores: Tensor) -> Tensor:
-    """(keys,) each token's place by falling score, 1 for the best."""
-    return scores.argsort(descending=True).argsort().double() + 1.0
 
 
 def rank_variance(ranks: Iterable[Tensor], top: int) -> float:
@@ -119,11 +115,6 @@ class ASL(PolicyMethod):
         else:
             check_whole_number("asl.tokens", self.tokens, self.window + 1)
 
-    @property
-    def scorer(self) -> pruning.AttentionScorer:
-        """What each layer's tokens are ranked by."""
-        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
-
     def policy(self, config: TextConfig) -> pruning.Policy:
         layers = config.num_hidden_layers
         first, observed = pruning.layers_run(self.depth, layers) - 1, max(2, pruning.layers_run(self.observed, layers))
@@ -135,7 +126,7 @@ class ASL(PolicyMethod):
         top = self.window if self.tokens is None else self.tokens - self.window
         return pruning.Policy(
             tuple(range(first - observed + 1, layers - 1)),
-            self.scorer,
+            pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool),
             (pruning.Ratio(self.keep or 1.0) if self.tokens is None else pruning.Tokens(self.tokens),),
             last=self.window,
             settles=WhereRanksSettle(observed, top, self.below, share=self.keep),

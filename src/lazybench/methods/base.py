@@ -129,6 +129,11 @@ class RerunMethod(Method):
 
     looks: ClassVar[bool] = True
 
+    @property
+    def scorer(self) -> pruning.AttentionScorer:
+        """What the prompt's tokens are scored by: equation 1 of LazyLLM."""
+        return pruning.AttentionScorer()
+
     @abstractmethod
     def positions(self, request: Request) -> tuple[Tensor, Before]:
         """(kept,) the tokens to keep, rising; and what was run to find them."""
@@ -136,7 +141,7 @@ class RerunMethod(Method):
     def prepare(self, model: Model) -> None:
         """Refuse a model whose attention can't be looked at, before anything is measured."""
         if self.looks:
-            pruning.Pruned(model, pruning.Policy.nothing_pruned(name=self.title))
+            pruning.Pruned(model, pruning.Policy(scorer=self.scorer, name=self.title))
 
     def run(self, request: Request) -> Response:
         started = time.perf_counter()

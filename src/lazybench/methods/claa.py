@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, register
@@ -21,8 +21,8 @@ class CLAA(PolicyMethod):
     the tokens that go on and for the cache, both truncated to whole tokens. The first four layers keep all of their
     cache (as the snapshot's benchmark scripts set it). The depth scales with the model, the counts of layers don't.
 
-    Deviations: the paper takes the maximum of the scores; the snapshot standardises each KV head's scores along the
-    text first and takes the maximum over heads too, here ``standardise=true``.
+    Deviations: none from the paper, which takes the maximum of the scores; the snapshot standardises each KV head's
+    scores along the text first and takes the maximum over heads too.
 
     Args:
         keep: share of the prompt that goes on, and whose keys and values each head keeps, in (0, 1].
@@ -32,8 +32,6 @@ class CLAA(PolicyMethod):
         first_layers: layers from the first that keep all of their cache.
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
-        pool_by: ``"mean"`` or ``"max"``, as in FastKV.
-        standardise: see above.
     """
 
     keep: Share = 0.1
@@ -43,8 +41,6 @@ class CLAA(PolicyMethod):
     first_layers: Number = 4
     window: Count = 8
     pool: Odd = 7
-    pool_by: Literal["mean", "max"] = "mean"
-    standardise: bool = False
 
     name: ClassVar[str] = "claa"
     title: ClassVar[str] = "CLAA"
@@ -55,15 +51,12 @@ class CLAA(PolicyMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What each layer's tokens are scored by."""
-        plain = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
-        return replace(plain, heads="max", standardise=True) if self.standardise else plain
+        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         kept = pruning.Ratio(self.keep, of="context", rounding="down")
-        retained = kept if self.retain is None else replace(kept, keep=self.retain)
-        by_head = replace(self.scorer, heads="mean", standardise=False)
-        whole = retained.keep == 1
-        retention = None if whole else pruning.PerHead(by_head, retained, self.window, self.first_layers)
+        retained = replace(kept, keep=self.keep if self.retain is None else self.retain)
+        by_head = pruning.PerHead(self.scorer, retained, self.window, self.first_layers)
         return pruning.Policy(
             (pruning.place(self.depth, config),),
             self.scorer,
@@ -71,5 +64,5 @@ class CLAA(PolicyMethod):
             last=self.window,
             look_back=self.layers,
             over_layers="max",
-            retention=retention,
+            retention=None if retained.keep == 1 else by_head,
         )

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Odd, Share
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A budget of keys: ``retain`` of the prompt, counted in the layers behind the pruning from what went on."""
-
-    retain: float
-    propagate: float
-
-    def count(self, entered: int, context: int, recent: int) -> int:
-        share = self.retain if entered == context else self.retain / self.propagate
-        return pruning.share_of(share, entered, "down")
 
 
 @register
@@ -33,9 +21,9 @@ class FastKV(PolicyMethod):
     head and summed over the heads; the last 8 tokens always stay. The layer is 15 of 32 for Llama 3.1 8B, and runs
     whole. Shares are truncated to whole tokens, the window included.
 
-    Deviations: the first version's scripts pool by the mean, and so does this default; the newest code's is the
-    maximum, here ``pool_by=max``. The first version's fixed counts (2048 tokens go on, 512 are kept) are left out.
-    Layers with a sliding window keep their cache.
+    Deviations: pooling by the mean is the first version's scripts'; the newest code's is the maximum. The first
+    version's fixed counts (2048 tokens go on, 512 are kept) are left out. Behind the pruning ``retain`` is of the
+    prompt too, where the code's share of what went on may be a token less. Windowed layers keep their cache.
 
     Args:
         propagate: share of the prompt that goes on, in (0, 1].
@@ -43,7 +31,6 @@ class FastKV(PolicyMethod):
         depth: share of the model's layers that see the whole prompt.
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
-        pool_by: ``"mean"`` or ``"max"``.
     """
 
     propagate: Share = 0.2
@@ -51,7 +38,6 @@ class FastKV(PolicyMethod):
     depth: Share = 0.5  # 16 of 32
     window: Count = 8
     pool: Odd = 7
-    pool_by: Literal["mean", "max"] = "mean"
 
     name: ClassVar[str] = "fastkv"
     title: ClassVar[str] = "FastKV"
@@ -62,14 +48,16 @@ class FastKV(PolicyMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What tokens, and the keys of each head, are scored by."""
-        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
+        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
 
     def policy(self, config: TextConfig) -> pruning.Policy:
-        kept = Kept(self.retain, self.propagate)
+        goes_on, retained = (
+            pruning.Ratio(share, of="context", rounding="down") for share in (self.propagate, self.retain)
+        )
         return pruning.Policy(
             (pruning.place(self.depth, config),),
             self.scorer,
-            (pruning.Ratio(self.propagate, of="context", rounding="down"),),
+            (goes_on,),
             last=self.window,
-            retention=None if self.retain == 1 else pruning.PerHead(self.scorer, kept, self.window),
+            retention=None if self.retain == 1 else pruning.PerHead(self.scorer, retained, self.window),
         )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import RerunMethod, register
-from lazybench.methods.request import Before, Model, Request, Tensor
+from lazybench.methods.request import Before, Request, Tensor
 from lazybench.pruning.settings import Count, Odd, Share
 
 
@@ -50,10 +50,6 @@ class GemFilter(RerunMethod):
     def scorer(self) -> pruning.AttentionScorer:
         """What the filter layer's tokens are scored by."""
         return pruning.AttentionScorer(products=True, pool=self.pool)
-
-    def prepare(self, model: Model) -> None:
-        """Refuse a model that shows no products."""
-        pruning.Pruned(model, pruning.Policy.nothing_pruned(scorer=self.scorer, name=self.title))
 
     def positions(self, request: Request) -> tuple[Tensor, Before]:
         from lazybench.methods.running import best_positions, everything, probed

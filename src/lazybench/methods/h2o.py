@@ -8,7 +8,7 @@ from typing import ClassVar
 from lazybench import pruning
 from lazybench.methods.base import register
 from lazybench.methods.snapkv import SnapKV
-from lazybench.pruning.settings import Count
+from lazybench.pruning.settings import Odd
 
 
 @register
@@ -24,13 +24,11 @@ class H2O(SnapKV):
 
     Args:
         keep: share of the prompt that each KV head keeps, the newest included, in (0, 1].
-        tokens: a number of tokens instead; None: ``keep``.
         window: newest tokens that stay.
         pool: length in tokens of a pooling; 1: none.
-        pool_by: ``"mean"`` or ``"max"``.
     """
 
-    pool: Count = 1
+    pool: Odd = 1
 
     name: ClassVar[str] = "h2o"
     title: ClassVar[str] = "H2O"
@@ -39,4 +37,4 @@ class H2O(SnapKV):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What the keys of each head are scored by."""
-        return pruning.AttentionScorer(window_share=1.0, pool=self.pool, pool_by=self.pool_by)
+        return pruning.AttentionScorer(window_share=1.0, pool=self.pool)

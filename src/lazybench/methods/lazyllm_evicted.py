@@ -13,7 +13,6 @@ from lazybench.pruning.settings import Count, Odd, Share
 
 if TYPE_CHECKING:
     from lazybench.pruning.policy import Policy
-    from lazybench.pruning.scorers import AttentionScorer
 
 
 @register
@@ -43,11 +42,7 @@ class LazyLLMEvicted(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("retain", "depths", "layers", "keep")
     amount: ClassVar[tuple[str, ...]] = ("retain", "keep")
 
-    @property
-    def scorer(self) -> AttentionScorer:
-        """What the keys of each head are scored by."""
-        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool)
-
     def policy(self, config: TextConfig) -> Policy:
-        retention = pruning.PerHead(self.scorer, pruning.Ratio(self.retain, of="context"), self.window)
+        scorer = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
+        retention = pruning.PerHead(scorer, pruning.Ratio(self.retain, of="context"), self.window)
         return replace(self.pruning, revive=False).build(config).policy(retention=retention)

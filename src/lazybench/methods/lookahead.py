@@ -51,7 +51,7 @@ def attention_of_answer(
         best[-1] = torch.maximum(best[-1], scores)
 
     steps = queries - 1 if with_prompt else queries
-    with Pruned(model, Policy.nothing_pruned(), Watch(range(layers), see)) as run:
+    with Pruned(model, Policy(), Watch(range(layers), see)) as run:
         model.generate(  # type: ignore[operator]
             prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=steps + 1, do_sample=False
         )

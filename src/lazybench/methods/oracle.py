@@ -46,7 +46,7 @@ class Oracle(PolicyMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What one answer token scores the prompt by, in one layer."""
-        return pruning.AttentionScorer(pool=self.pool, heads="query_max")
+        return pruning.AttentionScorer(pool=self.pool, heads="max")
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""

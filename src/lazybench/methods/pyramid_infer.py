@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.errors import check_whole_number
@@ -22,21 +22,15 @@ class FallingRatio(Checked):
     shares multiply. Nothing is pruned where ``least`` or fewer would be left, or where no older token is to go.
 
     Args:
-        keep: the share that layer number ``layers`` would keep, in (0, 1].
+        keep: the share that layer number ``layers`` would keep, in (0, 1]; from all in layer 0 on along half a cosine.
         layer: 0-based index of the pruning layer.
         layers: layers of the model.
-        decay: from all in layer 0 to ``keep``, along half a ``"cosine"`` or in a ``"linear"`` way; ``"constant"``:
-            ``keep`` everywhere, which the published code does under the name linear.
         least: older tokens below which a layer prunes nothing.
-
-    Raises:
-        UserError: a share outside (0, 1], a layer that is not there.
     """
 
     keep: Share
     layer: Number
     layers: Count
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
     least: Number = 64
 
     def __post_init__(self) -> None:
@@ -44,8 +38,7 @@ class FallingRatio(Checked):
         check_whole_number("layers", self.layers, self.layer + 1)
 
     def count(self, entered: int, context: int, recent: int) -> int:
-        depth = self.layer / self.layers
-        left = {"cosine": (cos(pi * depth) + 1.0) / 2.0, "linear": 1.0 - depth, "constant": 0.0}[self.decay]
+        left = (cos(pi * self.layer / self.layers) + 1.0) / 2.0
         stay = share_of((1.0 - self.keep) * left + self.keep, entered - recent, "down")
         return entered if stay <= min(self.least, context - recent) else recent + stay
 
@@ -61,9 +54,9 @@ class PyramidInfer(PolicyMethod):
     (cos(pi l / L) + 1) / 2 + keep``, of what entered it: the shares multiply. Nothing is dropped where 64 or fewer
     would remain. A layer's cache keeps what entered it.
 
-    Deviations: the code's ``linear`` decay is constant by an error in it; here it falls, and ``constant`` is the error.
-    Generated tokens are not compressed, nor is anything dropped after the last layer. Attention is SDPA's, the scored
-    rows aside, where the authors' code makes the whole matrix in every layer.
+    Deviations: the code's other decay, ``linear``, is left out. Generated tokens are not compressed, nor is anything
+    dropped after the last layer. Attention is SDPA's, the scored rows aside, where the authors' code makes the whole
+    matrix in every layer.
 
     Args:
         keep: the share towards which the layers' shares fall, in (0, 1].
@@ -71,7 +64,6 @@ class PyramidInfer(PolicyMethod):
         newest_weight: of the newest query's row, where the oldest's is 1.
         first: tokens at the beginning that always stay.
         least: nothing is dropped where so few would remain.
-        decay: ``"cosine"``, ``"linear"`` or ``"constant"``.
         interval: one layer in so many drops tokens, from the first on (the authors' settings of 13B: 2, ``keep=0.8``).
     """
 
@@ -80,7 +72,6 @@ class PyramidInfer(PolicyMethod):
     newest_weight: float = 1.2
     first: Number = 4
     least: Number = 64
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
     interval: Count = 1
 
     name: ClassVar[str] = "pyramid_infer"
@@ -94,7 +85,7 @@ class PyramidInfer(PolicyMethod):
         return pruning.Policy(
             places,
             pruning.AttentionScorer(1, window_share=self.recent, newest_weight=self.newest_weight),
-            tuple(FallingRatio(self.keep, layer, layers, least=self.least, decay=self.decay) for layer in places),
+            tuple(FallingRatio(self.keep, layer, layers, self.least) for layer in places),
             first=self.first,
             last=1,
             last_share=self.recent,

@@ -1,25 +1,29 @@
-"""What methods run: a generation from a shorter prompt or under the engine, and the work that it took."""
+"""What methods run: a generation from a shorter prompt or under the engine, a look at the prompt; and its work."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from lazybench.methods.probe import EQUATION_1, probe_layers
 from lazybench.methods.request import Before, Request, Response, Work
 from lazybench.models.flops import projections_flops
+from lazybench.pruning.choosing import EnoughSeen, Watch
 from lazybench.pruning.engine import Pruned
 from lazybench.pruning.layers import cache_of
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.scorers import Scorer
+from lazybench.pruning.rows import Seen
+from lazybench.pruning.scorers import AttentionScorer, Scorer
 from lazybench.pruning.selection import choose
 from lazybench.pruning.trace import Trace
 
 NOTHING_RAN = Before()
+EQUATION_1 = AttentionScorer()
 
 
 def best_positions(scores: Tensor, kept: int, last: int = 0) -> Tensor:
@@ -135,6 +139,37 @@ def work_of(trace: Trace, other_flops: float = 0.0, revives: bool = True, read_b
 def everything(request: Request) -> Tensor:
     """(tokens,) every position of the prompt."""
     return torch.arange(request.prompt_ids.shape[1], device=request.prompt_ids.device)
+
+
+@torch.no_grad()
+def probe_layers(
+    model: PreTrainedModel, prompt_ids: Tensor, layers: Sequence[int], scorer: Scorer = EQUATION_1
+) -> tuple[Tensor, float]:
+    """Run a plain prefill up to the attention of the last of ``layers`` and no further, and score its tokens.
+
+    Args:
+        prompt_ids: (1, prompt_tokens), on the model's device.
+        layers: 0-based indices, rising.
+        scorer: what the tokens are scored by in each of them; equation 1 of the paper as it is.
+
+    Returns:
+        (layers, prompt_tokens) scores on the prompt's device, and the FLOPs of the attention rows behind them. The
+        last layer ran up to its queries, keys and values.
+
+    Raises:
+        UserError: the model can't run under the engine.
+    """
+    scores: list[Tensor] = []
+
+    def see(seen: Seen) -> None:
+        scores.append(scorer(seen)[0].to(prompt_ids.device))
+        if seen.layer == layers[-1]:
+            raise EnoughSeen
+
+    watch = Watch(frozenset(layers), see, max(1, scorer.queries(prompt_ids.shape[1])))
+    with Pruned(model, Policy(), watch) as run, suppress(EnoughSeen):
+        model(prompt_ids)
+    return torch.stack(scores), run.trace.steps[0].scoring_flops
 
 
 def probed(request: Request, layers: Sequence[int], scorer: Scorer = EQUATION_1) -> tuple[Tensor, Before]:

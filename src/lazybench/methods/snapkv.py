@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, register
@@ -19,40 +19,29 @@ class SnapKV(PolicyMethod):
     Source: SnapKV (arXiv 2404.14469), as in its authors' code: softmax rows of the window summed, the window's own
     columns left out, averaged over 5 neighbours; the window always stays.
 
-    Deviations: a share of the prompt, where the authors keep 1024 tokens (``tokens=1024``). One choice per KV head,
-    summed over its query heads (the authors' code repeats keys and values for each query head and chooses for each).
-    Layers with a sliding window keep their cache.
+    Deviations: a share of the prompt, where the authors keep 1024 tokens. One choice per KV head, summed over its query
+    heads (the authors' code repeats keys and values for each query head and chooses for each). Layers with a sliding
+    window keep their cache.
 
     Args:
         keep: share of the prompt that each KV head keeps, the window included, in (0, 1].
-        tokens: a number of tokens instead; None: ``keep``.
         window: newest queries that score, and newest tokens that stay.
         pool: length in tokens of the pooling.
-        pool_by: ``"mean"`` or ``"max"``, both in the authors' code.
     """
 
-    keep: Share | None = 0.2
-    tokens: Count | None = None
+    keep: Share = 0.2
     window: Count = 32
     pool: Odd = 5
-    pool_by: Literal["mean", "max"] = "mean"
 
     name: ClassVar[str] = "snapkv"
     title: ClassVar[str] = "SnapKV"
     drawn_as: ClassVar[tuple[str, str]] = ("#332288", "H")
-    shown: ClassVar[tuple[str, ...]] = ("keep", "tokens")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.tokens is not None:
-            object.__setattr__(self, "keep", None)
 
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What the keys of each head are scored by."""
-        return pruning.AttentionScorer(window=self.window, own_columns=False, pool=self.pool, pool_by=self.pool_by)
+        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
 
     def policy(self, config: TextConfig) -> pruning.Policy:
-        ratio = pruning.Ratio(self.keep or 1.0, of="context")
-        budget = ratio if self.tokens is None else pruning.Tokens(self.tokens)
-        return pruning.Policy.nothing_pruned(retention=pruning.PerHead(self.scorer, budget, self.window))
+        kept = pruning.Ratio(self.keep, of="context")
+        return pruning.Policy(retention=pruning.PerHead(self.scorer, kept, self.window))

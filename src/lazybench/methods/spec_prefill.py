@@ -62,7 +62,7 @@ class SpecPrefill(PolicyMethod, RerunMethod):
     @property
     def scorer(self) -> pruning.AttentionScorer:
         """What one of the draft's queries scores the prompt by, in one layer."""
-        return pruning.AttentionScorer(pool=self.pool, heads="query_max")
+        return pruning.AttentionScorer(pool=self.pool, heads="max")
 
     def policy(self, config: TextConfig) -> pruning.Policy:
         """Where and how many; by what is known with the request."""
@@ -102,7 +102,7 @@ class SpecPrefill(PolicyMethod, RerunMethod):
 
         scores, flops = self._read(request)
         at, policy, tokens = everything(request)[None], self.for_model(request.model), scores.shape[1]
-        chosen, _ = goes_on(policy, 0, [(scores, at)], at, tokens, [0], [tokens], [tokens])
+        chosen, _ = goes_on(policy, 0, [(scores, at)], at, tokens, [tokens])
         return chosen[0].sort().values, Before(flops=flops)
 
     def _read(self, request: Request) -> tuple[Tensor, float]:

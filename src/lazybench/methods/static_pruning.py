@@ -52,7 +52,7 @@ class StaticPruning(PolicyMethod, RerunMethod):
     def policy(self, config: TextConfig) -> pruning.Policy:
         """To continue; to run again, nothing is pruned in the layers themselves."""
         if self.variant == "rerun":
-            return pruning.Policy.nothing_pruned()
+            return pruning.Policy()
         return pruning.Policy((pruning.place(self.depth, config),), budget=(pruning.Ratio(self.keep),))
 
     def run(self, request: Request) -> Response:

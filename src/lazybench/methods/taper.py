@@ -12,7 +12,7 @@ from lazybench.methods.base import PolicyMethod, register
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.budgets import Revival
 from lazybench.pruning.schedule import PruningSchedule
-from lazybench.pruning.settings import Count, Number, Odd, Part
+from lazybench.pruning.settings import Count, Number, Part
 
 DEPTHS = (0.13, 0.27, 0.4, 0.53, 0.67, 0.8)
 # what differs from the defaults, for FLOPs ratios of about 1.5, 2 and 3. A share of the score keeps single facts, which
@@ -39,12 +39,10 @@ class Taper(PolicyMethod):
             ``"context"``, or the score of those that entered, its ``"mass"``, so that a prompt decides how many stay.
             None: as the preset has it, else ``"entered"``.
         window: newest queries that score.
-        heads: how a score is reduced over heads, see ``AttentionScorer``.
-        pool: length in tokens of a mean pooling along the text, odd; 1: none.
         chunk: tokens of what has survived so far that stay or go together; 1: each by itself.
         first, last, last_share: tokens that always stay: the oldest, the newest, and beside these so large a share of
             the prompt, the newest too: ``last + int(last_share * prompt)``.
-        look_back, over_layers: layers whose scores count, up to the pruning layer, and how they become one.
+        look_back: layers whose scores count, up to the pruning layer; their mean.
         revive: tokens that may come back per stage in a decoding step that selects anew; 0: none ever does, so that
             what a layer drops need not run through its MLP.
         every: one decoding step in so many selects anew.
@@ -56,14 +54,11 @@ class Taper(PolicyMethod):
     keep: tuple[float, ...] | None = None
     budget: Literal["entered", "context", "mass"] | None = None
     window: Count = 32
-    heads: Literal["mean", "max", "query_max"] = "mean"
-    pool: Odd = 1
     chunk: Count = 32
     first: Number = 64
     last: Number = 32
     last_share: Part = 0.15
     look_back: Count = 4
-    over_layers: Literal["mean", "max"] = "mean"
     revive: Number | None = 0
     every: Count = 8
 
@@ -103,8 +98,7 @@ class Taper(PolicyMethod):
         )
 
     def policy(self, config: TextConfig) -> pruning.Policy:
-        names = ("first", "last", "last_share", "chunk", "look_back", "over_layers")
-        scorer = pruning.AttentionScorer(window=self.window, heads=self.heads, pool=self.pool)
-        schedule = self.schedule.build(config)
-        options = {name: getattr(self, name) for name in names}
-        return schedule.policy(scorer=scorer, before_mlp=self.revive == 0, **options)
+        options = {name: getattr(self, name) for name in ("first", "last", "last_share", "chunk", "look_back")}
+        return self.schedule.build(config).policy(
+            scorer=pruning.AttentionScorer(self.window), over_layers="mean", before_mlp=self.revive == 0, **options
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, register
@@ -21,11 +21,10 @@ class UniPrefill(PolicyMethod):
     share of the sum (0.99 for Llama). The first and the last 128 tokens always stay. Tokens are dropped after the
     layer's attention, before its MLP; for Llama 3.1 8B after the attention of layers 7, 11, 15, 19, 23 and 27.
 
-    Deviations: the code has two rules. ``kernel``, which serves requests, keeps the block that crosses the share and
-    spares exactly 128 tokens at each end; ``reference``, its plain Python twin, drops that block and spares whole
-    blocks, of which the last may be short. What the paper says of the two could not be read; ``kernel`` is the default.
-    One prefill of the whole prompt, where the authors serve it in chunks. Nothing is dropped where ``first + last`` or
-    fewer tokens are left, as in the code.
+    Deviations: of the code's two rules this is the kernel's, which serves requests: it keeps the block that crosses the
+    share and spares exactly 128 tokens at each end (its plain Python twin drops that block and spares whole blocks).
+    What the paper says of the two could not be read. One prefill of the whole prompt, where the authors serve it in
+    chunks. Nothing is dropped where ``first + last`` or fewer tokens are left, as in the code.
 
     Args:
         mass: share of the attention that goes on, in (0, 1].
@@ -34,7 +33,6 @@ class UniPrefill(PolicyMethod):
         block: tokens of a block.
         first: tokens at the beginning that always stay.
         last: newest tokens that always stay.
-        rule: see above.
     """
 
     mass: Share = 0.99
@@ -43,7 +41,6 @@ class UniPrefill(PolicyMethod):
     block: Count = 64
     first: Number = 128
     last: Count = 128
-    rule: Literal["kernel", "reference"] = "kernel"
 
     name: ClassVar[str] = "uniprefill"
     title: ClassVar[str] = "UniPrefill"
@@ -56,10 +53,9 @@ class UniPrefill(PolicyMethod):
         return pruning.Policy(
             tuple(layers),
             pruning.AttentionScorer(self.window),
-            (pruning.Mass(self.mass, crossing=self.rule == "kernel"),) * len(layers),
+            (pruning.Mass(self.mass),) * len(layers),
             first=self.first,
             last=self.last,
             chunk=self.block,
-            whole_chunks=self.rule == "reference",
             before_mlp=True,
         )

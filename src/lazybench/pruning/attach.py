@@ -38,7 +38,6 @@ class Parts:
         configs: the configs of the model and its modules, each once.
         inputs: the names of the arguments of its forward.
         cache: the KV cache's among them.
-        legacy: the family computes attention itself; nothing is registered.
     """
 
     decoder: Module
@@ -48,7 +47,6 @@ class Parts:
     configs: tuple[PreTrainedConfig, ...]
     inputs: tuple[str, ...]
     cache: str
-    legacy: bool
 
 
 _known: WeakKeyDictionary[Module, Parts] = WeakKeyDictionary()
@@ -65,10 +63,9 @@ def parts_of(model: PreTrainedModel, method: str) -> Parts:
         decoder, layers = find_layers(model, method)
         found: dict[int, Any] = {id(c): c for module in model.modules() if (c := getattr(module, "config", None))}
         inputs = tuple(inspect.signature(model.forward).parameters)
-        legacy = not model._can_set_attn_implementation()
         kinds = tuple(map(kind_of_keys, layers))
         config, configs = model.config.get_text_config(), tuple(found.values())
-        _known[model] = Parts(decoder, layers, kinds, config, configs, inputs, cache_argument(model), legacy)
+        _known[model] = Parts(decoder, layers, kinds, config, configs, inputs, cache_argument(model))
     checks.check_mode(model, method)
     return _known[model]
 
@@ -90,8 +87,6 @@ def attach(model: PreTrainedModel, parts: Parts, method: str, undo: ExitStack) -
     undo.callback(_unregister_when_last)
     _active[model] = method
     undo.callback(_active.pop, model, None)
-    if parts.legacy:
-        return []
     configs: tuple[Any, ...] = parts.configs
     if any(config._attn_implementation_internal == IMPLEMENTATION for config in configs):
         raise UserError(
@@ -113,50 +108,25 @@ def _unregister_when_last() -> None:
             interface._global_mapping.pop(IMPLEMENTATION, None)
 
 
-class GenerateCalls:
-    """Where one ``generate`` call begins and ends: what a call brings is prompt, what it makes itself is not.
+def wrap_generate(model: PreTrainedModel, inside: Callable[[bool], None], method: str, undo: ExitStack) -> None:
+    """Check each ``generate`` call, and tell where it begins (True) and ends; ``undo`` puts back what was there."""
+    attributes = vars(model)
+    original = cast(Callable[..., Any], model.generate)
+    if "generate" in attributes:
+        undo.callback(attributes.update, generate=original)
+    else:
+        undo.callback(attributes.pop, "generate")
 
-    Args:
-        model: whose ``generate`` to watch.
-        returned: called with the tokens (sequences, length) that a call returns.
-        method: whom to name in errors.
+    @functools.wraps(original)
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        checks.check_generate(model.generation_config, args, kwargs, method)
+        inside(True)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            inside(False)
 
-    Attributes:
-        inside: a call is under way.
-    """
-
-    def __init__(self, model: PreTrainedModel, returned: Callable[[Tensor], None], method: str) -> None:
-        self.model, self.returned, self.method = model, returned, method
-        self._begins = self.inside = False
-
-    def begins(self) -> bool:
-        """Whether this forward pass is the first of a call; to be asked once in each pass."""
-        begins, self._begins = self._begins, False
-        return begins
-
-    def attach(self, undo: ExitStack) -> None:
-        """Watch from now on; ``undo`` puts back what was there."""
-        attributes = vars(self.model)
-        original = cast(Callable[..., Any], self.model.generate)
-        if "generate" in attributes:
-            undo.callback(attributes.update, generate=original)
-        else:
-            undo.callback(attributes.pop, "generate")
-
-        @functools.wraps(original)
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            checks.check_generate(self.model.generation_config, args, kwargs, self.method)
-            self._begins = self.inside = True
-            try:
-                output = original(*args, **kwargs)
-            finally:
-                self._begins = self.inside = False
-            tokens = getattr(output, "sequences", output)
-            if isinstance(tokens, Tensor):
-                self.returned(tokens)
-            return output
-
-        attributes["generate"] = generate
+    attributes["generate"] = generate
 
 
 def save_mlp(mlp: Module, rows_that_go_on: Callable[[Tensor], Tensor | None], undo: ExitStack) -> None:

@@ -28,6 +28,9 @@ _SCORE_BLOCK = 256
 _MASK_BLOCK = 1024
 _FOLD_LIMIT = 256  # queries up to which a masked call folds the groups into the query axis off the CPU
 
+# families that compute attention themselves: they add the mask to their scores and take the softmax of that at once
+ADD_MASKS = ("bloom", "falcon", "gpt_neox_japanese", "gptj")
+
 # of the forward pass that is building its masks: its cache, weakly, so that none outlives its generation, and viewers
 running: ContextVar[tuple[ReferenceType[Any], Any]] = ContextVar("running")
 
@@ -40,7 +43,8 @@ class NoTensor(UserError, AttributeError):
 class MaskRule:
     """One layer type's mask: ``allowed(batch, head, query_position, key_position) -> bool``.
 
-    A family whose layers compute with their mask finds no tensor here: whatever it tries is refused in one line.
+    A family whose layers compute with their mask finds no tensor here: whatever it tries is refused in one line. Those
+    of ``ADD_MASKS`` may add it to their scores.
 
     ``window``: the length in tokens up to which the rule is plain causal; None where it isn't windowed.
     ``cache``, ``viewers``: of the forward pass that it belongs to; the attention function finds everything else there.
@@ -67,7 +71,21 @@ class MaskRule:
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         given = (*args, *(kwargs or {}).values())
-        raise next((value for value in given if isinstance(value, cls)), CAUSAL)._is_no_tensor()
+        rule = next((value for value in given if isinstance(value, cls)), CAUSAL)
+        if getattr(func, "__name__", "") == "add" and rule.cache is not None and rule.viewers.adds_masks:
+            return rule._added_to(args[0])
+        raise rule._is_no_tensor()
+
+    def _added_to(self, scores: Tensor) -> Tensor:
+        """``scores`` (batch, heads, queries, keys) with the mask, shown to whoever looks at this layer."""
+        visibility = self.cache.visibility(self)
+        if not visibility.unmasked or visibility.is_causal:
+            scores = scores + visibility.allowed().to(scores.device).log().to(scores.dtype)
+        if wanted := self.viewers.wanted(self.cache):
+            newest = scores[:, :, -wanted:]
+            rows = newest.to(torch.promote_types(newest.dtype, torch.float32)).softmax(dim=-1)
+            self.viewers.show(self.cache, rows.shape[1], rows=rows)
+        return scores
 
     def _is_no_tensor(self) -> NoTensor:
         method = "pruning" if self.__dict__.get("cache") is None else self.cache.method

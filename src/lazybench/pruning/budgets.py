@@ -40,9 +40,6 @@ class Ratio(Checked):
         keep: the keep ratio, in (0, 1].
         of: ``"entered"``: of the tokens that entered the pruning layer; ``"context"``: of all tokens so far.
         rounding: ``"up"``, or ``"down"`` as published code truncates.
-
-    Raises:
-        UserError: a keep ratio outside (0, 1].
     """
 
     keep: Share
@@ -55,11 +52,7 @@ class Ratio(Checked):
 
 @dataclass(frozen=True)
 class Tokens(Checked):
-    """A fixed number of tokens, however long the prompt is (GemFilter, ASL).
-
-    Raises:
-        UserError: not a whole number of at least 1.
-    """
+    """A fixed number of tokens, however long the prompt is (GemFilter, ASL)."""
 
     number: Count
 
@@ -69,20 +62,15 @@ class Tokens(Checked):
 
 @dataclass(frozen=True)
 class Mass(Checked):
-    """As many of the best units as hold a share of the whole score (top-p; UniPrefill).
+    """As many of the best units as hold a share of the whole score, and the one that crosses it (top-p; UniPrefill).
 
     How many that are depends on the prompt.
 
     Args:
         share: of the summed score, in (0, 1].
-        crossing: whether the unit that crosses ``share`` stays. Either way the best one does.
-
-    Raises:
-        UserError: a share outside (0, 1].
     """
 
     share: Share
-    crossing: bool = True
 
     def counts(self, ranked: Tensor) -> Tensor:
         """For each row of ``ranked`` (batch, units), scores that fall and are not negative: how many units stay.
@@ -92,9 +80,8 @@ class Mass(Checked):
         """
         ranked = ranked.double()
         shares = ranked / ranked.sum(dim=1, keepdim=True).clamp(min=1e-300)
-        held = shares.cumsum(dim=1)  # inclusive
-        within = (held - shares if self.crossing else held) <= self.share + 1e-9  # all of them at a share of 1
-        return within.sum(dim=1).clamp(min=1)
+        before = shares.cumsum(dim=1) - shares
+        return (before <= self.share + 1e-9).sum(dim=1)  # all of them at a share of 1
 
 
 def share_of(share: float, tokens: int, rounding: Literal["up", "down"] = "up") -> int:
@@ -121,9 +108,6 @@ class Revival(Checked):
         like: ``"smollm2"``: as many tokens per stage and step as SmolLM2 revived on real text under the paper's
             schedule (``revived_smollm2.csv``), by the prompt's length. For random weights, which would revive
             nearly all; a measurement with it says nothing of which tokens.
-
-    Raises:
-        UserError: a value out of range, ``like`` with ``most``.
     """
 
     name: ClassVar[str] = "revival"
@@ -137,11 +121,6 @@ class Revival(Checked):
         super().__post_init__()
         if self.like and self.most is not None:
             raise UserError("revival.like says how many tokens come back; leave revival.most out")
-
-    @property
-    def capped(self) -> bool:
-        """Only the best of the tokens that the budget wants back may come."""
-        return self.most is not None or self.like is not None
 
     def most_in(self, stage: int, step: int, prompt_tokens: int) -> int | None:
         """How many may come back to a stage in a decoding step, both from 1; None: all."""

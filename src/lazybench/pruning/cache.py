@@ -8,16 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 
 from lazybench.errors import UserError
 from lazybench.pruning.attention import MaskRule, Visibility
-from lazybench.pruning.inputs import TokenInputs
 from lazybench.pruning.kv import Arena, pick_batch, put_rows, room_for, take_rows
 from lazybench.pruning.policy import Policy
-from lazybench.pruning.stage import Plan, Stage
-from lazybench.pruning.step import Step
+from lazybench.pruning.stage import FILLER, Plan, Stage
+from lazybench.pruning.step import Step, TokenInputs
 from lazybench.pruning.trace import Trace
 
 
@@ -50,62 +48,39 @@ class LazyCache(Cache):
         policy: how tokens are chosen.
         kinds: of each layer's keys and values, their device included; those of one stage and kind share a buffer.
         trace: where the steps are noted.
-        owner: a reference to the model, and the policy; no others can go on with this cache.
     """
 
-    def __init__(self, policy: Policy, kinds: Sequence[Any], trace: Trace, owner: tuple[Any, Policy]) -> None:
-        self.policy, self.trace, self.owner = policy, trace, owner
+    def __init__(self, policy: Policy, kinds: Sequence[Any], trace: Trace) -> None:
+        self.policy, self.trace = policy, trace
         self.method = policy.name
         self.step: Step | None = None
-        self.failed = False  # a forward pass ended halfway: some layers lack its keys and values
-        self.unseen: Tensor | None = None  # (batch, 1) the last token that was generated, which no pass has read yet
         self.seen = 0  # tokens so far, padding included
         self.prompt_end = 0  # generated tokens start here
-        self.decoded = 0  # decoding steps since the last prompt
         self.candidates: list[int] = []  # tokens so far of each row of the batch, padding left out
-        self.padding: Tensor | None = None  # (batch, prompt tokens) False for left padding; None without
         self.inputs = TokenInputs(policy.revives)
         self._aux: dict[torch.device, Tensor] = {}  # a pruning layer reads what it wrote itself, on its own device
         self._kinds = kinds
         self._stage_of_layer: dict[int, Stage] = {}
         self._arena_of_layer: dict[int, Arena] = {}
         edges = [0, *(layer + 1 for layer in policy.layers), len(kinds)]
-        # where each prompt decides, stages are opened on the way
-        self.stages = [Stage()] if policy.settles else [Stage(range(*edge)) for edge in pairwise(edges)]
+        # where each prompt decides, there are two, whose layers show on the way
+        self.stages = [Stage(), Stage()] if policy.settles else [Stage(range(*edge)) for edge in pairwise(edges)]
 
-    def abandon_step(self) -> None:
-        """No forward pass is under way any more; one that was has failed."""
-        self.failed = self.failed or self.step is not None
-        self.step = None
-
-    def goes_on(self, inputs: Tensor) -> bool:
-        """Whether ``inputs`` (batch, tokens) are the last generated token: a generation taken up where it stopped."""
-        return self.unseen is not None and torch.equal(self.unseen.to(inputs.device), inputs)
-
-    def start_batch(self, batch: int, tokens: int, attention_mask: Tensor | None) -> None:
-        """The first prompt: (batch, tokens), with ``attention_mask`` 0 at its left padding."""
-        self.candidates = [tokens] * batch
+    def begin(self, batch: int, tokens: int, attention_mask: Tensor | None, device: torch.device) -> Plan:
+        """The first stage takes a prompt of (batch, tokens), with ``attention_mask`` 0 at its left padding."""
+        position = torch.arange(tokens, device=device).expand(batch, -1)
+        self.prompt_end, self.candidates = tokens, [tokens] * batch
         if attention_mask is not None and not bool(attention_mask.all()):
-            self.padding = attention_mask.bool()
-            self.candidates = self.padding.sum(1).tolist()
-
-    def real_tokens(self, tokens: int) -> Tensor | None:
-        """(batch, tokens) False at the padding; None without any."""
-        if self.padding is None:
-            return None
-        return pad(self.padding, (0, tokens - self.padding.shape[1]), value=True)
+            self.candidates = attention_mask.bool().sum(1).tolist()
+            position = position.masked_fill(attention_mask.to(device) == 0, FILLER)
+        return self.stages[0].begin(position, self.candidates)
 
     @property
     def stage_ranges(self) -> tuple[range, ...]:
         """The layers of each stage that has been entered: ``(range(0, 9), range(9, 18), ...)``."""
-        stages = [[layer for layer, its in self._stage_of_layer.items() if its is stage] for stage in self.stages]
+        entered = [stage for stage in self.stages if stage.counts]
+        stages = [[layer for layer, its in self._stage_of_layer.items() if its is stage] for stage in entered]
         return tuple(range(min(layers, default=0), max(layers, default=-1) + 1) for layers in stages)
-
-    def stage_after(self, prunings: int) -> Stage:
-        """The stage that tokens enter with pruning number ``prunings``, from 1."""
-        if len(self.stages) == prunings:
-            self.stages.append(Stage())
-        return self.stages[prunings]
 
     def enter(self, stage: Stage, plan: Plan) -> None:
         """The step goes on to ``stage``: rows that change sides move, in all its layers at once."""
@@ -114,7 +89,10 @@ class LazyCache(Cache):
             for arena in {id(arena): arena for arena in map(self._arena_of_layer.get, stage.layers) if arena}.values():
                 arena.move(*plan.moves, stage.end)
         step.enter(stage, plan)
-        self.trace.steps[-1].add(plan.computed, plan.counts, plan.revived)
+        trace = self.trace.steps[-1]
+        trace.computed += (plan.computed,)
+        trace.selected += (sum(plan.counts),)
+        trace.revived += (plan.revived,)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -139,8 +117,8 @@ class LazyCache(Cache):
         step = self.running_step
         step.layer = layer
         stage = self._stage_of_layer.setdefault(layer, step.stage)
-        if stage is not step.stage:  # a policy that revives nothing: every stage takes the new tokens
-            self.enter(stage, stage.extend(step.plan.current))
+        if stage is not step.stage:  # a policy that revives nothing: every stage takes the new token
+            self.enter(stage, stage.extend(step.start))
         return step
 
     def arena(self, layer: int) -> Arena:
@@ -223,17 +201,9 @@ class LazyCache(Cache):
             stage.reorder(beam_idx)
         self.inputs.reorder(beam_idx)
         self._aux = {device: pick_batch(buffer, beam_idx) for device, buffer in self._aux.items()}
-        if self.padding is not None:
-            self.padding = pick_batch(self.padding, beam_idx)
         self.candidates = [self.candidates[row] for row in beam_idx.tolist()]
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self.reorder_cache(indices)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))
-
-    # ---- what transformers asks of any cache, versions 5.2 to 5.24
+    # ---- what transformers asks of any cache, versions 5.5 to 5.24
     layers: Any = ()
     layer_class_to_replicate = None
     offloading = is_compileable = is_croppable = False
@@ -266,15 +236,11 @@ class LazyCache(Cache):
 
     get_query_offset, get_max_cache_shape = get_seq_length, get_max_length
 
-    def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
-        """(keys, offset) for ``query_length`` new tokens; version 5.2 passes their positions instead."""
-        new = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self.seen + new, 0
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """(keys, offset) for ``query_length`` new tokens."""
+        return self.seen + query_length, 0
 
-    def crop(self, *_: Any, **__: Any) -> None:
-        raise UserError(f"assisted decoding takes tokens back, which {self.method}'s cache can't; generate without it")
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise UserError(f"{self.method}'s cache takes no tokens back; generate without assisted decoding")
 
-    activate_past_recording = crop
-
-    def reset(self) -> None:
-        raise UserError(f"{self.method}'s cache can't be reset; leave past_key_values out to start a new one")
+    crop = activate_past_recording = reset = batch_select_indices = batch_repeat_interleave = _refuse

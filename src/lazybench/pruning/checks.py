@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
@@ -12,21 +10,14 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from lazybench.errors import UserError
-from lazybench.pruning import legacy
+from lazybench.pruning.attention import ADD_MASKS
 from lazybench.pruning.policy import Policy
 
-if TYPE_CHECKING:
-    from lazybench.pruning.cache import LazyCache
-
 _NO_EVICTION = {
+    **dict.fromkeys(ADD_MASKS, "its attention is its own"),
     "kv_lora_rank": "it caches one latent state for all heads",
     "jetmoe": "it caches what its experts share",
     "diffllama": "its attention reads the same keys twice",
-}
-_INSIDE = {
-    "_orig_mod": "model._orig_mod, the module that was compiled",
-    "get_base_model": "model.get_base_model(), in which the adapters stay",
-    "module": "model.module",
 }
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
@@ -34,7 +25,8 @@ _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 def check_model(model: Module, method: str) -> None:
     """Raises: UserError for a model that can't run under ``method``."""
     if not isinstance(model, PreTrainedModel):
-        inside = next((f"; pass {way}" for name, way in _INSIDE.items() if hasattr(model, name)), "")
+        names = ("_orig_mod", "get_base_model", "module")
+        inside = next((f"; pass model.{name}, the model in it" for name in names if hasattr(model, name)), "")
         raise UserError(f"{method} takes a transformers model, not {type(model).__name__}{inside}")
     if getattr(model, "_compiled_call_impl", None) is not None:
         raise UserError(f"{method} can't hook into a compiled model; leave model.compile() out")
@@ -51,18 +43,12 @@ def _why_not(model: PreTrainedModel, config: Any) -> str:
         return f"it has layers that are no attention over a KV cache of their own {sorted(other)}"
     if model.config.is_encoder_decoder:
         return "it is an encoder-decoder model, not a decoder-only one"
-    if not model._can_set_attn_implementation() and config.model_type not in legacy.FAMILIES:
+    adds_masks = config.model_type in ADD_MASKS and not getattr(config, "alibi", False)
+    if not (adds_masks or model._can_set_attn_implementation()):
         return "it computes attention in its own way, and not by transformers' attention interface"
     if getattr(config, "num_kv_shared_layers", 0):
         return "its layers share keys and values across stages"
-    if config.model_type == "llama4_text" and "cache_position" in _attention_inputs(model):
-        return "on this transformers it scales by step, not by position"
     return ""
-
-
-def _attention_inputs(model: Module) -> set[str]:
-    attention = (module for module in model.modules() if type(module).__name__.endswith("Attention"))
-    return {name for module in attention for name in inspect.signature(module.forward).parameters}
 
 
 def check_mode(model: Module, method: str) -> None:
@@ -70,39 +56,14 @@ def check_mode(model: Module, method: str) -> None:
         raise UserError(f"the model is in training mode; call model.eval() before {method}")
 
 
-def check_policy(policy: Policy, config: Any, num_layers: int, legacy: bool) -> None:
-    """Refuse what a model of this text config can't do; a ``legacy`` family shows probabilities alone."""
+def check_policy(policy: Policy, config: Any, num_layers: int) -> None:
+    """Refuse what a model of this text config can't do; families of ``ADD_MASKS`` show probabilities alone."""
     policy.check_depth(num_layers)
     shared = "kv_lora_rank" if getattr(config, "kv_lora_rank", None) else config.model_type
     if policy.retention is not None and (why := _NO_EVICTION.get(shared)):
         raise UserError(f"{config.model_type} keeps its KV cache whole: {why}, so no keys can be evicted by head")
-    if legacy and policy.retention is not None:
-        raise UserError("this model's family keeps its attention to itself, so no keys can be evicted from its cache")
-    if legacy and getattr(policy.scorer, "products", False):
+    if config.model_type in ADD_MASKS and getattr(policy.scorer, "products", False):
         raise UserError("this model's family shows probabilities alone, no query-key products; score with softmax")
-
-
-def check_batch(policy: Policy, config: Any, batch: int) -> None:
-    """Refuse batches that a policy can't serve: what it decides per prompt must hold for all rows."""
-    if batch > 1 and config.model_type == "mpt":
-        raise UserError(f"mpt runs under {policy.name} one prompt at a time: its position bias has no batch axis")
-    if batch > 1 and policy.settles:
-        raise UserError(f"{policy.name} decides for each prompt where to prune; give one prompt at a time")
-
-
-def check_owner(cache: LazyCache, model: PreTrainedModel, policy: Policy) -> None:
-    """Refuse a cache that another model or policy filled, or that a failed pass left incomplete."""
-    filled_by, under = cache.owner
-    if filled_by() is not model:
-        raise UserError("past_key_values comes from another model; leave it out to start from the prompt")
-    if under != policy:
-        differ = [field.name for field in fields(policy) if getattr(under, field.name) != getattr(policy, field.name)]
-        raise UserError(
-            f"past_key_values was filled under another pruning policy: {', '.join(differ)} differ "
-            f"(layers {under.layers}, not {policy.layers}); leave it out to start from the prompt"
-        )
-    if cache.failed:
-        raise UserError("an earlier forward pass on this past_key_values failed halfway; start from the prompt")
 
 
 def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool, method: str) -> None:
@@ -127,7 +88,7 @@ def check_call(kwargs: dict[str, Any], config: Any, only_last_logits: bool, meth
             asked = f"logits_to_keep={wanted}" + ("" if "logits_to_keep" in kwargs else ", the default,")
             raise UserError(
                 f"{asked} asks for logits of other tokens than the last, which pruned ones do not have under {method}; "
-                "call model.generate(), or pass logits_to_keep=1"
+                "call model.generate(), or pass logits_to_keep=1, without assisted decoding"
             )
 
 
@@ -147,20 +108,11 @@ def _of_pruned_tokens(asked: str, method: str) -> UserError:
 
 
 def check_generate(defaults: GenerationConfig, args: tuple, kwargs: dict[str, Any], method: str) -> None:
-    """Refuse a ``generate`` call, by its arguments and the model's defaults: a prompt in pieces, tokens taken back."""
-    configs = [defaults, kwargs.get("generation_config"), *args]
-
-    def setting(name: str) -> Any:
-        return kwargs.get(name) or next((value for config in configs if (value := getattr(config, name, None))), None)
-
-    if size := setting("prefill_chunk_size"):
-        raise UserError(f"{method} prunes by the whole prompt's last token; leave prefill_chunk_size={size} out")
-    for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"):
-        if setting(name):
-            raise UserError(
-                f"{name}= asks for assisted decoding, which needs logits that pruned tokens do not have; "
-                f"generate without it under {method}"
-            )
+    """Refuse a ``generate`` call, by its arguments and the model's defaults, that gives its prompt in pieces."""
+    name = "prefill_chunk_size"
+    sizes = [kwargs.get(name), *(getattr(config, name, None) for config in (defaults, *args, *kwargs.values()))]
+    if size := next(filter(None, sizes), None):
+        raise UserError(f"{method} prunes by the whole prompt's last token; leave {name}={size} out")
 
 
 def window_of(config: Any) -> int | None:
@@ -192,22 +144,19 @@ def check_cache(cache: Any, method: str) -> None:
     """Refuse a cache that pruning can't stand in for. An empty ``DynamicCache`` is replaced."""
     if cache is None:
         return
-    if type(cache) is not DynamicCache or getattr(cache, "offloading", False):
-        raise UserError(f"{method} brings its own KV cache and can't use a {type(cache).__name__}; leave it out")
-    if cache.get_seq_length():
+    if type(cache) is not DynamicCache or getattr(cache, "offloading", False) or cache.get_seq_length():
         raise UserError(
-            f"past_key_values holds {cache.get_seq_length()} tokens computed without {method}, whose Aux Cache "
-            "knows nothing of them; start from the prompt"
+            f"{method} brings its own KV cache and can't go on with this {type(cache).__name__}; "
+            "leave past_key_values and cache_implementation out and start from the prompt"
         )
 
 
-def check_padding(mask: Tensor | None, start: int, new: int) -> None:
+def check_padding(mask: Tensor | None, tokens: int) -> None:
     """Refuse anything but a (batch, tokens) mask with padding on the left of the prompt."""
     if mask is None:
         return
-    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] != start + new:
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] != tokens:
         given = tuple(mask.shape) if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
-        raise UserError(f"attention_mask must be (batch, {start + new}), not {given}")
-    must_be_real = mask[:, start:] if start else mask[:, -1:]
-    if not bool(must_be_real.all()):
+        raise UserError(f"attention_mask must be (batch, {tokens}), not {given}")
+    if not bool(mask[:, -1:].all()):
         raise UserError("prompts of a batch must be padded on the left; set tokenizer.padding_side = 'left'")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lazybench.errors import UserError
+from lazybench.pruning.attention import ADD_MASKS
 from lazybench.pruning.budgets import Mass
 from lazybench.pruning.cache import LazyCache
 from lazybench.pruning.kv import take_rows
@@ -50,6 +51,7 @@ class Viewers:
 
     def __init__(self, policy: Policy, watch: Watch | None, config: Any) -> None:
         self.policy, self.watch, self.windowed = policy, watch, windowed_layers(config)
+        self.adds_masks = config.model_type in ADD_MASKS
         scored = policy.scored(readable_layers(config))
         by_output = isinstance(policy.scorer, OutputNorm)
         self.scored: Collection[int] = () if by_output else scored
@@ -78,7 +80,7 @@ class Viewers:
                 valid=None if plan.valid is None else plan.valid.to(device),
                 in_order=plan.in_order,
                 kv_heads=kv_heads,
-                tokens=None if cache.padding is None else cache.candidates,
+                tokens=cache.candidates if min(cache.candidates) < step.tokens else None,
                 **{"query": None, "key": None, **shown, **cut},
             )
             if viewer == "retention" and not self._evict(cache, seen):
@@ -110,7 +112,7 @@ class Viewers:
         if policy.retention is not None and not (
             step.start or step.layer in self.windowed or step.layer < policy.retention.first_layers
         ):
-            wanted["retention"] = policy.retention.queries(prompt)
+            wanted["retention"] = policy.retention.scorer.queries(prompt)
         most = min(step.new, step.plan.current.shape[1])
         return {viewer: min(queries, most) for viewer, queries in wanted.items()}
 
@@ -162,29 +164,21 @@ def choose_rows(cache: LazyCache) -> Tensor:
 
 def enter_next_stage(cache: LazyCache) -> None:
     """Choose who goes on, and let the step go on with them."""
-    step, revival = cache.running_step, cache.policy.revival
+    step, policy = cache.running_step, cache.policy
+    stage, boundary = cache.stages[step.prunings + 1], step.prunings
+    chosen, counts = None, list[int]()
+    if step.scores_anew:
+        plan, at, in_prompt = step.plan, step.plan.selected, step.start == 0
+        rows = [(scores.to(at.device), places) for scores, places in list(step.scores.values())[-policy.look_back :]]
+        padding = [step.tokens - count for count in cache.candidates]
+        chosen, counts = goes_on(policy, boundary, rows, at, step.tokens, plan.counts, plan.valid, padding, in_prompt)
     step.prunings += 1
-    stage = cache.stage_after(step.prunings)
-    chosen, counts = chosen_tokens(cache) if step.scores_anew else (None, [])
     if step.start == 0:
         assert chosen is not None
-        cache.enter(stage, stage.begin(chosen, counts))
+        cache.enter(stage, stage.begin(chosen.sort(dim=1).values, counts))
         return
-    most = revival.most_in(step.prunings, cache.decoded, cache.prompt_end)
-    cache.enter(stage, stage.select(step, chosen, counts, most, attend_to_all=revival.attend == "computed"))
-
-
-def chosen_tokens(cache: LazyCache) -> tuple[Tensor, list[int]]:
-    """``goes_on`` of the pruning layer that has just run."""
-    step, policy = cache.running_step, cache.policy
-    plan, tokens = step.plan, step.tokens
-    device = plan.selected.device
-    rows = [(scores.to(device), at) for scores, at in list(step.scores.values())[-policy.look_back :]]
-    in_prompt = tokens == cache.prompt_end  # of each row its own, whose padding is none of it
-    last = [policy.recent(prompt) if in_prompt else policy.last for prompt in cache.candidates]
-    padding = None if cache.padding is None else [tokens - count for count in cache.candidates]
-    contexts, number = cache.candidates, step.prunings - 1
-    return goes_on(policy, number, rows, plan.selected, tokens, last, contexts, plan.counts, plan.valid, padding)
+    most = policy.revival.most_in(step.prunings, step.tokens - cache.prompt_end, cache.prompt_end)
+    cache.enter(stage, stage.select(step, chosen, counts, most, policy.revival.attend == "computed"))
 
 
 def goes_on(
@@ -193,11 +187,10 @@ def goes_on(
     rows: list[tuple[Tensor, Tensor]],
     position: Tensor,
     tokens: int,
-    last: list[int],
-    contexts: list[int],
     counts: list[int],
     valid: Tensor | None = None,
     padding: list[int] | None = None,
+    in_prompt: bool = True,
 ) -> tuple[Tensor, list[int]]:
     """Who goes on from pruning number ``boundary``: a pure function of scores.
 
@@ -205,26 +198,23 @@ def goes_on(
         rows: scores of the layers that count, and the positions of their keys, both (batch, keys); the newest last.
         position: (batch, keys) of the candidates.
         tokens: how many positions there are.
-        last: how many of each row's newest stay whatever their score.
-        contexts: tokens that each row of the batch has had so far.
-        counts: candidates of each.
+        counts: candidates of each row of the batch.
         valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
         padding: left padding of each row; None: none.
+        in_prompt: in a prefill; ``last_share`` is of its prompt, and none of a decoding step.
 
     Returns:
         (batch, keys) positions, fillers where a row keeps fewer than another; and each row's number.
     """
+    contexts = [tokens - before for before in padding or [0] * len(counts)]
+    last = [policy.last + int(in_prompt * policy.last_share * context) for context in contexts]
     always = ends(position, policy.first, last, tokens, padding)
     score = rows[-1][0] if policy.look_back == 1 else over_layers(rows, position, tokens, policy.over_layers)
     budget = policy.budget[boundary]
     if policy.chunk > 1 or isinstance(budget, Mass):
-        whole = (0, 0)
-        if policy.whole_chunks:
-            whole = -(-policy.first // policy.chunk), -(-policy.last // policy.chunk)
-            always = torch.zeros_like(always)
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, contexts, valid, whole)
+        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, contexts, valid)
     kept = [
         min(entered, max(1, policy.first + newest, budget.count(entered, context, newest)))
         for entered, context, newest in zip(counts, contexts, last, strict=True)
     ]
-    return choose(score, position, always, kept, valid, best_first=policy.revival.capped), kept
+    return choose(score, position, always, kept, valid), kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -45,10 +45,6 @@ class PerHead:
     last: int = 1
     first_layers: int = 0
 
-    def queries(self, prompt_tokens: int) -> int:
-        """How many of the newest queries it wants to see."""
-        return self.scorer.queries(prompt_tokens)
-
     def __call__(self, seen: Seen, prompt_tokens: int) -> Tensor | None:
         """(batch, kv_heads, kept) slots to keep, rising; None: all."""
         keys = seen.position.shape[1]
@@ -62,7 +58,7 @@ class PerHead:
 
 @dataclass(frozen=True)
 class Policy:
-    """One way to choose the tokens that go on, layer by layer.
+    """One way to choose the tokens that go on, layer by layer; as it is every token goes through every layer.
 
     Args:
         layers: 0-based indices, strictly rising, of the layers after which tokens are pruned; -1: before the first.
@@ -72,7 +68,6 @@ class Policy:
         last: newest tokens that always stay. 1 (LazyLLM): the query token.
         last_share: and so large a share of the prompt beside them, added to ``last`` (PyramidInfer).
         chunk: tokens that stay or go together.
-        whole_chunks: ``first`` and ``last`` count in whole chunks, of which the last may be short.
         chunk_score: a chunk's score, the sum or the mean over its tokens.
         look_back: how many layers' scores a pruning layer considers, its own included; layers with a sliding window
             before it are passed over where others see the whole prompt.
@@ -95,7 +90,6 @@ class Policy:
     last_share: float = 0.0
     chunk: int = 1
     chunk_score: Literal["sum", "mean"] = "sum"
-    whole_chunks: bool = False
     look_back: int = 1
     over_layers: Literal["max", "mean"] = "max"
     before_mlp: bool = False
@@ -112,17 +106,14 @@ class Policy:
         prunings = 1 if self.settles else len(self.layers)
         if not isinstance(self.budget, tuple) or len(self.budget) != prunings:
             raise UserError(f"budget={shown(self.budget)} must be a tuple, one for each of {prunings} prunings")
-        by_mass = any(isinstance(one, Mass) for one in self.budget)
-        if by_mass and isinstance(self.scorer, AttentionScorer) and self.scorer.signed:
-            raise UserError("a share of the score's mass needs scores above 0; products and z-scores fall below")
-        if self.revives and (self.retention or self.before_mlp or not self.last):
-            raise UserError(
-                "tokens come back from the Aux Cache only where the cache is whole, the MLP ran and the last token "
-                "stays; set revival.most=0"
-            )
+        if getattr(self.scorer, "products", False) and any(isinstance(one, Mass) for one in self.budget):
+            raise UserError("a share of the score's mass needs scores above 0; products fall below")
         before_the_first = BEFORE_THE_FIRST in self.layers
-        if self.revives and before_the_first:
-            raise UserError("tokens dropped before the first layer have no state to come back with; set revival.most=0")
+        if self.revives and (self.retention or self.before_mlp or not self.last or before_the_first):
+            raise UserError(
+                "tokens come back from the Aux Cache only where the cache is whole, the MLP ran, the last token stays "
+                "and none is dropped before the first layer; set revival.most=0"
+            )
         if isinstance(self.scorer, OutputNorm) and (self.revives or before_the_first):
             raise UserError(
                 "only what a layer computes there and then has an output; set revival.most=0, layers from 0"
@@ -159,12 +150,3 @@ class Policy:
                     f"pruning layer {layer} is out of range for a model of {num_layers} layers; "
                     f"allowed are the 0-based indices 0 to {num_layers - 2} (pruning after the last saves nothing)"
                 )
-
-    def recent(self, prompt_tokens: int) -> int:
-        """How many of the newest tokens always stay in a prefill of ``prompt_tokens``."""
-        return self.last + int(self.last_share * prompt_tokens)
-
-    @classmethod
-    def nothing_pruned(cls, **options: Any) -> Policy:
-        """Every token through every layer; ``options``: a retention, say."""
-        return cls(**options)

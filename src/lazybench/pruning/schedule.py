@@ -134,18 +134,17 @@ class PruningSchedule(Checked):
 
 # Figure 4 of LazyLLM: 30% of the layers, prune 30% of the tokens that entered, and so on three times, then the last 10%
 DEPTHS = (0.3, 0.6, 0.9)
-# The authors' own schedule, as a later paper of theirs gives it (KV Prediction, arXiv 2410.08391): from 30% to 90% of
-# the depth the kept share of the whole prompt falls linearly. 0.75 to 0.25 is one of the pairs that it reports; 20
-# places are every layer of Llama 2 7B between these depths.
-AUTHORS_LINEAR = {
-    "depths": tuple(round(0.3 + 0.6 * (step / 19), 4) for step in range(20)),
-    "keep": tuple(round(0.75 - 0.5 * (step / 19), 4) for step in range(20)),
-    "ratio_of": "context",
-}
 # schedules that papers state, by the names that pruning=NAME takes: what differs from the defaults
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"depths": DEPTHS, "keep": (0.7, 0.7, 0.7)},
     "none": {"layers": (), "keep": ()},  # nothing pruned: the engine's own cost, beside plain generate
-    "authors_linear": AUTHORS_LINEAR,
+    # The authors' own, by a later paper of theirs (KV Prediction, arXiv 2410.08391): from 30% to 90% of the depth the
+    # kept share of the whole prompt falls linearly. 0.75 to 0.25 is one of the pairs that it reports; 20 places are
+    # every layer of Llama 2 7B between these depths.
+    "authors_linear": {
+        "depths": tuple(round(0.3 + 0.6 * (step / 19), 4) for step in range(20)),
+        "keep": tuple(round(0.75 - 0.5 * (step / 19), 4) for step in range(20)),
+        "ratio_of": "context",
+    },
 }
 PAPER = PruningSchedule(**PRESETS["paper"])

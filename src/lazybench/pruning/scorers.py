@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool1d, max_pool1d
+from torch.nn.functional import avg_pool1d
 
 from lazybench.pruning.rows import Seen, attention_rows
 from lazybench.pruning.settings import Checked, Count, Odd, Part
@@ -22,13 +22,14 @@ class Scorer(Protocol):
 
     def queries(self, prompt_tokens: int) -> int:
         """How many of the newest queries it wants to see in a prefill of ``prompt_tokens``."""
+        return 0
 
     def __call__(self, seen: Seen) -> Tensor:
         """(batch, keys) float32 (float64 for a float64 model)."""
 
 
 @dataclass(frozen=True)
-class AttentionScorer(Checked):
+class AttentionScorer(Checked, Scorer):
     """The attention that the newest queries pay to each key. The defaults are LazyLLM's equation 1.
 
     ``s_i = (1/H) sum_h A[h, N, i]`` (arXiv 2407.14057, section 3.2): only row N of A is computed, so the cost is
@@ -41,14 +42,8 @@ class AttentionScorer(Checked):
         newest_weight: weights of the rows rise linearly from 1 for the oldest query to this.
         products: raw query-key products, unscaled and without softmax (GemFilter).
         own_columns: False: the window's own keys get no score and take no part in the pooling (FastKV, CLAA).
-        pool: length in tokens of a pooling along the text, odd; 1: none.
-        pool_by: ``"mean"`` (zeros beyond the ends) or ``"max"``.
-        heads: how heads are reduced. ``"mean"`` over query heads, ``"max"`` over key-value heads, whose score
-            is the sum over their group, or ``"query_max"`` over query heads.
-        standardise: z-scores along the text, per key-value head, before the heads are reduced (CLAA's code).
-
-    Raises:
-        UserError: a window or pool below 1, an even pool.
+        pool: length in tokens of a mean along the text, odd, with zeros beyond the ends; 1: none.
+        heads: the ``"mean"`` over query heads, or their ``"max"``.
     """
 
     window: Count = 1
@@ -57,32 +52,19 @@ class AttentionScorer(Checked):
     products: bool = False
     own_columns: bool = True
     pool: Odd = 1
-    pool_by: Literal["mean", "max"] = "mean"
-    heads: Literal["mean", "max", "query_max"] = "mean"
-    standardise: bool = False
-
-    @property
-    def signed(self) -> bool:
-        """Whether scores can fall below 0, as attention probabilities can't."""
-        return self.products or self.standardise
+    heads: Literal["mean", "max"] = "mean"
 
     def queries(self, prompt_tokens: int) -> int:
         return self.window + int(self.window_share * prompt_tokens)
 
     def __call__(self, seen: Seen) -> Tensor:
-        if self.heads == "max" or self.standardise:
-            by_head = self.by_kv_head(seen)  # (batch, kv_heads, keys)
-            return by_head.amax(dim=1) if self.heads == "max" else by_head.mean(dim=1)
-        by_head = self._by_query_head(seen, self._counted(seen))  # (batch, heads, keys)
-        return by_head.amax(dim=1) if self.heads == "query_max" else by_head.mean(dim=1)
+        by_head = self._by_query_head(seen)
+        return by_head.amax(dim=1) if self.heads == "max" else by_head.mean(dim=1)
 
     def by_kv_head(self, seen: Seen) -> Tensor:
         """(batch, kv_heads, keys): summed over the window, pooled per query head, summed over each group."""
-        counted = self._counted(seen)
-        scores = self._by_query_head(seen, counted)
-        batch, heads, keys = scores.shape
-        scores = scores.view(batch, seen.kv_heads, heads // seen.kv_heads, keys).sum(dim=2)
-        return standardised(scores, counted) if self.standardise else scores
+        scores = self._by_query_head(seen)
+        return scores.view(len(scores), seen.kv_heads, -1, scores.shape[2]).sum(dim=2)
 
     def _counted(self, seen: Seen) -> Tensor | None:
         """(batch, keys) who takes part; None: all."""
@@ -94,13 +76,12 @@ class AttentionScorer(Checked):
         context = seen.position < oldest
         return context if seen.valid is None else seen.valid & context
 
-    def _by_query_head(self, seen: Seen, counted: Tensor | None) -> Tensor:
-        scores = self._summed_over_window(seen)  # (batch, heads, keys)
+    def _by_query_head(self, seen: Seen) -> Tensor:
+        """(batch, heads, keys)"""
+        scores, counted = self._summed_over_window(seen), self._counted(seen)
         if self.pool > 1:
-            scores = pooled(scores, self.pool, self.pool_by, None if seen.in_order else seen.position, counted)
-        if counted is not None:
-            scores = scores.masked_fill(~counted[:, None], 0.0)
-        return scores
+            scores = pooled(scores, self.pool, None if seen.in_order else seen.position, counted)
+        return scores if counted is None else scores.masked_fill(~counted[:, None], 0.0)
 
     def _summed_over_window(self, seen: Seen) -> Tensor:
         queries = seen.query_position.shape[1]
@@ -122,10 +103,9 @@ class AttentionScorer(Checked):
         return total
 
     def _weights(self, seen: Seen) -> Tensor:
-        """(batch, queries) of the rows, from the row's oldest query that is none of padding."""
-        start = 0 if seen.valid is None else seen.position.where(seen.valid, seen.position.max()).amin(1, keepdim=True)
+        """(batch, queries) of the rows, from the row's oldest query that is no filler."""
         own = self._own_queries(seen)
-        real = ((seen.query_position >= start) & (True if own is None else own)).double()
+        real = ((seen.query_position >= 0) & (True if own is None else own)).double()
         rise = (real.cumsum(1) - real) / (real.sum(1, keepdim=True) - 1).clamp(min=1)
         return real * (1.0 + (self.newest_weight - 1.0) * rise)
 
@@ -138,15 +118,12 @@ class AttentionScorer(Checked):
 
 
 @dataclass(frozen=True)
-class OutputNorm:
+class OutputNorm(Scorer):
     """How much a layer's attention changes each token: the L2 norm of its output before the residual (DASH).
 
     It asks no query what it looks for, and needs each token to be computed in the layer: nothing can come back. Where a
     family normalises that output before it adds it (Gemma), the norm is that of before.
     """
-
-    def queries(self, prompt_tokens: int) -> int:
-        return 0
 
     def __call__(self, seen: Seen) -> Tensor:
         assert seen.output is not None
@@ -154,7 +131,7 @@ class OutputNorm:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class Given(Scorer):
     """Scores from elsewhere, by original position: a draft model's, an answer's, a random draw's.
 
     Args:
@@ -162,9 +139,6 @@ class Given:
     """
 
     scores: Tensor
-
-    def queries(self, prompt_tokens: int) -> int:
-        return 0
 
     def __call__(self, seen: Seen) -> Tensor:
         precision = torch.promote_types(self.scores.dtype, torch.float32)
@@ -176,39 +150,20 @@ class Given:
         return at.masked_fill(seen.position >= known, torch.finfo(precision).max ** 0.5)
 
 
-def pooled(
-    scores: Tensor,
-    length: int,
-    by: Literal["mean", "max"],
-    position: Tensor | None = None,
-    counted: Tensor | None = None,
-) -> Tensor:
-    """``scores`` (batch, heads, keys) pooled over ``length`` neighbours in the text.
+def pooled(scores: Tensor, length: int, position: Tensor | None = None, counted: Tensor | None = None) -> Tensor:
+    """``scores`` (batch, heads, keys) as the mean over ``length`` neighbours in the text, zeros beyond its ends.
 
     Args:
-        by: ``"mean"`` divides by ``length`` everywhere, with zeros beyond the ends; ``"max"`` looks at what is there.
         position: (batch, keys) original positions where the keys do not lie in the text's order.
         counted: (batch, keys) False for keys that count as lying beyond the ends; None: all count.
     """
     if counted is not None:
-        scores = scores.masked_fill(~counted[:, None], 0.0 if by == "mean" else -torch.inf)
+        scores = scores.masked_fill(~counted[:, None], 0.0)
         position = None if position is None else position.masked_fill(~counted, -1)  # nobody's neighbours
-    order = None
-    if position is not None:
-        order = position.argsort(dim=1)[:, None].expand_as(scores)
-        scores = scores.gather(2, order)
-    pool = avg_pool1d if by == "mean" else max_pool1d
-    scores = pool(scores, length, stride=1, padding=length // 2)
-    return scores if order is None else torch.zeros_like(scores).scatter(2, order, scores)
-
-
-def standardised(scores: Tensor, counted: Tensor | None = None) -> Tensor:
-    """``scores`` (batch, kv_heads, keys) as z-scores along the text; keys that are not ``counted`` get 0."""
-    weights = torch.ones_like(scores[:, :1]) if counted is None else counted[:, None].to(scores.dtype)
-    counts = weights.sum(dim=2, keepdim=True)
-    mean = (scores * weights).sum(dim=2, keepdim=True) / counts.clamp(min=1)
-    variance = ((scores - mean) ** 2 * weights).sum(dim=2, keepdim=True) / (counts - 1).clamp(min=1)
-    return (scores - mean) / (variance.sqrt() + 1e-8) * weights
+    if position is None:
+        return avg_pool1d(scores, length, stride=1, padding=length // 2)
+    order = position.argsort(dim=1)[:, None].expand_as(scores)
+    return torch.zeros_like(scores).scatter(2, order, pooled(scores.gather(2, order), length))
 
 
 def over_layers(

@@ -17,7 +17,6 @@ def choose(
     always: Tensor,
     counts: list[int],
     valid: Tensor | None = None,
-    best_first: bool = False,
 ) -> Tensor:
     """The ``counts`` best-scored tokens of each row, those of ``always`` first of all.
 
@@ -29,14 +28,13 @@ def choose(
         valid: (batch, keys) False for padding and fillers; None when every key is a candidate.
 
     Returns:
-        (batch, max(counts)) positions, the best first if asked, else in no particular order; -1 where a row keeps
-        fewer than another.
+        (batch, max(counts)) positions, the best first; -1 where a row keeps fewer than another.
     """
     ranked = score.masked_fill(always, torch.inf)
     if valid is not None:
         ranked = ranked.masked_fill(~valid, -torch.inf)
     keys = max(counts)
-    chosen = position.gather(1, ranked.topk(keys, dim=1, sorted=best_first or min(counts) < keys).indices)
+    chosen = position.gather(1, ranked.topk(keys, dim=1).indices)
     if min(counts) < keys:
         rank = torch.arange(keys, device=chosen.device)
         chosen = chosen.masked_fill(rank >= torch.tensor(counts, device=chosen.device)[:, None], -1)
@@ -52,7 +50,6 @@ def choose_chunks(
     reduce: Literal["sum", "mean"],
     context: Sequence[int],
     valid: Tensor | None = None,
-    ends_kept: tuple[int, int] = (0, 0),
 ) -> tuple[Tensor, list[int]]:
     """The best chunks of ``chunk`` tokens each, which stay or go together, and the tokens of ``always``.
 
@@ -64,7 +61,6 @@ def choose_chunks(
         budget: how many chunks; the best one always stays.
         chunk: 1: tokens by themselves (for a ``Mass`` of tokens).
         context: tokens that each row has had so far, for a share of the context.
-        ends_kept: chunks at the beginning and at the end that stay whatever their score.
 
     Returns:
         (batch, most kept) positions, the best first, -1 where a row keeps fewer; and each row's number.
@@ -92,13 +88,11 @@ def choose_chunks(
         entering = [most] * batch if valid is None else chunks.tolist()  # a batch of unequal prompts waits once more
         so_far = [-(-tokens // chunk) for tokens in context]
         counts = chunks.new_tensor([max(1, budget.count(*both, 0)) for both in zip(entering, so_far, strict=True)])
-    place = torch.arange(most, device=order.device)
-    taken = place < counts[:, None]
+    taken = torch.arange(most, device=order.device) < counts[:, None]
     kept_chunk = torch.zeros_like(exists).scatter_(1, best, taken & exists.gather(1, best))
-    kept_chunk |= (place < ends_kept[0]) | (place >= chunks[:, None] - ends_kept[1])
     kept = (kept_chunk.gather(1, own) | always) & real
     numbers: list[int] = kept.sum(dim=1).tolist()
-    return choose(score, position, always, numbers, kept, best_first=True), numbers
+    return choose(score, position, always, numbers, kept), numbers
 
 
 def ends(
@@ -115,6 +109,6 @@ def ends(
     newest = last[0] if len(set(last)) == 1 else position.new_tensor(last)[:, None]
     always = position >= tokens - newest
     if first:
-        start = 0 if padding is None else torch.tensor(padding, device=position.device)[:, None]
+        start = position.new_tensor(padding)[:, None] if any(padding or ()) else 0
         always = always | ((position >= 0) & (position < start + first))
     return always

@@ -29,6 +29,9 @@ class Checked:
     """A frozen dataclass whose fields are checked, and lists made tuples, when it is constructed.
 
     Its ``name`` stands before a field's in errors: ``taper.keep``.
+
+    Raises:
+        UserError: a value that its annotation does not allow.
     """
 
     def __post_init__(self) -> None:

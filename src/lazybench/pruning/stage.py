@@ -6,13 +6,14 @@ A *stage* is the run of layers between two prunings: all of them compute the sam
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from lazybench.pruning.step import Step
@@ -29,7 +30,7 @@ class Plan:
         selected: (batch, keys) positions of the tokens to attend to, in slot order.
         valid: (batch, keys) False where a key is not selected (padding, fillers); None when all are.
         counts: selected tokens of each row of the batch.
-        computed: tokens to compute of each row, fillers left out.
+        computed: tokens to compute, summed over the batch, fillers left out.
         slots: where the keys and values of ``current`` go: a stretch, or (batch, queries) slots.
         moves: (source, destination) slots, each (batch, n), of rows to move before the stage's first layer runs.
         in_order: ``current`` and ``selected`` are the same tokens in the same, rising order.
@@ -40,7 +41,7 @@ class Plan:
     selected: Tensor
     valid: Tensor | None
     counts: list[int]
-    computed: list[int]
+    computed: int
     slots: slice | Tensor
     moves: tuple[Tensor, Tensor] | None = None
     in_order: bool = False
@@ -89,54 +90,32 @@ class Stage:
         """Tokens with keys and values here, of each row."""
         return [len(slots) for slots in self._slots] or self.counts
 
-    def append(self, new: int, position: Tensor, valid: Tensor | None, counts: list[int]) -> Plan:
-        """The first stage: all ``new`` tokens are computed, every token is selected, slots are positions.
-
-        Args:
-            position: (batch, tokens) all positions so far, rising.
-            valid: (batch, tokens) False for padding; None without padding.
-            counts: candidates of each row of the batch.
-        """
-        tokens = position.shape[1]
-        self.end, self.counts = tokens, counts
-        return Plan(
-            current=position[:, tokens - new :],
-            selected=position,
-            valid=valid,
-            counts=counts,
-            computed=[min(new, count) for count in counts],
-            slots=slice(tokens - new, tokens),
-            in_order=tokens == new,
-        )
-
     @torch.inference_mode(False)  # see kv.room_for
-    def begin(self, chosen: Tensor, counts: list[int]) -> Plan:
-        """A later stage in the prefill: the chosen tokens take the first slots in the text's order.
+    def begin(self, current: Tensor, counts: list[int]) -> Plan:
+        """In the prefill the tokens at the positions ``current`` take the first slots in the text's order.
 
         Args:
-            chosen: (batch, keys) positions in any order; fillers where a row has fewer.
+            current: (batch, keys), rising; fillers in front where a row has fewer.
             counts: how many each row has.
         """
-        current = chosen.sort(dim=1).values
         keys = current.shape[1]
         self.end, self.counts, self.position = keys, counts, current
-        ragged = min(counts) < keys
-        return Plan(current, current, current >= 0 if ragged else None, counts, counts, slice(0, keys), in_order=True)
+        valid = current >= 0 if min(counts) < keys else None
+        return Plan(current, current, valid, counts, sum(counts), slice(0, keys), in_order=True)
 
     @torch.inference_mode(False)
-    def extend(self, new: Tensor) -> Plan:
-        """A later stage where nothing is revived: the tokens it has and the new ones, (batch, new) positions."""
+    def extend(self, token: int) -> Plan:
+        """A decoding step where nothing is revived: the tokens that are here, and the new one."""
         assert self.position is not None
-        self.position = torch.cat([self.position, new], dim=1)
-        self.end, count = self.position.shape[1], new.shape[1]
-        self.counts = [number + count for number in self.counts]
+        self.position = pad(self.position, (0, 1), value=token)
+        self.end, self.counts = self.end + 1, [count + 1 for count in self.counts]
         return Plan(
-            current=new,
+            current=self.position[:, -1:],
             selected=self.position,
             valid=self.position >= 0 if min(self.counts) < self.end else None,
             counts=self.counts,
-            computed=[count] * len(self.counts),
-            slots=slice(self.end - count, self.end),
+            computed=len(self.counts),
+            slots=slice(self.end - 1, self.end),
         )
 
     @torch.inference_mode(False)
@@ -147,37 +126,34 @@ class Stage:
 
         Args:
             chosen: (batch, keys) positions, each row's best first and its fillers last. None: what the last step
-                selected, and the new tokens.
+                selected, and the new token.
             counts: how many of them each row selects.
             most: at most so many older tokens are revived, the best.
             attend_to_all: everything computed is selected; ``chosen`` only says what is revived.
         """
-        new, before = range(step.start, step.tokens), step.plan.current  # (batch, n), the new tokens last
+        new, device = step.start, step.plan.current.device
         wanted = self._read(chosen)
-        if wanted is None and attend_to_all and min(self.held) == self.end:  # the new tokens come behind, nothing moves
+        if wanted is None and attend_to_all and min(self.held) == self.end:  # the new token comes behind, nothing moves
             for by_slot, slots, front in zip(self._tokens, self._slots, self._front, strict=True):
-                slots.update(zip(new, range(self.end, self.end + len(new)), strict=True))
-                by_slot.extend(new)
-                front.update(new)
-            return self.extend(before[:, -len(new) :])
+                slots[new] = self.end
+                by_slot.append(new)
+                front.add(new)
+            return self.extend(new)
         rows, revived = [], 0
         for row, (slots, front) in enumerate(zip(self._slots, self._front, strict=True)):
-            picked: Collection[int] = new if wanted is None else wanted[row][: counts[row]]
-            selected = set(picked)
-            changed = front ^ selected
-            entering = changed & selected
-            leaving = set() if wanted is None or attend_to_all else changed - entering
-            missing = {token for token in entering if token not in slots}
-            older = {token for token in missing if token < step.start}
+            picked = [new] if wanted is None else wanted[row][: counts[row]]
+            entering = set(picked) - front
+            leaving = set() if wanted is None or attend_to_all else front.difference(picked)
+            older = entering.difference(slots, (new,))
             if most is not None and len(older) > most:
                 best = set([token for token in picked if token in older][:most])
-                entering, missing, older = entering - (older - best), missing - (older - best), best
+                entering, older = entering - (older - best), best
             if attend_to_all:
-                entering = missing | (slots.keys() - front)
-            rows.append(self._place(row, entering, leaving, sorted(missing)))
+                entering = older | {new} | (slots.keys() - front)
+            rows.append(self._place(row, entering, leaving, sorted(older | {new})))
             revived += len(older)
         self.counts, self.end = [len(front) for front in self._front], max(map(len, self._tokens))
-        source, destination, current, written, self.position, count = self._on_device(rows, before.device)
+        source, destination, current, written, self.position, count = self._on_device(rows, device)
         keys = self.position.shape[1]
         valid = torch.arange(keys, device=count.device) < count if min(self.counts) < keys else None
         return Plan(
@@ -185,7 +161,7 @@ class Stage:
             selected=self.position,
             valid=valid,
             counts=self.counts,
-            computed=[len(computed) for _, _, computed, _ in rows],
+            computed=sum(len(computed) for _, _, computed, _ in rows),
             revived=revived,
             slots=written,
             moves=(source, destination) if source.shape[1] else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lazybench.errors import UserError
@@ -34,18 +33,10 @@ class StepTrace:
     scoring_flops: float = 0.0
     again: int = 0
 
-    def add(self, computed: Sequence[int], selected: Sequence[int], revived: int) -> None:
-        """Append the counts of one more stage, those of each row of the batch."""
-        self.computed += (sum(computed),)
-        self.selected += (sum(selected),)
-        self.revived += (revived,)
-
 
 @dataclass
 class Trace:
     """The forward passes of one ``generate`` call: the prefill first, then the decoding steps.
-
-    A call that continues an earlier cache continues its trace; its new prompt counts as prompt too.
 
     Attributes:
         stages: the layers of each stage, ``(range(0, 9), range(9, 18), ...)``; known after the first pass.

@@ -16,7 +16,7 @@ import numpy
 import torch
 
 from lazybench.measure.protocol import attempt
-from lazybench.methods.probe import probe_layers
+from lazybench.methods.running import probe_layers
 from lazybench.models import LoadedModel, ModelSpec, load_model
 from lazybench.models.flops import layer_cost
 from lazybench.run import provenance

@@ -151,9 +151,9 @@ class Pass:
         """(kept,) which of a prompt's tokens at ``position`` go on, rising."""
         if self.plan.before is not None:
             return self.plan.before.positions(_blind(part.prompt, position.device))[0]
-        policy, tokens = self.plan.policy, [part.prompt]
-        scores, last = part.scores[-policy.look_back :], [policy.recent(part.prompt)]
-        chosen, _ = goes_on(policy, self.prunings, scores, position[None], part.prompt, last, tokens, [len(position)])
+        policy = self.plan.policy
+        scores = part.scores[-policy.look_back :]
+        chosen, _ = goes_on(policy, self.prunings, scores, position[None], part.prompt, [len(position)])
         return torch.searchsorted(position, chosen[0].sort().values)
 
     def _scored(self) -> Iterator[tuple[Part, slice]]:

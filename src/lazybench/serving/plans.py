@@ -53,7 +53,7 @@ def plan_for(method: Method, config: TextConfig) -> Plan | None:
     if isinstance(method, RerunMethod) and not method.looks:
         if getattr(method, "spare_template", False):
             raise UserError(f"vLLM can't tell the chat format's tokens from others; set {name}.spare_template=false")
-        return Plan(Policy.nothing_pruned(), method)
+        return Plan(Policy(), method)
     if not (isinstance(method, PolicyMethod) and method.only_prunes):
         raise UserError(f"{name} reads the prompt before it prunes, so vLLM can't serve it; see run.py engine=vllm")
     policy = method.policy(config)
