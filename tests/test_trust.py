@@ -188,14 +188,11 @@ def test_what_no_run_wrote_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("file", "before", "after"),
     [
-        ("samples.jsonl", r'"prompt_tokens": \d+', '"prompt_tokens": 0'),
-        ("samples.jsonl", r'("tokens_of_layer_runs": \[)[^]]*', r"\g<1>0"),
         ("samples.jsonl", r'"repeat": 0', '"repeat": 1000000000'),
         ("samples.jsonl", r'"params": \{[^}]*', '"params": {"pruning": "all", "keep": [[]]'),
         ("samples.jsonl", r"(?s).*", ""),
         ("config.yaml", "repeats: 1", "repeats: 1000000000"),
         ("config.yaml", "length: 150", "length: 1000000000000"),
-        ("provenance.json", r'("attention_weights": )[^,]*', r'\1"x"'),
     ],
 )
 def test_numbers_that_no_run_has_are_differences(
@@ -245,9 +242,9 @@ def test_no_file_of_the_working_folder_runs_as_a_metric(
     assert not (tmp_path / "it-ran").exists()
 
 
-@pytest.mark.parametrize("name", ["../evil", "evil.py", pytest.param("lm_eval//tmp/evil", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["../evil", "evil.py", "lm_eval//tmp/evil"])
 def test_a_dataset_is_one_of_the_known_names(stranger: Path, name: str) -> None:
-    with pytest.raises(UserError, match="unknown"):
+    with pytest.raises(UserError, match=r"unknown|a task of lm-eval may run code"):
         measured_task(run := read_run(stranger / "run"), name, config_of(run))
 
 
