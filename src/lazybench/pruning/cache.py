@@ -203,7 +203,7 @@ class LazyCache(Cache):
         self._aux = {device: pick_batch(buffer, beam_idx) for device, buffer in self._aux.items()}
         self.candidates = [self.candidates[row] for row in beam_idx.tolist()]
 
-    # ---- what transformers asks of any cache, versions 5.5 to 5.24
+    # ---- what transformers asks of any cache, versions 5.2 to 5.24
     layers: Any = ()
     layer_class_to_replicate = None
     offloading = is_compileable = is_croppable = False
@@ -236,9 +236,10 @@ class LazyCache(Cache):
 
     get_query_offset, get_max_cache_shape = get_seq_length, get_max_length
 
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """(keys, offset) for ``query_length`` new tokens."""
-        return self.seen + query_length, 0
+    def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
+        """(keys, offset) for ``query_length`` new tokens; version 5.2 passes their positions instead."""
+        new = query_length if isinstance(query_length, int) else query_length.shape[0]
+        return self.seen + new, 0
 
     def _refuse(self, *_: Any, **__: Any) -> None:
         raise UserError(f"{self.method}'s cache takes no tokens back; generate without assisted decoding")
