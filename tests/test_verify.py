@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from conftest import ROOT, run_environment
 
 from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
-from lazybench.report.checks import check_records, config_of
+from lazybench.report.checks import check_flops, check_records, config_of
 from lazybench.report.page import write_run_report
 from lazybench.report.verify import main
 from lazybench.run.reading import find_runs, read_runs
@@ -30,7 +31,8 @@ from lazybench.tasks.base import DataSettings
 MATCH = """{folder}:
 records: 8 of 8 there: match
 score: 8 of 8 computed again: match
-not checked: every other column; --remeasure N measures N records anew, times and memory nobody can check
+flops_ratio: 0 of 0 computed again from the record
+not checked: prompt_tokens; --remeasure N measures N records anew, times and memory nobody can check
 1 runs, what was computed again: 1 match, 0 differ, 0 not checked, or not wholly
 """
 LAZY = "tiny, qasper lazyllm depths=0.3,0.6,0.9 keep=0.7,0.7,0.7, sample"
@@ -128,6 +130,15 @@ def test_a_method_or_repeat_left_out_is_named(
     config.write_text(re.sub(before, after, config.read_text()))
     assert main([str(folder)]) == 1
     assert re.search(said, capsys.readouterr().out)
+
+
+def test_a_flops_ratio_changed_by_hand_differs_from_its_record() -> None:
+    (run,) = read_runs(ROOT / "results" / "published" / "default_run.parquet")
+    honest = check_flops(run)
+    assert (honest.compared, honest.different) == (50, [])
+    better = replace(run, records=[replace(run.records[1], flops_ratio=9.0), *run.records[2:]])
+    assert len(check_flops(better).different) == 1
+    assert check_flops(replace(run, provenance={})).not_checked
 
 
 def test_many_folders(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

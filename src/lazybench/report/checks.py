@@ -1,4 +1,4 @@
-"""What of a run can be computed again without measuring: which records there are, and their scores.
+"""What of a run can be computed again without measuring: which records there are, their scores and FLOPs ratios.
 
 Whatever the folder says is data: it names no code here.
 """
@@ -14,6 +14,7 @@ import numpy
 
 from lazybench.errors import UserError, library_errors
 from lazybench.models.chat import postprocessor
+from lazybench.models.flops import LayerCost
 from lazybench.models.spec import DTYPES
 from lazybench.run.config import KEYS, RunConfig, build_config
 from lazybench.run.files import without_folders
@@ -141,6 +142,20 @@ def _asked(run: Run, config: RunConfig, task: str, samples: Sequence[str]) -> li
         for method in config.methods
         for repeat in range(min(max(config.repeats, method.repeats), len(run.records) + 1))
     ]
+
+
+def check_flops(run: Run) -> Check:
+    """Compute every ``flops_ratio`` again from the tokens that its record counts and the cost that the run noted."""
+    held = [record for record in run.records if record.error is None and record.tokens_of_layer_runs]
+    check = Check("computed again from the record", expected=len(held))
+    try:
+        cost = LayerCost(**run.provenance["layer_cost"])
+        for record in held:
+            work = cost.flops(record.tokens_of_layer_runs, record.mlp_tokens_of_layer_runs or None) + record.other_flops
+            check.compare(where(record), record.flops_ratio, cost.flops([record.prompt_tokens] * cost.layers) / work)
+    except (ArithmeticError, KeyError, TypeError, ValueError):
+        check.not_checked = ["not checked: no cost of its layers is noted, or counts that no run has"] * bool(held)
+    return check
 
 
 def where(record: Record) -> str:

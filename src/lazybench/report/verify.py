@@ -1,8 +1,9 @@
 """``python -m lazybench verify FOLDER...``: do the published numbers follow from the raw records and the data?
 
 For each run at or below the folders, and each of a campaign file, is computed again what can be: which records are
-there, so that none was left out, and every score, from the prediction and the data's answers. With ``--remeasure N``
-some records are measured anew, where model and data are at hand. Nothing that a folder holds is run.
+there, so that none was left out; every score, from the prediction and the data's answers; every FLOPs ratio, from the
+tokens that were counted. With ``--remeasure N`` some records are measured anew, where model and data are at hand. The
+columns that nobody checked are named. Nothing that a folder holds is run.
 Exit code 0: all that was computed again matches; 1: something does not, and is named; 2: bad input, or what would
 decide is not at hand.
 """
@@ -21,7 +22,8 @@ from unittest.mock import patch
 
 from lazybench.errors import Parser, UserError, command, library_errors, one_line, refuse
 from lazybench.pruning.settings import path_of
-from lazybench.report.checks import Check, check_records, config_of, measured_task, where
+from lazybench.report.checks import Check, check_flops, check_records, config_of, measured_task, where
+from lazybench.report.summary import VALUES
 from lazybench.run.config import RunConfig
 from lazybench.run.reading import Run, find_runs, read_runs
 from lazybench.run.record import Record
@@ -70,7 +72,7 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
     checks: list[tuple[str, Check]] = []
     try:
         config = config_of(run, options.data_root, options.model_path)
-        checks += check_records(run, config).items()
+        checks += [*check_records(run, config).items(), ("flops_ratio", check_flops(run))]
         if options.remeasure > 0:
             checks += remeasured(run, config, options.remeasure).items()
     except UserError as error:
@@ -83,7 +85,9 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
             print(f"  {one_line(line)}")
         if len(check.different) > SHOWN:
             print(f"  and {len(check.different) - SHOWN} more")
-    print("not checked: every other column; --remeasure N measures N records anew, times and memory nobody can check")
+    checked = {name for name, check in checks if check.compared}
+    held = [name for name in VALUES if name not in checked and any(getattr(record, name) for record in run.records)]
+    print(f"not checked: {', '.join(held)}; --remeasure N measures N records anew, times and memory nobody can check")
     if not run.finished:
         print("unfinished: the run has no `done` marker, so samples may still be missing")
     if any(check.different for _, check in checks):
