@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,15 +63,28 @@ def run_environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The interpreter as a process of its own."""
+    command, environment = [sys.executable, *arguments], {**run_environment(), **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
+
+
 @pytest.fixture(scope="session")
 def run_py() -> RunPy:
     """``run_py("task=needle", ...)``: the real command, its exit code and what it printed."""
+    return lambda *overrides, **where: python(str(ROOT / "run.py"), *overrides, **where)
 
-    def run(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "run.py"), *overrides]
-        return subprocess.run(command, cwd=cwd, env=run_environment(), capture_output=True, text=True, timeout=300)
 
-    return run
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of its own, of 64 KiB or the size that a test gives."""
+    disk, size = tmp_path / "disk", getattr(request, "param", "64k")
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small tmpfs needs root: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture
