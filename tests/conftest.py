@@ -75,6 +75,23 @@ def run_py() -> RunPy:
     return lambda *overrides, **where: python(str(ROOT / "run.py"), *overrides, **where)
 
 
+QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32")
+LAZY = "{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}"
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory, run_py: RunPy) -> Path:
+    """A run with a clock, ``timed``, one without, ``judged``, and their checkpoint, ``model``."""
+    root = tmp_path_factory.mktemp("runs")
+    save_tiny_checkpoint(root / "model")
+    methods = f"methods=[baseline,{LAZY},{{method: first_last, keep: 0.5}},taper,random_drop]"
+    for name, settings in (("timed", ()), ("judged", ("timing=false",))):
+        small = ("model=custom", f"model.path={root}/model", *QUICK, "limit=2", "warmup=0", methods)
+        done = run_py(*small, *settings, f"out={root}/{name}")
+        assert done.returncode == 0, done.stderr
+    return root
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system of its own, of 64 KiB or the size that a test gives."""
