@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,15 +63,45 @@ def run_environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The interpreter as a process of its own."""
+    command, environment = [sys.executable, *arguments], {**run_environment(), **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
+
+
 @pytest.fixture(scope="session")
 def run_py() -> RunPy:
     """``run_py("task=needle", ...)``: the real command, its exit code and what it printed."""
+    return lambda *overrides, **where: python(str(ROOT / "run.py"), *overrides, **where)
 
-    def run(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "run.py"), *overrides]
-        return subprocess.run(command, cwd=cwd, env=run_environment(), capture_output=True, text=True, timeout=300)
 
-    return run
+QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32")
+LAZY = "{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}"
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory, run_py: RunPy) -> Path:
+    """A run with a clock, ``timed``, one without, ``judged``, and their checkpoint, ``model``."""
+    root = tmp_path_factory.mktemp("runs")
+    save_tiny_checkpoint(root / "model")
+    methods = f"methods=[baseline,{LAZY},{{method: first_last, keep: 0.5}},taper,random_drop]"
+    for name, settings in (("timed", ()), ("judged", ("timing=false",))):
+        small = ("model=custom", f"model.path={root}/model", *QUICK, "limit=2", "warmup=0", methods)
+        done = run_py(*small, *settings, f"out={root}/{name}")
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of its own, of 64 KiB or the size that a test gives."""
+    disk, size = tmp_path / "disk", getattr(request, "param", "64k")
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small tmpfs needs root: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture

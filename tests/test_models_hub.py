@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import python
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -77,11 +75,8 @@ for hub_id, revision in json.loads(sys.argv[1]):
 
 
 def load_from(endpoint: str, home: Path, *asked: tuple[str, str | None]) -> list[tuple[object, float]]:
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy", "HF_TOKEN"):
-        environment.pop(name, None)
-    command = [sys.executable, "-c", LOAD, json.dumps(asked)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    hub = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "", "NO_PROXY": "*"}
+    done = python("-c", LOAD, json.dumps(asked), **hub)
     assert done.returncode == 0, done.stderr
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 

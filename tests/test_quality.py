@@ -1,44 +1,33 @@
-"""Quality without a clock: the same numbers as a timed run's, from one pass a sample and method, and no times."""
+"""Quality without a clock has a timed run's numbers, from one pass a sample and method; measured anew they match."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunPy
+from conftest import LAZY, QUICK
 from transformers import GenerationMixin, PreTrainedModel
 
 from lazybench.cli.choices import run_config
 from lazybench.cli.groups import composed
 from lazybench.report.__main__ import main as report
+from lazybench.report.checks import Check, config_of
 from lazybench.report.page import write_run_report
-from lazybench.report.results import load
+from lazybench.report.verify import COLUMNS, remeasured
 from lazybench.report.verify import main as verify
-from lazybench.run.reading import read_records
+from lazybench.run.reading import read_records, read_run
 from lazybench.run.runner import run
 
-QUICK = ("task=needle", "task.parameters.length=150", "max_new_tokens=4", "model.dtype=float32", "limit=2")
-OF_METHODS = "methods=[baseline,{method: first_last, keep: 0.5},{method: lazyllm, pruning: {layers: [1], keep: [0.3]}}]"
+OF_METHODS = f"methods=[baseline,{{method: first_last, keep: 0.5}},{LAZY}]"
 
 
-@pytest.fixture(scope="module")
-def runs(tiny_checkpoint: Path, run_py: RunPy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A timed run, and the same without a clock in two shards."""
-    root = tmp_path_factory.mktemp("runs")
-    common = (f"model.path={tiny_checkpoint}", *QUICK, OF_METHODS)
-    done = run_py(*common, f"out={root}/timed", "warmup=0")
-    assert done.returncode == 0, done.stderr
-    for shard in (0, 1):
-        done = run_py(*common, "timing=false", f"shard={shard}/2", f"out={root}/judged{shard}")
-        assert done.returncode == 0, done.stderr
-    return root
-
-
-def test_without_a_clock_the_numbers_are_a_timed_runs_and_there_are_no_times(runs: Path) -> None:
-    timed = {record.key: record for record in read_records(runs / "timed" / "samples.jsonl")}
-    judged = [record for n in (0, 1) for record in read_records(runs / f"judged{n}" / "samples.jsonl")]
+def test_without_a_clock_the_numbers_are_a_timed_runs_and_there_are_no_times(small_runs: Path) -> None:
+    timed = {record.key: record for record in read_records(small_runs / "timed" / "samples.jsonl")}
+    judged = read_records(small_runs / "judged" / "samples.jsonl")
     assert {record.key for record in judged} == timed.keys()
     for record in judged:
         other = timed[record.key]
@@ -50,13 +39,13 @@ def test_without_a_clock_the_numbers_are_a_timed_runs_and_there_are_no_times(run
             *("kv_bytes_prefill", "aux_bytes_prefill"),  # what is revived later hangs on the tokens that are forced
         ):
             assert getattr(record, name) == getattr(other, name), name
-    pruned = [record for record in judged if record.method != "baseline"]
+    pruned = [record for record in judged if record.method in ("first_last", "lazyllm")]
     assert all(float(record.fidelity_kl or 0) > 0 for record in pruned)
 
 
 @pytest.mark.parametrize("of_methods", [OF_METHODS, OF_METHODS.replace("baseline,", "")], ids=["baseline", "none"])
 def test_a_sample_is_generated_once_for_each_method(
-    of_methods: str, runs: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    of_methods: str, small_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pass that records the reference is the baseline's own; without a baseline it is made all the same.
 
@@ -70,34 +59,75 @@ def test_a_sample_is_generated_once_for_each_method(
         return generate(model, *args, **kwargs)
 
     monkeypatch.setattr(GenerationMixin, "generate", counted)
-    common = (f"model.path={tiny_checkpoint}", *QUICK, of_methods, "timing=false", "scoring=false")
+    common = (f"model.path={small_runs}/model", *QUICK, "limit=2", of_methods, "timing=false", "scoring=false")
     assert run(run_config(composed([*common, f"out={tmp_path}/out"])), write_run_report) == 0
     assert len(generations) == 2 * 3 + 1  # loading tries one token
-    judged = [record for n in (0, 1) for record in read_records(runs / f"judged{n}" / "samples.jsonl")]
+    judged = read_records(small_runs / "judged" / "samples.jsonl")
     kl = {record.key: record.fidelity_kl for record in judged}
     records = read_records(tmp_path / "out" / "samples.jsonl")
     assert len(records) == 2 * (3 if "baseline" in of_methods else 2)
     assert [record.fidelity_kl for record in records] == pytest.approx([kl[record.key] for record in records], abs=1e-6)
 
 
-def test_a_table_and_a_page_without_times_have_no_column_for_them(runs: Path) -> None:
-    assert report([str(runs / "judged0"), "--out", str(runs / "report")]) == 0
-    assert {path.name for path in (runs / "report").iterdir()} == {
+def test_a_table_and_a_page_without_times_have_no_column_for_them(small_runs: Path) -> None:
+    assert report([str(small_runs / "judged"), "--out", str(small_runs / "report")]) == 0
+    assert {path.name for path in (small_runs / "report").iterdir()} == {
         "summary.csv",
         "table.md",
         "index.html",
         "tradeoff.png",
     }
-    for path in (runs / "judged0" / "table.md", runs / "report" / "index.html"):
+    for path in (small_runs / "judged" / "table.md", small_runs / "report" / "index.html"):
         text = path.read_text(encoding="utf-8").partition("What was run")[0]
         assert "KL nats" in text
         assert "FLOPs ratio" in text
         assert not re.search("TTFT|decoding step|no baseline", text)
-    assert "TTFT speedup" in (runs / "timed" / "table.md").read_text(encoding="utf-8")
+    assert "TTFT speedup" in (small_runs / "timed" / "table.md").read_text(encoding="utf-8")
 
 
-def test_shards_share_rows_and_verify(runs: Path) -> None:
-    results = load([runs / "judged0", runs / "judged1"])
-    assert set(results.summary["n"]) == {2}
-    assert results.notes == []
-    assert verify([str(runs / "judged0")]) == 0
+def anew(folder: Path, count: int) -> dict[str, Check]:
+    run = read_run(folder)
+    return remeasured(run, config_of(run), count)
+
+
+@pytest.mark.parametrize("name", ["timed", "judged"])
+def test_an_honest_run_matches_in_every_column(small_runs: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in (small_runs / name).iterdir() if path.is_file()}
+    assert verify([str(small_runs / name), "--remeasure", "99"]) == 0
+    said = capsys.readouterr().out
+    count = len(read_run(small_runs / name).records)
+    for column in ("prediction", "fidelity_kl", "fidelity_top1", "flops_ratio", "prompt_tokens_computed"):
+        assert f"{column}: {count} of {count} measured anew: match\n" in said
+    assert {path: path.read_bytes() for path in (small_runs / name).iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("fidelity_kl", 0.5), ("fidelity_top1", -0.5), ("prediction", "better"), ("output_tokens", 9)),
+        *(("flops_ratio", 2.5), ("prompt_tokens_computed", 0.3), ("kv_bytes_end", 1)),
+    ],
+)
+def test_a_value_changed_by_hand_differs(small_runs: Path, tmp_path: Path, column: str, value: Any) -> None:
+    shutil.copytree(small_runs / "judged", tmp_path / "run")
+    samples = tmp_path / "run" / "samples.jsonl"
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    changed = next(line for line in lines if line["method"] == "lazyllm")
+    changed[column] = value
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = anew(tmp_path / "run", 99)
+    assert [name for name, check in found.items() if check.different] == [column]
+    assert len(found[column].different) == 1
+
+
+def test_a_part_is_drawn_and_other_weights_are_no_check(
+    small_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = anew(small_runs / "judged", 1)
+    assert found["fidelity_kl"].compared == len(read_run(small_runs / "judged").records) // 2  # one of two samples
+    assert set(found) <= set(COLUMNS)
+    shutil.copytree(small_runs / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    assert verify([str(small_runs / "judged"), "--remeasure", "1", "--model-path", str(tmp_path / "model")]) == 2
+    assert "the model at hand is not the one measured" in capsys.readouterr().out

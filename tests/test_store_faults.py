@@ -29,6 +29,13 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, complaints
 
 
+def refused(folder: Path, *options: object) -> str:
+    """The one line that a run ends with."""
+    code, complaint = finish(start(folder, *options))
+    assert (code, complaint.count("\n")) == (2, 1)
+    return complaint
+
+
 def read_until(process: subprocess.Popen[str], word: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
@@ -62,9 +69,7 @@ def test_killed_between_any_two_writes(tmp_path: Path, fail: tuple[int, ...]) ->
 def test_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     first = start(tmp_path, "--samples", 1000, "--pause-s", 0.05)
     read_until(first, "appended")
-    code, complaint = finish(start(tmp_path, "--samples", 5))
-    assert code == 2
-    assert complaint.count("\n") == 1
+    complaint = refused(tmp_path, "--samples", 5)
     assert str(tmp_path) in complaint
     assert f"pid {first.pid}" in complaint
     first.kill()
@@ -73,29 +78,14 @@ def test_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None
     assert_complete(tmp_path, 40)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting a small tmpfs needs root: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_disk_full_while_measuring(small_disk: Path) -> None:
     """Filled by the run itself: one line, a clean file, and everything else is measured once there is space."""
-    code, complaint = finish(start(small_disk / "run", "--samples", 400))
-    assert code == 2
-    assert complaint.count("\n") == 1
-    assert "no space left" in complaint
+    assert "no space left" in refused(small_disk / "run", "--samples", 400)
     content = (small_disk / "run" / "samples.jsonl").read_bytes()
     assert content.endswith(b"\n")
     measured = content.count(b"\n")
     assert 10 < measured < 400
-    again, _ = finish(start(small_disk / "run", "--samples", 400))
-    assert again == 2
+    refused(small_disk / "run", "--samples", 400)
     assert (small_disk / "run" / "samples.jsonl").read_bytes().startswith(content)
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     process = start(small_disk / "run", "--samples", 400)
@@ -104,47 +94,31 @@ def test_disk_full_while_measuring(small_disk: Path) -> None:
     assert_complete(small_disk / "run", 400)
 
 
-def fill_up(disk: Path) -> Path:
-    filler = disk / "filler"
+@pytest.mark.parametrize("begun", [False, True])
+def test_disk_full_before_the_first_sample_or_a_repair(small_disk: Path, begun: bool) -> None:
+    """A folder that needs repair on a full disk is left as it is until there is space."""
+    run = small_disk / "run"
+    if begun:
+        assert finish(start(run, "--samples", 5, "--fail", 3))[0] == 1
+        with (run / "samples.jsonl").open("ab") as file:
+            file.write(b'{"torn')
+    before = (run / "samples.jsonl").read_bytes() if begun else b""
+    filler = small_disk / "filler"
     with filler.open("wb") as file, suppress(OSError):
         while True:
             os.write(file.fileno(), b"x" * 512)
-    return filler
-
-
-def test_disk_full_before_the_first_sample(small_disk: Path) -> None:
-    filler = fill_up(small_disk)
-    code, complaint = finish(start(small_disk / "run", "--samples", 3))
-    assert code == 2
-    assert complaint.count("\n") == 1
-    assert "no space left" in complaint
-    assert not list((small_disk / "run").glob(".*.new"))
+    assert "no space left" in refused(run, "--samples", 5)
+    assert not list(run.glob(".*.new"))
+    assert not begun or (run / "samples.jsonl").read_bytes() == before
     filler.unlink()
-    assert finish(start(small_disk / "run", "--samples", 3))[0] == 0
-    assert_complete(small_disk / "run", 3)
-
-
-def test_disk_full_while_repairing(small_disk: Path) -> None:
-    """A folder that needs repair on a full disk is left as it is until there is space."""
-    assert finish(start(small_disk / "run", "--samples", 5, "--fail", 3))[0] == 1
-    samples = small_disk / "run" / "samples.jsonl"
-    with samples.open("ab") as file:
-        file.write(b'{"torn')
-    before = samples.read_bytes()
-    filler = fill_up(small_disk)
-    code, complaint = finish(start(small_disk / "run", "--samples", 5))
-    assert (code, complaint.count("\n")) == (2, 1)
-    assert samples.read_bytes() == before
-    filler.unlink()
-    assert finish(start(small_disk / "run", "--samples", 5))[0] == 0
-    assert_complete(small_disk / "run", 5)
-    assert (small_disk / "run" / "samples.malformed.jsonl").read_bytes() == b'{"torn\n'
+    assert finish(start(run, "--samples", 5))[0] == 0
+    assert_complete(run, 5)
+    assert not begun or (run / "samples.malformed.jsonl").read_bytes() == b'{"torn\n'
 
 
 def test_file_size_limit(tmp_path: Path) -> None:
     """A quota met in the middle of a line (the kernel takes its first part): the part is taken back."""
-    code, complaint = finish(start(tmp_path, "--samples", 50, "--file-limit-bytes", 10_000))
-    assert (code, complaint.count("\n")) == (2, 1)
+    refused(tmp_path, "--samples", 50, "--file-limit-bytes", 10_000)
     content = (tmp_path / "samples.jsonl").read_bytes()
     assert content.endswith(b"\n")
     assert 8_000 < len(content) < 10_000

@@ -8,11 +8,11 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from conftest import python
 
 from lazybench.run import provenance
 
@@ -22,11 +22,8 @@ SOURCE = Path(provenance.__file__).resolve().parents[1]
 def collect_in(project: Path, imports: str = "os") -> dict:
     """Provenance as code that lies in ``project`` collects it, beside modules of its folder."""
     code = "import json; from lazybench.run.provenance import collect; print(json.dumps(collect({}, {}, 0)))"
-    environment = {**os.environ, "PYTHONPATH": f"{project / 'src'}:{project}", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {imports}; {code}"], env=environment, capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
+    places = {"PYTHONPATH": f"{project / 'src'}:{project}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return json.loads(python("-c", f"import {imports}; {code}", **places).stdout)
 
 
 def git(project: Path, *arguments: str) -> str:

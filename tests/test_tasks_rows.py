@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import longbench_rows
 import pytest
 import test_tasks_longbench_v2
-from conftest import run_environment
+from conftest import python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,9 +112,7 @@ def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
 
 def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:
     program = "from lazybench.tasks import *; build_task('qasper', DataSettings())"
-    environment = {**run_environment(), "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    last = done.stderr.strip().splitlines()[-1]
+    last = python("-c", program, HF_HOME=str(tmp_path)).stderr.strip().splitlines()[-1]
     assert "UserError" in last
     assert "go online (unset HF_HUB_OFFLINE), or give a folder with qasper.jsonl: data.root=FOLDER" in last
 

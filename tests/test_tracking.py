@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import python
 
 RUN = """
 import sys
@@ -75,5 +76,4 @@ def test_wandb_without_a_network_or_told_so(tmp_path: Path, variables: dict[str,
 
 def test_none_imports_nothing() -> None:
     code = "import sys, lazybench.run.tracking; print({'wandb', 'torch', 'pandas', 'matplotlib'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert python("-c", code).stdout == "set()\n"
