@@ -8,22 +8,12 @@ from textwrap import indent
 
 import pytest
 from conftest import RunPy
+from test_trust import Touch
 
 from lazybench.cli.choices import check_options, prepare, run_config
 from lazybench.cli.groups import add, composed
 from lazybench.errors import UserError
 from lazybench.methods import build
-
-
-class Touch:
-    """Unpickled, it leaves a file behind."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.trace,)
-
 
 FILE = "method: lazyllm\npresets:\n  own:\n    params:\n      pruning:\n"
 LAYERS = "layers: [3]\nkeep: [0.5]\n"
@@ -67,26 +57,14 @@ def test_a_file_of_settings_runs_nothing(text: str, key: str, tmp_path: Path) ->
     assert not trace.exists()
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        "--config-dir=D",
-        "--config-d=D",
-        "-cd=D",
-        "--config-path=D",
-        "-cp=D",
-        "--config-name=N",
-        "--experimental-rerun=P",
-    ],
-)
-def test_hydras_options_for_other_files_are_refused(option: str) -> None:
-    with pytest.raises(UserError, match="could name code"):
-        check_options([option, "limit=1"])
+OPTIONS = ("dir=D", "d=D", "path=D", "name=N")
 
 
 @pytest.mark.parametrize(
     "override",
     [
+        *(f"--config-{option}" for option in OPTIONS),
+        *("-cd=D", "-cp=D", "--experimental-rerun=P"),
         "hydra.searchpath=[file:///tmp]",
         "++hydra.searchpath=[/tmp]",
         "hydra={searchpath: [/tmp]}",
@@ -100,9 +78,10 @@ def test_hydras_options_for_other_files_are_refused(option: str) -> None:
         "hydra/../own=x",
     ],
 )
-def test_hydras_groups_read_the_projects_own_files_alone(override: str) -> None:
+def test_hydra_reads_the_projects_own_files_alone(override: str) -> None:
+    check = check_options if override.startswith("-") else prepare
     with pytest.raises(UserError, match="could name code"):
-        prepare([override])
+        check([override, "limit=1"])
 
 
 @pytest.mark.parametrize("group", ["task", "experiment"])

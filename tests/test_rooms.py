@@ -21,8 +21,8 @@ FLOORS = 9
 IMPORTS_IN_FUNCTIONS = 60
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Modules of this package that a file imports when it runs, and whether inside a function."""
+def imports(path: Path) -> Iterator[str]:
+    """Modules that a file imports when it runs."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
         id(inner)
@@ -30,19 +30,12 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    functions = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for inner in ast.walk(node)
-    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in typing_only:
             names = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{name}" for name in names]
-            for name in names:
-                yield name, id(node) in functions
+            yield from names
 
 
 def module_file(name: str) -> Path | None:
@@ -58,7 +51,7 @@ def module_file(name: str) -> Path | None:
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 EDGES = {
-    path: sorted({found for name, _ in imports(path) if name.startswith("lazybench.") and (found := module_file(name))})
+    path: sorted({found for name in imports(path) if name.startswith("lazybench.") and (found := module_file(name))})
     for path in FILES
 }
 
@@ -77,7 +70,7 @@ def test_every_import_leads_to_a_file() -> None:
     missing = [
         (path.relative_to(ROOT).as_posix(), name)
         for path in FILES
-        for name, _ in imports(path)
+        for name in imports(path)
         if name.startswith("lazybench.") and module_file(name) is None
     ]
     assert missing == []
@@ -115,7 +108,7 @@ def test_few_imports_stand_inside_functions() -> None:
 def test_the_core_needs_torch_and_transformers_alone() -> None:
     known = {"torch", "transformers", "lazybench"}
     for path in (PACKAGE / "pruning").glob("*.py"):
-        for name, _ in imports(path):
+        for name in imports(path):
             top = name.split(".")[0]
             assert top in known or top in sys.stdlib_module_names, (path.name, name)
 

@@ -11,7 +11,7 @@ from store_driver import record
 
 from lazybench.errors import UserError
 from lazybench.report.results import load
-from lazybench.run.reading import find_runs, read_records, read_run
+from lazybench.run.reading import find_runs, read_records
 from lazybench.run.record import to_line
 from lazybench.run.run_folder import RunFolder
 
@@ -80,19 +80,8 @@ def test_shards_of_several_divisions_may_make_a_whole_and_unfinished_ones_are_sa
     assert lacking(tmp_path) == []
 
 
-def test_a_run_folder_itself_is_found(tmp_path: Path) -> None:
-    measure(tmp_path / "run", range(2))
-    assert find_runs(tmp_path / "run") == [tmp_path / "run"]
-    assert len(read_run(tmp_path / "run").records) == 2
-
-
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run in"):
         find_runs(tmp_path)
     with pytest.raises(UserError, match="no run in"):
         find_runs(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds no samples\.jsonl"):
-        read_run(tmp_path)
-    (tmp_path / "samples.jsonl").write_bytes(to_line(record(0)))
-    with pytest.raises(UserError, match=r"config\.yaml"):
-        read_run(tmp_path)

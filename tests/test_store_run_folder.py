@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,18 +108,22 @@ def test_a_record_never_stands_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("config", "facts", "named"),
     [
-        ({"model": {"name": "tiny", "dtype": "float32"}}, "model.dtype: 'auto' then, 'float32' now"),
-        ({"methods": [{"keep": [0.7, 0.6]}]}, r"methods\[0\].keep\[1\]: 0.5 then, 0.6 now"),
-        ({"repeats": 3}, "repeats: None then, 3 now"),
+        ({"model": {"name": "tiny", "dtype": "float32"}}, {}, "model.dtype: 'auto' then, 'float32' now"),
+        ({"methods": [{"keep": [0.7, 0.6]}]}, {}, r"methods\[0\].keep\[1\]: 0.5 then, 0.6 now"),
+        ({"repeats": 3}, {}, "repeats: None then, 3 now"),
+        ({}, {"model": {"sha256": "y"}}, r"model\.sha256: 'x' then, 'y' now"),
+        ({}, {"tasks": {"qasper": "new"}}, r"tasks\.qasper"),
     ],
 )
-def test_changed_configuration_is_refused(tmp_path: Path, change: dict, named: str) -> None:
+def test_changed_configuration_weights_or_data_are_refused(
+    tmp_path: Path, config: dict, facts: dict, named: str
+) -> None:
     fill(tmp_path, 1)
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UserError, match=named):
-        open_folder(tmp_path, {**CONFIG, **change})
+        open_folder(tmp_path, {**CONFIG, **config}, {**FACTS, **facts})
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
     open_folder(tmp_path).close()  # the refusal let go of the lock
 
@@ -152,14 +155,6 @@ def test_a_higher_limit_goes_on_and_a_lower_one_does_not_end_what_was_begun(
     assert (tmp_path / "done").exists() == ended
     said = f"was begun with limit={'null' if kept is None else kept}"
     assert (said in capsys.readouterr().err) != ended
-
-
-def test_changed_weights_or_data_are_refused(tmp_path: Path) -> None:
-    fill(tmp_path, 1)
-    with pytest.raises(UserError, match=r"model\.sha256: 'x' then, 'y' now"):
-        open_folder(tmp_path, facts={**FACTS, "model": {"sha256": "y"}})
-    with pytest.raises(UserError, match=r"tasks\.qasper"):
-        open_folder(tmp_path, facts={**FACTS, "tasks": {"qasper": "new"}})
 
 
 def test_resume_is_noted_once_something_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,12 +191,6 @@ def test_folder_that_cannot_be(tmp_path: Path) -> None:
         open_folder(tmp_path / "file")
     with pytest.raises(UserError, match="cannot write"):
         open_folder(tmp_path / "file" / "below")
-
-
-def test_files_can_be_read_by_others(tmp_path: Path) -> None:
-    fill(tmp_path, 1)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o400 for path in tmp_path.iterdir()}
-    assert set(modes.values()) == {0o400}
 
 
 def test_not_a_number_becomes_null_and_is_named() -> None:
