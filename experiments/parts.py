@@ -18,7 +18,6 @@ OURS = "taper"
 MODELS = {  # by how the names of a model's parts begin
     "smollm2_needle": "SmolLM2-135M, 300 to 1,200 tokens",
     "smollm2": "SmolLM2-135M",
-    "qwen_1_5b_needle": "Qwen2.5-Coder-1.5B, 1,200 tokens",
     "qwen_1_5b": "Qwen2.5-Coder-1.5B",
     "qwen_0_5b": "Qwen2.5-Coder-0.5B",
     "gemma_270m": "Gemma 3 270M",
