@@ -30,7 +30,7 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
         models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
     """
     panels = [_shown(rows) for _, rows, _ in models]
-    spans = [rows.groupby(CURVE)["flops_ratio"].agg(lambda of: of.max() > WIDE * of.min()) for rows in panels]
+    spans = [rows.groupby(CURVE)["flops_ratio"].agg(_wide) for rows in panels]
     several = [of_curves.mean() > 0.5 for of_curves in spans]
     figure = Figure(figsize=(4.3 * len(models), 3.4))
     places = figure.subplots(1, len(models), squeeze=False, width_ratios=[1.4 if one else 1 for one in several])[0]
@@ -50,8 +50,13 @@ def _shown(rows: pandas.DataFrame) -> pandas.DataFrame:
     return inside[2 * inside.groupby(CURVE)["n"].transform("max") >= inside["n"].max()]
 
 
+def _wide(ratios: pandas.Series) -> bool:
+    return bool(ratios.max() > WIDE * ratios.min())
+
+
 def _over_ratios(axes: Axes, heading: str, rows: pandas.DataFrame) -> None:
-    drawn = curves(axes, heading, rows[rows["method_name"].isin(NAMED)], "flops_ratio", "kl")
+    lines_over = rows.groupby(CURVE)["flops_ratio"].transform(_wide).astype(bool)
+    drawn = curves(axes, heading, rows[rows["method_name"].isin(NAMED) & lines_over], "flops_ratio", "kl")
     names = curve_names(drawn)
     lines: dict[str, tuple[float, Any]] = {names[curve]: line for curve, line in drawn.items()}
     for _, of in rows[~rows["method_name"].isin((*NAMED, "oracle")) & (rows["kl"] > 0)].groupby(CURVE, sort=False):
