@@ -43,7 +43,7 @@ Other commands, in a checkout: python -m lazybench ...
   lazybench experiment NAME SIZE      a table or figure of the paper, as in: fig5 mini
   lazybench report FOLDER             tables, figures and one HTML page of results
   lazybench leaderboard FOLDER        methods at matched speeds, each against the closest
-  lazybench verify FOLDER             scores and columns computed again; --remeasure N measures anew
+  lazybench verify FOLDER             scores and FLOPs ratios computed again; --remeasure N measures anew
   lazybench pack FOLDER --out FILE    finished runs as one file of records
   lazybench calibrate MODEL           presets for a model, found on embedded text within minutes
   lazybench lm-eval ...               lm-eval's command line with LazyLLM as a model"""
