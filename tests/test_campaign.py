@@ -24,7 +24,7 @@ PLAIN = [record for record in made_up_records(2) if record.task == "qasper"]
 RECORDS = records(*[st.text(max_size=8)] * 2)  # no table holds half a character
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(st.lists(RECORDS, max_size=4, unique_by=lambda record: record.key), min_size=1, max_size=3))
 def test_records_packed_and_read_are_the_same(
     tmp_path_factory: pytest.TempPathFactory, runs: list[list[Record]]

@@ -69,7 +69,7 @@ def assert_same_ids(pair: Pair, text: str) -> None:
     assert ours.decode(ids) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 130)), max_size=20))
 def test_ids_are_tiktokens(small: Pair, parts: list[tuple[str, int]]) -> None:
     assert_same_ids(small, "".join(piece * count for piece, count in parts))
