@@ -87,9 +87,8 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
             print(f"  and {len(check.different) - SHOWN} more")
     checked = {name for name, check in checks if check.compared}
     held = [name for name in VALUES if name not in checked and any(getattr(record, name) for record in run.records)]
-    print(
-        f"not checked: {', '.join(held) or 'nothing'}; --remeasure N measures N records anew, times and memory nobody can check"
-    )
+    left = ", ".join(held) or "nothing"
+    print(f"not checked: {left}; --remeasure N measures N records anew, times and memory nobody can check")
     if not run.finished:
         print("unfinished: the run has no `done` marker, so samples may still be missing")
     if any(check.different for _, check in checks):
