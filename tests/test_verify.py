@@ -32,7 +32,7 @@ MATCH = """{folder}:
 records: 8 of 8 there: match
 score: 8 of 8 computed again: match
 flops_ratio: 0 of 0 computed again from the record
-not checked: prompt_tokens; --remeasure N measures N records anew, times and memory nobody can check
+not checked: prompt_tokens, prediction; --remeasure N measures N records anew, times and memory nobody can check
 1 runs, what was computed again: 1 match, 0 differ, 0 not checked, or not wholly
 """
 LAZY = "tiny, qasper lazyllm depths=0.3,0.6,0.9 keep=0.7,0.7,0.7, sample"

@@ -86,8 +86,8 @@ def _verify(run: Run, options: argparse.Namespace) -> int:
         if len(check.different) > SHOWN:
             print(f"  and {len(check.different) - SHOWN} more")
     checked = {name for name, check in checks if check.compared}
-    held = [name for name in VALUES if name not in checked and any(getattr(record, name) for record in run.records)]
-    left = ", ".join(held) or "nothing"
+    columns = [name for name in dict.fromkeys((*VALUES, *COLUMNS)) if name not in checked]
+    left = ", ".join(name for name in columns if any(getattr(record, name) for record in run.records)) or "nothing"
     print(f"not checked: {left}; --remeasure N measures N records anew, times and memory nobody can check")
     if not run.finished:
         print("unfinished: the run has no `done` marker, so samples may still be missing")
