@@ -69,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verify(run: Run, options: argparse.Namespace) -> int:
     """Check one run, say what was found, and give its exit code."""
-    checks: list[tuple[str, Check]] = []
+    checks = [("flops_ratio", check_flops(run))]
     try:
         config = config_of(run, options.data_root, options.model_path)
-        checks += [*check_records(run, config).items(), ("flops_ratio", check_flops(run))]
+        checks += check_records(run, config).items()
         if options.remeasure > 0:
             checks += remeasured(run, config, options.remeasure).items()
     except UserError as error:
