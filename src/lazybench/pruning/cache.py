@@ -151,9 +151,11 @@ class LazyCache(Cache):
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
         step, device = self.running_step, hidden.device
-        fill = None if hidden.shape[0] == 1 else 0
+        fill, current = None if hidden.shape[0] == 1 else 0, step.plan.current.to(device)
         buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, fill)
-        put_rows(buffer, step.plan.current.to(device), hidden.detach())
+        if step.plan.valid is not None:  # a prompt's padding, one alone has it too
+            current = current.remainder(buffer.shape[1])
+        put_rows(buffer, current, hidden.detach())
 
     def fetch(self, device: torch.device) -> Tensor:
         """Aux Cache: the hidden states (batch, current tokens, hidden) to go on with, where the layer left them."""
