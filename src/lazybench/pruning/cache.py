@@ -150,10 +150,10 @@ class LazyCache(Cache):
 
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
-        step, device = self.running_step, hidden.device
-        fill, current = None if hidden.shape[0] == 1 else 0, step.plan.current.to(device)
-        buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, fill)
-        if step.plan.valid is not None:  # a prompt's padding, one alone has it too
+        step, device, alone = self.running_step, hidden.device, hidden.shape[0] == 1
+        buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, None if alone else 0)
+        current = step.plan.current.to(device)
+        if alone and step.plan.valid is not None:  # the padding of one prompt
             current = current.remainder(buffer.shape[1])
         put_rows(buffer, current, hidden.detach())
 

@@ -162,5 +162,5 @@ def check_padding(mask: Tensor | None, shape: tuple[int, int]) -> None:
     if not isinstance(mask, Tensor) or mask.shape != shape:
         given = tuple(mask.shape) if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
         raise UserError(f"attention_mask must be of shape {shape}, batch and tokens, not {given}")
-    if not bool((mask[:, 1:] >= mask[:, :-1]).all() & mask[:, -1:].all()):
+    if not bool((mask[:, 1:] >= mask[:, :-1]).all() & mask[:, -1:].all()):  # it rises, to the end
         raise UserError("prompts must be padded on the left, with no hole; set tokenizer.padding_side = 'left'")
