@@ -78,9 +78,8 @@ def load_task(
         raise unknown_name("lm-eval task", name, difflib.get_close_matches(name, known, n=8, cutoff=0.4))
     with library_errors(f"lm-eval task {name} cannot be loaded"):
         file = managers[-1].task_index[name].yaml_path
-        if file and load_yaml(file, resolve_func=False).get(
-            "unsafe_code"
-        ):  # lm-eval asks for a confirmation of its own
+        settings = load_yaml(file, resolve_func=False) if file else {}
+        if settings.get("unsafe_code"):  # lm-eval asks for a confirmation of its own
             raise UserError(
                 f"task=lm_eval/{name} runs what the model wrote as a program, which no run here does; score it "
                 "with lazybench lm-eval --confirm_run_unsafe_code"
