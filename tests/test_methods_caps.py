@@ -12,20 +12,8 @@ import pytest
 from tiny_requests import tiny_request
 
 from lazybench.measure.work import shares_of
-from lazybench.methods.asl import ASL
-from lazybench.methods.base import Method
-from lazybench.methods.claa import CLAA
-from lazybench.methods.fastkv import FastKV
-from lazybench.methods.first_last import FirstLast
-from lazybench.methods.gemfilter import GemFilter
-from lazybench.methods.h2o import H2O
-from lazybench.methods.oracle import Oracle
-from lazybench.methods.pyramid_infer import PyramidInfer
+from lazybench.methods import Method, build
 from lazybench.methods.request import Work
-from lazybench.methods.snapkv import SnapKV
-from lazybench.methods.spec_prefill import SpecPrefill
-from lazybench.methods.static_pruning import StaticPruning
-from lazybench.methods.uniprefill import UniPrefill
 
 PROMPT, LAYERS = 60, 8
 HIDDEN, KV, INTERMEDIATE = 32, 16, 64  # of the tiny Llama: 4 query heads and 2 KV heads of 8
@@ -80,24 +68,26 @@ def drafted(work: Work) -> float:
     return LAYERS * (c(PROMPT) + steps + c(32)) + read
 
 
-FORMULAS: dict[str, tuple[Method, Callable[[Work], float]]] = {
-    "gemfilter": (GemFilter(20), lambda _: 3 * c(PROMPT) + looked(1) + LAYERS * c(20)),
-    "fastkv": (FastKV(), continued(4, 12, rows(8, PROMPT, 1 + 4) + rows(8, 12, 4))),  # to prune, and to evict
-    "claa": (CLAA(0.4), continued(4, 24, rows(8, PROMPT, 4))),
-    "asl": (ASL(20, depth=0.375, observed=0.25, below=1.0, window=4), where_ranks_settled),
-    "uniprefill": (UniPrefill(0.5, (0.25, 0.5, 0.75), window=4, block=4, first=4, last=4), before_the_mlp),
-    "spec_prefill": (SpecPrefill(0.5, lookahead=4, chunk=4), drafted),
-    "pyramid_infer": (PyramidInfer(0.5, least=1), pyramid),
-    "snapkv": (SnapKV(window=4), lambda _: LAYERS * c(PROMPT) + rows(4, PROMPT, LAYERS)),
-    "h2o": (H2O(window=4), lambda _: LAYERS * c(PROMPT) + rows(PROMPT, PROMPT, LAYERS)),
-    "oracle": (Oracle(0.25), continued(4, 15, 0)),
-    "first_last": (FirstLast(0.4), lambda _: LAYERS * c(24)),
-    "static_pruning rerun": (StaticPruning("rerun"), lambda _: c(PROMPT) + looked(1, 2) + LAYERS * c(30)),
-    "static_pruning continue": (StaticPruning("continue"), continued(2, 30, rows(1, PROMPT))),
-}
+SHORT = {"window": 4, "block": 4, "first": 4, "last": 4}
+SELF_DRAFTED = build("spec_prefill", {"keep": 0.5, "lookahead": 4, "chunk": 4})
+FORMULAS: list[tuple[Method, Callable[[Work], float]]] = [
+    (build("gemfilter", {"tokens": 20}), lambda _: 3 * c(PROMPT) + looked(1) + LAYERS * c(20)),
+    (build("fastkv"), continued(4, 12, rows(8, PROMPT, 1 + 4) + rows(8, 12, 4))),  # to prune, and to evict
+    (build("claa", {"keep": 0.4}), continued(4, 24, rows(8, PROMPT, 4))),
+    (build("asl", {"tokens": 20, "depth": 0.375, "observed": 0.25, "below": 1.0, "window": 4}), where_ranks_settled),
+    (build("uniprefill", {"mass": 0.5, "depths": [0.25, 0.5, 0.75], **SHORT}), before_the_mlp),
+    (SELF_DRAFTED, drafted),
+    (build("pyramid_infer", {"keep": 0.5, "least": 1}), pyramid),
+    (build("snapkv", {"window": 4}), lambda _: LAYERS * c(PROMPT) + rows(4, PROMPT, LAYERS)),
+    (build("h2o", {"window": 4}), lambda _: LAYERS * c(PROMPT) + rows(PROMPT, PROMPT, LAYERS)),
+    (build("oracle", {"keep": 0.25}), continued(4, 15, 0)),
+    (build("first_last", {"keep": 0.4}), lambda _: LAYERS * c(24)),
+    (build("static_pruning", {"variant": "rerun"}), lambda _: c(PROMPT) + looked(1, 2) + LAYERS * c(30)),
+    (build("static_pruning", {"variant": "continue"}), continued(2, 30, rows(1, PROMPT))),
+]
 
 
-@pytest.mark.parametrize(("method", "formula"), FORMULAS.values(), ids=FORMULAS)
+@pytest.mark.parametrize(("method", "formula"), FORMULAS, ids=lambda one: getattr(one, "name", ""))
 def test_the_flops_ratio_is_the_methods_formula(method: Method, formula: Callable[[Work], float]) -> None:
     request = tiny_request(prompt_tokens=PROMPT, new_tokens=3)
     work = method.run(request).work
@@ -106,6 +96,6 @@ def test_the_flops_ratio_is_the_methods_formula(method: Method, formula: Callabl
 
 def test_a_model_that_drafts_for_itself_has_read_the_prompt_once_more() -> None:
     request = tiny_request(prompt_tokens=PROMPT, new_tokens=3)
-    work = SpecPrefill(0.5, lookahead=4, chunk=4).run(request).work
+    work = SELF_DRAFTED.run(request).work
     assert work.prompt_tokens_computed == pytest.approx(1 + 32 / PROMPT)
     assert work.by_stage == pytest.approx((32 / PROMPT,))  # no stage without a layer
