@@ -11,17 +11,6 @@ import numpy as np
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedModel
 
-NAMES = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
 EXTRA_TOKENS = ("Ġt", "he", "Ġthe", "Ġqz")  # no merge leads to the last
 Writing = Callable[[gguf.GGUFWriter], Any]
 
@@ -29,7 +18,6 @@ Writing = Callable[[gguf.GGUFWriter], Any]
 def write_gguf(
     path: Path,
     model: PreTrainedModel,
-    pre: str = "smollm",
     metadata: Writing = lambda writer: None,
     lacks: Collection[str] = (),
 ) -> Path:
@@ -55,32 +43,23 @@ def write_gguf(
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
+    writer.add_tokenizer_pre("smollm")
     writer.add_token_list([*tokens, *unused])
     writer.add_token_types([*types, *[5] * len(unused)])
     writer.add_token_merges(["Ġ t", "h e", "Ġt he"])
     writer.add_bos_token_id(len(tokens) - 3)
     writer.add_eos_token_id(len(tokens) - 2)
     metadata(writer)
-    for key in [key for key in writer.kv_data[0] if key.startswith(tuple(lacks) or ("\0",))]:
+    for key in [key for key in writer.kv_data[0] if key.startswith(tuple(lacks))]:
         del writer.kv_data[0][key]
-
-    def put(name: str, weight: np.ndarray) -> None:
-        if not name.startswith(tuple(lacks) or ("\0",)):
-            writer.add_tensor(name, np.ascontiguousarray(weight))
-
-    def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
-        return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
-
-    weights = {name: weight.detach().float().numpy() for name, weight in model.state_dict().items()}
-    put("token_embd.weight", weights["model.embed_tokens.weight"])
-    put("output_norm.weight", weights["model.norm.weight"])
-    put("output.weight", weights["lm_head.weight"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    for layer in range(config.num_hidden_layers):
-        for ours, theirs in NAMES.items():
-            weight = weights[f"model.layers.{layer}.{ours}.weight"]
-            put(f"blk.{layer}.{theirs}.weight", permuted(weight, heads[theirs]) if theirs in heads else weight)
+    for ours, state in model.state_dict().items():
+        name, weight = names.get_name(ours, [".weight"]), state.float().numpy()
+        if (count := heads.get(name.split(".")[-2])) is not None:  # rotary pairs lie side by side
+            weight = weight.reshape(count, 2, len(weight) // count // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+        if not name.startswith(tuple(lacks)):
+            writer.add_tensor(name, np.ascontiguousarray(weight))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -54,6 +54,10 @@ def scaled(kind: gguf.RopeScalingType) -> Writing:
     return write
 
 
+def split_as(pre: str) -> Writing:
+    return lambda writer: writer.add_tokenizer_pre(pre)
+
+
 def rope_factors(model: PreTrainedModel) -> Writing:
     """What llama.cpp's converter makes of Llama 3's scaling: a tensor, no metadata."""
     frequencies = model.model.rotary_emb.inv_freq
@@ -78,7 +82,7 @@ LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positio
 def test_rope_scaling_is_carried_over(rope: dict[str, Any], write: Writing | None, tmp_path: Path) -> None:
     """The logits are those of the model that the file was written from, in a prompt and in the steps after."""
     model = llama(**rope)
-    loaded = load(write_gguf(tmp_path / "model.gguf", model, metadata=write or rope_factors(model))).model
+    loaded = load(write_gguf(tmp_path / "model.gguf", model, write or rope_factors(model))).model
     with torch.no_grad():
         torch.testing.assert_close(loaded(PROMPT).logits, model(PROMPT).logits, atol=1e-4, rtol=1e-4)
         generated = [one.generate(PROMPT, max_new_tokens=8, min_new_tokens=8) for one in (loaded, model)]
@@ -97,10 +101,11 @@ def test_rope_scaling_is_carried_over(rope: dict[str, Any], write: Writing | Non
         (lambda writer: writer.add_uint16("split.count", 2), "one of 2 parts; merge them"),
         (lambda writer: writer.add_bool("tokenizer.ggml.add_eos_token", True), "add_eos_token"),
         (lambda writer: writer.add_tensor("blk.0.attn_q.bias", np.ones(32, np.float32)), "another model"),
+        (split_as("zmollm"), "gpt2/zmollm"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_carried_over_is_refused_by_name(write: Writing, words: str, tmp_path: Path) -> None:
-    assert words in refused(write_gguf(tmp_path / "model.gguf", llama(), metadata=write))
+    assert words in refused(write_gguf(tmp_path / "model.gguf", llama(), write))
 
 
 @pytest.mark.parametrize(
@@ -109,13 +114,15 @@ def test_what_cannot_be_carried_over_is_refused_by_name(write: Writing, words: s
         *((f"tokenizer.ggml.{key}",) * 2 for key in ("eos_token_id", "tokens", "token_type", "merges")),
         *((f"llama.{key}",) * 2 for key in ("context_length", "block_count", "attention.head_count")),
         ("llama.attention.layer_norm_rms_epsilon",) * 2,
+        ("tokenizer.ggml.bos_token_id",) * 2,
         ("tokenizer.ggml.pre", "gpt2/None"),
         ("blk.2.", "model.layers.2."),
         ("output_norm", "model.norm.weight"),
     ],
 )
 def test_what_is_missing_is_named(lacks: str, named: str, tmp_path: Path) -> None:
-    told = refused(write_gguf(tmp_path / "model.gguf", llama(), lacks=[lacks]))
+    begins_with_bos = split_as("llama-bpe")
+    told = refused(write_gguf(tmp_path / "model.gguf", llama(), begins_with_bos, lacks=[lacks]))
     assert named in told or lacks in told
 
 
@@ -127,20 +134,20 @@ def test_a_file_that_was_cut_off_ends_in_one_line(share: float, tmp_path: Path) 
     assert "no file" in refused(tmp_path / "absent.gguf")
 
 
-def test_an_unknown_splitting_is_refused(tmp_path: Path) -> None:
-    assert "gpt2/zmollm" in refused(write_gguf(tmp_path / "model.gguf", llama(), pre="zmollm"))
-
-
 def test_llama3s_splitting_keeps_known_words_whole_and_begins_with_bos(tmp_path: Path) -> None:
     """As llama.cpp takes ``pre=llama-bpe``; the file's own word on BOS goes before."""
-    tokenizer = load(write_gguf(tmp_path / "a.gguf", llama(), pre="llama-bpe")).tokenizer
-    assert tokenizer(" qz the").tokens() == ["<|begin|>", "Ġqz", "Ġthe"]
-    without = write_gguf(tmp_path / "b.gguf", llama(), "llama-bpe", lambda writer: writer.add_add_bos_token(False))
-    assert load(without).tokenizer(" qz").tokens() == ["Ġqz"]
-    other = load(write_gguf(tmp_path / "c.gguf", llama(), pre="gpt-2")).tokenizer
-    assert other(" qz the").tokens() == ["Ġ", "q", "z", "Ġthe"]
-    no_bos = write_gguf(tmp_path / "d.gguf", llama(), pre="llama-bpe", lacks=["tokenizer.ggml.bos_token_id"])
-    assert "tokenizer.ggml.bos_token_id" in refused(no_bos)
+
+    def without_bos(writer: gguf.GGUFWriter) -> None:
+        split_as("llama-bpe")(writer)
+        writer.add_add_bos_token(False)
+
+    for write, tokens in (
+        (split_as("llama-bpe"), ["<|begin|>", "Ġqz", "Ġthe"]),
+        (without_bos, ["Ġqz", "Ġthe"]),
+        (split_as("gpt-2"), ["Ġ", "q", "z", "Ġthe"]),
+    ):
+        loaded = load(write_gguf(tmp_path / "a.gguf", llama(), write))
+        assert loaded.tokenizer(" qz the").tokens() == tokens
 
 
 @pytest.mark.parametrize("prefix", [True, False])
@@ -170,14 +177,14 @@ def test_sentencepiece_is_read_as_its_own_library_reads_it(prefix: bool, tmp_pat
         writer.add_eos_token_id(theirs.eos_id())
         writer.add_add_space_prefix(prefix)
 
-    ours = gguf_tokenizer(GGUFFile(write_gguf(tmp_path / "a.gguf", llama(), metadata=written)))
+    ours = gguf_tokenizer(GGUFFile(write_gguf(tmp_path / "a.gguf", llama(), written)))
     for text in (*TEXT.split("\n"), "a    b  ", " x", "  x", "<b>bold</b>", "two\nlines", "日本 🙂", "\x01\t."):
         assert ours(text).input_ids == [theirs.bos_id(), *theirs.encode(text)], text
         assert ours.decode(ours(text).input_ids, skip_special_tokens=True) == text
 
 
 def test_the_end_of_a_turn_ends_a_generation(tmp_path: Path) -> None:
-    loaded = load(write_gguf(tmp_path / "a.gguf", llama(), metadata=lambda writer: writer.add_eot_token_id(262)))
+    loaded = load(write_gguf(tmp_path / "a.gguf", llama(), lambda writer: writer.add_eot_token_id(262)))
     assert loaded.model.generation_config.eos_token_id == [loaded.tokenizer.eos_token_id, 262]
 
 
@@ -192,7 +199,7 @@ def test_a_conversion_is_one_line_and_a_later_start_none(tmp_path: Path, capfd: 
 
 def test_the_quantisation_is_in_the_name(tmp_path: Path) -> None:
     """By the file's own word, else by most of its weights; plain floats have none."""
-    q8 = write_gguf(tmp_path / "tiny-Q8_0.gguf", llama(), metadata=lambda writer: writer.add_file_type(7))
+    q8 = write_gguf(tmp_path / "tiny-Q8_0.gguf", llama(), lambda writer: writer.add_file_type(7))
     assert quantization_of(q8) == "Q8_0"
     loaded = load(q8)
     assert (loaded.label, loaded.provenance["quantization"]) == ("tiny (Q8_0)", "Q8_0")
