@@ -1,8 +1,9 @@
-"""GGUF files of all kinds: what they say arrives in the model, or they are refused in one line."""
+"""GGUF files of all kinds, written here: what they say arrives in the model, or they are refused in one line."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import Writing, write_gguf
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tiny_models import tiny_model
+from tokenizers import pre_tokenizers
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
@@ -21,6 +22,8 @@ from lazybench.models.gguf import quantization_of
 from lazybench.models.gguf_file import GGUFFile
 from lazybench.models.gguf_tokenizer import gguf_tokenizer
 
+EXTRA_TOKENS = ("Ġt", "he", "Ġthe", "Ġqz")  # no merge leads to the last
+Writing = Callable[[gguf.GGUFWriter], Any]
 TEXT = Path(gguf.__file__).with_name("gguf_reader.py").read_text(encoding="utf-8")  # long enough to train on
 PROMPT = torch.randint(3, 250, (1, 60), generator=torch.Generator().manual_seed(1))
 
@@ -33,6 +36,58 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def llama(**rope: Any) -> PreTrainedModel:
     scaling = {"rope_theta": 10000.0, "rope_type": "default", **rope}
     return tiny_model("llama", vocab_size=320, max_position_embeddings=256, rope_parameters=scaling)
+
+
+def write_gguf(
+    path: Path,
+    model: PreTrainedModel,
+    metadata: Writing = lambda writer: None,
+    lacks: Collection[str] = (),
+) -> Path:
+    """A Llama as llama.cpp's converter writes it.
+
+    Args:
+        metadata: adds to the file, or writes over what is there.
+        lacks: keys and tensors that are left out, by how they begin.
+    """
+    config = model.config
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *EXTRA_TOKENS, "<|begin|>", "<|end|>", "<|turn|>"]
+    types = [1] * (len(tokens) - 3) + [3] * 3
+    unused = [f"<unused{index}>" for index in range(len(tokens), config.vocab_size)]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list([*tokens, *unused])
+    writer.add_token_types([*types, *[5] * len(unused)])
+    writer.add_token_merges(["Ġ t", "h e", "Ġt he"])
+    writer.add_bos_token_id(len(tokens) - 3)
+    writer.add_eos_token_id(len(tokens) - 2)
+    metadata(writer)
+    for key in [key for key in writer.kv_data[0] if key.startswith(tuple(lacks))]:
+        del writer.kv_data[0][key]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for ours, state in model.state_dict().items():
+        name, weight = names.get_name(ours, [".weight"]), state.float().numpy()
+        if (count := heads.get(name.split(".")[-2])) is not None:  # rotary pairs lie side by side
+            weight = weight.reshape(count, 2, len(weight) // count // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+        if not name.startswith(tuple(lacks)):
+            writer.add_tensor(name, np.ascontiguousarray(weight))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def load(path: Path) -> LoadedModel:
@@ -191,10 +246,12 @@ def test_the_end_of_a_turn_ends_a_generation(tmp_path: Path) -> None:
 def test_a_conversion_is_one_line_and_a_later_start_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_gguf(tmp_path / "a.gguf", llama())
     capfd.readouterr()
-    load(path)
+    first = load(path).model.state_dict()
     assert capfd.readouterr().err == "a.gguf: converted once, for this start and all later ones\n"
-    load(path)
+    again = load(path).model.state_dict()
     assert not capfd.readouterr().err
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_the_quantisation_is_in_the_name(tmp_path: Path) -> None:
