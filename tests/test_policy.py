@@ -175,8 +175,3 @@ def test_the_whole_mass_is_every_unit_and_a_mass_of_nothing_one_at_least():
     assert Mass(1.0).counts(scores).tolist() == [2000] * 3
     assert Mass(0.5).counts(torch.zeros(1, 3))[0] >= 1
     assert Mass(0.75).counts(torch.tensor([[97.0, 1.0, 1.0, 1.0]])).tolist() == [1]
-
-
-def test_a_falling_ratio_spares_the_recent_and_prunes_nothing_of_a_short_prompt():
-    assert FallingRatio(0.5, 0, 32).count(3000, 3000, 600) == 3000  # nor in the first layer
-    assert FallingRatio(0.5, 31, 32).count(60, 60, 13) == 60  # the least is what is there: 47 older tokens
