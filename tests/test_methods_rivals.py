@@ -204,6 +204,14 @@ def best_of_the_first_layers(kind: str, prompt: list[int], variant: str, keep: f
     return kept_positions([*scores[:-1], math.inf], None, keep), layers - 1  # the last one ends with its attention
 
 
+def best_chunks(kind: str, prompt: list[int], renumber: bool, keep: float, chunk: int, **looks: int) -> Kept:
+    """SpecPrefill's, renumbered: by the chunks' mean scores."""
+    scores = looked_at(exact_model(kind, 0), prompt, "spec_prefill", looks).scores[0].tolist()
+    means = [sum(part) / len(part) for part in (scores[at : at + chunk] for at in range(0, len(prompt), chunk))]
+    best = kept_positions(means, None, keep)
+    return best and [place for place in range(len(prompt)) if place // chunk in best], 0
+
+
 def two_ends(kind: str, prompt: list[int], keep: float, first: float) -> Kept:
     kept = math.ceil(Fraction(str(keep)) * len(prompt))
     beginning = int(first * kept)
@@ -216,6 +224,7 @@ RERUNS: dict[str, tuple[Callable[..., Kept], Options]] = {
         {"tokens": st.integers(1, 15), "keep": st.none() | SHARES, "depth": DEPTHS, "pool": POOLS},
     ),
     "static_pruning": (best_of_the_first_layers, {"variant": st.just("rerun"), "keep": SHARES, "depth": DEPTHS}),
+    "spec_prefill": (best_chunks, {"renumber": st.just(True), **POLICIES["spec_prefill"]}),
     "first_last": (two_ends, {"keep": SHARES, "first": SHARES}),
 }
 
