@@ -60,6 +60,16 @@ def test_a_window_scored_in_blocks_equals_it_scored_at_once(scorer, layer, monke
 
 
 @every_scorer
+def test_keys_that_are_no_candidates_come_between_no_neighbours(scorer):
+    """A ragged batch's decoding step has keys in its front that this row does not attend to."""
+    seen = random_seen(keys=11, queries=1, seed=7)
+    valid = torch.ones(1, 11, dtype=torch.bool).index_fill(1, torch.tensor([2, 5, 6]), False)
+    candidates = replace(seen, key=seen.key[:, :, valid[0]], position=seen.position[valid][None])
+    scores = scorer(replace(seen, valid=valid, in_order=False))
+    torch.testing.assert_close(scores[valid][None], scorer(candidates), rtol=1e-12, atol=1e-12)
+
+
+@every_scorer
 def test_probabilities_that_the_layer_shows_score_as_its_queries_and_keys_do(scorer):
     seen = random_seen(keys=11, queries=scorer.queries(11), seed=3)
     shown = replace(seen, query=None, key=None, rows=torch.cat(list(attention_rows(seen)), dim=2))
