@@ -1,4 +1,4 @@
-"""Scorers, and attention as the engine does it: what must not matter (blocks, precision) doesn't.
+"""Scorers, and attention as the engine does it: what must not matter (blocks, padding, precision) doesn't.
 
 That each option is its formula, in whatever slots keys lie, is shown against the slow reference: test_exactness.py.
 """
@@ -57,6 +57,35 @@ def test_a_window_scored_in_blocks_equals_it_scored_at_once(scorer, layer, monke
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
     monkeypatch.setattr(rows, "_ELEMENTS_AT_ONCE_ON_CPU", 1)
     torch.testing.assert_close(scorer(seen), at_once, rtol=1e-12, atol=1e-12)
+
+
+def padded(seen: Seen, padding: int, queries: int = 0) -> Seen:
+    """The same prompt behind ``padding`` fillers.
+
+    ``queries`` of them lie in the window, as in a batch whose other prompts are longer.
+    """
+    noise = torch.randn(*seen.key.shape[:2], padding, 8, generator=torch.Generator().manual_seed(9)).to(seen.key)
+    front = torch.full((1, padding), -1)
+    return replace(
+        seen,
+        key=torch.cat([noise, seen.key], dim=2),
+        position=torch.cat([front, seen.position], dim=1),
+        query=torch.cat([torch.ones_like(seen.query[:, :, :1]).repeat(1, 1, queries, 1), seen.query], dim=2),
+        query_position=torch.cat([front[:, padding - queries :], seen.query_position], dim=1),
+        valid=torch.cat([front, seen.position], dim=1) >= 0,
+    )
+
+
+@every_scorer
+@pytest.mark.parametrize("keys", [2, 11])  # fewer and more than the window
+def test_padding_on_the_left_does_not_matter(scorer, keys):
+    queries = min(keys, scorer.queries(keys))
+    beyond = scorer.queries(keys) - queries  # the window reaches into the padding
+    seen = random_seen(keys, queries, seed=1)
+    scores, expected = scorer(padded(seen, 4, beyond)), scorer(seen)
+    torch.testing.assert_close(scores[:, 4:], expected, rtol=1e-12, atol=1e-12)
+    assert (scores[:, :4] == 0).all()
+    assert torch.isfinite(scores).all()
 
 
 @every_scorer
