@@ -44,12 +44,7 @@ def counts(draw: st.DrawFn, layer: int, layers: int) -> Budget:
     budgets = [
         Ratio(draw(st.sampled_from(SHARES)), draw(often("entered", "context")), draw(often("up", "down"))),
         Tokens(draw(st.integers(1, 12))),
-        FallingRatio(
-            draw(st.sampled_from(SHARES)),
-            max(layer, 0),
-            layers,
-            draw(st.integers(0, 2)),
-        ),
+        FallingRatio(draw(st.sampled_from(SHARES)), max(layer, 0), layers, least=draw(st.integers(0, 2))),
     ]
     return draw(st.sampled_from(budgets))
 

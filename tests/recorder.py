@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lazybench.pruning.engine import Pruned
 
 
+@dataclass
 class Recorder:
     """What each step of one prompt's generation did: ``computed[step][layer]`` and so on, positions of tokens.
 
@@ -21,17 +23,8 @@ class Recorder:
         selected: the tokens that they could attend to.
     """
 
-    def __init__(self) -> None:
-        self.computed: list[list[list[int]]] = []
-        self.selected: list[list[list[int]]] = []
-
-    def note(self, layer: int, rows: int, computed: Tensor, selected: Tensor) -> None:
-        assert rows == computed.shape[1], "the layer ran on other rows than the engine says"
-        if layer == 0:
-            self.computed.append([])
-            self.selected.append([])
-        self.computed[-1].append(computed[0].tolist())
-        self.selected[-1].append(selected[0].tolist())
+    computed: list[list[list[int]]] = field(default_factory=list)
+    selected: list[list[list[int]]] = field(default_factory=list)
 
     def visible(self, layer: int, tokens: int) -> Tensor:
         """(tokens, tokens) whether the query (row) could attend to the key (column); itself always."""
@@ -43,24 +36,35 @@ class Recorder:
 
 
 @contextmanager
-def recording(run: Pruned) -> Iterator[Recorder]:
-    """Notes every step of one ``generate`` call inside the context ``run``; batch 1."""
-    recorder = Recorder()
-    hooks = []
-    for index, layer in enumerate(run._layers):
-
-        def note(_: Any, args: tuple, kwargs: dict[str, Any], index: int = index) -> None:
-            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-            assert run._cache is not None
-            plan = run._cache.follow(index).plan
-            recorder.note(index, hidden.shape[1], plan.current, plan.selected)
-
-        hooks.append(layer.register_forward_pre_hook(note, with_kwargs=True))
+def before_each(layers: Iterable[nn.Module], act: Callable[[int, tuple, dict[str, Any]], Any]) -> Iterator[None]:
+    """``act`` on a layer's number and inputs before it runs; it may return others."""
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, kwargs, at=at: act(at, args, kwargs), with_kwargs=True)
+        for at, layer in enumerate(layers)
+    ]
     try:
-        yield recorder
+        yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def recording(run: Pruned) -> Iterator[Recorder]:
+    """Notes every step of one ``generate`` call inside the context ``run``; batch 1."""
+    recorder = Recorder()
+
+    def note(layer: int, args: tuple, kwargs: dict[str, Any]) -> None:
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        plan = run._cache.follow(layer).plan
+        assert hidden.shape[1] == plan.current.shape[1], "the layer ran on other rows than the engine says"
+        for steps, tokens in ((recorder.computed, plan.current), (recorder.selected, plan.selected)):
+            if layer == 0:
+                steps.append([])
+            steps[-1].append(tokens[0].tolist())
+
+    with before_each(run._layers, note):
+        yield recorder
 
 
 @torch.no_grad()
@@ -77,32 +81,21 @@ def dense_replay(plain_model: PreTrainedModel, layers: Any, tokens: Tensor, reco
     Returns:
         (tokens, vocabulary) logits; those of the last prompt token and of the generated ones are meaningful.
     """
-    length = tokens.shape[1]
+    square, masks, logits = (tokens.shape[1],) * 2, [], []
 
-    def restrict(value: Any, visible: Tensor) -> Any:
-        if not (isinstance(value, Tensor) and value.dim() == 4 and value.shape[2:] == (length, length)):
-            return value
-        return value.masked_fill(~visible, torch.finfo(value.dtype).min)
+    def restrict(layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        def restricted(value: Any) -> Any:
+            if not (isinstance(value, Tensor) and value.dim() == 4 and value.shape[2:] == square):
+                return value
+            masks.append(layer)
+            return value.masked_fill(~recorder.visible(layer, tokens.shape[1]), torch.finfo(value.dtype).min)
 
-    hooks, restricted, logits = [], [], []
-    for index, layer in enumerate(layers):
+        return tuple(map(restricted, args)), {name: restricted(value) for name, value in kwargs.items()}
 
-        def before(_: Any, args: tuple, kwargs: dict[str, Any], index: int = index) -> tuple[tuple, dict[str, Any]]:
-            visible = recorder.visible(index, length)
-            changed = (
-                tuple(restrict(arg, visible) for arg in args),
-                {name: restrict(value, visible) for name, value in kwargs.items()},
-            )
-            values = zip([*args, *kwargs.values()], [*changed[0], *changed[1].values()], strict=True)
-            restricted.append(any(old is not new for old, new in values))
-            return changed
-
-        hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-    try:
-        hooks.append(plain_model.get_output_embeddings().register_forward_hook(lambda *call: logits.append(call[2][0])))
+    head = plain_model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda _, __, output: logits.append(output[0]))
+    with before_each(layers, restrict):
         plain_model(tokens, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    assert all(restricted), "a layer got no mask to restrict"
+    hook.remove()
+    assert set(masks) == set(range(len(layers))), "a layer got no mask to restrict"
     return logits[0]

@@ -7,7 +7,6 @@ floats, and attention is loops over them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ def dot(one: Head, other: Head) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-@dataclass
 class PlainLayers:
     """The model and what its layers have computed for one sequence.
 
@@ -33,24 +31,17 @@ class PlainLayers:
         evicted: ``evicted[layer][head]``, tokens that this key-value head no longer attends to.
     """
 
-    model: PreTrainedModel
-    hidden: list[dict[int, Tensor]] = field(default_factory=list)
-    keys: list[dict[int, list[Head]]] = field(default_factory=list)
-    values: list[dict[int, list[Head]]] = field(default_factory=list)
-    queries: list[dict[int, list[Head]]] = field(default_factory=list)
-    evicted: list[list[set[int]]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        config = self.model.config
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, config = model, model.config
         self.num_layers = config.num_hidden_layers
         self.query_heads = config.num_attention_heads
         self.kv_heads = config.num_key_value_heads
         self.group = self.query_heads // self.kv_heads
-        self.hidden = [{} for _ in range(self.num_layers + 1)]
-        self.keys = [{} for _ in range(self.num_layers)]
-        self.values = [{} for _ in range(self.num_layers)]
-        self.queries = [{} for _ in range(self.num_layers)]
-        self.evicted = [[set() for _ in range(self.kv_heads)] for _ in range(self.num_layers)]
+        self.hidden: list[dict[int, Tensor]] = [{} for _ in range(self.num_layers + 1)]
+        self.keys: list[dict[int, list[Head]]] = [{} for _ in range(self.num_layers)]
+        self.values: list[dict[int, list[Head]]] = [{} for _ in range(self.num_layers)]
+        self.queries: list[dict[int, list[Head]]] = [{} for _ in range(self.num_layers)]
+        self.evicted: list[list[set[int]]] = [[set() for _ in range(self.kv_heads)] for _ in range(self.num_layers)]
 
     def embed(self, token: int, token_id: int) -> None:
         self.hidden[0][token] = self.model.model.embed_tokens.weight[token_id]

@@ -5,19 +5,23 @@ That leaving restores model and library bit for bit is shown on every family, in
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from typing import Any
 
 import pytest
 import torch
+from conftest import python
+from test_families import broken, layers_of
 from tiny_models import generate_logits, left_padded, random_prompt, shared_model, tiny_model
-from transformers import AutoModelForCausalLM
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 
 from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench.pruning.trace import Trace
 
 HALF = PruningSchedule(layers=(0, 2), keep=(0.6, 0.5))
 NOTHING_PRUNED = PruningSchedule(layers=(0, 2), keep=(1.0, 1.0))
-PROMPT = random_prompt(12, seed=0)
+PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
+PROMPT = random_prompt(20, seed=3)
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 
 
@@ -29,7 +33,7 @@ def test_importing_changes_nothing():
         "import lazybench.pruning.engine\n"
         "assert (sorted(a), sorted(m)) == before\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert python("-c", code).returncode == 0
 
 
 def test_two_models_may_run_side_by_side_and_one_model_in_one_context():
@@ -53,42 +57,21 @@ def test_two_models_may_run_side_by_side_and_one_model_in_one_context():
 def test_two_models_of_one_config_may_not_both_run():
     config = tiny_model("llama").config
     models = [AutoModelForCausalLM.from_config(config).eval() for _ in range(2)]
-    with LazyLLM(models[0], HALF):
-        with pytest.raises(UserError, match="its own copy"):
-            LazyLLM(models[1], HALF).__enter__()
-        models[0].generate(PROMPT, **GREEDY)
-    assert config._attn_implementation == "sdpa"
-    with LazyLLM(models[1], HALF):
-        models[1].generate(PROMPT, **GREEDY)
-    assert config._attn_implementation == "sdpa"
+    for model, other in (models, models[::-1]):
+        with LazyLLM(model, HALF):
+            with pytest.raises(UserError, match="its own copy"):
+                LazyLLM(other, HALF).__enter__()
+            model.generate(PROMPT, **GREEDY)
+        assert config._attn_implementation == "sdpa"
 
 
 def test_generate_is_put_back_whoever_wrapped_it_before():
     model = tiny_model("llama")
-    with LazyLLM(model, HALF):
-        assert "generate" in vars(model)
-    assert "generate" not in vars(model)
     mine = model.generate
     model.generate = mine
     with LazyLLM(model, HALF):
         assert vars(model)["generate"] is not mine
     assert vars(model)["generate"] is mine
-
-
-def test_sampling_repeats_with_its_seed_and_is_the_plain_models_where_nothing_is_pruned():
-    model = shared_model("llama")
-
-    def sample(seed: int, sequences: int = 3) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return model.generate(PROMPT, max_new_tokens=10, do_sample=True, num_return_sequences=sequences)
-
-    with LazyLLM(model, HALF):
-        first = sample(0)
-        assert torch.equal(first, sample(0))
-        assert not torch.equal(first, sample(1))
-    with LazyLLM(model, NOTHING_PRUNED):
-        kept = sample(0, 1)
-    assert torch.equal(kept, sample(0, 1))
 
 
 def test_a_long_generation_outgrows_its_buffers():
@@ -103,3 +86,63 @@ def test_a_long_generation_outgrows_its_buffers():
         together = generate_logits(model, both, new_tokens, attention_mask=mask)[1]
     torch.testing.assert_close(together[:20, 0], alone[:20, 0], atol=1e-4, rtol=1e-4)
     assert together.isfinite().all()
+
+
+# ---- a cache that goes on, and one that is dropped in the middle of a call
+
+
+def generate(model: PreTrainedModel, prompt: Tensor, new_tokens: int, cache: Cache | None = None) -> Any:
+    """``model.generate``, greedy, with its cache in what it returns."""
+    kwargs = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": new_tokens, "do_sample": False}
+    return model.generate(prompt, past_key_values=cache, return_dict_in_generate=True, **kwargs)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon"])
+def test_a_cache_goes_on_one_token_at_a_time_where_it_began_alone(family):
+    model, other = shared_model(family), tiny_model(family, seed=1)
+    with LazyLLM(model, HALF):
+        whole = generate(model, PROMPT, 6).sequences
+        first = generate(model, PROMPT, 3)
+        cache, turn = first.past_key_values, torch.cat([first.sequences, PROMPT], dim=1)
+        refused = pytest.raises(UserError, match=r"one token at a time, in the LazyLLM context .* the whole prompt")
+        with refused:
+            generate(model, turn, 2, cache)
+        assert torch.equal(generate(model, first.sequences, 3, cache).sequences, whole)  # a generation taken up again
+        generate(model, PROMPT, 1)
+        with refused:
+            generate(model, first.sequences, 3, cache)
+        failed = generate(model, PROMPT, 3)
+        hook = layers_of(model)[2].register_forward_hook(broken(after=0))
+        with pytest.raises(RuntimeError, match="broke here"):
+            generate(model, failed.sequences, 2, failed.past_key_values)
+        hook.remove()
+        with refused:  # the pass that failed left it incomplete
+            generate(model, failed.sequences, 2, failed.past_key_values)
+    for where, by in ((model, HALF), (model, PRUNED), (other, HALF)):
+        with LazyLLM(where, by), refused:
+            generate(where, first.sequences, 2, cache)
+    with pytest.raises(UserError, match="only goes on inside that context"):
+        generate(model, turn, 2, cache)
+
+
+def test_a_switch_of_rope_factors_in_mid_generation_loses_no_step():
+    """Phi-3's ``generate`` drops the cache where its prompt outgrows the short factors, and runs everything again."""
+
+    def run(longest: int) -> Trace:
+        factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": longest}
+        rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+        fields = {"rope_parameters": rope, "original_max_position_embeddings": longest, "sliding_window": None}
+        with LazyLLM(model := tiny_model("phi3", **fields), PRUNED) as lazy:
+            for _ in range(2):  # and the next call is a generation of its own
+                generate(model, PROMPT, 12)
+        return lazy.trace
+
+    switched, plain = run(26), run(200)
+    assert len(switched.steps) == len(plain.steps) == len(switched.kv_bytes) == 12
+    assert switched.steps[0] == plain.steps[0]
+    assert switched.prompt_tokens == plain.prompt_tokens == 20
+    (again,) = [step for step in switched.steps if step.again]
+    assert (again.new, again.again, again.computed) == (27, 26, (27, 19, 12, 9))
+    computed = switched.prompt_tokens_computed
+    at = switched.steps.index(again)
+    assert computed[at][0] == pytest.approx(1 + 26 / 20)  # all of it was computed twice in the first stage

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from unittest.mock import patch
 from weakref import ref
 
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from tiny_models import generate_logits, left_padded, random_prompt, tiny_model
+from tiny_models import generate_logits, left_padded, random_prompt, shared_model, tiny_model
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lazybench import LazyLLM, PruningSchedule
 from lazybench.pruning import stage
-from lazybench.pruning.budgets import Revival
+from lazybench.pruning.budgets import Ratio, Revival
 from lazybench.pruning.cache import LazyCache
+from lazybench.pruning.engine import Pruned
+from lazybench.pruning.policy import Policy
 
 PRUNED = PruningSchedule(layers=(0, 1, 2), keep=(0.7, 0.6, 0.7))
+NEVER_REVIVED = Policy((1,), budget=(Ratio(0.4),))
 PROMPT = random_prompt(20, seed=3)
 SWITCH = GenerationMixin._optimize_model_for_decode
 
@@ -34,20 +37,13 @@ def model() -> PreTrainedModel:
 
 def buffers_of(cache: LazyCache) -> list[Tensor]:
     """Every tensor that the cache keeps from one step to the next."""
-    held, seen, tensors = [cache.__dict__], set(), []
+    held, seen, tensors = [cache], {}, []
     while held:
         item = held.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
         if isinstance(item, Tensor):
             tensors.append(item)
-        elif isinstance(item, dict):
-            held.extend(item.values())
-        elif isinstance(item, list | tuple):
-            held.extend(item)
-        elif type(item).__module__.startswith("lazybench"):
-            held.append(item.__dict__)
+        elif isinstance(item, dict | list | tuple) or type(item).__module__.startswith("lazybench"):
+            held += [inner for inner in gc.get_referents(item) if seen.setdefault(id(inner), inner) is inner]
     return tensors
 
 
@@ -122,6 +118,39 @@ def test_buffers_hold_little_more_than_what_their_stage_holds(options, prompts):
         assert not any(lazy.trace.aux_bytes)
 
 
+def cache_after(model: PreTrainedModel, context: AbstractContextManager, new_tokens: int) -> LazyCache | DynamicCache:
+    prompt, limits = random_prompt(200, seed=1), {"max_new_tokens": new_tokens, "do_sample": False}
+    with context:
+        return model.generate(prompt, return_dict_in_generate=True, **limits).past_key_values
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3_text"])
+@pytest.mark.parametrize("new_tokens", [1, 40])
+@pytest.mark.parametrize("policy", [Policy(), NEVER_REVIVED], ids=["nothing pruned", "pruned"])
+def test_a_layer_with_a_window_holds_no_more_than_it_where_nothing_comes_back(family, new_tokens, policy):
+    model = tiny_model(family, sliding_window=32, max_position_embeddings=512)
+    plain = [layer.keys.shape[2] for layer in cache_after(model, nullcontext(), new_tokens).layers]
+    cache = cache_after(model, Pruned(model, policy), new_tokens)
+    windowed = [rows == 32 - 1 for rows in plain]
+    assert any(windowed)
+    for layer, rows in enumerate(plain):
+        arena = cache.arena(layer)
+        held = cache._stage_of_layer[layer].end - arena.forgotten
+        assert held <= (rows * 9 // 8 if windowed[layer] else rows)
+        assert arena._buffers[0].shape[4] <= held + held // 8 + 17 if arena.forgotten else rows + rows // 8 + 17
+    row_bytes = cache.arena(0).bytes_per_slot
+    assert cache.kv_bytes <= sum(rows + rows // 8 for rows in plain) * row_bytes
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "falcon"])
+def test_rows_that_revive_different_numbers_leave_no_nan_in_the_cache(family):
+    model = shared_model(family)
+    with LazyLLM(model, PRUNED) as lazy:
+        generate_logits(model, torch.cat([random_prompt(20, seed) for seed in (3, 4, 5)]), 8)
+        cache = lazy._cache
+    assert all(buffer.isfinite().all() for layer in range(4) for buffer in cache.arena(layer)._buffers)
+
+
 # ---- mixtures of experts
 
 
@@ -159,15 +188,11 @@ def test_experts_keep_the_kernel_whose_memory_does_not_grow_with_revived_tokens(
     used.clear()
     assert torch.equal(model.generate(PROMPT, max_new_tokens=4, do_sample=False), plain)
     assert used == ["grouped_mm"] * 4 + ["batched_mm"] * 12
-
-
-@pytest.mark.parametrize("chosen", ["eager", "batched_mm"])
-def test_an_expert_kernel_that_was_chosen_stays(chosen):
-    model = tiny_model("mixtral")
-    model.set_experts_implementation(chosen)
-    with LazyLLM(model, PRUNED):
-        model.generate(PROMPT, max_new_tokens=2, do_sample=False)
-        assert model.config._experts_implementation == chosen
+    for chosen in ("eager", "batched_mm"):  # by name: it stays
+        model.set_experts_implementation(chosen)
+        with LazyLLM(model, PRUNED):
+            model.generate(PROMPT, max_new_tokens=2, do_sample=False)
+            assert model.config._experts_implementation == chosen
 
 
 # ---- several devices

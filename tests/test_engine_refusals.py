@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import REFUSED, random_prompt, shared_model, tiny_model
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, DynamicCache, GenerationConfig, PreTrainedModel, StaticCache
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel, StaticCache
 
-from lazybench import LazyLLM, PruningSchedule, UserError
+from lazybench import LazyLLM, PruningSchedule, UserError, prune
 from lazybench.methods.fastkv import FastKV
 from lazybench.methods.lazyllm import LazyLLMMethod
 from lazybench.methods.taper import Taper
@@ -18,8 +18,7 @@ from lazybench.pruning.engine import Pruned
 from lazybench.pruning.policy import Policy
 
 PRUNED = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.6))
-PROMPTS = [random_prompt(tokens, seed) for seed, tokens in enumerate((17, 11, 14))]
-PROMPT = PROMPTS[0]
+PROMPT = random_prompt(17, seed=0)
 
 
 def refused(call: Callable[[], object], words: str) -> str:
@@ -33,24 +32,19 @@ def call_of(**kwargs: Any) -> Callable[[PreTrainedModel], Any]:
     return lambda model: model.generate(PROMPT, **options)
 
 
-def in_training(model: PreTrainedModel) -> None:
-    try:
-        model.train()(PROMPT, logits_to_keep=1)
-    finally:
-        model.eval()
-
-
 def by_its_own_config(model: PreTrainedModel) -> None:
-    try:
-        model.generation_config.prefill_chunk_size = 8
-        model.generate(PROMPT, max_new_tokens=2)
-    finally:
-        model.generation_config.prefill_chunk_size = None
+    model.generation_config.prefill_chunk_size = 8
+    model.generate(PROMPT, max_new_tokens=2)
 
 
 def in_two_calls(model: PreTrainedModel) -> None:
     cache = model(PROMPT[:, :8], logits_to_keep=1).past_key_values
     model(PROMPT[:, 8:], past_key_values=cache, logits_to_keep=1)
+
+
+def on_a_plain_models_cache(model: PreTrainedModel) -> None:
+    filled = tiny_model("llama")(PROMPT).past_key_values
+    model.generate(torch.cat([PROMPT, PROMPT], dim=1), past_key_values=filled)
 
 
 RETURNED = {"return_dict_in_generate": True}
@@ -73,6 +67,7 @@ CALLS: dict[str, tuple[Callable[[PreTrainedModel], Any], str]] = {
         lambda model: call_of(past_key_values=StaticCache(config=model.config, max_cache_len=32))(model),
         "StaticCache",
     ),
+    "the plain model's cache": (on_a_plain_models_cache, "brings its own KV cache"),
     "all logits": (lambda model: model(PROMPT), r"logits_to_keep=0, the default.*generate\(\), or pass .*keep=1"),
     "router logits": (lambda model: model(PROMPT, logits_to_keep=1, output_router_logits=True), "output_router_logits"),
     "any other output": (lambda model: model(PROMPT, logits_to_keep=1, output_anything=True), "output_anything"),
@@ -89,27 +84,17 @@ CALLS: dict[str, tuple[Callable[[PreTrainedModel], Any], str]] = {
         lambda model: model(PROMPT, attention_mask=torch.ones(2, 17), logits_to_keep=1),
         r"attention_mask must be of shape \(1, 17\), .* \(2, 17",
     ),
-    "training": (in_training, "training mode"),
+    "training": (lambda model: model.train()(PROMPT, logits_to_keep=1), "training mode"),
     "the decoder alone": (lambda model: model.model(PROMPT), "call the model, and not its decoder"),
 }
 
 
 @pytest.mark.parametrize(("call", "reason"), CALLS.values(), ids=CALLS)
 def test_calls_that_pruning_cannot_serve(call, reason):
-    model = shared_model("llama")
+    model = tiny_model("llama")
     with LazyLLM(model, PRUNED):
         refused(lambda: call(model), reason)
-        assert model(PROMPT, logits_to_keep=1).logits.shape[1] == 1
-
-
-def test_a_cache_that_the_plain_model_filled():
-    model, filled = shared_model("llama"), DynamicCache(config=shared_model("llama").config)
-    model(PROMPT, past_key_values=filled)
-    with LazyLLM(model, PRUNED):
-        refused(
-            lambda: model.generate(torch.cat([PROMPT, PROMPT], dim=1), past_key_values=filled),
-            "brings its own KV cache",
-        )
+        assert model.eval()(PROMPT, logits_to_keep=1).logits.shape[1] == 1
 
 
 def test_a_prompt_longer_than_the_window_before_it_runs():
@@ -131,6 +116,12 @@ def test_a_prompt_longer_than_the_window_before_it_runs():
         (lambda model: LazyLLM(model, PruningSchedule((3,), (0.5,))).__enter__(), "3 is out of range .* of 4 layers"),
         (lambda model: LazyLLM(model, PRUNED).trace.prompt_tokens_computed_mean, "nothing was generated"),
         (lambda model: LazyLLM(model, PRUNED).trace.prompt_tokens_computed_by_stage, "nothing was generated"),
+        (lambda model: prune(model, "tapr"), "did you mean taper"),
+        (lambda model: prune(model, "taper", prest="fast"), "did you mean preset"),
+        (lambda model: prune(model, "taper", preset="fats"), "did you mean fast"),
+        (lambda _: prune("gpt2", "taper"), "takes a transformers model, not str"),
+        (lambda _: LazyLLM("gpt2", "paper"), "takes a transformers model, not str"),
+        (lambda _: Pruned("gpt2", Policy()), "takes a transformers model, not str"),
     ],
 )
 def test_what_is_no_schedule_for_the_model_and_a_trace_of_nothing(made, words):

@@ -4,12 +4,13 @@ each prompt of a padded batch, and what a policy can't serve in one is refused."
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from drawn_policies import pruned_once, pruned_where_ranks_settle, revived
+from drawn_policies import given_scores, pruned_once, pruned_where_ranks_settle, revived
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from reference import Reference
@@ -75,22 +76,6 @@ def replay(reference: Reference, prompt: list[int], generated: list[int]) -> tor
     return torch.stack([reference.prefill(prompt), *(reference.decode(token) for token in generated[:-1])])
 
 
-def counts_by_stage(reference: Reference, stages: list[range]) -> list[tuple[list[int], ...]]:
-    """Per step: tokens computed, selected and revived in each stage."""
-    counts, before = [], 0
-    for computed, selected in zip(reference.computed, reference.selected, strict=True):
-        first_layers = [stage.start for stage in stages]
-        counts.append(
-            (
-                [len(computed[layer]) for layer in first_layers],
-                [len(selected[layer]) for layer in first_layers],
-                [sum(token < before for token in computed[layer]) for layer in first_layers],
-            )
-        )
-        before = selected[0][-1] + 1
-    return counts
-
-
 def check_equal(model: PreTrainedModel, by: PruningSchedule | Policy, prompt_tokens: int, seed: int) -> Reference:
     """Logits, counts and work of one generation."""
     prompt = random_prompt(prompt_tokens, seed)
@@ -100,18 +85,19 @@ def check_equal(model: PreTrainedModel, by: PruningSchedule | Policy, prompt_tok
     expected = replay(reference, prompt[0].tolist(), tokens[0, prompt_tokens:].tolist())
     assume(reference.margin > 1e-6)  # two tokens tie: either may be kept
     torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-9)
-    stages = run.trace.stages
-    with_layers = [number for number, stage in enumerate(stages) if len(stage)]  # before layer 0 there are none
-    noted = [
-        tuple([counts[number] for number in with_layers] for counts in (step.computed, step.selected, step.revived))
-        for step in run.trace.steps
-    ]
-    assert noted == counts_by_stage(reference, [stages[number] for number in with_layers])
+    first_layers = [(number, stage.start) for number, stage in enumerate(run.trace.stages) if len(stage)]
+    before = 0
+    for step, computed, selected in zip(run.trace.steps, reference.computed, reference.selected, strict=True):
+        for number, layer in first_layers:  # before layer 0 there is none
+            revived = sum(token < before for token in computed[layer])
+            counts = len(computed[layer]), len(selected[layer]), revived
+            assert (step.computed[number], step.selected[number], step.revived[number]) == counts
+        before = selected[0][-1] + 1
     ran = [{token for step in reference.computed for token in step[layer]} for layer in range(NUM_LAYERS)]
     of_prompt = [sum(token < prompt_tokens for token in tokens) / prompt_tokens for tokens in ran]
     assert run.trace.prompt_tokens_computed_mean == pytest.approx(sum(of_prompt) / NUM_LAYERS)
     by_stage = run.trace.prompt_tokens_computed_by_stage
-    assert [by_stage[number] for number in with_layers] == [of_prompt[stages[number].start] for number in with_layers]
+    assert all(by_stage[number] == of_prompt[layer] for number, layer in first_layers)
     return reference
 
 
@@ -171,48 +157,39 @@ def test_the_reference_is_the_plain_model(kind):
     torch.testing.assert_close(logits[:, 0], expected, rtol=0, atol=1e-12)
 
 
-LENGTHS = (4, 16, 11)
+LENGTHS = (3, 16, 11)
 NORMS = Policy((0, 2), OutputNorm(), (Ratio(0.4), Ratio(0.6)), before_mlp=True)  # seldom drawn
+SCORED = Policy((-1, 1), given_scores(LENGTHS[1], seed=0), (Ratio(0.6), Ratio(0.5)), first=1)
 policies = st.one_of(pruned_once(LENGTHS[1], NUM_LAYERS), revived(LENGTHS[1], NUM_LAYERS))
-
-
-def serves_padded_batches(policy: Policy) -> bool:
-    if isinstance(policy.scorer, Given):  # tested by itself: it goes by position, padding included
-        return False
-    return policy.retention is None
 
 
 @pytest.mark.slow
 @drawn(30)
-@given(kind=st.sampled_from(sorted(KINDS)), policy=policies.filter(serves_padded_batches), seed=st.integers(0, 999))
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    policy=policies.filter(lambda policy: policy.retention is None),
+    seed=st.integers(0, 999),
+)
 @example(kind="sliding window in every other layer", policy=NORMS, seed=0)
+@example(kind="grouped queries", policy=SCORED, seed=0)
 def test_a_prompt_in_a_padded_batch_generates_what_it_does_alone(kind, policy, seed):
     """Each row's logits, against the reference of its prompt alone."""
     model = exact_model(kind)
     prompts = [random_prompt(tokens, seed + number) for number, tokens in enumerate(LENGTHS)]
     padded, mask = left_padded(prompts)
+    alone = [policy] * len(prompts)
+    if isinstance(policy.scorer, Given):  # a row for each prompt, by position, padding included
+        rows = torch.cat([policy.scorer.scores, policy.scorer.scores.flip(1), 1 - policy.scorer.scores])
+        own = [rows[row : row + 1, max(LENGTHS) - tokens :] for row, tokens in enumerate(LENGTHS)]
+        alone = [replace(policy, scorer=Given(scores)) for scores in own]
+        policy = replace(policy, scorer=Given(rows))
     with Pruned(model, policy):
         together, logits = generate_logits(model, padded, NEW_TOKENS, attention_mask=mask)
     for row, prompt in enumerate(prompts):
-        reference = Reference(model, policy)
+        reference = Reference(model, alone[row])
         expected = replay(reference, prompt[0].tolist(), together[row, padded.shape[1] :].tolist())
         assume(reference.margin > 1e-6)
         torch.testing.assert_close(logits[:, row], expected, rtol=0, atol=1e-9)
-
-
-def test_given_scores_of_a_padded_batch_go_by_position():
-    model = exact_model("grouped queries")
-    scores = torch.rand(3, max(LENGTHS), generator=torch.Generator().manual_seed(0)).double()
-    prompts = [random_prompt(tokens, tokens) for tokens in LENGTHS]
-    padded, mask = left_padded(prompts)
-    fields = {"layers": (-1, 1), "budget": (Ratio(0.6), Ratio(0.5)), "first": 1}
-    with Pruned(model, Policy(scorer=Given(scores), **fields)):
-        _, together = generate_logits(model, padded, NEW_TOKENS, attention_mask=mask)
-    for row, prompt in enumerate(prompts):
-        own = scores[row : row + 1, max(LENGTHS) - prompt.shape[1] :]
-        with Pruned(model, Policy(scorer=Given(own), **fields)):
-            _, alone = generate_logits(model, prompt, NEW_TOKENS)
-        torch.testing.assert_close(together[:, row], alone[:, 0], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

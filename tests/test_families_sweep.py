@@ -15,40 +15,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES, PAD, generate_logits, give_character, random_prompt
-from tiny_models import REFUSED as REFUSED_FAMILIES
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from tiny_models import FAMILIES, generate_logits, random_prompt, tiny_config, tiny_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lazybench import LazyLLM, PruningSchedule, UserError
 
 MOST_PARAMETERS = 8_000_000  # more is not tiny
-# what families call a size; each takes those that its config has
-SIZES: dict[str, Any] = {
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "emb_dim", "dim", "kv_lora_rank", "q_lora_rank"), 32),
-    **dict.fromkeys(("intermediate_size", "d_ff", "dff", "dim_ff", "ff_dim", "ffn_dim", "decoder_ffn_dim"), 48),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"), 4),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("encoder_attention_heads", "num_encoder_layers", "num_decoder_layers"), 4),
-    **dict.fromkeys(("num_encoder_attention_heads", "num_decoder_attention_heads"), 4),
-    **dict.fromkeys(("n_group", "topk_group"), 1),
-    **dict.fromkeys(("num_key_value_heads", "num_experts_per_tok", "num_experts_per_token", "attn_layer_period"), 2),
-    **dict.fromkeys(("attn_layer_offset", "expert_layer_offset"), 1),
-    **dict.fromkeys(("mamba_n_heads", "mamba_d_head"), 8),
-    **dict.fromkeys(("head_dim", "d_kv", "dim_head", "qk_nope_head_dim", "v_head_dim", "rotary_dim"), 8),
-    **dict.fromkeys(("hidden_size_per_layer_input", "global_head_dim", "qk_rope_head_dim"), 8),
-    **dict.fromkeys(("moe_intermediate_size", "encoder_ffn_dim", "index_head_dim"), 16),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "vocab_size_per_layer_input"), 128),
-    "vocab_size": 128,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": PAD,
-    "sliding_window": 6,
-    "is_decoder": True,
-    "use_cache": True,
-}
-# whose parts must fit together in a way of their own; the families of the other tests come as they are there
+# whose parts must fit together in a way of their own
 SHAPES: dict[str, dict[str, Any]] = {
     "dbrx": {
         "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
@@ -58,36 +32,20 @@ SHAPES: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "zaya": {"num_experts_per_tok": 1},
-    **REFUSED_FAMILIES,
-    **FAMILIES,
 }
 PROMPT = random_prompt(17, seed=1)
 EQUAL, REFUSED, NOT_BUILT = "equal", "refused", "not built"
 DOC = Path(__file__).parent.parent / "docs/engine.md"
 
 
-def sizes_of(config: PreTrainedConfig) -> dict[str, Any]:
-    """The tiny sizes of all that this config has, and of the configs in it."""
-    known = config.to_dict()
-    sizes = {config.attribute_map.get(name, name): value for name, value in SIZES.items()}
-    fields = {name: value for name, value in sizes.items() if name in known}
-    inner = {name: getattr(config, name, None) for name in config.sub_configs}
-    if "kv_lora_rank" in fields and "num_key_value_heads" in fields:  # one latent state for all heads
-        fields["num_key_value_heads"] = fields["num_attention_heads"]
-    return {**fields, **{name: sizes_of(sub) for name, sub in inner.items() if isinstance(sub, PreTrainedConfig)}}
-
-
 def build(model_type: str) -> PreTrainedModel:
     """A tiny one. Raises: whatever the library does, or ValueError: it does not get tiny."""
     own = SHAPES.get(model_type, {})
-    fields = own if model_type in FAMILIES else {**sizes_of(AutoConfig.for_model(model_type)), **own}
-    config = AutoConfig.for_model(model_type, **fields)
     with torch.device("meta"):
-        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+        parameters = AutoModelForCausalLM.from_config(tiny_config(model_type, **own)).num_parameters()
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"{parameters} parameters")
-    torch.manual_seed(0)
-    return give_character(AutoModelForCausalLM.from_config(config).eval())
+    return tiny_model(model_type, **own)
 
 
 def outcome(model_type: str) -> tuple[str, str]:
@@ -116,20 +74,17 @@ def outcome(model_type: str) -> tuple[str, str]:
 @cache
 def outcomes() -> dict[str, tuple[str, str]]:
     """Of every type; an error that is neither the library's nor one line stands here as itself."""
+    found = {}
     logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return {name: _outcome_or_fault(name) for name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _outcome_or_fault(name: str) -> tuple[str, str]:
-    try:
-        return outcome(name)
-    except Exception as error:
-        return "fault", f"{type(error).__name__}: {error}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+            try:
+                found[name] = outcome(name)
+            except Exception as error:
+                found[name] = "fault", f"{type(error).__name__}: {error}"
+    logging.disable(logging.NOTSET)
+    return found
 
 
 def lists() -> str:

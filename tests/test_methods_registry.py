@@ -5,35 +5,50 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, cast
 
 import pytest
 import torch
-from conftest import run_environment
+from conftest import python
 from tiny_requests import tiny_request
 
+from lazybench import LazyLLM, prune
 from lazybench.errors import UserError
 from lazybench.measure.fidelity import fidelity, record_reference
 from lazybench.measure.protocol import measure
 from lazybench.measure.work import shares_of
 from lazybench.methods import METHODS, build, family, label, register
-from lazybench.methods.base import Method
+from lazybench.methods.base import Method, PolicyMethod
 from lazybench.methods.baseline import Baseline
 from lazybench.methods.taper import DEPTHS
+from lazybench.pruning.budgets import Revival
 from lazybench.pruning.schedule import PruningSchedule
 
 NAMES = list(METHODS)
 NUMBERS = (0, 1, 3, 64, 0.3, 0.7)
 WORDS = ("continue", "context", "mass", "safe")
+SCHEDULES: list[dict[str, Any]] = [
+    {"keep": (0.2, 0.3, 0.4)},
+    {"layers": (), "keep": ()},
+    {"layers": (1,), "keep": (0.5,)},
+    {"layers": (1,), "keep": (0.5,), "ratio_of": "context"},
+    {"depths": (0.1,), "keep": (0.5,)},
+    {"layers": (1, 2, 3, 4, 9), "keep": (0.5,) * 5},
+    {"layers": (1, 2, 3, 5, 9), "keep": (0.5,) * 5},
+    {"revive": False},
+    {"revival": Revival(most=8)},
+    {"revival": Revival(most=8, attend="computed")},
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
-    method = build(name)
+@pytest.mark.parametrize(
+    ("name", "params"), [*((name, {}) for name in NAMES), ("static_pruning", {"variant": "continue"})]
+)
+def test_every_method_runs_under_the_clock_and_is_judged(name: str, params: dict[str, Any]) -> None:
+    """And ``lazybench.prune`` generates what it does, or refuses a method that does more than prune."""
+    method = build(name, params)
     request = tiny_request(num_hidden_layers=12)  # asl compares eight of them
     method.prepare(request.model)
     reference = record_reference(Baseline(), request)
@@ -51,6 +66,22 @@ def test_every_method_runs_under_the_clock_and_is_judged(name: str) -> None:
     assert torch.equal(Baseline().run(request).new_tokens, reference.tokens)  # the model is left plain
     if name == "prompt_compression":
         assert 0 < response.overhead_s < measured.ttft_s  # reading is inside the TTFT
+    if METHODS[name].run is PolicyMethod.run or params:
+        with prune(request.model, name, **params):
+            tokens = request.model.generate(request.prompt_ids, **request.generate_kwargs)
+        assert torch.equal(tokens[0, request.prompt_ids.shape[1] :], response.new_tokens)
+    else:
+        with pytest.raises(UserError, match=r"does more than prune .* takes one of .*taper"):
+            prune(request.model, name)
+
+
+def test_pruning_without_a_word_is_the_papers_lazyllm() -> None:
+    request = tiny_request()
+    outputs = []
+    for context in (prune(request.model), LazyLLM(request.model, "paper")):
+        with context:
+            outputs.append(request.model.generate(request.prompt_ids, **request.generate_kwargs))
+    assert torch.equal(*outputs)
 
 
 def changed(method: Method) -> Iterator[tuple[str, Any, Method]]:
@@ -61,24 +92,22 @@ def changed(method: Method) -> Iterator[tuple[str, Any, Method]]:
             continue
         others: Any = WORDS if isinstance(before, str) else (not before,) if isinstance(before, bool) else NUMBERS
         if isinstance(before, PruningSchedule):
-            others = [dataclasses.replace(before, keep=(0.2, 0.3, 0.4)), dataclasses.replace(before, revive=False)]
+            others = [dataclasses.replace(before, **schedule) for schedule in SCHEDULES]
         for value in [(0.3, 0.6)] if isinstance(before, tuple) else others:
             with suppress(UserError):
                 yield field.name, value, dataclasses.replace(cast(Any, method), **{field.name: value})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_params_are_json_and_make_the_same_method_again(name: str) -> None:
+def test_params_are_json_and_make_the_same_method_again_and_a_label_tells_them_all(name: str) -> None:
+    labels = {build(name).label: build(name)}
     for field, value, other in changed(build(name)):
-        again = build(name, json.loads(json.dumps(other.params)))
-        assert again == other, (field, value)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_label_tells_every_parameter(name: str) -> None:
-    method = build(name)
-    for field, value, other in changed(method):
-        assert other == method or other.label != method.label, (field, value)
+        params = json.loads(json.dumps(other.params))
+        assert build(name, params) == other, (field, value)
+        assert labels.setdefault(label(name, params), other) == other, (field, value)
+    if name == "lazyllm":
+        assert next(iter(labels)) == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7"
+        assert "nothing pruned" in labels
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,24 +121,6 @@ def test_every_parameter_refuses_what_it_is_not_in_one_line_that_names_it(name: 
             except UserError as error:
                 said = str(error)
             assert not said or field.name in said or field.name == "pruning"
-
-
-def test_schedules_have_labels_of_their_own() -> None:
-    schedules: list[dict[str, Any]] = [
-        {},
-        {"layers": [], "keep": []},
-        {"layers": [1], "keep": [0.5]},
-        {"layers": [1], "keep": [0.5], "ratio_of": "context"},
-        {"depths": [0.1], "keep": [0.5]},
-        {"layers": [1, 2, 3, 4, 9], "keep": [0.5] * 5},
-        {"layers": [1, 2, 3, 5, 9], "keep": [0.5] * 5},
-        {"layers": [1], "keep": [0.5], "revive": False},
-        {"layers": [1], "keep": [0.5], "revival": {"most": 8}},
-        {"layers": [1], "keep": [0.5], "revival": {"most": 8, "attend": "computed"}},
-    ]
-    labels = [label("lazyllm", {"pruning": schedule}) for schedule in schedules]
-    assert len(set(labels)) == len(labels)
-    assert labels[:2] == ["depths=0.3,0.6,0.9 keep=0.7,0.7,0.7", "nothing pruned"]
 
 
 CURVES: dict[str, list[dict[str, Any]]] = {
@@ -134,7 +145,7 @@ def test_a_curve_is_of_settings_that_differ_in_how_much_they_keep() -> None:
 def test_settings_are_read_before_torch_is() -> None:
     """A bad value is refused at once, and help needs no model."""
     code = "import sys, lazybench.methods; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=run_environment(), check=False).returncode == 0
+    assert python("-c", code).returncode == 0
 
 
 def test_a_name_stands_for_one_method() -> None:

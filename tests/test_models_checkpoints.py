@@ -1,14 +1,18 @@
-"""What a checkpoint's files hold: all of it hashed, whole, and nothing in it that changes what is measured."""
+"""Checkpoints, here or on the hub: all of it hashed, whole, and nothing in it that changes what is measured."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import python
 from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, shared_model
 from transformers import LlamaConfig
@@ -151,3 +155,92 @@ def test_what_a_family_saves_is_whole(family: str, tmp_path: Path) -> None:
 def test_quantised_weights_say_so(settings: dict[str, Any], stated: dict[str, Any] | None, name: str | None) -> None:
     config = LlamaConfig(**({} if stated is None else {"quantization_config": stated}))
     assert quantized_as(ModelSpec("x", hub_id="owner/x", **settings), config) == name
+
+
+# ---- the hub: a real server on this machine that speaks its protocol, and what is said where it refuses
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(llama2: Path) -> Iterator[str]:
+    """A server that speaks the hub's protocol: one open model, one gated, nothing else."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            if "some/gated" in path and "/resolve/" in path:
+                return self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
+            if "revision/absent" in path:
+                return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            if "some/open" not in path and "some/gated" not in path:
+                return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            names = sorted(file.name for file in llama2.iterdir())
+            if "/tree/" in path:
+                sizes = {name: (llama2 / name).stat().st_size for name in names}
+                tree = [{"type": "file", "path": name, "size": size, "oid": name} for name, size in sizes.items()]
+                return self.answer(200, json.dumps(tree).encode(), {})
+            if path.startswith("/api/models/"):
+                facts = {"id": "some/open", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+                return self.answer(200, json.dumps(facts).encode(), {})
+            body = (llama2 / path.rsplit("/", 1)[1]).read_bytes()
+            return self.answer(200, body, {"ETag": f'"{path[-9:]}{len(body)}"', "X-Repo-Commit": COMMIT})
+
+        do_HEAD = do_GET
+
+        def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+LOAD = """
+import json, sys, time
+from lazybench.errors import UserError
+from lazybench.models import ModelSpec, load_model
+for hub_id, revision in json.loads(sys.argv[1]):
+    start = time.perf_counter()
+    try:
+        said = load_model(ModelSpec(name="x", hub_id=hub_id, revision=revision, device="cpu")).provenance
+    except UserError as error:
+        said = str(error)
+    print(json.dumps([said, time.perf_counter() - start]))
+"""
+
+
+def load_from(endpoint: str, home: Path, *asked: tuple[str, str | None]) -> list[tuple[object, float]]:
+    hub = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "", "NO_PROXY": "*"}
+    done = python("-c", LOAD, json.dumps(asked), **hub)
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def test_the_hub(hub: str, tmp_path: Path) -> None:
+    named = ("some/gated", "some/nothing", "a/b/c")
+    asked = [("some/open", None), ("some/open", "absent"), *((name, None) for name in named)]
+    loaded, *refused = [said for said, _ in load_from(hub, tmp_path, *asked)]
+    assert isinstance(loaded, dict), loaded
+    assert loaded["revision"] == COMMIT
+    words = (["absent", "model.revision"], ["licence", "HF_TOKEN", "some/gated"], ["some/nothing"], ["OWNER/NAME"])
+    for said, wanted in zip(refused, words, strict=True):
+        assert isinstance(said, str)
+        assert "\n" not in said
+        assert all(word in said for word in wanted), said
+
+    # without the hub: what was downloaded still loads, the rest is one line, and neither takes long
+    (cached, _), (unreachable, seconds) = load_from("http://127.0.0.1:1", tmp_path, asked[0], asked[3])
+    assert cached == loaded
+    assert "some/nothing: can't reach the hub" in str(unreachable)
+    assert seconds < 20

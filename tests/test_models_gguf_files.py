@@ -1,8 +1,9 @@
-"""GGUF files of all kinds: what they say arrives in the model, or they are refused in one line."""
+"""GGUF files of all kinds, written here: what they say arrives in the model, or they are refused in one line."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import Writing, write_gguf
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tiny_models import tiny_model
+from tokenizers import pre_tokenizers
 from transformers import PreTrainedModel
 
 from lazybench.errors import UserError
@@ -21,6 +22,8 @@ from lazybench.models.gguf import quantization_of
 from lazybench.models.gguf_file import GGUFFile
 from lazybench.models.gguf_tokenizer import gguf_tokenizer
 
+EXTRA_TOKENS = ("Ġt", "he", "Ġthe", "Ġqz")  # no merge leads to the last
+Writing = Callable[[gguf.GGUFWriter], Any]
 TEXT = Path(gguf.__file__).with_name("gguf_reader.py").read_text(encoding="utf-8")  # long enough to train on
 PROMPT = torch.randint(3, 250, (1, 60), generator=torch.Generator().manual_seed(1))
 
@@ -33,6 +36,58 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def llama(**rope: Any) -> PreTrainedModel:
     scaling = {"rope_theta": 10000.0, "rope_type": "default", **rope}
     return tiny_model("llama", vocab_size=320, max_position_embeddings=256, rope_parameters=scaling)
+
+
+def write_gguf(
+    path: Path,
+    model: PreTrainedModel,
+    metadata: Writing = lambda writer: None,
+    lacks: Collection[str] = (),
+) -> Path:
+    """A Llama as llama.cpp's converter writes it.
+
+    Args:
+        metadata: adds to the file, or writes over what is there.
+        lacks: keys and tensors that are left out, by how they begin.
+    """
+    config = model.config
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *EXTRA_TOKENS, "<|begin|>", "<|end|>", "<|turn|>"]
+    types = [1] * (len(tokens) - 3) + [3] * 3
+    unused = [f"<unused{index}>" for index in range(len(tokens), config.vocab_size)]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list([*tokens, *unused])
+    writer.add_token_types([*types, *[5] * len(unused)])
+    writer.add_token_merges(["Ġ t", "h e", "Ġt he"])
+    writer.add_bos_token_id(len(tokens) - 3)
+    writer.add_eos_token_id(len(tokens) - 2)
+    metadata(writer)
+    for key in [key for key in writer.kv_data[0] if key.startswith(tuple(lacks))]:
+        del writer.kv_data[0][key]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for ours, state in model.state_dict().items():
+        name, weight = names.get_name(ours, [".weight"]), state.float().numpy()
+        if (count := heads.get(name.split(".")[-2])) is not None:  # rotary pairs lie side by side
+            weight = weight.reshape(count, 2, len(weight) // count // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+        if not name.startswith(tuple(lacks)):
+            writer.add_tensor(name, np.ascontiguousarray(weight))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def load(path: Path) -> LoadedModel:
@@ -52,6 +107,10 @@ def scaled(kind: gguf.RopeScalingType) -> Writing:
         writer.add_rope_scaling_orig_ctx_len(32)
 
     return write
+
+
+def split_as(pre: str) -> Writing:
+    return lambda writer: writer.add_tokenizer_pre(pre)
 
 
 def rope_factors(model: PreTrainedModel) -> Writing:
@@ -78,7 +137,7 @@ LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positio
 def test_rope_scaling_is_carried_over(rope: dict[str, Any], write: Writing | None, tmp_path: Path) -> None:
     """The logits are those of the model that the file was written from, in a prompt and in the steps after."""
     model = llama(**rope)
-    loaded = load(write_gguf(tmp_path / "model.gguf", model, metadata=write or rope_factors(model))).model
+    loaded = load(write_gguf(tmp_path / "model.gguf", model, write or rope_factors(model))).model
     with torch.no_grad():
         torch.testing.assert_close(loaded(PROMPT).logits, model(PROMPT).logits, atol=1e-4, rtol=1e-4)
         generated = [one.generate(PROMPT, max_new_tokens=8, min_new_tokens=8) for one in (loaded, model)]
@@ -97,10 +156,11 @@ def test_rope_scaling_is_carried_over(rope: dict[str, Any], write: Writing | Non
         (lambda writer: writer.add_uint16("split.count", 2), "one of 2 parts; merge them"),
         (lambda writer: writer.add_bool("tokenizer.ggml.add_eos_token", True), "add_eos_token"),
         (lambda writer: writer.add_tensor("blk.0.attn_q.bias", np.ones(32, np.float32)), "another model"),
+        (split_as("zmollm"), "gpt2/zmollm"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_carried_over_is_refused_by_name(write: Writing, words: str, tmp_path: Path) -> None:
-    assert words in refused(write_gguf(tmp_path / "model.gguf", llama(), metadata=write))
+    assert words in refused(write_gguf(tmp_path / "model.gguf", llama(), write))
 
 
 @pytest.mark.parametrize(
@@ -109,13 +169,15 @@ def test_what_cannot_be_carried_over_is_refused_by_name(write: Writing, words: s
         *((f"tokenizer.ggml.{key}",) * 2 for key in ("eos_token_id", "tokens", "token_type", "merges")),
         *((f"llama.{key}",) * 2 for key in ("context_length", "block_count", "attention.head_count")),
         ("llama.attention.layer_norm_rms_epsilon",) * 2,
+        ("tokenizer.ggml.bos_token_id",) * 2,
         ("tokenizer.ggml.pre", "gpt2/None"),
         ("blk.2.", "model.layers.2."),
         ("output_norm", "model.norm.weight"),
     ],
 )
 def test_what_is_missing_is_named(lacks: str, named: str, tmp_path: Path) -> None:
-    told = refused(write_gguf(tmp_path / "model.gguf", llama(), lacks=[lacks]))
+    begins_with_bos = split_as("llama-bpe")
+    told = refused(write_gguf(tmp_path / "model.gguf", llama(), begins_with_bos, lacks=[lacks]))
     assert named in told or lacks in told
 
 
@@ -127,20 +189,20 @@ def test_a_file_that_was_cut_off_ends_in_one_line(share: float, tmp_path: Path) 
     assert "no file" in refused(tmp_path / "absent.gguf")
 
 
-def test_an_unknown_splitting_is_refused(tmp_path: Path) -> None:
-    assert "gpt2/zmollm" in refused(write_gguf(tmp_path / "model.gguf", llama(), pre="zmollm"))
-
-
 def test_llama3s_splitting_keeps_known_words_whole_and_begins_with_bos(tmp_path: Path) -> None:
     """As llama.cpp takes ``pre=llama-bpe``; the file's own word on BOS goes before."""
-    tokenizer = load(write_gguf(tmp_path / "a.gguf", llama(), pre="llama-bpe")).tokenizer
-    assert tokenizer(" qz the").tokens() == ["<|begin|>", "Ġqz", "Ġthe"]
-    without = write_gguf(tmp_path / "b.gguf", llama(), "llama-bpe", lambda writer: writer.add_add_bos_token(False))
-    assert load(without).tokenizer(" qz").tokens() == ["Ġqz"]
-    other = load(write_gguf(tmp_path / "c.gguf", llama(), pre="gpt-2")).tokenizer
-    assert other(" qz the").tokens() == ["Ġ", "q", "z", "Ġthe"]
-    no_bos = write_gguf(tmp_path / "d.gguf", llama(), pre="llama-bpe", lacks=["tokenizer.ggml.bos_token_id"])
-    assert "tokenizer.ggml.bos_token_id" in refused(no_bos)
+
+    def without_bos(writer: gguf.GGUFWriter) -> None:
+        split_as("llama-bpe")(writer)
+        writer.add_add_bos_token(False)
+
+    for write, tokens in (
+        (split_as("llama-bpe"), ["<|begin|>", "Ġqz", "Ġthe"]),
+        (without_bos, ["Ġqz", "Ġthe"]),
+        (split_as("gpt-2"), ["Ġ", "q", "z", "Ġthe"]),
+    ):
+        loaded = load(write_gguf(tmp_path / "a.gguf", llama(), write))
+        assert loaded.tokenizer(" qz the").tokens() == tokens
 
 
 @pytest.mark.parametrize("prefix", [True, False])
@@ -170,29 +232,31 @@ def test_sentencepiece_is_read_as_its_own_library_reads_it(prefix: bool, tmp_pat
         writer.add_eos_token_id(theirs.eos_id())
         writer.add_add_space_prefix(prefix)
 
-    ours = gguf_tokenizer(GGUFFile(write_gguf(tmp_path / "a.gguf", llama(), metadata=written)))
+    ours = gguf_tokenizer(GGUFFile(write_gguf(tmp_path / "a.gguf", llama(), written)))
     for text in (*TEXT.split("\n"), "a    b  ", " x", "  x", "<b>bold</b>", "two\nlines", "日本 🙂", "\x01\t."):
         assert ours(text).input_ids == [theirs.bos_id(), *theirs.encode(text)], text
         assert ours.decode(ours(text).input_ids, skip_special_tokens=True) == text
 
 
 def test_the_end_of_a_turn_ends_a_generation(tmp_path: Path) -> None:
-    loaded = load(write_gguf(tmp_path / "a.gguf", llama(), metadata=lambda writer: writer.add_eot_token_id(262)))
+    loaded = load(write_gguf(tmp_path / "a.gguf", llama(), lambda writer: writer.add_eot_token_id(262)))
     assert loaded.model.generation_config.eos_token_id == [loaded.tokenizer.eos_token_id, 262]
 
 
 def test_a_conversion_is_one_line_and_a_later_start_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_gguf(tmp_path / "a.gguf", llama())
     capfd.readouterr()
-    load(path)
+    first = load(path).model.state_dict()
     assert capfd.readouterr().err == "a.gguf: converted once, for this start and all later ones\n"
-    load(path)
+    again = load(path).model.state_dict()
     assert not capfd.readouterr().err
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_the_quantisation_is_in_the_name(tmp_path: Path) -> None:
     """By the file's own word, else by most of its weights; plain floats have none."""
-    q8 = write_gguf(tmp_path / "tiny-Q8_0.gguf", llama(), metadata=lambda writer: writer.add_file_type(7))
+    q8 = write_gguf(tmp_path / "tiny-Q8_0.gguf", llama(), lambda writer: writer.add_file_type(7))
     assert quantization_of(q8) == "Q8_0"
     loaded = load(q8)
     assert (loaded.label, loaded.provenance["quantization"]) == ("tiny (Q8_0)", "Q8_0")

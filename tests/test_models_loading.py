@@ -1,4 +1,4 @@
-"""Loading end to end: local folders, random weights, and every refusal."""
+"""Loading end to end: local folders, random weights, every refusal; the models of conf/model and their shapes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 import sentencepiece
-import tiny_models
 import torch
+from omegaconf import OmegaConf
+from tiny_models import sizes_of
+from transformers import LlamaConfig
 
 from lazybench import LazyLLM, PruningSchedule
+from lazybench.cli.groups import model_file
 from lazybench.errors import UserError
 from lazybench.models import ModelSpec, load_model
+from lazybench.models.fit import weight_bytes
 from lazybench.models.loading import shape_of
+from lazybench.models.random_weights import true_shape
 from lazybench.pruning.checks import window_of
 
-LLAMA = {**tiny_models.LLAMA, "model_type": "llama", "vocab_size": 600, "max_position_embeddings": 512}
+LLAMA = {**sizes_of(LlamaConfig()), "model_type": "llama", "vocab_size": 600, "max_position_embeddings": 512}
 
 
 def test_llama2_with_sentencepiece(llama2: Path) -> None:
@@ -65,7 +70,10 @@ def test_random_weights_of_reduced_depth() -> None:
         ({"weights": "random"}, ["states no shape", "model_type"]),
         ({"weights": "random", "config": LLAMA, "num_layers": 5}, ["num_layers=5", "4"]),
         ({"weights": "random", "config": {**LLAMA, "model_type": "lama"}}, ["lama"]),
-        ({"weights": "random", "config": {**LLAMA, "hidden_size": 10**6}}, ["GiB for its weights", "GiB are free"]),
+        (
+            {"weights": "random", "config": {**LLAMA, "intermediate_size": 10**9}},
+            ["GiB for its weights", "GiB are free"],
+        ),
         ({"weights": "random", "config": LLAMA, "device": "cuda:77"}, ["cuda:77", "cpu"]),
         ({"weights": "random", "config": LLAMA, "device": "tpu"}, ["tpu", "cpu"]),
         ({"weights": "random", "config": LLAMA, "chat_format": "lama"}, ["lama", "llama2"]),
@@ -145,3 +153,65 @@ def test_the_window_is_what_rope_scaling_makes_of_it(rope: dict[str, Any], windo
         loaded.model(prompt)
         with pytest.raises(UserError, match=f"the model's window {window}"):
             loaded.model(torch.cat([prompt, prompt], dim=1))
+
+
+# ---- every model of conf/model
+
+
+FOLDER = Path(__file__).parent.parent / "conf" / "model"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+# as the model cards state them
+PARAMETERS = {
+    "gemma3_4b": 3_880_263_168,  # its text model: the 64 rows of the image tokens included, the vision tower not
+    "llama2": 6_738_415_616,
+    "llama3_1": 8_030_261_248,
+    "llama3_2_1b": 1_235_814_400,
+    "mistral": 7_248_023_552,
+    "qwen2_5_0_5b": 494_032_768,
+    "qwen2_5_7b": 7_615_616_512,
+    "qwen3_8b": 8_190_735_360,
+    "smollm2": 134_515_008,
+    "smollm2_360m": 361_821_120,
+}
+
+
+def spec_of(name: str) -> ModelSpec:
+    return ModelSpec(**OmegaConf.to_container(model_file(name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_only_what_differs_from_the_defaults(name: str) -> None:
+    stated = model_file(name)
+    spec, plain = spec_of(name), ModelSpec("plain")
+    assert spec.name == name
+    assert (spec.hub_id is None) == (name in ("custom", "smollm2"))  # the embedded file has no other place
+    assert all(getattr(spec, key) != getattr(plain, key) for key in stated if stated[key] is not None)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_stated_shape_is_the_models(name: str) -> None:
+    assert weight_bytes(true_shape(spec_of(name)), torch.int8) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "chat_format", "window"),
+    [
+        ("llama2", 3500, "llama2", 4096),
+        ("llama2_base", 3500, "none", 4096),
+        ("xgen", 7500, "xgen", 8192),
+        ("xgen_base", 7500, "none", 8192),
+    ],
+)
+def test_longbenchs_limits_and_formats(name: str, limit: int, chat_format: str, window: int) -> None:
+    spec = spec_of(name)
+    assert (spec.prompt_limit_tokens, spec.chat_format) == (limit, chat_format)
+    assert true_shape(spec).max_position_embeddings == window
+    assert spec.tokenizer == ("xgen" if name.startswith("xgen") else None)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"custom"}))
+def test_prompt_and_longest_answer_fit_the_window(name: str) -> None:
+    spec = spec_of(name)
+    assert spec.prompt_limit_tokens is not None
+    if spec.config:
+        assert spec.prompt_limit_tokens + 512 <= true_shape(spec).max_position_embeddings

@@ -20,22 +20,7 @@ from lazybench.models.xgen_tokenizer import END_OF_TEXT, FIM_TOKENS, xgen_tokeni
 
 # tiktoken's gpt2 pattern
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-PIECES = [
-    "def f(x):\n",
-    "    return x",
-    "\t",
-    " ",
-    "  ",
-    "é",
-    "日本語",
-    "🎉",
-    "'ll",
-    "1234",
-    "\r\n",
-    "\u00a0",
-    "\0",
-    "==",
-]
+PIECES = ["def f(x):\n", "    return x", *"\t é=\u00a0\0", "  ", "日本語", "🎉", "'ll", "1234", "\r\n"]
 Pair = tuple[PreTrainedTokenizerFast, tiktoken.Encoding]
 
 

@@ -1,4 +1,4 @@
-"""The parts of a policy refuse bad values, and each other, before anything runs; exact counts; where ranks settle."""
+"""Policies and schedules: bad parts are refused before anything runs; where tokens are pruned, and how many stay."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig
 
 from lazybench.errors import UserError
 from lazybench.methods.asl import WhereRanksSettle
 from lazybench.methods.pyramid_infer import FallingRatio
-from lazybench.methods.taper import Taper
+from lazybench.methods.taper import DEPTHS, Taper
 from lazybench.pruning.budgets import Mass, Ratio, Revival, Tokens, share_of
+from lazybench.pruning.places import place
 from lazybench.pruning.policy import BEFORE_THE_FIRST, PerHead, Policy
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.scorers import AttentionScorer
@@ -76,6 +78,9 @@ SETTLES = WhereRanksSettle(observed=2, top=2, below=0.3)
         *((Ratio, {"keep": wrong}, "must be a number") for wrong in (0, -0.1, 1.1, True, "0.5", math.nan)),
         (FallingRatio, {"keep": 1.1, "layer": 0, "layers": 4}, "must be a number"),
         (Mass, {"share": 0}, "must be a number"),
+        (policy(layers=(31,)).check_depth, {"num_layers": 32}, "layer 31 is out of range for a model of 32 layers"),
+        (policy(layers=(31,)).check_depth, {"num_layers": 32}, "0-based indices 0 to 30"),
+        (PruningSchedule.paper(1).policy().check_depth, {"num_layers": 1}, "1 layer"),
     ],
 )
 def test_bad_parts_and_parts_that_contradict_each_other_are_refused(
@@ -85,21 +90,69 @@ def test_bad_parts_and_parts_that_contradict_each_other_are_refused(
         made(**parts)
 
 
-RISING, FALLING = [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]
+# ---- where tokens are pruned
+
+
+@given(num_layers=st.integers(4, 120))
+def test_paper_schedule_fits_every_depth(num_layers):
+    schedule = PruningSchedule.paper(num_layers)
+    schedule.policy().check_depth(num_layers)
+    assert [layer for stage in schedule.stages(num_layers) for layer in stage] == list(range(num_layers))
+    for layer, tenths in zip(schedule.layers, (3, 6, 9), strict=True):
+        assert layer + 1 == max(1, tenths * num_layers // 10)
+    assert PruningSchedule.preset("none").build(num_layers) == PruningSchedule((), ())
+    if num_layers == 32:  # figure 7
+        assert [stage.stop for stage in schedule.stages(32)] == [9, 19, 28, 32]
+
+
+@given(num_layers=st.integers(2, 120))
+def test_the_authors_schedule_falls_evenly_over_30_to_90_percent_of_the_depth(num_layers):
+    schedule = PruningSchedule.preset("authors_linear").build(num_layers)
+    schedule.policy().check_depth(num_layers)
+    assert schedule.ratio_of == "context"
+    assert (schedule.layers[0] + 1, schedule.layers[-1] + 1) == (max(1, 3 * num_layers // 10), 9 * num_layers // 10)
+    counts = [budget.count(10_000, 10_000, 1) / 10_000 for budget in schedule.policy().budget]
+    assert counts == pytest.approx(list(schedule.keep), abs=1e-4)
+    assert counts == sorted(counts, reverse=True)
+    assert schedule.keep[-1] == 0.25
+    if num_layers == 32:
+        assert schedule.layers == tuple(range(8, 28))
+        assert schedule.keep == pytest.approx([0.75 - 0.5 * place / 19 for place in range(20)], abs=1e-4)
+
+
+def test_depths_that_fall_on_one_layer_prune_there_for_all_of_them():
+    spec = PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4))
+    assert (spec.build(2).layers, spec.build(2).keep) == ((0,), (pytest.approx(0.14),))
+    assert (spec.build(3).layers, spec.build(3).keep) == ((0, 1), (pytest.approx(0.35), 0.4))
+    of_context = PruningSchedule(depths=(0.3, 0.6, 0.9), keep=(0.7, 0.5, 0.4), ratio_of="context").build(3)
+    assert (of_context.keep, of_context.ratio_of) == ((0.5, 0.4), "context")
+    named = PruningSchedule(layers=(9, 19), depths=(0.3, 0.6, 0.9), keep=(0.5, 0.4))  # explicit layers win
+    assert named.build(32) == PruningSchedule((9, 19), (0.5, 0.4))
+
+
+GEMMA = Gemma3TextConfig(num_hidden_layers=18)  # full attention in the layers 5, 11 and 17
 
 
 @pytest.mark.parametrize(
-    ("rows", "settled_at"),
+    ("config", "depths", "layers"),
     [
-        ([RISING, FALLING, RISING, RISING], 3),
-        ([RISING, FALLING] * 3, None),  # the ranks never settle
-        ([RISING] * 6, None),  # settled from the start: never below its own reference
+        (LlamaConfig(num_hidden_layers=18), DEPTHS, (1, 3, 6, 8, 11, 13)),
+        (MistralConfig(num_hidden_layers=18, sliding_window=4096), DEPTHS, (1, 3, 6, 8, 11, 13)),
+        (GEMMA, DEPTHS, (5, 5, 11, 11, 11, 11)),
+        (GEMMA, (0.334, 0.667), (5, 11)),
     ],
 )
-def test_each_prompt_settles_at_its_own_layer(rows: list[list[float]], settled_at: int | None) -> None:
-    for _ in range(2):  # each prefill decides anew
-        settled = SETTLES()
-        assert next((at for at, row in enumerate(rows) if settled(torch.tensor([row]))), None) == settled_at
+def test_a_share_of_the_depth_falls_on_layers_that_see_the_whole_prompt(config, depths, layers):
+    assert tuple(place(depth, config) for depth in depths) == layers
+    keep = (0.5,) * len(depths)
+    schedule = PruningSchedule(depths=depths, keep=keep).build(config)
+    assert (schedule.layers, schedule.keep) == tuple(
+        zip(*((layer, 0.5 ** layers.count(layer)) for layer in sorted(set(layers))), strict=True)
+    )
+    assert Taper(depths=depths, keep=keep).policy(config).layers == schedule.layers
+
+
+# ---- how many stay
 
 
 @settings(max_examples=300, derandomize=True, database=None)
@@ -122,8 +175,3 @@ def test_the_whole_mass_is_every_unit_and_a_mass_of_nothing_one_at_least():
     assert Mass(1.0).counts(scores).tolist() == [2000] * 3
     assert Mass(0.5).counts(torch.zeros(1, 3))[0] >= 1
     assert Mass(0.75).counts(torch.tensor([[97.0, 1.0, 1.0, 1.0]])).tolist() == [1]
-
-
-def test_a_falling_ratio_spares_the_recent_and_prunes_nothing_of_a_short_prompt():
-    assert FallingRatio(0.5, 0, 32).count(3000, 3000, 600) == 3000  # nor in the first layer
-    assert FallingRatio(0.5, 31, 32).count(60, 60, 13) == 60  # the least is what is there: 47 older tokens

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import LLAMA, random_prompt, tiny_model
-from transformers import LlamaConfig, MistralConfig
+from tiny_models import random_prompt, tiny_config, tiny_model
 
 from lazybench import methods
 from lazybench.errors import UserError
@@ -20,7 +19,7 @@ from lazybench.pruning.scorers import OutputNorm
 from lazybench.serving.passes import Kept, Part, Pass, layers_of
 from lazybench.serving.plans import Plan, check_vllm, method_of, overrides, plan_for
 
-CONFIG = LlamaConfig(**{**LLAMA, "num_hidden_layers": 8})
+CONFIG = tiny_config("llama", num_hidden_layers=8)
 BLOCK = 4
 SHORT = {"first": 2, "last": 2, "chunk": 2, "window": 4, "depths": [0.3, 0.6], "keep": [0.5, 0.7]}
 SERVED: list[dict[str, Any]] = [
@@ -79,26 +78,22 @@ class Server:
         running = Pass(self.plan, parts, torch.cat(positions), table, BLOCK, self.kept)
         owner = torch.tensor([name for name, at in zip(names, positions, strict=True) for _ in at])
         original = torch.cat(positions)
+
+        def check(stage: int) -> None:
+            self._check(stage, names, running.layout(stage), owner[running.rows], original[running.rows])
+
         if running.prefills:
             scored = self.plan.policy.scored(range(8))
             for layer in range(-1, 8):
                 if layer in scored:
-                    states = torch.stack(
-                        [states_of(layer, int(owner[row]), int(original[row])) for row in running.rows]
-                    )
+                    states = torch.stack([states_of(layer, owner[row], original[row]) for row in running.rows])
                     running.see(layer, states[:, :4], states[:, 4:6], 0.5)
                 if layer in self.plan.places:
                     running.prune()
-                    self._check(
-                        running.prunings,
-                        names,
-                        running.layout(running.prunings),
-                        owner[running.rows],
-                        original[running.rows],
-                    )
+                    check(running.prunings)
         else:
             for stage in range(1, len(self.plan.places) + 1):
-                self._check(stage, names, running.layout(stage), owner, original)
+                check(stage)
         hidden = torch.stack([owner[running.rows], original[running.rows]], 1).float()
         back = running.give_back(hidden, len(owner))
         ends = torch.tensor([part.new for part in parts]).cumsum(0) - 1
@@ -126,8 +121,8 @@ class Server:
             assert held[stage - 1] == prompt  # a request that is computed again keeps what it kept
 
 
-def states_of(layer: int, name: int, position: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(layer * 7919 + name * 104729 + position)
+def states_of(layer: int, name: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(layer * 7919 + int(name) * 104729 + int(position))
     return torch.randn(6, 8, generator=generator)
 
 
@@ -175,8 +170,6 @@ def test_the_same_tokens_stay_as_in_the_engine(settings: dict[str, Any]) -> None
             running.see_output(layer, output[layer])
         elif layer in scored:
             query, key = seen[layer].query, seen[layer].key
-            assert query is not None
-            assert key is not None
             running.see(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), seen[layer].scaling)
         if layer in plan.places:
             running.prune()
@@ -225,7 +218,7 @@ def test_what_cant_be_served_is_refused_in_one_line(settings: dict[str, Any], re
 
 def test_windows_and_foreign_classes_are_refused() -> None:
     with pytest.raises(UserError, match="sliding window"):
-        plan_for(methods.build("taper"), MistralConfig(**LLAMA, sliding_window=64))
+        plan_for(methods.build("taper"), tiny_config("mistral"))
     with pytest.raises(UserError, match="PhiForCausalLM can't be served pruned"):
         overrides("PhiForCausalLM", methods.build("taper"))
     assert plan_for(methods.build("baseline"), CONFIG) is None

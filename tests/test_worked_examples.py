@@ -6,11 +6,11 @@ the attention of each query head to the six tokens before the window, summed ove
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
-from seen import seen_rows
 from torch import Tensor
 from transformers import LlamaConfig
 
@@ -32,6 +32,13 @@ CONTEXT = [
 ]
 
 
+def seen_rows(rows: Tensor, kv_heads: int) -> Seen:
+    """A layer whose probabilities are ``rows`` (heads, queries, keys), for the newest queries of one prompt."""
+    _, queries, keys = rows.shape
+    position = torch.arange(keys)[None]
+    return Seen(0, None, None, position, position[:, keys - queries :], rows=rows[None], kv_heads=kv_heads)
+
+
 def shared(kv_heads: int = 2, context: list[list[float]] = CONTEXT) -> Seen:
     """Rows of the two queries, whose sums are ``context``; the window's own columns hold much that must not count."""
     sums = torch.tensor(context, dtype=torch.float64)
@@ -45,10 +52,12 @@ def kept(score: Tensor, count: int, first: int = 0, last: int = 2) -> set[int]:
     return set(choose(score, position, ends(position, first, [last], score.shape[1]), [count])[0].tolist())
 
 
-def chunks_kept(score: Tensor, budget: Ratio | Mass, reduce: str, first: int = 0, last: int = 0) -> list[int]:
-    position = torch.arange(8)[None]
-    always = ends(position, first, [last], 8)
-    return sorted(choose_chunks(score, position, always, budget, 2, reduce, [8])[0][0].tolist())  # type: ignore[arg-type]
+def chunks_kept(
+    score: Tensor, budget: Ratio | Mass, how: str, first: int = 0, last: int = 0, tokens: Sequence[int] = range(8)
+) -> list[int]:
+    """Of chunks of two, the best first."""
+    position, text = torch.tensor([[*tokens]]), max(tokens) + 1
+    return choose_chunks(score, position, ends(position, first, [last], text), budget, 2, how, [text])[0][0].tolist()
 
 
 def close(actual: Tensor, expected: list[float], digits: int = 4) -> None:
@@ -76,20 +85,15 @@ def test_fastkv_pools_the_window_sum_per_query_head():
     assert kept(score, 4) == {2, 3, 6, 7}
 
 
-def test_fastkv_keeps_the_cache_of_each_key_head_by_its_own_group():
+def test_fastkv_keeps_the_cache_of_each_key_head_by_its_own_group_and_snapkv_of_each_query_head():
     scorer = AttentionScorer(window=2, own_columns=False, pool=3)
     groups = scorer.by_kv_head(shared())[0]
     close(groups[0, :6], [0.24, 0.2567, 0.2733, 0.3167, 0.3433, 0.2267])
     close(groups[1, :6], [0.1433, 0.3767, 0.4067, 0.34, 0.1667, 0.1133])
-    slots = PerHead(scorer, Tokens(4), last=2)(shared(), 8)
-    assert slots is not None
-    assert slots[0].tolist() == [[3, 4, 6, 7], [1, 2, 6, 7]]
-
-
-def test_snapkv_keeps_the_cache_of_each_query_head():
-    slots = PerHead(AttentionScorer(window=2, own_columns=False, pool=3), Tokens(4), last=2)(shared(kv_heads=4), 8)
-    assert slots is not None
-    assert slots[0].tolist() == [[1, 2, 6, 7], [4, 5, 6, 7], [1, 2, 6, 7], [1, 2, 6, 7]]
+    by_query_head = [[1, 2, 6, 7], [4, 5, 6, 7], [1, 2, 6, 7], [1, 2, 6, 7]]
+    for kv_heads, expected in ((2, [[3, 4, 6, 7], [1, 2, 6, 7]]), (4, by_query_head)):
+        slots = PerHead(scorer, Tokens(4), last=2)(shared(kv_heads), 8)
+        assert slots[0].tolist() == expected
 
 
 def test_claa_takes_the_highest_of_two_layers():
@@ -114,8 +118,8 @@ def test_asl_prunes_where_the_ranks_of_the_best_have_settled():
 def test_uniprefill_keeps_the_blocks_that_hold_half_the_probability_and_the_one_that_crosses_it():
     blocks = torch.tensor([0.10, 0.40, 0.30, 0.20], dtype=torch.float64)
     score = blocks.repeat_interleave(2)[None] / 2
-    assert chunks_kept(score, Mass(0.5), "sum") == [2, 3, 4, 5]
-    assert chunks_kept(score, Mass(0.5), "sum", first=2, last=2) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert sorted(chunks_kept(score, Mass(0.5), "sum")) == [2, 3, 4, 5]
+    assert sorted(chunks_kept(score, Mass(0.5), "sum", first=2, last=2)) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 def test_specprefill_ranks_chunks_by_their_mean_and_forces_no_token():
@@ -124,7 +128,7 @@ def test_specprefill_ranks_chunks_by_their_mean_and_forces_no_token():
     score = AttentionScorer(pool=3, heads="max")(seen)
     close(score[0], [0.15, 0.1667, 0.1333, 0.0833, 0.1, 0.1167, 0.15, 0.1333])
     close(score.view(4, 2).mean(dim=1), [0.1583, 0.1083, 0.1083, 0.1417])
-    assert chunks_kept(score, Ratio(0.5), "mean") == [0, 1, 6, 7]
+    assert sorted(chunks_kept(score, Ratio(0.5), "mean")) == [0, 1, 6, 7]
 
 
 def test_dash_lets_the_tokens_go_on_that_attention_changes_most():
@@ -146,6 +150,8 @@ def test_pyramidinfer_at_3500_tokens(keep, last_layer, mean):
         entered.append(FallingRatio(keep, layer, 32).count(entered[-1], 3500, recent=1 + int(0.2 * 3500)))
     assert entered[-1] / 3500 == pytest.approx(last_layer, abs=0.006)
     assert sum(entered) / 32 / 3500 == pytest.approx(mean, abs=0.006)
+    assert entered[1] == 3500  # the first layer drops nothing, nor does any of a short prompt, of 47 older tokens
+    assert FallingRatio(keep, 31, 32).count(60, 60, recent=13) == 60
 
 
 def test_pyramidinfer_weighs_the_newest_queries_more():
@@ -161,21 +167,17 @@ def test_taper_drops_chunks_twice_and_brings_the_best_of_them_back():
     method = Taper(depths=(0.25, 0.5), keep=(0.5, 0.3), window=2, chunk=2, first=1, last=2, revive=2)
     policy = method.policy(LlamaConfig(num_hidden_layers=8))
     assert policy.layers == (1, 3)
+    assert (policy.chunk, policy.chunk_score, policy.first, policy.last) == (2, "sum", 1, 2)
     close(4 * policy.scorer(shared())[0], [0.37, 0.78, 0.75, 0.51, 0.71, 0.31, 7.2, 7.2])
-
-    def goes_on(score: Tensor, tokens: list[int], pruning: int, text: int = 8) -> list[int]:
-        position = torch.tensor([tokens])
-        always = ends(position, policy.first, [policy.last], text)
-        budget = policy.budget[pruning]
-        return choose_chunks(score, position, always, budget, policy.chunk, policy.chunk_score, [text])[0][0].tolist()
-
     # chunks 01, 23, 45, 67 sum to 1.15, 1.26, 1.02 and 14.4: the best two of four, and token 0
-    kept = sorted(goes_on(policy.scorer(shared()), list(range(8)), 0))
+    kept = sorted(chunks_kept(policy.scorer(shared()), policy.budget[0], "sum", 1, 2))
     assert kept == [0, 2, 3, 6, 7]
     # of what is left the chunks are 02, 36, 7: the best one of three, and the ends 0 and 67
-    assert sorted(goes_on(torch.tensor([[0.1, 0.2, 0.3, 0.2, 0.1]]), kept, 1)) == [0, 3, 6, 7]
+    score = torch.tensor([[0.1, 0.2, 0.3, 0.2, 0.1]])
+    assert sorted(chunks_kept(score, policy.budget[1], "sum", 1, 2, kept)) == [0, 3, 6, 7]
     # a decoding step ranks all nine: chunks 45, 67 and 01 of five; those that are not computed come back, two at most
-    wanted = goes_on(torch.tensor([[0.05, 0.1, 0.02, 0.03, 0.3, 0.2, 0.1, 0.1, 0.1]]), list(range(9)), 0, text=9)
+    score = torch.tensor([[0.05, 0.1, 0.02, 0.03, 0.3, 0.2, 0.1, 0.1, 0.1]])
+    wanted = chunks_kept(score, policy.budget[0], "sum", 1, 2, range(9))
     assert sorted(wanted) == [0, 1, 4, 5, 6, 7, 8]
     assert [token for token in wanted if token not in (*kept, 8)][: policy.revival.most] == [4, 5]
     assert (policy.revival.attend, policy.revival.every) == ("computed", 8)
@@ -190,10 +192,6 @@ def test_tapers_keep_is_a_share_of_chunks_or_of_the_score():
     assert Taper(**places, budget="context").policy(config).budget == (Ratio(0.8, "context"), Ratio(0.6, "context"))
     assert Taper("safe").policy(config).budget == (Mass(0.992),) * 6  # single facts outlive a share of the score
     assert Taper("safe", budget="context").policy(config).budget == (Ratio(0.992, "context"),) * 6
-    # chunks of 1.15, 1.26, 1.02 and 14.4 of 17.83: the best holds four fifths, the second crosses 0.81
-    position, score = torch.arange(8)[None], by_mass.scorer(shared()) * 4
-    for share, chunks in ((0.8, 1), (0.81, 2), (1.0, 4)):
-        assert choose_chunks(score, position, position < 0, Mass(share), 2, "sum", [8])[1] == [2 * chunks]
 
 
 def test_taper_saves_the_mlp_where_nothing_comes_back():

