@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, RunPy, run_environment
+from conftest import ROOT, RunPy, python, run_environment
 
 from lazybench import __version__
 from lazybench.cli.choices import prepare, run_config
@@ -101,13 +101,6 @@ REFUSED = (  # what is typed, words of the line that answers it
 )
 
 
-def process(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env={**run_environment(), **environment}, capture_output=True, text=True,
-        timeout=500,
-    )  # fmt: skip
-
-
 def configured(*overrides: str) -> RunConfig:
     return run_config(composed(prepare(overrides)))
 
@@ -115,7 +108,7 @@ def configured(*overrides: str) -> RunConfig:
 def test_help_and_bad_values_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
     """With torch out of reach the answer is the same: importing it takes seconds."""
     typed = [[row[0]] if row[0].startswith("methods=") else row[0].split() for row in REFUSED]
-    done = process("-c", WITHOUT_TORCH, json.dumps([*ANSWERED, *typed]), cwd=tmp_path)
+    done = python("-c", WITHOUT_TORCH, json.dumps([*ANSWERED, *typed]), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for code, said, errors in found[: len(ANSWERED)]:
@@ -230,11 +223,9 @@ def test_the_wheel_runs_from_any_folder(tiny_checkpoint: Path, tmp_path: Path) -
     assert package | configs <= packed
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "lazybench", f"model={tiny_checkpoint}", "task=needle", "limit=1", "tag=first",
-         "task.parameters.length=150", "max_new_tokens=4", "methods=[baseline,lazyllm]"],
-        cwd=elsewhere, env={**run_environment(), "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    quick = ("task=needle", "limit=1", "task.parameters.length=150", "max_new_tokens=4", "methods=[baseline,lazyllm]")
+    asked = ("-m", "lazybench", f"model={tiny_checkpoint}", *quick, "tag=first")
+    done = python(*asked, cwd=elsewhere, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert (elsewhere / "results" / "runs" / "first" / "done").exists()
 
@@ -245,8 +236,9 @@ def test_every_command_says_its_version(name: str | None, command: RunPy) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lazybench {__version__}\n", "")
 
 
-def test_one_front_for_every_command(command: RunPy, tmp_path: Path) -> None:
-    overview = process("-m", "lazybench", cwd=tmp_path)
+def test_one_front_for_every_command(command: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm
+    overview = python("-m", "lazybench", cwd=tmp_path)
     assert overview.returncode == 0
     alone = command()
     assert alone.returncode == 0
@@ -256,6 +248,7 @@ def test_one_front_for_every_command(command: RunPy, tmp_path: Path) -> None:
     for arguments, words in (
         *(((name, "nothing"), "nothing") for name in ("report", "leaderboard", "verify")),
         (("calibrate", "smollm2", "model.weights=random"), "real weights"),
+        (("-m", "hydra/launcher=slurm", "limit=1,2"), "lazybench: hydra/launcher=slurm: no sbatch here"),
     ):
         done = command(*arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
@@ -322,13 +315,3 @@ def test_every_path_option_expands_the_home_folder(tmp_path: Path, monkeypatch: 
     assert report_main(["~/nothing"]) == 2
     with pytest.raises(UserError, match="no such user"):
         configured("out=~nobody_of_that_name/out")
-
-
-def test_a_sweep_for_slurm_without_slurm_is_one_line(
-    command: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    done = command("-m", "hydra/launcher=slurm", "limit=1,2")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("lazybench: hydra/launcher=slurm: no sbatch here")

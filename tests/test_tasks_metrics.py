@@ -6,10 +6,10 @@ That copy's code similarity passes over blank lines, so the official one is stat
 from __future__ import annotations
 
 import difflib
-import sys
 from typing import Any
 
 import pytest
+from conftest import python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lm_eval.tasks.longbench import metrics
@@ -151,8 +151,5 @@ def test_categories_are_the_papers() -> None:
 
 
 def test_scorer_and_categories_need_no_lm_eval() -> None:
-    import subprocess
-
     program = "import sys; from lazybench.tasks import CATEGORIES, score; print('lm_eval' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert python("-c", program).stdout == "False\n"
