@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -18,7 +17,7 @@ from lazybench import __version__
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import composed, names
 from lazybench.cli.help import answer_help
-from lazybench.cli.main import MODULES, main
+from lazybench.cli.main import MODULES, check_read, main
 from lazybench.errors import UserError
 from lazybench.methods import METHODS
 from lazybench.models.fingerprint import cache_root
@@ -39,6 +38,12 @@ for arguments in json.loads(sys.argv[1]):
 print(json.dumps(found))
 """
 ANSWERED = (["--help"], ["--help", "tasks"], ["--help", "methods"], ["--help", "experiments"], ["--version"])
+OTHER_FILES = (  # Hydra's ways to read them
+    *("--config-dir=D", "--config-d=D", "--config-path=D", "--config-name=N", "-cd=D", "-cp=D"),
+    *("--experimental-rerun=P", "hydra.searchpath=[file:///tmp]", "++hydra.searchpath=[/tmp]"),
+    *("hydra={searchpath:[/tmp]}", "hydra/launcher=../../own", "hydra/sweeper=/tmp/own", "+hydra/callbacks=~/own"),
+    *("hydra/../own=x", "+/tmp/own=x", 'pruning="../../own"', 'model="/tmp/own"', "model=choice(smollm2,../../own)"),
+)
 REFUSED = (  # what is typed, words of the line that answers it
     ("task=qaspr", "did you mean qasper or qasper_e? `--help tasks` lists them"),
     ("model=lama2", "lama2", "llama2"),
@@ -50,7 +55,12 @@ REFUSED = (  # what is typed, words of the line that answers it
     ("--foo", "unrecognized arguments: --foo", "--help"),
     ("--help taks", "did you mean tasks"),
     ("--cfg x", "--cfg/-c", "'x'", "job"),
-    ("--config-dir=D", "--config-dir D", "could name code"),
+    *((way, "could name code") for way in OTHER_FILES),
+    ("+model._target_=os.getcwd", "unknown key", "_target_"),
+    ("+pruning._target_=os.getcwd", "unknown key", "_target_"),
+    ("+data._target_=a.b", "unknown key", "_target_"),
+    ("+method=/tmp/own", "unknown key", "method"),
+    ("methods=[{method: lazyllm, _target_: os.getcwd}]", "unknown key", "_target_"),
     ("limit=0", "limit=0", "at least 1"),
     ("limit=${nope}", "nope", "not found"),
     ("limt=3", "limt", "limit"),
@@ -71,6 +81,9 @@ REFUSED = (  # what is typed, words of the line that answers it
     ("plugins=[no_such_module]", "no_such_module", "cannot be imported"),
     ("timing=false fidelity=false", "leave nothing to measure"),
     ("pruning=none.yaml", "none.yaml", "preset: none.yaml@NAME"),
+    ("methods=[{method: lazyllm, pruning: own.yaml}]", "method: lazyllm, preset: own.yaml@NAME"),
+    ("pruning=none methods=[baseline]", "pruning=none does nothing: none of methods=[baseline] prunes by it"),
+    ("+pruning.keep=[0.5,0.5,0.5] methods=[baseline,taper]", "keep=[0.5,0.5,0.5] does nothing: none of methods=[base"),
     ("pruning.keep=[0.5]", "pruning.keep"),
     ("pruning.layers=[3,2] pruning.keep=[0.5,0.5]", "[3, 2]", "rise"),
     ("pruning.revival=8", "pruning.revival=8", "some of: most"),
@@ -141,11 +154,6 @@ def test_every_list_has_every_name() -> None:
     for topic, expected in (("tasks", names("task")), ("models", names("model")), ("pruning", names("pruning"))):
         text = answer_help(["--help", topic]) or ""
         assert set(expected) <= set(text.replace(":", " ").replace(",", " ").split())
-    methods = answer_help(["--help", "methods"]) or ""
-    for name, kind in METHODS.items():
-        assert f"  {name} " in methods
-        source = (kind.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
-        assert all(paper in methods for paper in re.findall(r"\d{4}\.\d{5}", source))
 
 
 def test_a_model_in_one_word() -> None:
@@ -195,9 +203,12 @@ def test_pruning_options_from_the_command_line() -> None:
     assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 ratio_of=context revive=false"
     (method,) = configured("methods=[lazyllm]", "pruning.layers=[3,9]", "pruning.keep=[0.5,0.5]").methods
     assert method.label == "layers=3,9 keep=0.5,0.5"
-    for typed in ("pruning=own.yaml", "methods=[{method: lazyllm, pruning: own.yaml}]"):
-        with pytest.raises(UserError, match=r"method: lazyllm, preset: own\.yaml@NAME"):
-            configured(typed)
+    for read in (  # by a method, or there is none
+        ["pruning=authors_linear"],
+        ["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"],
+        ["model=custom", "model.hub_id=a/b", "model.path=null", "methods=[baseline]"],
+    ):
+        check_read(read, configured(*read))
 
 
 @pytest.mark.slow
@@ -237,6 +248,8 @@ def test_every_command_says_its_version(name: str | None, command: RunPy) -> Non
 
 
 def test_one_front_for_every_command(command: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm
     overview = python("-m", "lazybench", cwd=tmp_path)
     assert overview.returncode == 0
@@ -246,7 +259,12 @@ def test_one_front_for_every_command(command: RunPy, tmp_path: Path, monkeypatch
         assert said[0].startswith(f"lazybench {__version__}: ")
         assert all(any(line.startswith(f"  lazybench {name} ") for line in said) for name in MODULES)
     for arguments, words in (
-        *(((name, "nothing"), "nothing") for name in ("report", "leaderboard", "verify")),
+        *(((name, place), f"no run in {place}") for name in ("report", "leaderboard") for place in ("nothing", ".")),
+        (("verify", "nothing"), "nothing"),
+        (
+            ("plugins=[broken_module]",),
+            "plugins=[broken_module] cannot be imported, from this folder or elsewhere: Zero",
+        ),
         (("calibrate", "smollm2", "model.weights=random"), "real weights"),
         (("-m", "hydra/launcher=slurm", "limit=1,2"), "lazybench: hydra/launcher=slurm: no sbatch here"),
     ):

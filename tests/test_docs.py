@@ -21,7 +21,6 @@ from lazybench.cli.groups import composed
 from lazybench.cli.help import answer_help
 from lazybench.cli.main import MODULES
 from lazybench.methods import METHODS
-from lazybench.methods.base import Method
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.settings import plain
 
@@ -57,11 +56,6 @@ RUNS = [
 ]
 
 
-def test_pages_hold_commands() -> None:
-    assert len(ALL_COMMANDS) > 30
-    assert len(RUNS) > 15
-
-
 def shell_words(command: str) -> str:
     """The command without what is quoted."""
     return re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
@@ -73,7 +67,9 @@ def test_commands_leave_no_bracket_to_the_shell(command: str) -> None:
     assert not set(shell_words(command)) & set("[]{}()?$&;<>") or "<name>" in command
 
 
-def test_an_unquoted_bracket_would_be_found() -> None:
+def test_pages_hold_commands_and_an_unquoted_bracket_would_be_found() -> None:
+    assert len(ALL_COMMANDS) > 30
+    assert len(RUNS) > 15
     assert "[" in shell_words("python run.py methods=[baseline,lazyllm] 'pruning.keep=[0.7]'")
     assert "[" not in shell_words("python run.py 'methods=[baseline,lazyllm]'")
 
@@ -133,27 +129,24 @@ def test_the_papers_layers_are_0_based() -> None:
     assert "after layers 8, 18 and 27" in " ".join(text_of(ROOT / "docs/methods.md").split())
 
 
-def papers_of(method: type[Method]) -> list[str]:
-    return re.findall(r"\d{4}\.\d{5}", (method.__doc__ or "").partition("Source:")[2].split("\n\n")[0])
-
-
-def test_the_readme_lists_every_method_with_its_papers() -> None:
+def test_every_method_is_described_with_its_papers_and_defaults() -> None:
+    """In README's table, in the documentation's table and a section of its own, and in the command's list."""
     table = text_of(ROOT / "README.md").partition("## The methods")[2]
-    rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|(.*)$", table, re.MULTILINE)}
-    assert set(rows) == set(METHODS)
-    for name, kind in METHODS.items():
-        assert name == "baseline" or all(paper in rows[name] for paper in papers_of(kind)), name
-
-
-def test_every_method_is_described_with_its_defaults() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", table, re.MULTILINE))
     text = text_of(ROOT / "docs/methods.md")
-    table = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
-    assert sorted(table) == sorted(sections) == sorted(METHODS)
+    assert (
+        sorted(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == sorted(sections) == sorted(rows) == sorted(METHODS)
+    )
+    listed = answer_help(["--help", "methods"]) or ""
     for name, kind in METHODS.items():
-        assert name == "baseline" or all(paper in sections[name] for paper in papers_of(kind)), name
+        assert f"  {name} " in listed
+        source = (kind.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
+        for paper in re.findall(r"\d{4}\.\d{5}", source):
+            assert paper in listed
+            assert name == "baseline" or (paper in rows[name] and paper in sections[name]), name
         for key, value in plain(kind()).items():
-            if key != "pruning":
+            if name != "baseline" and key != "pruning":
                 shown = json.dumps(value).strip('"')
                 assert f"`{key}={shown}`" in sections[name], f"{name}: {key}={shown}"
 
