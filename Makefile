@@ -17,7 +17,7 @@ run: $(READY)
 
 # a stage of each part: the engine against its reference, methods, tasks, measuring, run folders, reports, command line
 QUICK := $(addprefix tests/test_,exactness.py schedule.py policy.py methods_registry.py methods_caps.py worked_examples.py \
-	tasks_rows.py tasks_metrics.py measure_work.py store_run_folder.py report_statistics.py \
+	tasks_rows.py tasks_metrics.py measure_fidelity.py store_run_folder.py report_statistics.py \
 	config.py models_configs.py progress.py)
 
 check: lint
