@@ -15,8 +15,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import QUICK, ROOT, RunPy, python
 
+from lazybench.methods.random_drop import RandomDrop
 from lazybench.run.reading import read_records
 from lazybench.run.record import Record, RecordKey, from_line
 
@@ -52,38 +54,22 @@ def test_twenty_interrupts_lose_and_double_nothing(tiny_checkpoint: Path, tmp_pa
         before = kept
 
 
-STOPS = """
-from dataclasses import dataclass
-from typing import ClassVar
-from lazybench.methods import register
-from lazybench.methods.baseline import Baseline
-
-@register
-@dataclass(frozen=True)
-class Stops(Baseline):
-    early: bool = False
-    name: ClassVar[str] = "stops"
-
-    def prepare(self, model):
-        if self.early:
-            raise KeyboardInterrupt
-
-    def run(self, request):
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [("prepare", "interrupted before the first record"), ("run", "interrupted; 1 record is kept in run;")],
+)
+def test_an_interrupt_says_what_is_kept(
+    tiny_checkpoint: Path, command: RunPy, monkeypatch: pytest.MonkeyPatch, moment: str, said: str
+) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
-"""
 
-
-def test_an_interrupt_says_what_is_kept(tiny_checkpoint: Path, command: RunPy, tmp_path: Path) -> None:
-    (tmp_path / "stopping.py").write_text(STOPS, encoding="utf-8")
-    for early, said in (
-        (True, "interrupted before the first record"),
-        (False, "interrupted; 1 record is kept in run;"),
-    ):
-        stops = f"methods=[baseline,{{method: stops, early: {early}}}]"
-        run = (f"model={tiny_checkpoint}", *QUICK, "plugins=[stopping]", "limit=1", "warmup=0", "out=run", stops)
-        done = command(*run)
-        assert done.returncode == 130
-        assert said in done.stderr
+    monkeypatch.setattr(RandomDrop, moment, interrupt)
+    done = command(
+        f"model={tiny_checkpoint}", *QUICK, "methods=[baseline,random_drop]", "limit=1", "warmup=0", "out=run"
+    )
+    assert done.returncode == 130
+    assert said in done.stderr
 
 
 def whole(child: dict[str, Any]) -> dict[RecordKey, Record]:
