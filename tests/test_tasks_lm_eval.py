@@ -19,7 +19,7 @@ from lazybench.integrations.lm_eval_model import LazyLLMModel
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES
-from lazybench.tasks.catalogue import TASKS, asks, samples_of
+from lazybench.tasks.catalogue import ENGLISH, TASKS, asks, samples_of
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
 LM_EVAL = ("-m", "lazybench", "lm-eval", "--model", "lazyllm", "--device", "cpu")
@@ -132,7 +132,9 @@ def test_every_dataset_is_a_task() -> None:
         assert set(datasets) - lengths <= set(CATEGORIES)
         assert (name in ("plain_text", "plain_text_lengths")) == bool(lengths)
         assert (name in CATEGORIES) == (datasets == (name,))
-    assert len(tasks["longbench"]) == 16
+    assert [len(names) for names in ENGLISH.values()] == [3, 3, 3, 3, 2, 2]
+    assert (len(tasks["longbench"]), len(tasks["longbench_zh"]), len(tasks["longbench_e"])) == (16, 5, 13)
+    assert CATEGORIES["qasper_e"] == "single_doc_qa_e"
     assert sum(map(samples_of, tasks["longbench"])) == 3750  # the paper's count
     assert all(asks(dataset) for dataset in (*tasks["longbench"], *tasks["longbench_zh"], *tasks["longbench_e"]))
 
