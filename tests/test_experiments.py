@@ -46,12 +46,9 @@ def test_every_experiment_at_every_size_is_a_run(experiment: str, size: str | No
         assert len(config.datasets) == 16
 
 
-def test_every_artefact_is_an_experiment() -> None:
-    assert set(ARTEFACTS) <= set(EXPERIMENTS)
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_what_reads_table_1_shares_its_folder(size: str) -> None:
+    assert set(ARTEFACTS) <= set(EXPERIMENTS)
     folders = {configured(f"experiment={name}", f"size={size}").out for name in ("table1", "table2", "fig1", "fig7")}
     assert len(folders) == 1
 
@@ -170,13 +167,12 @@ def latency(run_py: RunPy, out: Path, lengths: str, *more: str) -> subprocess.Co
 
 
 def test_prompts_have_exactly_the_length_asked_for(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    samples = build_task("plain_text_50", DataSettings(parameters={"prompts": 3})).samples()
+    assert len({sample.prompt for sample in samples}) == 3  # every stretch is another text
     done = latency(run_py, tmp_path, "plain_text_100,plain_text_333", f"model.path={tiny_checkpoint}")
     assert done.returncode == 0, done.stderr
     records = read_records(tmp_path / "samples.jsonl")
-    assert {(record.task, record.prompt_tokens) for record in records} == {
-        ("plain_text_100", 100),
-        ("plain_text_333", 333),
-    }
+    assert {(record.task, record.prompt_tokens) for record in records} == {(f"plain_text_{n}", n) for n in (100, 333)}
     assert {record.output_tokens for record in records} == {64}
     assert {record.method for record in records} == {"baseline", "lazyllm"}
     assert all(record.score is None for record in records)
@@ -194,11 +190,6 @@ def test_random_weights_have_room_for_any_length(run_py: RunPy, tmp_path: Path) 
     facts = yaml.safe_load((tmp_path / "provenance.json").read_text())
     assert facts["model"]["window_tokens"] == 164
     assert "random weights" in (tmp_path / "table.md").read_text()
-
-
-def test_every_stretch_is_another_text() -> None:
-    samples = build_task("plain_text_50", DataSettings(parameters={"prompts": 3})).samples()
-    assert len({sample.prompt for sample in samples}) == 3
 
 
 # experiment=gpu, as far as a CPU can tell: its way through, its profile of revived tokens
@@ -226,12 +217,8 @@ def test_it_runs_at_reduced_depth_on_a_cpu(run_py: RunPy, tmp_path: Path):
     small = ("size=smoke", "model=smollm2", "model.num_layers=2", "model.device=cpu", "max_new_tokens=4")
     done = run_py("experiment=gpu", *small, methods, f"out={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
-    baseline, lazy = (
-        record
-        for name in ("baseline", "lazyllm")
-        for record in read_records(tmp_path / "run" / "samples.jsonl")
-        if record.method == name
-    )
+    baseline, lazy = sorted(read_records(tmp_path / "run" / "samples.jsonl"), key=lambda record: record.method)
+    assert (baseline.method, lazy.method) == ("baseline", "lazyllm")
     assert lazy.params == {"pruning": {"revival": {"like": "smollm2"}}}
     assert lazy.details["revived_tokens_per_step"] > 0
     assert baseline.ttft_s > 0
