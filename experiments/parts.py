@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas
 
-from lazybench.report.curves import FLOPS, Pair, Setting, curves_of, divergence, judged
+from lazybench.report.curves import FLOPS, Pair, Setting, curves_of, judged
 from lazybench.report.leaderboard import measured_settings
 from lazybench.report.results import Results, load
+from lazybench.report.statistics import divergence
 from lazybench.run.record import Record
 
 OURS = "taper"
@@ -66,7 +67,7 @@ class Part:
         """Each curve's samples at this ratio, the closest to the plain model first."""
         curves = [curve for curve in curves_of(self.compared, matched) if curve.name[0] != "oracle"]
         found = {curve.name: samples for curve in curves if len(samples := curve.at(ratio))}
-        return dict(sorted(found.items(), key=lambda one: divergence(one[1]).value))
+        return dict(sorted(found.items(), key=lambda one: divergence(one[1]["fidelity_kl"]).value))
 
 
 def read_parts(folder: Path) -> dict[str, Part]:

@@ -23,12 +23,12 @@ from parts import OURS, Methods, Part, fullest, read_parts
 
 from lazybench.errors import UserError, command
 from lazybench.methods import build, title
-from lazybench.report.curves import FLOOR, FLOPS, MEMORY, Pair, against, curve_names, divergence, scores
+from lazybench.report.curves import FLOOR, FLOPS, MEMORY, Pair, against, curve_names, scores
 from lazybench.report.figures.style import save
 from lazybench.report.leaderboard import MATCHED
 from lazybench.report.page import RIGHT, build_figures
 from lazybench.report.results import load
-from lazybench.report.statistics import LEAST_SAMPLES
+from lazybench.report.statistics import LEAST_SAMPLES, divergence
 from lazybench.report.text import format_estimate, formatted, markdown, settings_label
 from lazybench.run.files import write_atomically
 from lazybench.run.record import Record
@@ -88,7 +88,8 @@ def leaderboard(sides: Sequence[Part], speeds: Sequence[float], short: bool = Fa
         for name, methods in found.items():
             most = max(map(len, methods.values()), default=0)
             columns[f"{name} (n={most})"] = {
-                names[curve]: format_estimate(divergence(of), 3) + (f" (n={len(of)})" if len(of) < most else "")
+                names[curve]: format_estimate(divergence(of["fidelity_kl"]), 3)
+                + (f" (n={len(of)})" if len(of) < most else "")
                 for curve, of in methods.items()
             }
         table = pandas.DataFrame(columns)
@@ -176,7 +177,7 @@ def _least_loss(part: Part, need: Need) -> list[str]:
     else:
         level = _level(methods, curve)
         told = f"; not told apart: {level}" if level else ""
-    said = f"{title(curve[0])} {format_estimate(divergence(methods[curve]), 3)}{told}"
+    said = f"{title(curve[0])} {format_estimate(divergence(methods[curve]['fidelity_kl']), 3)}{told}"
     settings = part.settings.query("method_name == @curve[0] and family == @curve[1]").to_dict("records")
     nearest = min(settings, key=lambda row: abs(math.log(row[matched] / ratio)))
     return [f"{part.title.removesuffix(USUAL)} (n={n})", said, _typed(nearest, matched)]
@@ -274,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path, text in texts.items():
         write_atomically(path, text.encode())
     shown = [
-        (part.title, part.settings, {curve: divergence(of) for curve, of in found.items()})
+        (part.title, part.settings, {curve: divergence(of["fidelity_kl"]) for curve, of in found.items()})
         for part in sides
         if part.settings["n"].max() >= LEAST_SAMPLES and (found := part.at(2.0))
     ]

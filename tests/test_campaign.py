@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
 import pytest
 from drawn_records import records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from synthetic_results import made_up_records, write_run
 
 from lazybench.errors import UserError
@@ -65,6 +67,14 @@ def test_a_campaign_is_reported_as_its_folders_are(
     assert report([str(campaign), "--only", "table1"]) == 0
     assert (tmp_path / "results" / "report" / "index.html").exists()
     assert set(campaign.parent.iterdir()) - {tmp_path / "results"} == before  # records that may be published stay alone
+
+
+def test_of_two_records_with_one_key_the_later_counts_as_in_a_folder(packed: tuple[Path, Path]) -> None:
+    known = [run.records for run in read_runs(packed[1])]
+    rows = parquet.read_table(packed[1])
+    better = rows.set_column(rows.schema.get_field_index("score"), "score", pyarrow.array([1.0] * len(rows)))
+    parquet.write_table(pyarrow.concat_tables([better, rows]), packed[1])
+    assert [run.records for run in read_runs(packed[1])] == known
 
 
 def test_a_campaign_names_no_folder_of_a_machine(packed: tuple[Path, Path]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import re
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -15,7 +17,7 @@ from test_trust import Touch
 
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.groups import add, composed, groups
-from lazybench.cli.main import is_hydras, one_line
+from lazybench.cli.main import is_hydras, one_line, unread_schedule
 from lazybench.errors import UserError
 from lazybench.methods import build
 from lazybench.tasks import build_task
@@ -66,6 +68,30 @@ def test_every_group_takes_a_choice_or_one_line(value: str) -> None:
             line = str(error if isinstance(error, UserError) else one_line(error))
             assert "\n" not in line
             assert group in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "read"),
+    [
+        (["pruning=none", "methods=[baseline]"], False),
+        (["+pruning.keep=[0.5,0.5,0.5]", "methods=[baseline,taper]"], False),
+        (["pruning.keep=[0.5,0.5,0.5]", "methods=[baseline,{method: lazyllm, pruning: none}]"], False),
+        (["pruning=none", "methods=[baseline,{method: lazyllm, preset: mine.yaml@2x}]"], False),
+        ([], True),
+        (["pruning=authors_linear"], True),
+        (["pruning.ratio_of=context", "methods=[{method: lazyllm, pruning: {layers: [3], keep: [0.5]}}]"], True),
+        (["model=custom", "model.hub_id=a/b", "model.path=null", "methods=[baseline]"], True),
+    ],
+)
+def test_a_schedule_that_no_method_reads_is_named(
+    overrides: list[str], read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calibrated = {"method": "lazyllm", "presets": {"2x": {"params": {"pruning": {"layers": [3], "keep": [0.5]}}}}}
+    Path("mine.yaml").write_text(json.dumps(calibrated))
+    config = composed(prepare(overrides))
+    said = unread_schedule(overrides, config, run_config(config))
+    assert bool(re.match(r"\+?pruning.* does nothing: none of methods=\[baseline", said)) != read, said
 
 
 FILE = "method: lazyllm\npresets:\n  own:\n    params:\n      pruning:\n"

@@ -81,6 +81,14 @@ CALLS: dict[str, tuple[Callable[[PreTrainedModel], Any], str]] = {
         call_of(attention_mask=torch.ones_like(PROMPT).index_fill(1, torch.tensor([16]), 0)),
         "padded on the left",
     ),
+    "a hole in the prompt": (
+        call_of(attention_mask=torch.ones_like(PROMPT).index_fill(1, torch.tensor([5]), 0)),
+        "padded on the left, with no hole",
+    ),
+    "a mask for two": (
+        lambda model: model(PROMPT, attention_mask=torch.ones(2, 17), logits_to_keep=1),
+        r"attention_mask must be of shape \(1, 17\), .* \(2, 17",
+    ),
     "training": (in_training, "training mode"),
     "the decoder alone": (lambda model: model.model(PROMPT), "call the model, and not its decoder"),
 }
@@ -160,14 +168,27 @@ def encoder_decoder() -> PreTrainedModel:
     return AutoModelForSeq2SeqLM.from_config(config).eval()
 
 
+class Llama4TextAttention(torch.nn.Module):
+    """As transformers 5.2 has it."""
+
+    def forward(self, hidden_states: torch.Tensor, cache_position: torch.Tensor) -> None: ...
+
+
+def llama4_of_old() -> PreTrainedModel:
+    model = tiny_model("llama4_text")
+    model.model.layers[0].self_attn = Llama4TextAttention()
+    return model
+
+
 MODELS: dict[str, tuple[Callable[[], Any], str]] = {
-    "PEFT": (Adapted, r"model\.get_base_model"),
+    "PEFT": (Adapted, r"model\.get_base_model\(\), "),
     "compiled": (lambda: torch.compile(tiny_model("llama")), r"model\._orig_mod"),
     "compiled in place": (compiled_in_place, r"model\.compile\(\)"),
     "DataParallel": (lambda: torch.nn.DataParallel(tiny_model("llama")), r"model\.module"),
     "encoder-decoder": (encoder_decoder, "encoder-decoder"),
     "without a head": (lambda: tiny_model("llama").model, "language-modelling head"),
     "training": (lambda: tiny_model("llama").train(), "training mode"),
+    "Llama 4 of old": (llama4_of_old, "scales by step"),
     **{name: (lambda name=name: tiny_model(name), name.split("_alibi")[0] + " .* in its own way") for name in REFUSED},
 }
 

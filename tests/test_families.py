@@ -99,6 +99,7 @@ def test_a_padded_batch_gives_what_each_prompt_gives_alone(family, by):
         tokens_alone, logits_alone = outputs(model, prompt, by)
         assert tokens[row, batch.shape[1] :].equal(tokens_alone[0, prompt.shape[1] :])
         close(logits[:, row], logits_alone[:, 0])
+    assert outputs(model, batch[1:2], by, attention_mask=mask[1:2])[0].equal(tokens[1:2])  # one prompt, padded too
 
 
 @pytest.mark.parametrize(

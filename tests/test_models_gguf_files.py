@@ -89,7 +89,7 @@ def test_rope_scaling_is_carried_over(rope: dict[str, Any], write: Writing | Non
     ("write", "words"),
     [
         (scaled(gguf.RopeScalingType.LONGROPE), "longrope"),
-        (scaled(gguf.RopeScalingType.YARN), "yarn"),
+        (scaled(gguf.RopeScalingType.YARN), "by yarn; carried over are linear and llama3's. Give model.path"),
         (lambda writer: writer.add_float32("llama.rope.scaling.attn_factor", 2.0), "rope.scaling.attn_factor=2.0"),
         (lambda writer: writer.add_uint32("llama.attention.sliding_window", 8), "llama.attention.sliding_window=8"),
         (lambda writer: writer.add_float32("llama.attention.scale", 0.5), "llama.attention.scale=0.5"),

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from synthetic_results import FIGURE6, METHODS, made_up_records, pruned, results_of, write_run
 
+from lazybench.errors import UserError
 from lazybench.methods import METHODS as KNOWN
 from lazybench.methods import Method
 from lazybench.pruning.schedule import PruningSchedule
@@ -180,3 +181,24 @@ def test_an_attention_map_is_named_for_the_model_that_ran(tmp_path: Path) -> Non
     assert prefill.read_attention(path)[1] == "llama2, random weights, 2 layers, qasper"
     numpy.savez_compressed(path, scores=scores)
     assert prefill.read_attention(path)[1] == tmp_path.name
+
+
+@pytest.mark.parametrize(
+    "scores", [numpy.ones(3), numpy.zeros((2, 3)), numpy.full((2, 3), math.nan), numpy.ones((2, 0))]
+)
+def test_numbers_that_are_no_attention_are_one_line(tmp_path: Path, scores: numpy.ndarray) -> None:
+    numpy.savez_compressed(tmp_path / "attention.npz", scores=scores)
+    with pytest.raises(UserError, match=r"holds no attention scores: .* experiment=fig2 measures them again"):
+        prefill.figure2(load([tmp_path]))
+
+
+def test_figure_5_marks_the_papers_points_in_their_own_panel() -> None:
+    """A category without a score has no panel."""
+    records = [
+        replace(record, score=None if record.task == "qasper" else record.score)
+        for record in made_up_records(2)
+        if record.task in ("qasper", "hotpotqa")
+    ]
+    (axes,) = tradeoff.figure5(results_of(records)).axes
+    assert axes.get_title().startswith("Multi-document QA")
+    assert [text.get_text() for text in axes.texts] == ["paper", "paper"]

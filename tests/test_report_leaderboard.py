@@ -156,7 +156,7 @@ def test_settings_that_keep_alike_otherwise_are_curves_of_their_own_and_say_what
         replace(r, params={**r.params, "spare_template": False}) if r.method == "random_drop" else r for r in records
     ]
     section = at(sections(results(tmp_path, [*fixed, *final])), 2.0)
-    assert len(set(section.names)) == 3
+    assert len(set(section.table()["method"])) == 3
     assert len({curve.name for curve in section.curves if curve.name[0] == "lazyllm"}) == 2
     shown = readable(section.table())
     beside = dict(zip(shown["method"], shown["fixed"], strict=True))

@@ -11,7 +11,7 @@ import pytest
 from synthetic_results import made_up_records, results_of, write_run
 
 from lazybench.report.__main__ import main
-from lazybench.report.page import settings_figure, write_run_report
+from lazybench.report.page import settings_figure, write_report, write_run_report
 from lazybench.report.results import load
 
 
@@ -56,19 +56,22 @@ def test_a_runs_page_reads_from_the_claim_to_the_samples(tmp_path):
     assert "A demonstration: n=3 is too few for a claim." in (few / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_report_draws_the_four_models_with_most_methods(tmp_path):
+def test_a_report_draws_every_model_and_counts_models_by_their_names(tmp_path):
     records = [record for record in made_up_records(12) if record.task == "qasper"]
-    write_run(tmp_path / "runs" / "many", records)
-    for number in range(4):
-        write_run(tmp_path / "runs" / f"{number}", [replace(record, model=f"other {number}") for record in records[:6]])
+    for number in range(5):
+        write_run(tmp_path / "runs" / f"{number}", [replace(record, model=f"model {number}") for record in records])
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert 'src="tradeoff.png"' in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    html = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert 'src="tradeoff.png"' in html
+    assert "<title>5 models, " in html
     drawn = settings_figure(load([tmp_path / "runs"]))
     assert drawn is not None
-    titles = " ".join(axes.get_title() for axes in drawn.axes)
-    assert len(drawn.axes) == 4
-    assert "made-up" in titles
-    assert "other 3" not in titles
+    assert [axes.get_title().split(" (")[0] for axes in drawn.axes] == [f"model {number}" for number in range(5)]
+    for length in (900, 1500):
+        task = {"name": "needle", "datasets": ["qasper"], "parameters": {"length": length}}
+        write_run(tmp_path / "lengths" / f"{length}", records, task=task)
+    write_report(load([tmp_path / "lengths"]), tmp_path / "out")
+    assert "<title>made-up, needle, " in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
 def test_unscored_records_leave_scores_out_and_warn_nobody():

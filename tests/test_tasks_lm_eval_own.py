@@ -66,6 +66,7 @@ def test_documents_go_by_their_place_where_ids_are_not_their_own(
         ("numpy.float32(right) / 2", 0.5),
         ("fractions.Fraction(1, 4)", 0.25),
         ("(right, 'reference')", None),
+        ("-1", -1.0),
         ("'0.5'", None),
         ("None", None),
     ],
@@ -84,6 +85,13 @@ def test_every_number_is_a_score_and_nothing_else(value: str, expected: float | 
         return
     with pytest.raises(UserError, match="scores a whole corpus, not a sample"):
         task.score("one", sample)
+
+
+def test_a_failure_of_a_tasks_own_is_told_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "own_utils.py").write_text("def docs(dataset):\n    assert False, 'no\\n such   rows'\n")
+    own_task(tmp_path, ROWS, process_docs="!function own_utils.docs")
+    with pytest.raises(UserError, match=r"task own cannot be loaded: AssertionError: no such rows$"):
+        ours(tmp_path, "own")
 
 
 @pytest.mark.slow

@@ -27,9 +27,9 @@ from lazybench.tasks import build_task
 from lazybench.tasks.base import DataSettings
 
 MATCH = """{folder}:
+flops_ratio: 0 of 0 computed again from the record
 records: 8 of 8 there: match
 score: 8 of 8 computed again: match
-flops_ratio: 0 of 0 computed again from the record
 not checked: prompt_tokens, prediction; --remeasure N measures N records anew, times and memory nobody can check
 1 runs, what was computed again: 1 match, 0 differ, 0 not checked, or not wholly
 """
@@ -133,8 +133,16 @@ def test_a_flops_ratio_changed_by_hand_differs_from_its_record() -> None:
     (run,) = read_runs(ROOT / "results" / "published" / "default_run.parquet")
     honest = check_flops(run)
     assert (honest.compared, honest.different) == (50, [])
-    better = replace(run, records=[replace(run.records[1], flops_ratio=9.0), *run.records[2:]])
-    assert len(check_flops(better).different) == 1
+    changes: tuple[tuple[dict[str, Any], int, int], ...] = (
+        ({"flops_ratio": 9.0}, 50, 1),
+        ({"flops_ratio": 9.0, "tokens_of_layer_runs": (0,)}, 50, 1),  # counts of no run hide no other record
+        ({"flops_ratio": 9.0, "tokens_of_layer_runs": ()}, 49, 0),  # without counts it is seen to be left out
+    )
+    for change_of_one, compared, different in changes:
+        check = check_flops(
+            replace(run, records=[replace(run.records[1], **change_of_one), *run.records[:1], *run.records[2:]])
+        )
+        assert (check.expected, check.compared, len(check.different)) == (50, compared, different)
     assert check_flops(replace(run, provenance={})).not_checked
 
 

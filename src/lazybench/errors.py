@@ -26,7 +26,7 @@ class UserError(ValueError):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(" ".join(one_line(message).split()))
 
 
 class SampleError(UserError):
@@ -93,8 +93,8 @@ def naming(what: str, error: Exception) -> UserError:
     >>> str(naming("taper", UserError("chunk=0 must be a whole number of at least 1")))
     'taper: chunk=0 must be a whole number of at least 1'
     """
-    line = " ".join(str(error).split())
-    return UserError(line if isinstance(error, UserError) and what in line else f"{what}: {line}")
+    named = isinstance(error, UserError) and what in str(error)
+    return UserError(str(error) if named else f"{what}: {error}")
 
 
 def shown(value: object) -> str:

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -122,8 +122,10 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
         given = cast(dict[str, Any], OmegaConf.to_container(config))
         load_plugins(typed(tuple[str, ...], given.get("plugins"), "plugins"))
         checked = run_config(config, sweep)
-        if not sweep:  # another job of it may read what this one does not
-            check_read(overrides, checked)
+        if unread := unread_schedule(overrides, config, checked):
+            if not sweep:
+                raise UserError(f"{unread}; leave it out")
+            print(f"lazybench: {unread}", file=sys.stderr)  # another job of it may read what this one does not
         folder = checked.out
         return _start(checked, sweep), folder
     except UserError as error:
@@ -144,12 +146,16 @@ def _run(config: DictConfig, overrides: Sequence[str], sweep: bool) -> Outcome:
         return 1, folder
 
 
-def check_read(overrides: Sequence[str], checked: RunConfig) -> None:
-    """Refuse a schedule that no method of the run reads."""
+def unread_schedule(overrides: Sequence[str], config: Mapping[str, Any], checked: RunConfig) -> str:
+    """Words on a schedule that no method of the run reads; nothing where one does, or where none was given."""
     keys = [text for text in overrides if re.match(r"[+~]*pruning[.=]", text) and not text.endswith("=null")]
-    if keys and not any(hasattr(method, "pruning") for method in checked.methods):
-        names = ",".join(method.name for method in checked.methods)
-        raise UserError(f"{keys[0]} does nothing: none of methods=[{names}] prunes by it; leave it out")
+    for method, entry in zip(checked.methods, config["methods"], strict=True):
+        own = entry if isinstance(entry, Mapping) else {}
+        # a schedule by name, or a preset of a file, stands in its place
+        if hasattr(method, "pruning") and "preset" not in own and not isinstance(own.get("pruning"), str):
+            return ""
+    names = ",".join(method.name for method in checked.methods)
+    return f"{keys[0]} does nothing: none of methods=[{names}] prunes by it" if keys else ""
 
 
 def _start(checked: RunConfig, sweep: bool) -> int:

@@ -28,5 +28,5 @@ def main() -> int:
     try:
         cli_evaluate()
     except (OSError, ValueError, KeyError) as error:  # lm-eval's for bad input; UserError is one
-        return refuse(UserError(" ".join(str(error).split())[:400]))
+        return refuse(UserError(str(error)[:400]))
     return 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from lazybench import pruning
 from lazybench.methods.base import PolicyMethod, register
+from lazybench.methods.fastkv import FastKV
 from lazybench.methods.request import TextConfig
 from lazybench.pruning.settings import Count, Number, Odd, Share
+
+if TYPE_CHECKING:
+    from lazybench.pruning.policy import Policy
 
 
 @register
@@ -48,21 +51,7 @@ class CLAA(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("keep", "retain", "depth", "layers")
     amount: ClassVar[tuple[str, ...]] = ("keep", "depth")
 
-    @property
-    def scorer(self) -> pruning.AttentionScorer:
-        """What each layer's tokens are scored by."""
-        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
-
-    def policy(self, config: TextConfig) -> pruning.Policy:
-        kept = pruning.Ratio(self.keep, of="context", rounding="down")
-        retained = replace(kept, keep=self.keep if self.retain is None else self.retain)
-        by_head = pruning.PerHead(self.scorer, retained, self.window, self.first_layers)
-        return pruning.Policy(
-            (pruning.place(self.depth, config),),
-            self.scorer,
-            (kept,),
-            last=self.window,
-            look_back=self.layers,
-            over_layers="max",
-            retention=None if retained.keep == 1 else by_head,
-        )
+    def policy(self, config: TextConfig) -> Policy:
+        fastkv = FastKV(self.keep, self.retain or self.keep, self.depth, self.window, self.pool).policy(config)
+        retention = fastkv.retention and replace(fastkv.retention, first_layers=self.first_layers)
+        return replace(fastkv, look_back=self.layers, retention=retention)

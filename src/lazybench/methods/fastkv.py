@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lazybench import pruning
@@ -45,19 +45,13 @@ class FastKV(PolicyMethod):
     shown: ClassVar[tuple[str, ...]] = ("propagate", "retain", "depth")
     amount: ClassVar[tuple[str, ...]] = ("propagate", "depth")
 
-    @property
-    def scorer(self) -> pruning.AttentionScorer:
-        """What tokens, and the keys of each head, are scored by."""
-        return pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
-
     def policy(self, config: TextConfig) -> pruning.Policy:
-        goes_on, retained = (
-            pruning.Ratio(share, of="context", rounding="down") for share in (self.propagate, self.retain)
-        )
+        scorer = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
+        kept = pruning.Ratio(self.retain, of="context", rounding="down")
         return pruning.Policy(
             (pruning.place(self.depth, config),),
-            self.scorer,
-            (goes_on,),
+            scorer,
+            (replace(kept, keep=self.propagate),),
             last=self.window,
-            retention=None if self.retain == 1 else pruning.PerHead(self.scorer, retained, self.window),
+            retention=None if self.retain == 1 else pruning.PerHead(scorer, kept, self.window),
         )

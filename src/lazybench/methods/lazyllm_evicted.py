@@ -26,7 +26,7 @@ class LazyLLMEvicted(PolicyMethod):
 
     Args:
         pruning: where tokens are pruned and how many stay; its revival is off, whatever it says.
-        retain: share of the prompt whose keys and values each KV head of a layer keeps at most, in (0, 1].
+        retain: share of the prompt whose keys and values each KV head keeps at most, in (0, 1]; 1: all, no eviction.
         window: newest queries that score the keys, and newest tokens that stay.
         pool: length in tokens of the pooling.
     """
@@ -44,5 +44,6 @@ class LazyLLMEvicted(PolicyMethod):
 
     def policy(self, config: TextConfig) -> Policy:
         scorer = pruning.AttentionScorer(self.window, own_columns=False, pool=self.pool)
-        retention = pruning.PerHead(scorer, pruning.Ratio(self.retain, of="context"), self.window)
+        kept = pruning.PerHead(scorer, pruning.Ratio(self.retain, of="context"), self.window)
+        retention = None if self.retain == 1 else kept
         return replace(self.pruning, revive=False).build(config).policy(retention=retention)

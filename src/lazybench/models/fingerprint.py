@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from lazybench.models.hub import SMALL_FILES
@@ -32,6 +33,12 @@ def fingerprint(folder: Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of the whole file."""
+    """sha256 of the whole file, read once in a process while it stays as it is."""
+    state = path.stat()
+    return _sha256_of(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@cache
+def _sha256_of(path: Path, *state: int) -> str:
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

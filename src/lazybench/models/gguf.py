@@ -140,7 +140,10 @@ def _carry_rope(file: GGUFFile, config: PretrainedConfig) -> None:
     kind = stated.get("rope.scaling.type", "linear")  # as llama.cpp takes it
     scaling: dict[str, Any] = {}
     if kind not in ("none", "linear"):
-        raise UserError(f"{file.path.name} scales its positions by {kind}; carried over are linear and llama3's")
+        raise UserError(
+            f"{file.path.name} scales its positions by {kind}; carried over are linear and llama3's. Give model.path "
+            "the checkpoint's folder"
+        )
     if kind != "none" and factor != 1:
         scaling = {"rope_type": kind, "factor": factor}
     if (factors := file.tensors.get(ROPE_FACTORS)) is not None:

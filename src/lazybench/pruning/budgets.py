@@ -95,7 +95,7 @@ def share_of(share: float, tokens: int, rounding: Literal["up", "down"] = "up") 
 
 @dataclass(frozen=True)
 class Revival(Checked):
-    """What a decoding step, or a later turn's prompt, brings back from the Aux Cache.
+    """What a decoding step brings back from the Aux Cache.
 
     Args:
         most: at most so many tokens per stage and step, the best-scored of those that the budget selects and that
@@ -124,7 +124,7 @@ class Revival(Checked):
 
     def most_in(self, stage: int, step: int, prompt_tokens: int) -> int | None:
         """How many may come back to a stage in a decoding step, both from 1; None: all."""
-        if self.like is None or not step:
+        if self.like is None:
             return self.most
         shares = _shares(self.like)
         row = shares[min(step, len(shares)) - 1]

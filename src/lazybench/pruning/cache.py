@@ -150,10 +150,12 @@ class LazyCache(Cache):
 
     def put_aside(self, hidden: Tensor) -> None:
         """Aux Cache: keep the hidden states (batch, current tokens, hidden) of the tokens at their frontier."""
-        step, device = self.running_step, hidden.device
-        fill = None if hidden.shape[0] == 1 else 0
-        buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, fill)
-        put_rows(buffer, step.plan.current.to(device), hidden.detach())
+        step, device, alone = self.running_step, hidden.device, hidden.shape[0] == 1
+        buffer = self._aux[device] = room_for(self._aux.get(device), step.tokens, hidden, None if alone else 0)
+        current = step.plan.current.to(device)
+        if alone and step.plan.valid is not None:  # the padding of one prompt
+            current = current.remainder(buffer.shape[1])
+        put_rows(buffer, current, hidden.detach())
 
     def fetch(self, device: torch.device) -> Tensor:
         """Aux Cache: the hidden states (batch, current tokens, hidden) to go on with, where the layer left them."""

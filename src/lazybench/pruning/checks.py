@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -25,9 +26,9 @@ _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 def check_model(model: Module, method: str) -> None:
     """Raises: UserError for a model that can't run under ``method``."""
     if not isinstance(model, PreTrainedModel):
-        names = ("_orig_mod", "get_base_model", "module")
-        inside = next((f"; pass model.{name}, the model in it" for name in names if hasattr(model, name)), "")
-        raise UserError(f"{method} takes a transformers model, not {type(model).__name__}{inside}")
+        ways = ("_orig_mod", "get_base_model()", "module")
+        found = (f"; pass model.{way}, the model in it" for way in ways if hasattr(model, way.removesuffix("()")))
+        raise UserError(f"{method} takes a transformers model, not {type(model).__name__}{next(found, '')}")
     if getattr(model, "_compiled_call_impl", None) is not None:
         raise UserError(f"{method} can't hook into a compiled model; leave model.compile() out")
     config = model.config.get_text_config()
@@ -48,6 +49,9 @@ def _why_not(model: PreTrainedModel, config: Any) -> str:
         return "it computes attention in its own way, and not by transformers' attention interface"
     if getattr(config, "num_kv_shared_layers", 0):
         return "its layers share keys and values across stages"
+    attention = [module for module in model.modules() if type(module).__name__ == "Llama4TextAttention"]
+    if attention and "cache_position" in inspect.signature(attention[0].forward).parameters:  # transformers 5.2
+        return "on this transformers it scales by step, not by position"
     return ""
 
 
@@ -151,12 +155,12 @@ def check_cache(cache: Any, method: str) -> None:
         )
 
 
-def check_padding(mask: Tensor | None, tokens: int) -> None:
-    """Refuse anything but a (batch, tokens) mask with padding on the left of the prompt."""
+def check_padding(mask: Tensor | None, shape: tuple[int, int]) -> None:
+    """Refuse anything but a mask of ``shape``, (batch, tokens), with padding on the left of the prompt alone."""
     if mask is None:
         return
-    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] != tokens:
+    if not isinstance(mask, Tensor) or mask.shape != shape:
         given = tuple(mask.shape) if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
-        raise UserError(f"attention_mask must be (batch, {tokens}), not {given}")
-    if not bool(mask[:, -1:].all()):
-        raise UserError("prompts of a batch must be padded on the left; set tokenizer.padding_side = 'left'")
+        raise UserError(f"attention_mask must be of shape {shape}, batch and tokens, not {given}")
+    if not bool((mask[:, 1:] >= mask[:, :-1]).all() & mask[:, -1:].all()):  # it rises, to the end
+        raise UserError("prompts must be padded on the left, with no hole; set tokenizer.padding_side = 'left'")

@@ -122,7 +122,7 @@ class Viewers:
         if seen.valid is not None:
             raise UserError(
                 f"{self.policy.name} evicts as many keys in each row of a batch; give prompts of equal length, or one "
-                "prompt at a time"
+                "prompt at a time, without padding"
             )
         kept = self.policy.retention(seen, cache.prompt_end)
         if kept is not None:

@@ -149,7 +149,7 @@ class Pruned(AbstractContextManager):
         start, tokens = cache.seen, cache.seen + new
         if start == 0:
             checks.check_prompt(self.config, tokens)
-            checks.check_padding(attention_mask, tokens)
+            checks.check_padding(attention_mask, (batch, tokens))
             if batch > 1 and self.policy.settles:
                 raise UserError(f"{self.method} decides for each prompt where to prune; give one prompt at a time")
             first = cache.begin(batch, new, attention_mask, inputs.device)

@@ -5,7 +5,9 @@ Whatever the folder says is data: it names no code here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,10 +107,8 @@ def check_records(run: Run, config: RunConfig) -> dict[str, Check]:
     records, scores = Check(f"there, {failed} of them failed" if failed else "there"), Check()
     for name in config.datasets:
         of_task = [record for record in there.values() if record.task == name]
-        # else a run without scores, or of random weights
-        scored = [
-            record for record in of_task if record.error is None and any(one.score is not None for one in of_task)
-        ]
+        has_scores = any(record.score is not None for record in of_task)  # else without scoring, or of random weights
+        scored = [record for record in of_task if has_scores and record.error is None]
         scores.expected += len(scored)
         try:
             task = measured_task(run, name, config)
@@ -146,15 +146,19 @@ def _asked(run: Run, config: RunConfig, task: str, samples: Sequence[str]) -> li
 
 def check_flops(run: Run) -> Check:
     """Compute every ``flops_ratio`` again from the tokens that its record counts and the cost that the run noted."""
-    held = [record for record in run.records if record.error is None and record.tokens_of_layer_runs]
+    held = [record for record in run.records if record.error is None and record.flops_ratio is not None]
+    counted, noted = [record for record in held if record.tokens_of_layer_runs], run.provenance.get("layer_cost")
     check = Check("computed again from the record", expected=len(held))
-    try:
-        cost = LayerCost(**run.provenance["layer_cost"])
-        for record in held:
+    if not isinstance(noted, dict):
+        check.not_checked = ["not checked: no cost of its layers is noted"] * bool(counted)
+        return check
+    for record in counted:
+        anew = math.nan  # of counts that no run has
+        with suppress(ArithmeticError, TypeError, ValueError):
+            cost = LayerCost(**noted)
             work = cost.flops(record.tokens_of_layer_runs, record.mlp_tokens_of_layer_runs or None) + record.other_flops
-            check.compare(where(record), record.flops_ratio, cost.flops([record.prompt_tokens] * cost.layers) / work)
-    except (ArithmeticError, KeyError, TypeError, ValueError):
-        check.not_checked = ["not checked: no cost of its layers is noted, or counts that no run has"] * bool(held)
+            anew = cost.flops([record.prompt_tokens] * cost.layers) / work
+        check.compare(where(record), record.flops_ratio, anew)
     return check
 
 

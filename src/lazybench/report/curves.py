@@ -156,20 +156,15 @@ def numbers(samples: pandas.DataFrame) -> dict[str, object]:
         relative = statistics.relative_score(_tasks(scored["score"]), _tasks(scored["baseline_score"]))
     return {
         "n": len(samples),
-        **divergence(samples).columns("kl"),
-        "kl_first": divergence(samples, "fidelity_first_kl").value,
-        "kl_later": divergence(samples, "fidelity_later_kl").value,
+        **statistics.divergence(samples["fidelity_kl"]).columns("kl"),
+        "kl_first": statistics.divergence(samples["fidelity_first_kl"]).value,
+        "kl_later": statistics.divergence(samples["fidelity_later_kl"]).value,
         **scores(samples["fidelity_top1"]).columns("same_token"),
         **relative.columns("relative_score"),
         **{name: samples[name].mean() for name in ("kv_ratio", "aux_ratio")},
         **statistics.median_ratio(_tasks(samples["ttft_speedup"])).columns("ttft_speedup"),
         **statistics.median_ratio(_tasks(samples["decode_step_ratio"])).columns("decode_step_ratio"),
     }
-
-
-def divergence(samples: pandas.DataFrame, name: str = "fidelity_kl") -> Estimate:
-    """See ``statistics.divergence``."""
-    return statistics.divergence(samples[name])
 
 
 def against(one: pandas.DataFrame, other: pandas.DataFrame) -> Estimate:

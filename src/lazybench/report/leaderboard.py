@@ -19,10 +19,11 @@ import pandas
 from lazybench.errors import Parser, UserError, command
 from lazybench.methods import title
 from lazybench.report import tables
-from lazybench.report.curves import FLOPS, MEMORY, Curve, against, curve_names, curves_of, divergence, judged, numbers
+from lazybench.report.curves import FLOPS, MEMORY, Curve, against, curve_names, curves_of, judged, numbers
 from lazybench.report.figures.style import save
 from lazybench.report.figures.tradeoff import CAPTION, settings_figure
 from lazybench.report.results import Results, read_options
+from lazybench.report.statistics import divergence
 from lazybench.report.text import markdown, rounded, settings_label, write_html
 from lazybench.run.files import write_atomically
 
@@ -74,20 +75,16 @@ class Section:
         return f"{self.model} at a {IN_WORDS[self.matched]} of {self.ratio:g}x"
 
     @cached_property
-    def names(self) -> list[str]:
-        """Of each curve: the method's, with what tells it from another curve of the same method."""
-        return list(curve_names(curve.name for curve in self.curves).values())
-
-    @cached_property
     def samples(self) -> list[pandas.DataFrame]:
         """Of each curve: its quantities at this ratio, one row a sample."""
         return [curve.at(self.ratio) for curve in self.curves]
 
     def table(self) -> pandas.DataFrame:
         """Numbers, one row a method, the closest to the plain model first, those without any last."""
+        names = curve_names(curve.name for curve in self.curves).values()
         closest_first = sorted(
-            zip(self.names, self.curves, self.samples, strict=True),
-            key=lambda row: math.inf if math.isnan(kl := divergence(row[2]).value) else kl,
+            zip(names, self.curves, self.samples, strict=True),
+            key=lambda row: math.inf if math.isnan(kl := divergence(row[2]["fidelity_kl"]).value) else kl,
         )
         closest = closest_first[0][2]
         rows = [

@@ -27,7 +27,6 @@ ANSWER_CHARACTERS = 600
 SAMPLES_SHOWN = 100  # those that a method won or lost first
 RIGHT = 0.5  # a score from which on an answer is shown as right
 MARKS = ("\u2717", "\u2713")  # ballot x, check mark
-PANELS = 4  # models in a picture: those with most methods
 TABLES = {
     "table1": "Table 1: score and TTFT speedup (x), ours beside the paper's",
     "table2": "Table 2: prompt tokens computed (%) and overall generation speedup (x) of LazyLLM",
@@ -104,16 +103,13 @@ def write_report(results: Results, out: Path, wanted: Sequence[str] = ()) -> lis
 def settings_figure(results: Results) -> Figure | None:
     """Every setting's quality over its speed: KL, where no KL was measured the score; None where neither was."""
     settings = measured_settings(results)
-    if settings.empty:
-        return tradeoff.figure5(results)
-    most = settings.groupby("model", sort=False)["method_name"].nunique().nlargest(PANELS).index
-    return tradeoff.settings_figure(settings[settings["model"].isin(most)])
+    return tradeoff.figure5(results) if settings.empty else tradeoff.settings_figure(settings)
 
 
 def _title(results: Results) -> str:
     """``SmolLM2-135M-Instruct (Q4_1), qasper, 2026-11-30``; of several models or tasks how many, the last date."""
     found = {
-        "models": set(results.records["model"]),
+        "models": {record.model for record in results.records["record"]},
         "tasks": {str(run.config["task"].get("name")) for run in results.runs},
     }
     named = [of.pop() if len(of) == 1 else f"{len(of)} {word}" for word, of in found.items() if of]

@@ -121,7 +121,7 @@ def relative_score(method: Tasks, baseline: Tasks) -> Estimate:
     is infinite where the baseline's own score may be zero. Of the baseline itself, the same object, it is 1 and sure.
     """
     above, below = mean(method), mean(baseline)
-    if method is baseline and below:
+    if method is baseline and below > 0:
         return Estimate(1.0)
     if not below:
         return Estimate(math.inf if above else math.nan)

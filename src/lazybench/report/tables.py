@@ -16,11 +16,11 @@ from lazybench.report.text import (
     Names,
     category_title,
     formatted,
-    label_lines,
     markdown,
     method_title,
     number,
     rounded,
+    settings_label,
     short_names,
 )
 from lazybench.run.reading import Run, missing_shards
@@ -66,7 +66,8 @@ def overview(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> tuple[str,
         return "no samples measured yet", [], [*notes]
     names = short_names(category_rows(summary))
     tables = sections(summary, names)
-    return headline(summary), tables, [*label_lines(names), *summary_notes(summary, tables), *notes]
+    labels = [f"{name}: {text}" for key, name in names.items() if (text := settings_label(*key))]
+    return headline(summary), tables, [*labels, *summary_notes(summary, tables), *notes]
 
 
 def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
@@ -81,21 +82,19 @@ def run_table(summary: pandas.DataFrame, notes: Sequence[str] = ()) -> str:
 
 
 def sections(summary: pandas.DataFrame, names: Names) -> Titled:
-    """For each model and category or task its title and what decides."""
-    return [
-        (f"{model}, {task or category_title(str(category))}", brief(rows, names))
-        for (model, category, task), rows in category_rows(summary).groupby(["model", "category", "task"], sort=False)
-    ]
-
-
-def brief(rows: pandas.DataFrame, names: Names) -> pandas.DataFrame:
-    """The columns that decide, as rounded text; those that nothing fills are left out."""
-    columns = {"method": [names[key] for key in zip(rows["method"], rows["params"], strict=True)]}
-    columns |= {"n": [str(n) for n in rows["n"]], **rounded(rows, BRIEF)}
-    unsure = (rows["ttft_speedup_low"] <= 1) & (rows["ttft_speedup_high"] >= 1) & (rows["method"] != "baseline")
-    if speedups := columns.get("TTFT speedup"):
-        columns["TTFT speedup"] = [f"{cell}{' ?' * no}" for cell, no in zip(speedups, unsure, strict=True)]
-    return pandas.DataFrame(columns)
+    """For each model and category or task its title and the columns that decide, as rounded text; those that nothing
+    fills are left out.
+    """
+    found = []
+    for (model, category, task), rows in category_rows(summary).groupby(["model", "category", "task"], sort=False):
+        table = pandas.DataFrame(rounded(rows, BRIEF))
+        table.insert(0, "method", [names[key] for key in zip(rows["method"], rows["params"], strict=True)])
+        table.insert(1, "n", [str(n) for n in rows["n"]])
+        unsure = (rows["ttft_speedup_low"] <= 1) & (rows["ttft_speedup_high"] >= 1) & (rows["method"] != "baseline")
+        if "TTFT speedup" in table:
+            table["TTFT speedup"] += [" ?" * no for no in unsure]
+        found.append((f"{model}, {task or category_title(str(category))}", table))
+    return found
 
 
 def beside_the_papers(summary: pandas.DataFrame, name: str) -> pandas.DataFrame | None:
@@ -103,10 +102,10 @@ def beside_the_papers(summary: pandas.DataFrame, name: str) -> pandas.DataFrame 
     settings, and for each of the paper's that has none; None where we measured none of its numbers.
     """
     columns, papers = PAPERS[name], paper.read(name)
-    if not any(column in summary and summary[column].notna().any() for column, _ in columns.values()):
+    ours = category_rows(summary) if len(summary) else summary
+    ours = ours[ours["method"].isin(papers["method"])] if name == "table2" and len(ours) else ours
+    if not any(column in ours and ours[column].notna().any() for column, _ in columns.values()):
         return None
-    rows = category_rows(summary)
-    ours = rows[rows["method"].isin(papers["method"])] if name == "table2" else rows
     rows = papers.merge(ours, on=["category", "method"], how="outer", sort=False)
     # the paper's order, then any other
     orders = {name: list(dict.fromkeys([*papers[name], *ours[name]])) for name in ("category", "method")}

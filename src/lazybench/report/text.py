@@ -47,11 +47,6 @@ def short_names(rows: pandas.DataFrame) -> Names:
     return names
 
 
-def label_lines(names: Names) -> list[str]:
-    """``LazyLLM 1: depths=0.3 keep=0.5`` for each of ``short_names`` that has settings."""
-    return [f"{name}: {text}" for key, name in names.items() if (text := settings_label(*key))]
-
-
 def category_title(category: str) -> str:
     """The paper's title, or the name in words."""
     return CATEGORY_TITLES.get(category, category.replace("_", " "))

@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 from lazybench.errors import Parser, UserError, command, library_errors, one_line, refuse
@@ -69,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verify(run: Run, options: argparse.Namespace) -> int:
     """Check one run, say what was found, and give its exit code."""
-    checks: list[tuple[str, Check]] = []
+    checks = [("flops_ratio", check_flops(run))]
     try:
         config = config_of(run, options.data_root, options.model_path)
-        checks += [*check_records(run, config).items(), ("flops_ratio", check_flops(run))]
+        checks += check_records(run, config).items()
         if options.remeasure > 0:
             checks += remeasured(run, config, options.remeasure).items()
     except UserError as error:
@@ -111,7 +110,10 @@ def remeasured(run: Run, config: RunConfig, count: int) -> dict[str, Check]:
         config = replace(config, out=Path(scratch) / "anew")
         chosen = _chosen(run, config, count)
         loaded = load_model(config.model)
-        _check_weights(run, loaded.provenance)
+        noted = run.provenance.get("model") or {}
+        for name in SAME_WEIGHTS:
+            if noted.get(name) != (here := loaded.provenance.get(name)):
+                raise UserError(f"the model at hand is not the one measured: {name} {here}, not {noted.get(name)}")
         for method in config.methods:
             method.prepare(loaded.model)
         with RunFolder.open(config.out, {}, {}) as folder:
@@ -132,14 +134,6 @@ def _chosen(run: Run, config: RunConfig, count: int) -> list[tuple[Task, int, Sa
             count -= held
             chosen.append(one)
     return chosen
-
-
-def _check_weights(run: Run, at_hand: Mapping[str, Any]) -> None:
-    noted = run.provenance.get("model") or {}
-    for name in SAME_WEIGHTS:
-        here = at_hand.get(name)
-        if noted.get(name) != here:
-            raise UserError(f"the model at hand is not the one measured: {name} {here} here, {noted.get(name)} there")
 
 
 def _compared(run: Run, anew: list[Record]) -> dict[str, Check]:

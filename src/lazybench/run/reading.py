@@ -160,10 +160,12 @@ def read_campaign(path: Path) -> list[Run]:
         known = read_json(path.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
         names = [field.name for field in fields(Record)]
         rows = parquet.read_table(path, columns=["run", *names]).to_pylist()
-        records: list[list[Record]] = [[] for _ in known]
+        records: list[dict[RecordKey, Record]] = [{} for _ in known]
         for row in rows:
             row.update({name: row[name] and read_json(row[name]) for name in JSON_TEXT})
-            records[row.pop("run")].append(from_line(json.dumps(row).encode()))
+            of_run = records[row.pop("run")]
+            record = from_line(json.dumps(row).encode())
+            of_run[record.key] = record  # as in samples.jsonl: of two with one key the later counts
     except (OSError, ValueError, KeyError, TypeError, IndexError, ArrowException) as error:
         raise UserError(f"{path} is no campaign file: {' '.join(str(error).split())}") from error
     for run in known:
@@ -171,8 +173,8 @@ def read_campaign(path: Path) -> list[Run]:
             if not isinstance(run, dict) or (at := _misfit(run.get(name), kinds)) is not None:
                 raise UserError(f"{path.with_suffix('.json')} is not what pack wrote, at {name} {at}")
     return [
-        Run(path / str(run.get("name")), run["config"], run["provenance"], of_run, finished=True)
-        for run, of_run in zip(known, records, strict=True)
+        Run(path / str(run.get("name")), run["config"], run["provenance"], list(one.values()), finished=True)
+        for run, one in zip(known, records, strict=True)
     ]
 
 

@@ -35,10 +35,10 @@ class WeightsAndBiases:
         except ImportError as error:
             raise UserError("tracker=wandb needs its package: pip install wandb, or tracker=none") from error
         self._wandb = wandb
-        reason, mode = None, os.environ.get("WANDB_MODE")
-        if mode not in (None, "online"):
+        reason, mode = None, os.environ.get("WANDB_MODE", "")
+        if mode not in ("", "online"):
             reason = f"WANDB_MODE={mode}"
-        elif mode is None and not _has_account(wandb):
+        elif not mode and not _has_account(wandb):
             reason = "no account: set WANDB_API_KEY or run wandb login"
         options: dict[str, Any] = {
             "project": os.environ.get("WANDB_PROJECT", "lazybench"),

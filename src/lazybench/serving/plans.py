@@ -63,7 +63,8 @@ def plan_for(method: Method, config: TextConfig) -> Plan | None:
             f"{name} revives tokens, and vLLM keeps no hidden states; set {name}.pruning.revive=false (taper.revive=0)"
         )
     if policy.retention is not None:
-        raise UserError(f"{name} evicts keys by head, which vLLM's blocks can't; set {name}.retain=1")
+        instead = f"; set {name}.retain=1" if hasattr(method, "retain") else ""
+        raise UserError(f"{name} evicts keys by head, which vLLM's blocks can't{instead}")
     if policy.settles:
         raise UserError(f"{name} decides for each prompt where to prune; vLLM needs fixed layers")
     return Plan(policy)

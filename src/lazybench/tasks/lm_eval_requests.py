@@ -37,8 +37,7 @@ def requests_of(task: ConfigurableTask) -> list[Instance]:
     kinds, requests = [task.OUTPUT_TYPE], list[Instance]()
     if kinds == ["generate_until"]:  # the others may take long to ask
         task.set_fewshot_seed(DEFAULT_OTHER_SEED)
-        with redirect_stderr(StringIO()):  # its progress bar
-            task.build_all_requests(limit=None, rank=0, world_size=1)
+        task.build_all_requests(limit=None, rank=0, world_size=1)
         requests = list(task.instances)
         kinds = sorted({request.request_type for request in requests})
     limits = [request.args[-1] for request in requests]
@@ -79,17 +78,19 @@ def load_task(
         raise unknown_name("lm-eval task", name, difflib.get_close_matches(name, known, n=8, cutoff=0.4))
     with library_errors(f"lm-eval task {name} cannot be loaded"):
         file = managers[-1].task_index[name].yaml_path
-        if file and load_yaml(file, resolve_func=False).get(
-            "unsafe_code"
-        ):  # lm-eval asks for a confirmation of its own
+        settings = load_yaml(file, resolve_func=False) if file else {}
+        if settings.get("unsafe_code"):  # lm-eval asks for a confirmation of its own
             raise UserError(
                 f"task=lm_eval/{name} runs what the model wrote as a program, which no run here does; score it "
                 "with lazybench lm-eval --confirm_run_unsafe_code"
             )
-        with _lm_evals_seeds(), metrics_of_the_library(), _tokenizers_without_code(), redirect_stderr(StringIO()):
+        progress = redirect_stderr(StringIO())
+        with _lm_evals_seeds(), metrics_of_the_library(), _tokenizers_without_code(), progress:
             try:
                 task = managers[-1].load(name)["tasks"][name]
-            except AssertionError as error:  # lm-eval's for metadata that it lacks
+            except AssertionError as error:
+                if "tokenizer" not in str(error):  # metadata that RULER's tasks ask for
+                    raise
                 raise UserError(f"lm-eval task {name}: {error} Here: task.parameters.tokenizer=MODEL") from None
             return task, requests_of(task)
 

@@ -76,10 +76,11 @@ class LmEvalTask(OfficialPrompt):
             self.task.apply_filters()
             metrics = self.task.process_results(answered.doc, [next(iter(answered.filtered_resps.values()))])
         listed = [name for name in self.task._metric_fn_list if name in metrics]
-        # some tasks have a metric for each length: -1 where a document has another one
-        value = next((metrics[name] for name in (*listed, *metrics) if metrics[name] != -1), None)
+        # RULER's have a metric for each length, -1 where a document has another one
+        named = (name for name in (*listed, *metrics) if not (name.isdigit() and metrics[name] == -1))
+        value = metrics.get(next(named, None))
         try:
-            return float("a text" if isinstance(value, str) else value)  # type: ignore[arg-type]
+            return float("a text" if isinstance(value, str) else value)
         except (TypeError, ValueError):  # what the whole corpus's score is made of
             raise UserError(
                 f"task={self.name} scores a whole corpus, not a sample; run it with lazybench lm-eval"

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazybench.errors import UserError, library_errors
+from lazybench.errors import library_errors
 from lazybench.report import paper
 from lazybench.report.figures.style import BLUE, GREEN, ORANGE, VERMILION, styled
 from lazybench.report.results import Results
@@ -56,8 +56,8 @@ def read_attention(path: Path) -> tuple[NDArray[numpy.float64], str]:
         with numpy.load(path) as stored:
             scores = stored["scores"].astype(float)
             title = f"{stored['model']}, {stored['task']}" if {"model", "task"} <= set(stored) else path.parent.name
-        if scores.ndim != 2:
-            raise UserError(f"{path}: scores have {scores.ndim} dimensions, 2 (layers, tokens) are needed")
+        if scores.ndim != 2 or not (numpy.isfinite(scores) & (scores >= 0)).all() or not scores.any():
+            raise ValueError(f"{scores.shape} numbers, not (layers, tokens) shares of the attention")
     return scores, title
 
 

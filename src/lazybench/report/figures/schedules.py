@@ -21,7 +21,6 @@ from lazybench.report.summary import category_rows
 from lazybench.report.text import settings_label
 from lazybench.run.record import Record
 
-PANELS = 6  # a sweep has dozens: the first few, those with most stages
 BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend right of its panel
 
 
@@ -107,12 +106,11 @@ def figure7(results: Results) -> Figure | None:
         stages = {len(shares) for shares in record.prompt_tokens_computed_by_step}
         if record.method == "lazyllm" and record.error is None and len(stages) == 1 and (count := max(stages)) > 1:
             groups.setdefault((model, record.setting, count), []).append(record)
-    panels = sorted(groups.items(), key=lambda group: -group[0][2])[:PANELS]
-    if not panels:
+    if not groups:
         return None
-    columns, height = min(3, len(panels)), math.ceil(len(panels) / 3)
+    columns, height = min(3, len(groups)), math.ceil(len(groups) / 3)
     figure = Figure(figsize=(5 * columns, 3.3 * height))
-    for place, ((model, params, count), group) in enumerate(panels, 1):
+    for place, ((model, params, count), group) in enumerate(groups.items(), 1):
         traces = [numpy.asarray(record.prompt_tokens_computed_by_step, dtype=float) for record in group]
         steps = max(map(len, traces))  # one that ended keeps its last shares
         padded = [numpy.pad(trace, ((0, steps - len(trace)), (0, 0)), mode="edge") for trace in traces]

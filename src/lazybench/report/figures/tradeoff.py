@@ -112,10 +112,12 @@ def settings_figure(settings: pandas.DataFrame) -> Figure:
 def figure5(results: Results) -> Figure | None:
     """A panel per model and category; stars are the points that the paper states for Llama 2 7B."""
     summary = results.summary
-    if (quality := quality_of(summary)) is None or summary["ttft_speedup"].isna().all():
+    if (quality := quality_of(summary)) is None:
         return None
     rows = category_rows(summary).assign(method_name=lambda rows: rows["method"], family="")
-    groups = list(rows[rows["ttft_speedup"].notna()].groupby(["model", "category"], sort=False))
+    groups = list(rows.dropna(subset=["ttft_speedup", quality]).groupby(["model", "category"], sort=False))
+    if not groups:
+        return None
     figure = draw(
         [(f"{category_title(str(category))} (n={of['n'].max()}), {model}", of) for (model, category), of in groups],
         "ttft_speedup",
