@@ -17,8 +17,8 @@ run: $(READY)
 
 # a stage of each part: the engine against its reference, methods, tasks, measuring, run folders, reports, command line
 QUICK := $(addprefix tests/test_,exactness.py policy.py methods_registry.py methods_flops.py worked_examples.py \
-	tasks_rows.py tasks_metrics.py measure_work.py store_run_folder.py store_reading.py report_statistics.py \
-	config_values.py config_files.py models_loading.py progress.py)
+	tasks_rows.py tasks_metrics.py measure_fidelity.py store_run_folder.py report_statistics.py \
+	config.py models_loading.py progress.py)
 
 check: lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile \

@@ -1,4 +1,4 @@
-"""A run without a model: opens a run folder and appends what is missing. Started, and killed, by test_store_*.py."""
+"""A run without a model: opens a run folder and appends what is missing. Killed by test_store_faults.py."""
 
 import argparse
 import os
@@ -39,7 +39,6 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--fail", type=int, nargs="*", default=[], help="samples that fail")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause-s", type=float, default=0.0)
     parser.add_argument("--die-at-fsync", type=int, default=0)
     parser.add_argument("--file-limit-bytes", type=int, default=0)
@@ -50,7 +49,7 @@ def main() -> int:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (arguments.file_limit_bytes, arguments.file_limit_bytes))
-    config = {"model": {"name": "tiny", "dtype": "auto"}, "seed": arguments.seed, "shard": "0/1"}
+    config = {"model": {"name": "tiny", "dtype": "auto"}, "seed": 0, "shard": "0/1"}
     facts = {"commit": "c0ffee", "model": {"sha256": "1"}, "tasks": {"qasper": {"fingerprint": "2"}}}
     try:
         with RunFolder.open(arguments.folder, config, facts) as folder:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from tiny_requests import tiny_request
 
-from lazybench import UserError, prune
+from lazybench import prune
 from lazybench.cli.calibrate import Calibration, main
 from lazybench.cli.choices import run_config
 from lazybench.cli.groups import composed
@@ -21,6 +21,7 @@ from lazybench.cli.search import EACH_SPEED, QUESTIONS, Space, search, trace
 from lazybench.measure.work import shares_of
 from lazybench.methods import build
 from lazybench.methods.base import PolicyMethod
+from lazybench.methods.presets import FOLDER
 from lazybench.models import ModelSpec, load_model
 from lazybench.models.flops import layer_cost
 from lazybench.tasks.calibration import FORMS, calibration_prompts
@@ -142,35 +143,7 @@ def test_an_interrupted_calibration_goes_on_and_ends_the_same(
     assert "holds no trials" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "no such file"),
-        ("presets: {2x: {params: {}}}", "is no file of"),
-        ("method: taper\npresets: [2x]", "is no file of"),
-        ("method: taper\npresets: {2x: 7}", "is no file of"),
-        ("method: taper\npresets: {2x: {params: 7}}", "holds no parameters"),
-        ("method: lazyllm\npresets: {2x: {params: {}}}", "calibrated for lazyllm"),
-        ("method: taper\npresets: {3x: {params: {}}}", "unknown preset"),
-        ("method: taper\npresets: {2x: {params: {kep: [1]}}}", "did you mean keep"),
-        ("method: taper\npresets: {2x: {params: {depths: [0.5], keep: [2.0]}}}", "keep"),
-        ("method: taper\npresets: {2x: {params: {_target_: os.system}}}", "unknown key"),
-        ("a: &a [1]\nb: *a", "is no file of"),
-        ("[" * 99, "is no file of"),
-        ("method: taper\n# " + "x" * 1_000_001, "more than 1,000,000 bytes"),
-    ],
-)
-def test_a_bad_file_is_one_line(text: str | None, words: str, tmp_path: Path) -> None:
-    path = tmp_path / "preset.yaml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match=words):
-        build("taper", {"preset": f"{path}@2x"})
-
-
 def test_the_packages_own_calibrations_can_be_used() -> None:
-    from lazybench.methods.presets import FOLDER
-
     for path in FOLDER.glob("*.yaml"):
         held = yaml.safe_load(path.read_text())
         assert held["code"]["dirty"] is False

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, RunPy, run_environment
+from conftest import ROOT, RunPy, python, run_environment
 
 from lazybench import __version__
 from lazybench.cli.choices import prepare, run_config
@@ -39,6 +38,12 @@ for arguments in json.loads(sys.argv[1]):
 print(json.dumps(found))
 """
 ANSWERED = (["--help"], ["--help", "tasks"], ["--help", "methods"], ["--help", "experiments"], ["--version"])
+OTHER_FILES = (  # Hydra's ways to read them
+    *("--config-dir=D", "--config-d=D", "--config-path=D", "--config-name=N", "-cd=D", "-cp=D"),
+    *("--experimental-rerun=P", "hydra.searchpath=[file:///tmp]", "++hydra.searchpath=[/tmp]"),
+    *("hydra={searchpath:[/tmp]}", "hydra/launcher=../../own", "hydra/sweeper=/tmp/own", "+hydra/callbacks=~/own"),
+    *("hydra/../own=x", "+/tmp/own=x", 'pruning="../../own"', 'model="/tmp/own"', "model=choice(smollm2,../../own)"),
+)
 REFUSED = (  # what is typed, words of the line that answers it
     ("task=qaspr", "did you mean qasper or qasper_e? `--help tasks` lists them"),
     ("model=lama2", "lama2", "llama2"),
@@ -50,7 +55,12 @@ REFUSED = (  # what is typed, words of the line that answers it
     ("--foo", "unrecognized arguments: --foo", "--help"),
     ("--help taks", "did you mean tasks"),
     ("--cfg x", "--cfg/-c", "'x'", "job"),
-    ("--config-dir=D", "--config-dir D", "could name code"),
+    *((way, "could name code") for way in OTHER_FILES),
+    ("+model._target_=os.getcwd", "unknown key", "_target_"),
+    ("+pruning._target_=os.getcwd", "unknown key", "_target_"),
+    ("+data._target_=a.b", "unknown key", "_target_"),
+    ("+method=/tmp/own", "unknown key", "method"),
+    ("methods=[{method: lazyllm, _target_: os.getcwd}]", "unknown key", "_target_"),
     ("limit=0", "limit=0", "at least 1"),
     ("limit=${nope}", "nope", "not found"),
     ("limt=3", "limt", "limit"),
@@ -71,6 +81,7 @@ REFUSED = (  # what is typed, words of the line that answers it
     ("plugins=[no_such_module]", "no_such_module", "cannot be imported"),
     ("timing=false fidelity=false", "leave nothing to measure"),
     ("pruning=none.yaml", "none.yaml", "preset: none.yaml@NAME"),
+    ("methods=[{method: lazyllm, pruning: own.yaml}]", "method: lazyllm, preset: own.yaml@NAME"),
     ("pruning.keep=[0.5]", "pruning.keep"),
     ("pruning.layers=[3,2] pruning.keep=[0.5,0.5]", "[3, 2]", "rise"),
     ("pruning.revival=8", "pruning.revival=8", "some of: most"),
@@ -101,13 +112,6 @@ REFUSED = (  # what is typed, words of the line that answers it
 )
 
 
-def process(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env={**run_environment(), **environment}, capture_output=True, text=True,
-        timeout=500,
-    )  # fmt: skip
-
-
 def configured(*overrides: str) -> RunConfig:
     return run_config(composed(prepare(overrides)))
 
@@ -115,7 +119,7 @@ def configured(*overrides: str) -> RunConfig:
 def test_help_and_bad_values_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
     """With torch out of reach the answer is the same: importing it takes seconds."""
     typed = [[row[0]] if row[0].startswith("methods=") else row[0].split() for row in REFUSED]
-    done = process("-c", WITHOUT_TORCH, json.dumps([*ANSWERED, *typed]), cwd=tmp_path)
+    done = python("-c", WITHOUT_TORCH, json.dumps([*ANSWERED, *typed]), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for code, said, errors in found[: len(ANSWERED)]:
@@ -148,11 +152,6 @@ def test_every_list_has_every_name() -> None:
     for topic, expected in (("tasks", names("task")), ("models", names("model")), ("pruning", names("pruning"))):
         text = answer_help(["--help", topic]) or ""
         assert set(expected) <= set(text.replace(":", " ").replace(",", " ").split())
-    methods = answer_help(["--help", "methods"]) or ""
-    for name, kind in METHODS.items():
-        assert f"  {name} " in methods
-        source = (kind.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
-        assert all(paper in methods for paper in re.findall(r"\d{4}\.\d{5}", source))
 
 
 def test_a_model_in_one_word() -> None:
@@ -202,9 +201,6 @@ def test_pruning_options_from_the_command_line() -> None:
     assert method.label == "depths=0.3,0.6,0.9 keep=0.7,0.7,0.7 ratio_of=context revive=false"
     (method,) = configured("methods=[lazyllm]", "pruning.layers=[3,9]", "pruning.keep=[0.5,0.5]").methods
     assert method.label == "layers=3,9 keep=0.5,0.5"
-    for typed in ("pruning=own.yaml", "methods=[{method: lazyllm, pruning: own.yaml}]"):
-        with pytest.raises(UserError, match=r"method: lazyllm, preset: own\.yaml@NAME"):
-            configured(typed)
 
 
 @pytest.mark.slow
@@ -230,11 +226,9 @@ def test_the_wheel_runs_from_any_folder(tiny_checkpoint: Path, tmp_path: Path) -
     assert package | configs <= packed
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "lazybench", f"model={tiny_checkpoint}", "task=needle", "limit=1", "tag=first",
-         "task.parameters.length=150", "max_new_tokens=4", "methods=[baseline,lazyllm]"],
-        cwd=elsewhere, env={**run_environment(), "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    quick = ("task=needle", "limit=1", "task.parameters.length=150", "max_new_tokens=4", "methods=[baseline,lazyllm]")
+    asked = ("-m", "lazybench", f"model={tiny_checkpoint}", *quick, "tag=first")
+    done = python(*asked, cwd=elsewhere, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert (elsewhere / "results" / "runs" / "first" / "done").exists()
 
@@ -245,8 +239,11 @@ def test_every_command_says_its_version(name: str | None, command: RunPy) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lazybench {__version__}\n", "")
 
 
-def test_one_front_for_every_command(command: RunPy, tmp_path: Path) -> None:
-    overview = process("-m", "lazybench", cwd=tmp_path)
+def test_one_front_for_every_command(command: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm
+    overview = python("-m", "lazybench", cwd=tmp_path)
     assert overview.returncode == 0
     alone = command()
     assert alone.returncode == 0
@@ -254,8 +251,14 @@ def test_one_front_for_every_command(command: RunPy, tmp_path: Path) -> None:
         assert said[0].startswith(f"lazybench {__version__}: ")
         assert all(any(line.startswith(f"  lazybench {name} ") for line in said) for name in MODULES)
     for arguments, words in (
-        *(((name, "nothing"), "nothing") for name in ("report", "leaderboard", "verify")),
+        *(((name, place), f"no run in {place}") for name in ("report", "leaderboard") for place in ("nothing", ".")),
+        (("verify", "nothing"), "nothing"),
+        (
+            ("plugins=[broken_module]",),
+            "plugins=[broken_module] cannot be imported, from this folder or elsewhere: Zero",
+        ),
         (("calibrate", "smollm2", "model.weights=random"), "real weights"),
+        (("-m", "hydra/launcher=slurm", "limit=1,2"), "lazybench: hydra/launcher=slurm: no sbatch here"),
     ):
         done = command(*arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
@@ -322,13 +325,3 @@ def test_every_path_option_expands_the_home_folder(tmp_path: Path, monkeypatch: 
     assert report_main(["~/nothing"]) == 2
     with pytest.raises(UserError, match="no such user"):
         configured("out=~nobody_of_that_name/out")
-
-
-def test_a_sweep_for_slurm_without_slurm_is_one_line(
-    command: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    done = command("-m", "hydra/launcher=slurm", "limit=1,2")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("lazybench: hydra/launcher=slurm: no sbatch here")

@@ -1,29 +1,39 @@
-"""The README and docs/ hold what they say: commands as typed, links, code, names, papers, defaults, the site."""
+"""The README and docs/ hold what they say: commands as typed, links, code, names, papers, defaults, the site.
+
+And docs/extend.md as it is written: a method and a task of a user's own, in a module named on the command line.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, RunPy
+from test_exactness import check_equal, exact_model, prunes
+from tiny_requests import tiny_request
 
-from lazybench.cli.choices import prepare, run_config
+from lazybench.cli.choices import load_plugins, prepare, run_config
 from lazybench.cli.experiment import ARTEFACTS, SIZES
-from lazybench.cli.groups import composed
+from lazybench.cli.groups import composed, register
 from lazybench.cli.help import answer_help
 from lazybench.cli.main import MODULES
-from lazybench.methods import METHODS
-from lazybench.methods.base import Method
+from lazybench.errors import UserError
+from lazybench.methods import METHODS, build
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.pruning.settings import plain
+from lazybench.run.reading import read_records
+from lazybench.tasks import REGISTERED, register_task
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/published/README.md", *ROOT.glob("docs/*.md")]
 PROGRAMS = ("python ", "lazybench ", "make ", "pip ")
@@ -57,11 +67,6 @@ RUNS = [
 ]
 
 
-def test_pages_hold_commands() -> None:
-    assert len(ALL_COMMANDS) > 30
-    assert len(RUNS) > 15
-
-
 def shell_words(command: str) -> str:
     """The command without what is quoted."""
     return re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
@@ -73,7 +78,9 @@ def test_commands_leave_no_bracket_to_the_shell(command: str) -> None:
     assert not set(shell_words(command)) & set("[]{}()?$&;<>") or "<name>" in command
 
 
-def test_an_unquoted_bracket_would_be_found() -> None:
+def test_pages_hold_commands_and_an_unquoted_bracket_would_be_found() -> None:
+    assert len(ALL_COMMANDS) > 30
+    assert len(RUNS) > 15
     assert "[" in shell_words("python run.py methods=[baseline,lazyllm] 'pruning.keep=[0.7]'")
     assert "[" not in shell_words("python run.py 'methods=[baseline,lazyllm]'")
 
@@ -133,27 +140,24 @@ def test_the_papers_layers_are_0_based() -> None:
     assert "after layers 8, 18 and 27" in " ".join(text_of(ROOT / "docs/methods.md").split())
 
 
-def papers_of(method: type[Method]) -> list[str]:
-    return re.findall(r"\d{4}\.\d{5}", (method.__doc__ or "").partition("Source:")[2].split("\n\n")[0])
-
-
-def test_the_readme_lists_every_method_with_its_papers() -> None:
+def test_every_method_is_described_with_its_papers_and_defaults() -> None:
+    """In README's table, in the documentation's table and a section of its own, and in the command's list."""
     table = text_of(ROOT / "README.md").partition("## The methods")[2]
-    rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|(.*)$", table, re.MULTILINE)}
-    assert set(rows) == set(METHODS)
-    for name, kind in METHODS.items():
-        assert name == "baseline" or all(paper in rows[name] for paper in papers_of(kind)), name
-
-
-def test_every_method_is_described_with_its_defaults() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", table, re.MULTILINE))
     text = text_of(ROOT / "docs/methods.md")
-    table = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
-    assert sorted(table) == sorted(sections) == sorted(METHODS)
+    assert (
+        sorted(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == sorted(sections) == sorted(rows) == sorted(METHODS)
+    )
+    listed = answer_help(["--help", "methods"]) or ""
     for name, kind in METHODS.items():
-        assert name == "baseline" or all(paper in sections[name] for paper in papers_of(kind)), name
+        assert f"  {name} " in listed
+        source = (kind.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
+        for paper in re.findall(r"\d{4}\.\d{5}", source):
+            assert paper in listed
+            assert name == "baseline" or (paper in rows[name] and paper in sections[name]), name
         for key, value in plain(kind()).items():
-            if key != "pruning":
+            if name != "baseline" and key != "pruning":
                 shown = json.dumps(value).strip('"')
                 assert f"`{key}={shown}`" in sections[name], f"{name}: {key}={shown}"
 
@@ -188,3 +192,72 @@ def test_the_site_builds_unless_a_link_is_dead(tmp_path: Path, link: str | None)
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (built.returncode == 0) == (link is None), built.stderr
     assert link is not None or "prompt_tokens_computed" in text_of(tmp_path / "site/extend.html")
+
+
+EXTEND = ROOT / "docs/extend.md"
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of docs/extend.md's module, which is imported here as a run imports it."""
+    folder = tmp_path_factory.mktemp("extend")
+    (code,) = re.findall(r"```python\n(.*?)```", text_of(EXTEND), re.DOTALL)
+    (folder / "my_module.py").write_text(code, encoding="utf-8")
+    before, tasks = dict(METHODS), dict(REGISTERED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        load_plugins(["my_module"])
+    yield folder
+    for known, own in ((METHODS, before), (REGISTERED, tasks)):
+        known.clear()
+        known.update(own)
+    register.cache_clear()
+
+
+def test_the_documented_policy_prunes_and_at_keep_1_changes_nothing(extended: Path) -> None:
+    request = tiny_request()  # 60 tokens, 8 layers
+    method = build("two_cuts")
+    method.prepare(request.model)
+    assert method.run(request).work.tokens_of_layer_runs == (60,) * 3 + (30,) * 2 + (15,) * 3
+    everything = build("two_cuts", {"keep": 1.0}).run(request)
+    plain = request.model.generate(request.prompt_ids, **request.generate_kwargs)
+    assert torch.equal(everything.new_tokens, plain[0, 60:])
+    model = exact_model("grouped queries")
+    policy = method.policy(model.config)  # type: ignore[attr-defined]
+    assert prunes(check_equal(model, policy, prompt_tokens=40, seed=3))  # equals the slow reference
+
+
+def test_the_documented_rerun_sees_every_other_token(extended: Path) -> None:
+    request = tiny_request()
+    response = build("every_other").run(request)
+    kept = request.prompt_ids[:, [*range(0, 60, 2), 59]]
+    plain = request.model.generate(kept, **request.generate_kwargs)
+    assert torch.equal(response.new_tokens, plain[0, 31:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0")])
+def test_the_documented_module_runs_as_written(
+    extended: Path, tiny_checkpoint: Path, run_py: RunPy, launcher: tuple[str, ...]
+) -> None:
+    (command,) = [line for line in commands(EXTEND) if "plugins=" in line]
+    words = [*launcher, *shlex.split(command)[2:]]
+    small = (f"model={tiny_checkpoint}", "task.parameters.length=30", f"tag={'sweep' if launcher else 'one'}")
+    done = run_py(*words, *small, cwd=extended)
+    assert done.returncode == 0, done.stderr
+    (run,) = (path.parent for path in extended.glob(f"results/runs/{'sweep/*' if launcher else 'one'}/done"))
+    records = read_records(run / "samples.jsonl")
+    assert {(record.task, record.method) for record in records} == {("my_task", "baseline"), ("my_task", "two_cuts")}
+    assert all(record.error is None for record in records)
+    assert yaml.safe_load(text_of(run / "config.yaml"))["plugins"] == ["my_module"]
+    digest = hashlib.sha256((extended / "my_module.py").read_bytes()).hexdigest()
+    assert json.loads(text_of(run / "provenance.json"))["plugins"] == {"my_module": digest}
+
+
+def test_no_task_takes_anothers_name() -> None:
+    class Needle:
+        name = "needle"
+
+    with pytest.raises(UserError, match="two tasks are named 'needle'"):
+        register_task(Needle)

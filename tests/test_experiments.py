@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 from pathlib import Path
 
 import campaign
 import pytest
+import yaml
 from conftest import RunPy
+from tiny_models import random_prompt, tiny_model
 
+from lazybench import LazyLLM, PruningSchedule
 from lazybench.cli.choices import prepare, run_config
 from lazybench.cli.experiment import ARTEFACTS, SIZES
 from lazybench.cli.groups import composed, names
 from lazybench.errors import UserError
+from lazybench.pruning.budgets import Revival
 from lazybench.run.config import RunConfig
 from lazybench.run.reading import read_records
 from lazybench.run.runner import _numbered_samples
-from lazybench.tasks import build_task
+from lazybench.tasks import DataSettings, build_task
 
 EXPERIMENTS = names("experiment")
 
@@ -41,12 +46,9 @@ def test_every_experiment_at_every_size_is_a_run(experiment: str, size: str | No
         assert len(config.datasets) == 16
 
 
-def test_every_artefact_is_an_experiment() -> None:
-    assert set(ARTEFACTS) <= set(EXPERIMENTS)
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_what_reads_table_1_shares_its_folder(size: str) -> None:
+    assert set(ARTEFACTS) <= set(EXPERIMENTS)
     folders = {configured(f"experiment={name}", f"size={size}").out for name in ("table1", "table2", "fig1", "fig7")}
     assert len(folders) == 1
 
@@ -154,3 +156,70 @@ def test_an_experiment_runs_its_sweep_and_builds_its_artefact_and_measures_nothi
     runs = [read_records(path) for path in (tmp_path / "results" / "runs").rglob("samples.jsonl")]
     # table 1's and figure 7's one run: five methods, random token drop five times; figure 2's: the baseline
     assert sorted(map(len, runs)) == [1, 9]
+
+
+SHAPE = "+model.config={model_type: llama, vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2, max_position_embeddings: 64}"  # noqa: E501
+
+
+def latency(run_py: RunPy, out: Path, lengths: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Prompts of exact lengths, every method generating the same number of tokens, no score."""
+    return run_py("experiment=latency", f"task.datasets=[{lengths}]", "repeats=1", f"out={out}", *more)
+
+
+def test_prompts_have_exactly_the_length_asked_for(tiny_checkpoint: Path, run_py: RunPy, tmp_path: Path) -> None:
+    samples = build_task("plain_text_50", DataSettings(parameters={"prompts": 3})).samples()
+    assert len({sample.prompt for sample in samples}) == 3  # every stretch is another text
+    done = latency(run_py, tmp_path, "plain_text_100,plain_text_333", f"model.path={tiny_checkpoint}")
+    assert done.returncode == 0, done.stderr
+    records = read_records(tmp_path / "samples.jsonl")
+    assert {(record.task, record.prompt_tokens) for record in records} == {(f"plain_text_{n}", n) for n in (100, 333)}
+    assert {record.output_tokens for record in records} == {64}
+    assert {record.method for record in records} == {"baseline", "lazyllm"}
+    assert all(record.score is None for record in records)
+    assert "score" not in done.stdout
+    for part in ("TTFT speedup", "FLOPs ratio", "decoding step x"):
+        assert part in done.stdout
+    head = (tmp_path / "summary.csv").read_text().split("\n", 1)[0].split(",")
+    assert {"flops_ratio", "efficiency", "generation_speedup", "memory_ratio"} <= set(head)
+
+
+def test_random_weights_have_room_for_any_length(run_py: RunPy, tmp_path: Path) -> None:
+    random = ("model=custom", "model.weights=random", SHAPE)
+    done = latency(run_py, tmp_path, "plain_text_100", *random, "task.parameters.prompts=1")
+    assert done.returncode == 0, done.stderr
+    facts = yaml.safe_load((tmp_path / "provenance.json").read_text())
+    assert facts["model"]["window_tokens"] == 164
+    assert "random weights" in (tmp_path / "table.md").read_text()
+
+
+# experiment=gpu, as far as a CPU can tell: its way through, its profile of revived tokens
+LIKE_TEXT = PruningSchedule((0, 1, 2), (0.7, 0.7, 0.7), revival=Revival(like="smollm2"))
+
+
+def test_as_many_tokens_come_back_as_in_real_text():
+    model, prompt = tiny_model("llama"), random_prompt(200, seed=1)
+    with LazyLLM(model, LIKE_TEXT) as lazy:
+        model.generate(prompt, max_new_tokens=12, do_sample=False)
+    revived = [step.revived[1:] for step in lazy.trace.steps[1:]]
+    wanted = [tuple(LIKE_TEXT.revival.most_in(stage, step, 200) for stage in (1, 2, 3)) for step in range(1, 12)]
+    assert revived[0] == wanted[0] == (14, 17, 16)  # 7.0%, 8.5% and 8.1% of 200
+    assert all(
+        fewer <= most for counts in zip(revived, wanted, strict=True) for fewer, most in zip(*counts, strict=True)
+    )
+    with LazyLLM(model, PruningSchedule((0, 1, 2), (0.7, 0.7, 0.7))) as lazy:
+        model.generate(prompt, max_new_tokens=3, do_sample=False)
+    assert sum(lazy.trace.steps[1].revived) > sum(wanted[0])  # what random weights would bring back
+
+
+@pytest.mark.slow
+def test_it_runs_at_reduced_depth_on_a_cpu(run_py: RunPy, tmp_path: Path):
+    methods = "methods=[baseline,{method: lazyllm, pruning: {revival: {like: smollm2}}}]"
+    small = ("size=smoke", "model=smollm2", "model.num_layers=2", "model.device=cpu", "max_new_tokens=4")
+    done = run_py("experiment=gpu", *small, methods, f"out={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    baseline, lazy = sorted(read_records(tmp_path / "run" / "samples.jsonl"), key=lambda record: record.method)
+    assert (baseline.method, lazy.method) == ("baseline", "lazyllm")
+    assert lazy.params == {"pruning": {"revival": {"like": "smollm2"}}}
+    assert lazy.details["revived_tokens_per_step"] > 0
+    assert baseline.ttft_s > 0
+    assert (tmp_path / "run" / "index.html").exists()

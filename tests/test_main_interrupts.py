@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
-import subprocess
+import runpy
+import signal
 import sys
+import tempfile
+import time
+import traceback
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, RunPy, run_environment
-from test_main_job import QUICK
+import pytest
+from conftest import QUICK, ROOT, RunPy, python
 
+from lazybench.methods.random_drop import RandomDrop
 from lazybench.run.reading import read_records
 from lazybench.run.record import Record, RecordKey, from_line
 
 METHODS = "methods=[baseline,static_pruning,lazyllm]"
-SAMPLES = 40
+SAMPLES, KILLS = 40, 20
 
 
 def test_twenty_interrupts_lose_and_double_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = (
-        f"model.path={tiny_checkpoint}",
-        *QUICK,
-        METHODS,
-        f"task.parameters.samples={SAMPLES}",
-        f"limit={SAMPLES}",
-    )
-    command = [sys.executable, str(ROOT / "tests" / "interrupt_driver.py"), str(out), *settings]
-    done = subprocess.run(command, cwd=ROOT, env=run_environment(), capture_output=True, text=True, timeout=280)
+    count = (f"task.parameters.samples={SAMPLES}", f"limit={SAMPLES}")
+    settings = (f"model.path={tiny_checkpoint}", *QUICK, METHODS, *count)
+    done = python(__file__, str(out), *settings)
     assert done.returncode == 0, done.stderr
     *killed, last = json.loads(done.stdout)
-    assert len(killed) == 20
+    assert len(killed) == KILLS
     assert last["code"] == 0, last["stderr"]
     final = {record.key: record for record in read_records(out / "samples.jsonl")}
     assert len(final) == len((out / "samples.jsonl").read_text().splitlines()) == 3 * SAMPLES
@@ -53,40 +54,85 @@ def test_twenty_interrupts_lose_and_double_nothing(tiny_checkpoint: Path, tmp_pa
         before = kept
 
 
-STOPS = """
-from dataclasses import dataclass
-from typing import ClassVar
-from lazybench.methods import register
-from lazybench.methods.baseline import Baseline
-
-@register
-@dataclass(frozen=True)
-class Stops(Baseline):
-    early: bool = False
-    name: ClassVar[str] = "stops"
-
-    def prepare(self, model):
-        if self.early:
-            raise KeyboardInterrupt
-
-    def run(self, request):
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [("prepare", "interrupted before the first record"), ("run", "interrupted; 1 record is kept in run;")],
+)
+def test_an_interrupt_says_what_is_kept(
+    tiny_checkpoint: Path, command: RunPy, monkeypatch: pytest.MonkeyPatch, moment: str, said: str
+) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
-"""
 
-
-def test_an_interrupt_says_what_is_kept(tiny_checkpoint: Path, command: RunPy, tmp_path: Path) -> None:
-    (tmp_path / "stopping.py").write_text(STOPS, encoding="utf-8")
-    for early, said in (
-        (True, "interrupted before the first record"),
-        (False, "interrupted; 1 record is kept in run;"),
-    ):
-        stops = f"methods=[baseline,{{method: stops, early: {early}}}]"
-        run = (f"model={tiny_checkpoint}", *QUICK, "plugins=[stopping]", "limit=1", "warmup=0", "out=run", stops)
-        done = command(*run)
-        assert done.returncode == 130
-        assert said in done.stderr
+    monkeypatch.setattr(RandomDrop, moment, interrupt)
+    done = command(
+        f"model={tiny_checkpoint}", *QUICK, "methods=[baseline,random_drop]", "limit=1", "warmup=0", "out=run"
+    )
+    assert done.returncode == 130
+    assert said in done.stderr
 
 
 def whole(child: dict[str, Any]) -> dict[RecordKey, Record]:
     """The whole lines that a child left, by key: a kill may have torn the last."""
     return {record.key: record for record in map(from_line, child["samples"].split("\n")[:-1])}
+
+
+def main() -> None:
+    """A real run that goes on as ``run.py`` does until it is killed, again and again; the last one may finish.
+
+    Some lines later or at a random moment, by SIGKILL, Ctrl-C and SIGTERM by turns. Each is forked, so that torch is
+    imported once. Prints, for each, its signal, exit code, standard error, and samples.jsonl as it left it.
+    """
+    import lazybench.run.runner  # noqa: F401 - what every child would import, with torch
+
+    samples = Path(sys.argv[1]) / "samples.jsonl"
+    sys.argv = [str(ROOT / "run.py"), f"out={sys.argv[1]}", *sys.argv[2:]]
+    draw, children = random.Random(0), []
+    for number in range(KILLS + 1):
+        with tempfile.TemporaryFile() as errors:
+            child = fork_run(errors.fileno())
+            name = "none" if number == KILLS else ("SIGKILL", "SIGINT", "SIGTERM")[number % 3]
+            if name != "none":
+                wait_for_lines(samples, count_lines(samples) + draw.randrange(1, 5))
+                time.sleep(draw.random() * 0.05)
+                os.kill(child, getattr(signal, name))
+            _, status = os.waitpid(child, 0)
+            errors.seek(0)
+            said = errors.read().decode()
+        code = os.waitstatus_to_exitcode(status)
+        children.append({"signal": name, "code": code, "stderr": said, "samples": samples.read_text()})
+    print(json.dumps(children))
+
+
+def fork_run(errors: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(errors, 2)
+    code = 1
+    try:
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def count_lines(samples: Path) -> int:
+    return samples.read_bytes().count(b"\n") if samples.exists() else 0
+
+
+def wait_for_lines(samples: Path, lines: int) -> None:
+    deadline = time.monotonic() + 60
+    while count_lines(samples) < lines:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{samples} has {count_lines(samples)} lines, not {lines}")
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,14 +28,11 @@ def request_() -> Request:
     return tiny_request(new_tokens=5)
 
 
-@dataclass(frozen=True)
 class SlowStart(Baseline):
     """Works a while before it generates, as a compressor does."""
 
-    seconds: float = 0.2
-
     def run(self, request: Request) -> Response:
-        time.sleep(self.seconds)
+        time.sleep(0.2)
         assert not gc.isenabled()
         return super().run(request)
 
@@ -97,6 +94,7 @@ def test_tokens_handed_over_late_are_refused(request_: Request, monkeypatch: pyt
     with pytest.raises(UserError, match="hands tokens over after the next forward pass"):
         measure(Baseline(), request_)
     assert not request_.model._forward_pre_hooks
+    assert gc.isenabled()  # after a failure too
 
 
 @dataclass(frozen=True)
@@ -143,16 +141,6 @@ def test_a_failure_is_one_line_and_frees_what_it_held() -> None:
         raise SampleError("bad sample")
 
     assert attempt(refuse_one) == "bad sample"
-
-
-def test_garbage_collection_is_on_again_after_a_failure(request_: Request) -> None:
-    class Fails(Baseline):
-        def run(self, request: Request) -> Response:
-            raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        measure(Fails(), request_)
-    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

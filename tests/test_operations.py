@@ -6,8 +6,8 @@ makes the engine launch less lowers the ceilings here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
@@ -100,30 +100,6 @@ def count_operations() -> Iterator[Operations]:
         yield counts
 
 
-def operations_of(model: PreTrainedModel, generate: Callable[[], object]) -> list[Operations]:
-    """Of each forward pass of ``model`` that ``generate()`` runs: the prefill, then the decoding steps.
-
-    What runs between the passes is left out. A LazyLLM context that ``generate()`` enters is counted: its hooks
-    run after the one that starts the count.
-    """
-    passes: list[Operations] = []
-    running = ExitStack()
-
-    def start(*_: object) -> None:
-        passes.append(running.enter_context(count_operations()))
-
-    hooks = (
-        model.register_forward_pre_hook(start),
-        model.register_forward_hook(lambda *_: running.close(), always_call=True),
-    )
-    try:
-        generate()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return passes
-
-
 PROMPT = random_prompt(64, seed=0)
 PROMPTS: dict[str, tuple[Tensor, Tensor | None]] = {
     "one": (PROMPT, None),
@@ -139,28 +115,38 @@ def model() -> PreTrainedModel:
 
 
 def passes(
-    model: PreTrainedModel, schedule: PruningSchedule | None, prompt: Tensor, mask: Tensor | None = None
+    model: PreTrainedModel,
+    run: AbstractContextManager[object],
+    prompt: Tensor,
+    mask: Tensor | None = None,
+    new_tokens: int = 8,
 ) -> tuple[Operations, list[Operations]]:
-    """The prefill's operations and those of each of seven decoding steps; no schedule: the plain model."""
+    """The prefill's operations and those of each decoding step inside ``run``, whose own are among them.
 
-    def generate() -> None:
-        with LazyLLM(model, schedule) if schedule else nullcontext():
-            model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt) if mask is None else mask,
-                max_new_tokens=8,
-                do_sample=False,
-            )
-
-    prefill, *steps = operations_of(model, generate)
-    assert len(steps) == 7
+    What runs between the passes is left out. The hooks of ``run`` run after the one that starts the count.
+    """
+    counts: list[Operations] = []
+    running = ExitStack()
+    hooks = (
+        model.register_forward_pre_hook(lambda *_: counts.append(running.enter_context(count_operations()))),
+        model.register_forward_hook(lambda *_: running.close(), always_call=True),
+    )
+    mask = torch.ones_like(prompt) if mask is None else mask
+    try:
+        with run:
+            model.generate(prompt, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    prefill, *steps = counts
+    assert len(steps) == new_tokens - 1
     return prefill, steps
 
 
 @pytest.fixture(scope="module")
 def plain(model) -> dict[str, tuple[Operations, list[Operations]]]:
     """The plain model's; its decoding step launches as much as its prefill."""
-    found = {name: passes(model, None, *prompts) for name, prompts in PROMPTS.items()}
+    found = {name: passes(model, nullcontext(), *prompts) for name, prompts in PROMPTS.items()}
     prefill, steps = found["one"]
     assert all(step == prefill for step in steps)
     assert prefill.waits == prefill.copies == 0
@@ -193,7 +179,7 @@ def test_a_generation(model, plain, prompts, schedule, prefill_ratio, step_ratio
     Unless prompts of unequal lengths are padded; ``asked`` are the prefill's waits, and its copies.
     """
     plain_prefill, plain_steps = plain[prompts]
-    prefill, steps = passes(model, schedule, *PROMPTS[prompts])
+    prefill, steps = passes(model, LazyLLM(model, schedule), *PROMPTS[prompts])
     assert prefill.launched <= prefill_ratio * plain_prefill.launched
     assert max(prefill.waits, prefill.copies) <= asked
     for step, plain_step in zip(steps, plain_steps, strict=True):
@@ -206,12 +192,7 @@ def test_a_generation(model, plain, prompts, schedule, prefill_ratio, step_ratio
 def test_a_pruning_by_chunks_waits_once(model, method):
     """How many tokens stay depends on the scores, so the host waits for that number, and for nothing else."""
     policy = method.policy(model.config)
-
-    def generate() -> None:
-        with Pruned(model, policy):
-            model.generate(PROMPT, attention_mask=torch.ones_like(PROMPT), max_new_tokens=1, do_sample=False)
-
-    (prefill,) = operations_of(model, generate)
+    prefill, _ = passes(model, Pruned(model, policy), PROMPT, new_tokens=1)
     assert prefill.waits == len(policy.layers)
 
 
@@ -222,7 +203,7 @@ def test_a_pruning_by_chunks_waits_once(model, method):
 )
 def test_steps_between_bursts_do_not_wait(model, plain, options, step_ratio, between_ratio, copies_between):
     """Where what is computed is attended to, they ask nothing at all of the host."""
-    _, steps = passes(model, revival(every=4, **options), PROMPT)
+    _, steps = passes(model, LazyLLM(model, revival(every=4, **options)), PROMPT)
     assert [step.waits for step in steps] == [3, 0, 0, 0, 3, 0, 0]
     for step in steps:
         assert step.launched <= (step_ratio if step.waits else between_ratio) * plain["one"][0].launched

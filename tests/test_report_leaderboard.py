@@ -42,45 +42,22 @@ def judged(samples: int = SAMPLES, jumpy: tuple[str, ...] = ()) -> list[Record]:
         for method, slope in SLOPES.items():
             for keep, ratio in KEEPS.items():
                 kl = 0.01 * hard * ratio**slope * (random.lognormal(0, 0.1) if method in jumpy else 1)
-                records.append(
-                    replace(
-                        sample,
-                        method=method,
-                        params=params_of(method, keep),
-                        flops_ratio=ratio,
-                        kv_bytes_end=int(1000 * keep),
-                        aux_bytes_end=100,
-                        fidelity_kl=kl,
-                        fidelity_first_kl=kl,
-                        fidelity_top1=1 - keep / 2,
-                        score=0.4,
-                    )
-                )
+                one = replace(sample, method=method, params=params_of(method, keep), flops_ratio=ratio, score=0.4)
+                one = replace(one, kv_bytes_end=int(1000 * keep), aux_bytes_end=100)
+                records.append(replace(one, fidelity_kl=kl, fidelity_first_kl=kl, fidelity_top1=1 - keep / 2))
     return records
 
 
-def timed() -> list[Record]:
-    """Four other prompts, with a clock and without fidelity: twice the FLOPs ratio's logarithm."""
-    return [
-        replace(
-            record,
-            task="plain_text_2000",
-            ttft_s=4.0 / float(record.flops_ratio or 1) ** 2,
-            decode_step_s=0.1 if record.method == "baseline" else 0.2,
-            generation_s=9.0,
-            score=None,
-            fidelity_kl=None,
-            fidelity_first_kl=None,
-            fidelity_top1=None,
-        )
-        for record in judged(4)
-    ]
+def results(folder: Path, records: list[Record]) -> Results:
+    write_run(folder / "run", records, timing=False)
+    return load([folder])
 
 
-def results(tmp_path: Path, *runs: list[Record]) -> Results:
-    for number, records in enumerate(runs):
-        write_run(tmp_path / f"run{number}", records, timing=number == 1)
-    return load([tmp_path])
+def board(folder: Path, records: list[Record]) -> str:
+    """The leaderboard on these records, as it is written."""
+    results(folder, records)
+    assert main([str(folder), "--out", str(folder / "board")]) == 0
+    return (folder / "board" / "leaderboard.md").read_text(encoding="utf-8")
 
 
 def at(found: list[Section], speed: float, matched: str = FLOPS) -> Section:
@@ -107,17 +84,16 @@ def test_between_two_settings_a_power_law_is_met_exactly(tmp_path: Path) -> None
 
 
 def test_nothing_is_extrapolated_and_that_is_said(tmp_path: Path) -> None:
-    where = board(tmp_path, judged())
+    text = board(tmp_path, judged())
     beyond = at(sections(load([tmp_path])), 3.0).table()
     assert beyond["n"].eq(0).all()
     assert beyond[["kl", "same_token", "relative_score", "kv_ratio", "aux_ratio"]].isna().all(axis=None)
-    text = (where / "leaderboard.md").read_text(encoding="utf-8")
     assert text.startswith("Built by `python -m lazybench leaderboard ")
     assert "at a FLOPs ratio of 3x there is no number: no two measured settings of a method bracket it." in text
     assert "**made-up at a FLOPs ratio of 3x**" not in text
-    assert {file.name for file in where.iterdir()} == {"leaderboard.md", "leaderboard.html", "front.png"}
+    assert {file.name for file in (tmp_path / "board").iterdir()} == {"leaderboard.md", "leaderboard.html", "front.png"}
     one = [record for record in judged() if record.flops_ratio in (1.0, 1.6)]
-    text = (board(tmp_path / "one", one) / "leaderboard.md").read_text(encoding="utf-8")
+    text = board(tmp_path / "one", one)
     assert "**made-up: every setting**" in text
     assert text.count("there is no number") == 3
     assert "Fixed: " not in text  # no such column
@@ -136,11 +112,12 @@ def test_each_method_is_compared_with_the_closest_on_the_samples_of_both(tmp_pat
 
 
 def test_samples_that_were_timed_too_have_speedups_of_their_own(tmp_path: Path) -> None:
-    both = [
-        replace(t, task=r.task, score=r.score, fidelity_kl=r.fidelity_kl)
-        for t, r in zip(timed(), judged(4), strict=True)
+    """Twice the FLOPs ratio's logarithm."""
+    timed = [
+        replace(r, ttft_s=4.0 / float(r.flops_ratio or 1) ** 2, decode_step_s=0.1 if r.method == "baseline" else 0.2)
+        for r in judged(4)
     ]
-    by_flops = at(sections(results(tmp_path, both)), 2.0).table().set_index("method")
+    by_flops = at(sections(results(tmp_path, timed)), 2.0).table().set_index("method")
     share = numpy.log(2 / 1.6) / numpy.log(2.5 / 1.6)
     expected = 1.6 ** (2 * (1 - share)) * 2.5 ** (2 * share)
     assert by_flops["ttft_speedup"].tolist() == pytest.approx([expected] * 2)
@@ -195,17 +172,10 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
     assert "no folder at or below holds" in second
 
 
-def board(tmp_path: Path, *runs: list[Record]) -> Path:
-    """The folder of a leaderboard on these runs."""
-    if not list(tmp_path.rglob("samples.jsonl")):
-        results(tmp_path, *runs)
-    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
-    return tmp_path / "board"
-
-
 def test_methods_at_equal_memory(tmp_path: Path) -> None:
     """Caches and Aux Cache count together: keep ratios of .5, .3, .2 and a tenth of the plain cache beside them."""
-    found = results(tmp_path, judged())
+    assert "made-up at a memory ratio of 2x" in board(tmp_path, judged())
+    found = load([tmp_path])
     table = measured_settings(found)
     assert sorted(set(table["memory"].round(6))) == [0.3, 0.4, 0.6]
     assert table["memory"].to_numpy() == pytest.approx((table["kv_ratio"] + table["aux_ratio"]).to_numpy())
@@ -216,11 +186,8 @@ def test_methods_at_equal_memory(tmp_path: Path) -> None:
         share = numpy.log(2 / (1 / 0.6)) / numpy.log((1 / 0.4) / (1 / 0.6))
         expected = curve.settings[0].samples["fidelity_kl"] * (1.6 / 1.25) ** (SLOPES[curve.name[0]] * share)
         pandas.testing.assert_series_equal(samples["fidelity_kl"], expected.loc[samples.index], rtol=1e-9)
-    text = (board(tmp_path, judged()) / "leaderboard.md").read_text(encoding="utf-8")
-    assert "made-up at a memory ratio of 2x" in text
 
 
 def test_methods_that_say_nothing_of_their_caches_have_no_memory(tmp_path: Path) -> None:
     silent = [replace(record, kv_bytes_end=None, aux_bytes_end=None) for record in judged(4)]
-    where = board(tmp_path, silent)
-    assert "memory %" not in (where / "leaderboard.md").read_text(encoding="utf-8")
+    assert "memory %" not in board(tmp_path, silent)

@@ -15,20 +15,14 @@ from lazybench.report.page import settings_figure, write_report, write_run_repor
 from lazybench.report.results import load
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    root = tmp_path_factory.mktemp("results")
+def test_page_needs_no_network_and_names_no_folder(tmp_path):
     records = [record for record in made_up_records(2) if record.task in ("qasper", "hotpotqa")]
-    write_run(root / "run", records, data={"root": "/home/someone/longbench"}, out="/scratch/someone/run")
-    assert main([str(root), "--only", "fig5", "--out", str(root / "report")]) == 0
-    return root
-
-
-def test_page_needs_no_network_and_names_no_folder(page):
-    html = (page / "report" / "index.html").read_text(encoding="utf-8")
+    write_run(tmp_path / "run", records, data={"root": "/home/someone/longbench"}, out="/scratch/someone/run")
+    assert main([str(tmp_path), "--only", "fig5", "--out", str(tmp_path / "report")]) == 0
+    html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     pictures = re.findall(r'(?:src|href)="([^"#]+)"', html)
     assert pictures == ["fig5.png"]
-    assert all((page / "report" / name).is_file() for name in pictures)
+    assert all((tmp_path / "report" / name).is_file() for name in pictures)
     assert "/home/someone" not in html
     assert "/scratch/someone" not in html
     assert "root: longbench" in html

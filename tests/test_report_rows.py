@@ -11,27 +11,11 @@ from synthetic_results import Params, made_up_records, pruned, write_run
 
 from lazybench.report.__main__ import main
 from lazybench.report.results import Results, load
-from lazybench.run.record import Record
 
 METHODS: list[tuple[str, Params]] = [("baseline", {}), ("lazyllm", pruned(depths=[0.3], keep=[0.5]))]
 PLAIN = [record for record in made_up_records(2, methods=METHODS) if record.task == "qasper"]
 MODEL = {"name": "made-up", "chat_format": "none"}
 LAZY = [record for record in PLAIN if record.method == "lazyllm"]
-
-
-def needle(seconds: float) -> list[Record]:
-    """Records of a needle run: the baseline takes as long as said, LazyLLM half as long."""
-    like = replace(PLAIN[0], task="needle", category="embedded_needle")
-    return [
-        replace(like, sample_id=sample, method=method, params=params, ttft_s=seconds * factor)
-        for sample in ("0", "1")
-        for (method, params), factor in zip(METHODS, (1.0, 0.5), strict=True)
-    ]
-
-
-def write_needle(root: Path, length: int, records: list[Record], **config: object) -> Path:
-    task = {"name": "needle", "datasets": ["needle"], "parameters": {"length": length}}
-    return write_run(root / f"needle{length}", records, task=task, **config)
 
 
 def baselines(results: Results) -> pandas.DataFrame:
@@ -41,7 +25,9 @@ def baselines(results: Results) -> pandas.DataFrame:
 
 def test_a_sweep_of_three_lengths_gives_three_labelled_rows(tmp_path: Path) -> None:
     for length in (300, 1500, 900):
-        write_needle(tmp_path, length, needle(length / 100), limit=length)
+        task = {"name": "needle", "datasets": ["needle"], "parameters": {"length": length}}
+        records = [replace(r, task="needle", category="embedded_needle", ttft_s=length / 100) for r in PLAIN]
+        write_run(tmp_path / f"needle{length}", records, task=task, limit=length)
     rows = baselines(load([tmp_path]))
     assert rows["model"].tolist() == ["made-up length=300", "made-up length=900", "made-up length=1500"]
     assert rows["ttft_median_s"].tolist() == [3.0, 9.0, 15.0]

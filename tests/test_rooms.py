@@ -13,10 +13,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "src" / "lazybench"
 LOOSE = {"__init__.py", "__main__.py", "errors.py"}
-ROOMS = {
-    *("pruning", "models", "methods", "tasks", "measure", "run", "report", "cli", "integrations"),
-    *("serving",),
-}
+ROOMS = {"pruning", "models", "methods", "tasks", "measure", "run", "report", "cli", "integrations", "serving"}
 FLOORS = 9
 IMPORTS_IN_FUNCTIONS = 60
 

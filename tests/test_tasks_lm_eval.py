@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT, python
 from longbench_rows import row, write
 from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from test_models_checkpoints import changed
 
 from lazybench.errors import UserError
 from lazybench.integrations.lm_eval import main as lm_eval_main
@@ -21,10 +19,10 @@ from lazybench.integrations.lm_eval_model import LazyLLMModel
 from lazybench.pruning.engine import LazyLLM
 from lazybench.pruning.schedule import PruningSchedule
 from lazybench.tasks import CATEGORIES
-from lazybench.tasks.catalogue import TASKS, asks, samples_of
+from lazybench.tasks.catalogue import ENGLISH, TASKS, asks, samples_of
 from lazybench.tasks.lm_eval_task import TASK_FILES
 
-ROOT = Path(__file__).parent.parent
+LM_EVAL = ("-m", "lazybench", "lm-eval", "--model", "lazyllm", "--device", "cpu")
 
 
 def documents(folder: Path) -> Path:
@@ -37,15 +35,10 @@ def documents(folder: Path) -> Path:
     return folder
 
 
-def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lazybench", "lm-eval", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
-
-
 def test_the_command_line_runs_our_tasks_with_our_engine_in_batches(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = command_line(
-        *("--model", "lazyllm", "--batch_size", "2", "--device", "cpu", "--limit", "3"),
+    done = python(
+        *LM_EVAL,
+        *("--batch_size", "2", "--limit", "3"),
         *("--model_args", f"pretrained={tiny_checkpoint},pruning=paper,dtype=float32"),
         *("--tasks", "lazybench_lcc,lazybench_trec,lazybench_samsum", "--gen_kwargs", "max_gen_toks=6"),
         *("--metadata", json.dumps({"data_root": str(documents(tmp_path))})),
@@ -71,8 +64,9 @@ def test_the_command_line_runs_our_tasks_with_our_engine_in_batches(tiny_checkpo
     ],
 )
 def test_a_bad_argument_is_one_line(task: str, pruning: str, told: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = command_line(
-        *("--model", "lazyllm", "--device", "cpu", "--tasks", task),
+    done = python(
+        *LM_EVAL,
+        *("--tasks", task),
         *("--model_args", f"pretrained={tiny_checkpoint},pruning={pruning}"),
         *("--metadata", json.dumps({"data_root": str(documents(tmp_path))})),
     )
@@ -105,10 +99,7 @@ def test_the_model_generates_as_the_engine_does_alone(model: Any) -> None:
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "torn"))
-    weights = load_file(folder / "model.safetensors")
-    del weights["model.norm.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = changed(tiny_checkpoint, tmp_path / "torn", "model.safetensors", {"model.norm.weight": None})
     with pytest.raises(UserError, match=r"lacks 1 weight \(model\.norm\.weight\)"):
         LazyLLMModel(str(folder), dtype="float32", device="cpu")
 
@@ -141,7 +132,9 @@ def test_every_dataset_is_a_task() -> None:
         assert set(datasets) - lengths <= set(CATEGORIES)
         assert (name in ("plain_text", "plain_text_lengths")) == bool(lengths)
         assert (name in CATEGORIES) == (datasets == (name,))
-    assert len(tasks["longbench"]) == 16
+    assert [len(names) for names in ENGLISH.values()] == [3, 3, 3, 3, 2, 2]
+    assert (len(tasks["longbench"]), len(tasks["longbench_zh"]), len(tasks["longbench_e"])) == (16, 5, 13)
+    assert CATEGORIES["qasper_e"] == "single_doc_qa_e"
     assert sum(map(samples_of, tasks["longbench"])) == 3750  # the paper's count
     assert all(asks(dataset) for dataset in (*tasks["longbench"], *tasks["longbench_zh"], *tasks["longbench_e"]))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from io import StringIO
@@ -13,7 +11,7 @@ from typing import Any
 
 import lm_eval.tasks
 import pytest
-from conftest import run_environment
+from conftest import python
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from lazybench.tasks import DataSettings, build_task
@@ -144,6 +142,5 @@ def test_another_process_sends_the_same(shipped: tuple[Path, dict[str, str]]) ->
         "settings = DataSettings(parameters={'include_path': sys.argv[1]})\n"
         "print([build_task(f'lm_eval/{name}', settings).fingerprint for name in sys.argv[2:]])"
     )
-    command = [sys.executable, "-c", program, str(folder), *names.values()]
-    done = subprocess.run(command, capture_output=True, text=True, env=run_environment())
+    done = python("-c", program, str(folder), *names.values())
     assert done.stdout.strip() == str([ours(folder, name).fingerprint for name in names.values()]), done.stderr

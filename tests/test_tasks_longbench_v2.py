@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import longbench_rows
 import pytest
+from conftest import python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from longbench_rows import tokenizer_of
+from longbench_rows import tokenizer_of, write
 
 from lazybench.models.spec import LoadedModel, ModelSpec
 from lazybench.tasks import DataSettings, build_task
@@ -44,11 +42,6 @@ def row(number: int, **changed: Any) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    (folder / FILE.name).write_text("".join(json.dumps(entry) + "\n" for entry in rows))
-    return folder
-
-
 def official_prompt(entry: dict[str, Any]) -> str:
     """pred.py's replacements."""
     filled = TEMPLATE.replace("$DOC$", entry["context"].strip()).replace("$Q$", entry["question"].strip())
@@ -59,7 +52,7 @@ def official_prompt(entry: dict[str, Any]) -> str:
 
 def test_samples_are_the_official_prompts_with_what_they_are_judged_by(tmp_path: Path) -> None:
     rows = [row(number) for number in range(14)]
-    root = write(tmp_path, rows)
+    root = write(tmp_path, "longbench_v2", rows)
     task = build_task("longbench_v2", DataSettings(root=root))
     assert [sample.prompt for sample in task.samples()] == [official_prompt(entry) for entry in rows]
     for sample, entry in zip(task.samples(), rows, strict=True):
@@ -91,7 +84,7 @@ def test_a_prompt_fits_the_window_with_its_generation(tiny_checkpoint: Path, tmp
     tokenizer = tokenizer_of(tiny_checkpoint)
     spec = ModelSpec(name="tiny", path=tiny_checkpoint)
     loaded = LoadedModel(spec, None, tokenizer, 512, lambda text: f"<user>{text}<bot>", str, {})  # type: ignore[arg-type]
-    task = build_task("longbench_v2", DataSettings(root=write(tmp_path, [row(9), row(1)])))
+    task = build_task("longbench_v2", DataSettings(root=write(tmp_path, "longbench_v2", [row(9), row(1)])))
     for sample in task.samples():
         prompt = task.encode(loaded, sample, task.max_new_tokens)
         ids = prompt.ids[0]
@@ -136,10 +129,8 @@ def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
 
     place(FILE).write_text(json.dumps([row(0), row(1)]))
     with zipfile.ZipFile(place(archive("qasper")), "w") as zipped:
-        zipped.write(
-            longbench_rows.write(tmp_path, "qasper", [longbench_rows.row(0), longbench_rows.row(1)]) / "qasper.jsonl",
-            "data/qasper.jsonl",
-        )
+        rows = [longbench_rows.row(0), longbench_rows.row(1)]
+        zipped.write(write(tmp_path, "qasper", rows) / "qasper.jsonl", "data/qasper.jsonl")
     own = build_task("qasper", DataSettings(root=tmp_path))
     program = (
         "import json, sys; from lazybench.tasks import *\n"
@@ -147,9 +138,8 @@ def test_the_hubs_files_are_read_as_they_are(tmp_path: Path) -> None:
         "    task = build_task(name, DataSettings(limit=40))\n"
         "    print(json.dumps([task.source, [[s.prompt, s.answers] for s in task.samples()], task.fingerprint]))"
     )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", program, "longbench_v2", "qasper"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    done = python("-c", program, "longbench_v2", "qasper", HF_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
     (source, samples, _), (source_1, *qasper) = [json.loads(line) for line in done.stdout.splitlines()]
     assert source.startswith(f"hub {FILE.hub_id}@")
     assert source_1.startswith("hub zai-org/LongBench@")

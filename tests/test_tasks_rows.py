@@ -102,9 +102,7 @@ def test_any_bytes_are_rows_or_one_line(content: bytes) -> None:
     assert all(line.startswith("a.jsonl ") and "\n" not in line for line in told)
 
 
-def test_a_missing_folder_and_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.root=.*none is not a folder"):
-        build_task("qasper", DataSettings(root=tmp_path / "none"))
+def test_a_folder_without_the_file_says_what_it_holds(tmp_path: Path) -> None:
     longbench_rows.write(tmp_path, "trec", [longbench_rows.row()])
     with pytest.raises(UserError, match=r"has no qasper\.jsonl; it holds trec\.jsonl"):
         build_task("qasper", DataSettings(root=tmp_path))
@@ -117,8 +115,6 @@ def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path) -> None:
     assert "go online (unset HF_HUB_OFFLINE), or give a folder with qasper.jsonl: data.root=FOLDER" in last
 
 
-def test_unknown_task_names_the_close_ones() -> None:
-    with pytest.raises(UserError, match="did you mean qasper"):
-        build_task("qaspr", DataSettings())
+def test_an_unknown_task_of_lm_evals_names_the_close_ones() -> None:
     with pytest.raises(UserError, match="gsm8k"):
         build_task("lm_eval/gsm8kk", DataSettings())

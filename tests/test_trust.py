@@ -17,7 +17,6 @@ from typing import Any
 import numpy
 import pytest
 import yaml
-from conftest import RunPy, save_tiny_checkpoint
 
 from lazybench.errors import UserError, refuse
 from lazybench.models import ModelSpec, load_model
@@ -40,9 +39,9 @@ dataset_path: json
 dataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl}}}}
 test_split: test
 output_type: generate_until
-doc_to_text: !function evil.run
+doc_to_text: q
 doc_to_target: '{{{{answer}}}}'
-process_results: !function evil.run
+{added}
 """
 
 
@@ -56,16 +55,11 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory, run_py: RunPy) -> Path:
-    """An honest run's folder and its checkpoint, to be made a dishonest one."""
-    root = tmp_path_factory.mktemp("stranger")
-    save_tiny_checkpoint(root / "model")
-    settings = ("task=needle", "task.parameters.length=150", "limit=2", "max_new_tokens=3", "timing=false")
-    methods = "methods=[baseline,lazyllm]"
-    done = run_py("model=custom", f"model.path={root}/model", *settings, methods, f"out={root}/run")
-    assert done.returncode == 0, done.stderr
-    return root
+@pytest.fixture
+def folder(small_runs: Path, tmp_path: Path) -> Path:
+    """An honest run's folder beside its checkpoint, to be made a dishonest one."""
+    shutil.copytree(small_runs / "model", tmp_path / "model")
+    return Path(shutil.copytree(small_runs / "judged", tmp_path / "run"))
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -74,13 +68,17 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(yaml.safe_dump(config))
 
 
+def write_task(folder: Path, added: str) -> None:
+    """A task file of lm-eval's with a line that names code; its row is a program."""
+    (folder / "own_sums.yaml").write_text(TASK_FILE.format(folder=folder, added=added))
+    (folder / "rows.jsonl").write_text('{"answer": "2", "q": "1 + 1"}\n')
+
+
 def include_path(folder: Path, marker: Path) -> None:
     """lm-eval's task files import what ``!function`` names."""
-    (folder / "evil.py").write_text(
-        f"from pathlib import Path\nrun = lambda *_: Path({str(marker)!r}).touch()\nrun()\n"
-    )
-    (folder / "own_sums.yaml").write_text(TASK_FILE.format(folder=folder))
-    (folder / "rows.jsonl").write_text('{"answer": "2"}\n')
+    code = f"from pathlib import Path\nrun = lambda *_: Path({str(marker)!r}).touch()\nrun()\n"
+    (folder / "evil.py").write_text(code)
+    write_task(folder, "process_results: !function evil.run")
     task = {"name": "lm_eval/own_sums", "datasets": ["lm_eval/own_sums"], "parameters": {"include_path": str(folder)}}
     _edit(folder / "config.yaml", lambda config: config.update(task=task))
 
@@ -135,13 +133,10 @@ WAYS = (include_path, target, yaml_tag, pickles, checkpoint_code)
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("way", WAYS)
-def test_a_strangers_folder_runs_nothing(
-    stranger: Path, tmp_path: Path, way: Callable[[Path, Path], None], command: str
-) -> None:
-    marker = tmp_path / "it-ran"
-    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
-    way(tmp_path / "run", marker)
-    code = COMMANDS[command](tmp_path / "run")
+def test_a_strangers_folder_runs_nothing(folder: Path, way: Callable[[Path, Path], None], command: str) -> None:
+    marker = folder.parent / "it-ran"
+    way(folder, marker)
+    code = COMMANDS[command](folder)
     assert not marker.exists()
     assert code in (0, 1, 2)
 
@@ -171,16 +166,15 @@ NO_RUN_WROTE = [  # file, a part of it or "" for all, what stands there instead 
 
 @pytest.mark.parametrize(("file", "before", "after"), NO_RUN_WROTE)
 def test_what_no_run_wrote_is_refused_in_one_line(
-    stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, before: str, after: str | None
+    folder: Path, capsys: pytest.CaptureFixture[str], file: str, before: str, after: str | None
 ) -> None:
-    shutil.copytree(stranger / "run", tmp_path / "run")
-    text = (path := tmp_path / "run" / file).read_text()
+    text = (path := folder / file).read_text()
     assert before in text
     path.unlink()
     if after is not None:
         path.write_text(text.replace(before or text, after))
-    for main in (report, leaderboard, verify):
-        assert main([str(tmp_path / "run"), *(["--out", str(tmp_path / "out")] if main is not verify else [])]) == 2
+    for command in COMMANDS.values():
+        assert command(folder) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert before or file in line  # a file that is gone, or another, is named
 
@@ -189,89 +183,79 @@ def test_what_no_run_wrote_is_refused_in_one_line(
     ("file", "before", "after"),
     [
         ("samples.jsonl", r'"repeat": 0', '"repeat": 1000000000'),
-        ("samples.jsonl", r'"params": \{[^}]*', '"params": {"pruning": "all", "keep": [[]]'),
+        ("samples.jsonl", r'"params": \{[^}]*\}+', '"params": {"pruning": "all", "keep": [[]]}'),
         ("samples.jsonl", r"(?s).*", ""),
         ("config.yaml", "repeats: 1", "repeats: 1000000000"),
         ("config.yaml", "length: 150", "length: 1000000000000"),
     ],
 )
-def test_numbers_that_no_run_has_are_differences(
-    stranger: Path, tmp_path: Path, file: str, before: str, after: str
-) -> None:
-    shutil.copytree(stranger / "run", tmp_path / "run")
-    path = tmp_path / "run" / file
+def test_numbers_that_no_run_has_are_differences(folder: Path, file: str, before: str, after: str) -> None:
+    path = folder / file
     text, count = re.subn(before, after, path.read_text())
     assert count
     path.write_text(text)
-    assert verify([str(tmp_path / "run")]) in (1, 2)
+    assert verify([str(folder)]) in (1, 2)
 
 
-def test_a_task_of_lm_evals_is_said_to_be_unchecked(
-    stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
-    include_path(tmp_path / "run", tmp_path / "it-ran")
-    samples = tmp_path / "run" / "samples.jsonl"
+def test_a_task_of_lm_evals_is_said_to_be_unchecked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    include_path(folder, folder / "it-ran")
+    samples = folder / "samples.jsonl"
     samples.write_text(samples.read_text().replace('"task": "needle"', '"task": "lm_eval/own_sums"'))
-    assert verify([str(tmp_path / "run")]) == 2
+    assert verify([str(folder)]) == 2
     assert "a task of lm-eval may run code of its own, or a prediction as a program" in capsys.readouterr().out
 
 
-def test_a_task_that_runs_predictions_is_refused_when_running(tmp_path: Path) -> None:
-    text = TASK_FILE.format(folder=tmp_path).replace("!function evil.run", "q")
-    (tmp_path / "own_sums.yaml").write_text(f"{text.replace('process_results: q', '')}unsafe_code: true\n")
-    (tmp_path / "rows.jsonl").write_text('{"answer": "2", "q": "1 + 1"}\n')
-    with pytest.raises(UserError, match="--confirm_run_unsafe_code"):
-        any_lm_eval_task("own_sums", DataSettings(parameters={"include_path": str(tmp_path)}))
+METRIC = "would be run as the task's metric"
 
 
-@pytest.mark.parametrize("name", ["humaneval", "mbpp", "own_sums"])
-def test_no_file_of_the_working_folder_runs_as_a_metric(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "added", "told"),
+    [
+        ("own_sums", "unsafe_code: true", "--confirm_run_unsafe_code"),
+        ("own_sums", "process_results: !function metric.code_eval", METRIC),
+        *((name, "", f"--confirm_run_unsafe_code|{METRIC}") for name in ("humaneval", "mbpp")),
+    ],
+)
+def test_no_prediction_runs_and_no_file_of_the_working_folder_as_a_metric(
+    name: str, added: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metric = tmp_path / "code_eval" / "code_eval.py"
     metric.parent.mkdir()
     metric.write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
-    text = TASK_FILE.format(folder=tmp_path).replace("!function evil.run", "!function metric.code_eval")
-    (tmp_path / "own_sums.yaml").write_text(text)
     (tmp_path / "metric.py").write_text("import evaluate\ncode_eval = evaluate.load('code_eval').compute\n")
-    (tmp_path / "rows.jsonl").write_text('{"answer": "2", "q": "1 + 1"}\n')
+    write_task(tmp_path, added)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"--confirm_run_unsafe_code|would be run as the task's metric"):
+    with pytest.raises(UserError, match=told):
         any_lm_eval_task(name, DataSettings(parameters={"include_path": str(tmp_path)}))
     assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.parametrize("name", ["../evil", "evil.py", "lm_eval//tmp/evil"])
-def test_a_dataset_is_one_of_the_known_names(stranger: Path, name: str) -> None:
+def test_a_dataset_is_one_of_the_known_names(folder: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"unknown|a task of lm-eval may run code"):
-        measured_task(run := read_run(stranger / "run"), name, config_of(run))
+        measured_task(run := read_run(folder), name, config_of(run))
 
 
-def test_a_checkpoint_brings_no_code_and_no_kernel(stranger: Path, tmp_path: Path) -> None:
-    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
-    checkpoint_code(tmp_path / "run", tmp_path / "it-ran")
+def test_a_checkpoint_brings_no_code(folder: Path) -> None:
+    checkpoint_code(folder, folder / "it-ran")
     with pytest.raises(UserError, match="can't load"):
-        load_model(ModelSpec("custom", path=tmp_path / "run" / "model"))
-    assert not (tmp_path / "it-ran").exists()
-    with pytest.raises(UserError, match=r"model\.attention='stranger/kernel'"):
-        ModelSpec("custom", attention="stranger/kernel")
+        load_model(ModelSpec("custom", path=folder / "model"))
+    assert not (folder / "it-ran").exists()
 
 
-def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Path) -> None:
+def test_texts_of_a_folder_stay_texts_on_its_pages(folder: Path) -> None:
     text = "<script>alert(1)</script> {{ 7 * 191 }} $\\undefined{$ </script><b>"
-    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
-    samples = tmp_path / "run" / "samples.jsonl"
+    samples = folder / "samples.jsonl"
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
     for line in lines:
         line |= {"model": f"m {text}", "prediction": text, "sample_id": line["sample_id"] + text}
         line |= {"variant": f"v {text}"} if line["method"] != "baseline" else {}
     lines[-1] |= {"error": text}
     samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _edit(tmp_path / "run" / "config.yaml", lambda config: config.update(note=text))
-    COMMANDS["report"](tmp_path / "run")
-    COMMANDS["leaderboard"](tmp_path / "run")
-    pages = sorted((tmp_path / "run").rglob("*.html"))
+    _edit(folder / "config.yaml", lambda config: config.update(note=text))
+    for command in ("report", "leaderboard"):
+        COMMANDS[command](folder)
+    pages = sorted(folder.rglob("*.html"))
     for path in pages:
         page = path.read_text()
         assert "1337" not in page
@@ -280,13 +264,10 @@ def test_texts_of_a_folder_stay_texts_on_its_pages(stranger: Path, tmp_path: Pat
     assert [path.name for path in pages] == ["leaderboard.html", "index.html", "index.html"]
 
 
-def test_what_a_folder_holds_does_not_steer_the_terminal(
-    stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(stranger, tmp_path, dirs_exist_ok=True)
-    samples = tmp_path / "run" / "samples.jsonl"
-    samples.write_text(samples.read_text().replace('"sample_id": "', '"sample_id": "\\u001b]0;evil\\u0007\\n'))
-    assert verify([str(tmp_path / "run")]) == 1
+def test_what_a_folder_holds_does_not_steer_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = folder / "samples.jsonl"
+    samples.write_text(samples.read_text().replace('"sample_id": "', '"sample_id": "\\u001b]0;evil\\u0007\\n', 1))
+    assert verify([str(folder)]) == 1
     said = capsys.readouterr()
     assert "evil" in said.out
     assert not {"\x1b", "\x07"} & set(said.out + said.err)

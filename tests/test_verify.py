@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +13,7 @@ from typing import Any
 
 import longbench_rows
 import pytest
-from conftest import ROOT, run_environment
+from conftest import ROOT, python
 
 from lazybench.errors import UserError
 from lazybench.models.chat import postprocessor
@@ -79,8 +77,7 @@ def folder(honest: Path, tmp_path: Path) -> Path:
 def test_an_honest_run_matches(folder: Path) -> None:
     scores = {json.loads(line)["score"] for line in (folder / "samples.jsonl").read_text().splitlines()}
     assert len(scores) > 1  # not all zero
-    command = [sys.executable, "-m", "lazybench", "verify", str(folder)]
-    done = subprocess.run(command, env=run_environment(), capture_output=True, text=True)
+    done = python("-m", "lazybench", "verify", str(folder))
     assert (done.returncode, done.stdout, done.stderr) == (0, MATCH.format(folder=folder), "")
 
 
