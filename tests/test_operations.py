@@ -111,7 +111,7 @@ PAPER = PruningSchedule.paper(32)
 
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
-    return tiny_model("llama", num_hidden_layers=32, hidden_size=64, intermediate_size=128)
+    return tiny_model("llama", num_hidden_layers=32, hidden_size=64, intermediate_size=128, head_dim=16)
 
 
 def passes(
