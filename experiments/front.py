@@ -29,7 +29,7 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
     Args:
         models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
     """
-    panels = [_shown(rows) for _, rows, _ in models]
+    panels = _comparable([_shown(rows) for _, rows, _ in models])
     spans = [rows.groupby(CURVE)["flops_ratio"].agg(_wide) for rows in panels]
     several = [of_curves.mean() > 0.5 for of_curves in spans]
     figure = Figure(figsize=(4.3 * len(models), 3.4))
@@ -48,6 +48,17 @@ def _shown(rows: pandas.DataFrame) -> pandas.DataFrame:
     """The curves of at least half of the samples, for points of different samples don't compare by eye."""
     inside = rows[rows["flops_ratio"].between(WHOLE, FASTEST)]
     return inside[2 * inside.groupby(CURVE)["n"].transform("max") >= inside["n"].max()]
+
+
+def _comparable(panels: Sequence[pandas.DataFrame]) -> list[pandas.DataFrame]:
+    """Without a method's curves that other panels lack, where it has one in all: what was calibrated for one model."""
+    drawn = [rows[CURVE].apply(tuple, axis=1) for rows in panels]
+    everywhere = set.intersection(*map(set, drawn))
+    methods = {method for method, _ in everywhere}
+    return [
+        rows[[curve in everywhere or curve[0] not in methods for curve in of]]
+        for rows, of in zip(panels, drawn, strict=True)
+    ]
 
 
 def _wide(ratios: pandas.Series) -> bool:
