@@ -29,15 +29,16 @@ def front(models: Sequence[tuple[str, pandas.DataFrame, Mapping[Pair, Estimate]]
     Args:
         models: of each its title, its rows of ``measured_settings`` and each curve's KL at the ratio.
     """
-    panels = _comparable([_shown(rows) for _, rows, _ in models])
+    panels = [_shown(rows) for _, rows, _ in models]
     spans = [rows.groupby(CURVE)["flops_ratio"].agg(_wide) for rows in panels]
     several = [of_curves.mean() > 0.5 for of_curves in spans]
     figure = Figure(figsize=(4.3 * len(models), 3.4))
     places = figure.subplots(1, len(models), squeeze=False, width_ratios=[1.4 if one else 1 for one in several])[0]
+    comparable = iter(_comparable([rows for rows, curved in zip(panels, several, strict=True) if curved]))
     for axes, rows, curved, (name, _, found) in zip(places, panels, several, models, strict=True):
         n = f"(n={rows['n'].max()})"
         if curved:
-            _over_ratios(axes, f"{name} {n}", rows)
+            _over_ratios(axes, f"{name} {n}", next(comparable))
         else:
             named = {curve: kl for curve, kl in found.items() if curve[0] in NAMED}
             _at_one(axes, f"{name}\nat a FLOPs ratio of {ratio:g} {n}", named)
@@ -53,7 +54,7 @@ def _shown(rows: pandas.DataFrame) -> pandas.DataFrame:
 def _comparable(panels: Sequence[pandas.DataFrame]) -> list[pandas.DataFrame]:
     """Without a method's curves that other panels lack, where it has one in all: what was calibrated for one model."""
     drawn = [rows[CURVE].apply(tuple, axis=1) for rows in panels]
-    everywhere = set.intersection(*map(set, drawn))
+    everywhere = set.intersection(*map(set, drawn)) if drawn else set()
     methods = {method for method, _ in everywhere}
     return [
         rows[[curve in everywhere or curve[0] not in methods for curve in of]]

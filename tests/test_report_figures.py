@@ -146,6 +146,8 @@ def test_a_front_draws_a_model_of_one_ratio_at_that_ratio_and_says_what_is_grey(
     assert list(named(curves)) == ["LazyLLM (depths=1)", "LazyLLM (depths=0)", "grey: other methods"]
     assert alone.get_title() == "b\nat a FLOPs ratio of 2 (n=5)"
     assert [text.get_text() for text in alone.get_yticklabels()] == ["Taper", "LazyLLM"]
+    both = front([("a", curved, found), ("b", SETTINGS.iloc[:2], found)], 2.0).axes  # the schedule that one panel lacks
+    assert [list(named(axes)) for axes in both] == [["LazyLLM", "grey: other methods"], ["LazyLLM"]]
 
 
 def test_a_panel_names_its_lines_and_says_how_many_samples() -> None:

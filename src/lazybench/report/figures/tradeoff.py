@@ -115,7 +115,8 @@ def figure5(results: Results) -> Figure | None:
     if (quality := quality_of(summary)) is None:
         return None
     rows = category_rows(summary).assign(method_name=lambda rows: rows["method"], family="")
-    groups = list(rows.dropna(subset=["ttft_speedup", quality]).groupby(["model", "category"], sort=False))
+    rows = rows[rows["ttft_speedup"].notna() & numpy.isfinite(rows[quality])]  # infinite over a baseline of 0
+    groups = list(rows.groupby(["model", "category"], sort=False))
     if not groups:
         return None
     figure = draw(
