@@ -120,11 +120,7 @@ class Arena:
     @property
     def bytes_per_slot(self) -> int:
         """Of all its layers, for one row of the batch."""
-        return sum(
-            parts * layers * heads * width * buffer.element_size()
-            for buffer in self._buffers
-            for parts, layers, _, heads, _, width in [buffer.shape]
-        )
+        return sum(buffer.nbytes // (buffer.shape[_BATCH] * buffer.shape[_SLOTS]) for buffer in self._buffers)
 
     def reorder(self, index: Tensor) -> None:
         """Rows of the batch by ``index`` (beam search)."""
