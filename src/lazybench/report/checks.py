@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 
@@ -149,13 +149,14 @@ def check_flops(run: Run) -> Check:
     held = [record for record in run.records if record.error is None and record.flops_ratio is not None]
     counted, noted = [record for record in held if record.tokens_of_layer_runs], run.provenance.get("layer_cost")
     check = Check("computed again from the record", expected=len(held))
-    if not isinstance(noted, dict):
+    try:
+        cost = LayerCost(**cast(Any, noted))
+    except TypeError:  # none, or another's
         check.not_checked = ["not checked: no cost of its layers is noted"] * bool(counted)
         return check
     for record in counted:
         anew = math.nan  # of counts that no run has
         with suppress(ArithmeticError, TypeError, ValueError):
-            cost = LayerCost(**noted)
             work = cost.flops(record.tokens_of_layer_runs, record.mlp_tokens_of_layer_runs or None) + record.other_flops
             anew = cost.flops([record.prompt_tokens] * cost.layers) / work
         check.compare(where(record), record.flops_ratio, anew)
