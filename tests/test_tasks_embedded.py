@@ -72,7 +72,9 @@ def test_needle_stands_at_its_depth(depth: float | None) -> None:
     ("name", "parameters", "message"),
     [
         ("needle", {"length": 10**12}, r"length=1000000000000 must be at most 1000000"),
+        ("needle", {"length": 0}, r"length=0 must be a whole number of at least 50"),
         ("needle", {"depth": 2}, r"depth=2 must be from 0"),
+        ("needle", {"samples": "many"}, r"samples='many'"),
         ("stdlib_retrieval", {"paragraphs": 100_000}, r"the documentation has \d+"),
         ("stdlib_retrieval", {"paragraphs": True}, r"paragraphs=true"),
     ],
